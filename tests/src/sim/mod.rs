@@ -1,0 +1,3 @@
+//! Any number of simulated kube-apiservers of chosen Kubernetes minors over one store.
+
+pub mod surface;
