@@ -1,1 +1,11 @@
-//! The agent.
+//! mvp: a mixed version proxy for Kubernetes control planes.
+//!
+//! The life of a request is one corridor: `net` (accept) -> `tls` -> `identity` -> `request` -> `route` -> `proxy`.
+//! `discovery` and `membership` feed `route`; `admin`, `metrics` and `cli` only look; `app` only wires.
+
+pub mod config;
+pub mod discovery;
+pub mod identity;
+pub mod membership;
+pub mod request;
+pub mod route;

@@ -1,0 +1,178 @@
+//! The configuration file's shape. `docs/configuration.md` is written from these comments.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole configuration with every default filled in and every path absolute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Name of the local server in routes, metrics and logs.
+    pub node: String,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    pub serving: KeyPair,
+    /// Further certificates, chosen by the name a client asks for, as kube-apiserver's `--tls-sni-cert-key`.
+    pub sni: Vec<SniCertificate>,
+    pub client_ca_file: Option<PathBuf>,
+    pub request_header: Option<RequestHeader>,
+    pub upstream: Upstream,
+    pub local: Endpoint,
+    pub peers: Peers,
+    pub admin: Admin,
+    pub kernel: Kernel,
+    pub inspect: Inspect,
+    pub relay: Relay,
+    /// Data threads, each a current-thread runtime.
+    pub threads: usize,
+    pub limits: Limits,
+    pub discovery: Discovery,
+    pub drain: Drain,
+    /// `--feature-gates=UnknownVersionInteroperabilityProxy=false`: everything is answered by the local server.
+    pub interoperability_proxy: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyPair {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SniCertificate {
+    pub pair: KeyPair,
+    /// Names to answer for; empty: the names in the certificate. `*.` prefixes as kube-apiserver has them.
+    pub names: Vec<String>,
+}
+
+/// Trust in a front proxy that asserts users by header, as kube-apiserver's `--requestheader-*` flags.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestHeader {
+    pub client_ca_file: PathBuf,
+    /// Common names; empty: any certificate of that CA.
+    pub allowed_names: Vec<String>,
+    pub username_headers: Vec<String>,
+    pub uid_headers: Vec<String>,
+    pub group_headers: Vec<String>,
+    pub extra_header_prefixes: Vec<String>,
+}
+
+/// How the agent reaches kube-apiservers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    pub ca_file: PathBuf,
+    /// The name verified in every server's certificate, and sent as SNI.
+    pub server_name: String,
+    /// The front-proxy pair with which users are asserted. Without it only tokens can be forwarded.
+    pub client: Option<KeyPair>,
+    pub connect_timeout: Duration,
+    /// HTTP/2 PING after this much silence; a server that does not answer within `ping_timeout` is dead.
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
+    /// HTTP/2 connections per (thread, server, identity class) kept before streams share them more densely.
+    pub connections: usize,
+}
+
+/// A kube-apiserver.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Endpoint {
+    pub name: String,
+    /// Host (DNS name or address) and port of an `https://` URL.
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Peers {
+    pub fixed: Vec<Endpoint>,
+    pub kubernetes: KubernetesPeers,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KubernetesPeers {
+    pub enabled: bool,
+    /// Empty: in-cluster.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    Auto,
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SpliceMode {
+    Auto,
+    Sockmap,
+    Copy,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    pub steering: Mode,
+    pub splice: SpliceMode,
+    pub shortcut: Mode,
+    pub pin_path: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Inspect {
+    Auto,
+    Always,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relay {
+    /// `auto` or `off`; never `On`.
+    pub mode: Mode,
+    pub after: u32,
+    pub window: Duration,
+    pub max_share: f64,
+    pub without_server_name: bool,
+}
+
+/// Above a limit the agent refuses, counts, and stays up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Open client connections.
+    pub connections: usize,
+    /// TLS handshakes under way.
+    pub pending_handshakes: usize,
+    pub handshake_timeout: Duration,
+    /// From the first byte of an HTTP/1.1 request to the end of its header.
+    pub header_timeout: Duration,
+    /// Sum of all header fields, bytes.
+    pub header_bytes: u32,
+    pub header_count: usize,
+    /// Concurrent HTTP/2 streams a connection.
+    pub streams_per_connection: u32,
+    /// HTTP/2 streams a client may have reset before they are handled (CVE-2023-44487), then GOAWAY.
+    pub pending_resets: usize,
+    /// Time for a non-watch request until its response head; kube-apiserver's own is 60 s.
+    pub response_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Discovery {
+    pub interval: Duration,
+    /// Deadline of one poll.
+    pub timeout: Duration,
+    /// How long one client request may wait for a refresh.
+    pub refresh: Duration,
+    /// Knowledge of a server that is reachable but has not confirmed it for so long is stale.
+    pub stale_after: Duration,
+    /// Largest discovery document accepted, bytes.
+    pub max_bytes: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drain {
+    pub deadline: Duration,
+}

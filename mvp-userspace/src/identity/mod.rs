@@ -1,0 +1,1 @@
+//! Who the user is, which headers are trusted, stripped, set.

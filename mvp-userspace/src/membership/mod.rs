@@ -1,0 +1,1 @@
+//! Which servers exist: a static list, or Kubernetes' own EndpointSlices and Leases.

@@ -1,0 +1,5 @@
+//! Where a request goes. Decisions are pure; the table is an immutable snapshot.
+
+mod server;
+
+pub use server::Server;
