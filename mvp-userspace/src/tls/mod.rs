@@ -18,7 +18,7 @@ pub use error::{Fault, TlsError};
 pub use lifetime::Lifetime;
 pub use reload::{Reload, ReloadStats, Reloader};
 pub use server::ServerTls;
-pub(crate) use source::{Bundle, FileSpec, Refreshed, Source};
+pub(crate) use source::{Bundle, FileSpec, Refreshed, Source, parse_certificate, validity};
 pub use source::{FileStats, Outcome};
 
 use std::sync::Arc;
