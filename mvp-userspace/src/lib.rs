@@ -9,3 +9,4 @@ pub mod identity;
 pub mod membership;
 pub mod request;
 pub mod route;
+pub mod tls;
