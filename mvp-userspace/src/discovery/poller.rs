@@ -26,6 +26,7 @@ pub(super) async fn run(entry: Arc<Entry>, hub: Arc<Hub>) {
         connection: None,
         roots: Roots::default(),
         failures: 0,
+        breaks: 0,
     };
     loop {
         let began = Instant::now();
@@ -46,6 +47,8 @@ struct Poller {
     roots: Roots,
     /// Rounds failed on the network since the last success.
     failures: u32,
+    /// Connections that ended young since one that did not.
+    breaks: u32,
 }
 
 struct Open {
@@ -139,27 +142,29 @@ impl Poller {
                     // The server answers: asking it faster would not make its answer better.
                     return began + interval;
                 }
-                let backoff = BACKOFF
-                    .saturating_mul(1 << self.failures.min(16))
-                    .min(interval);
+                let pause = backoff(self.failures, interval);
                 self.failures = self.failures.saturating_add(1);
-                Instant::now() + backoff
+                Instant::now() + pause
             }
         }
     }
 
     /// Waits for `next`, a poke, or the end of the connection.
-    async fn wait(&mut self, next: Instant) {
+    async fn wait(&mut self, mut next: Instant) {
+        let interval = self.hub.settings.interval;
         if let Some(open) = &self.connection {
             tokio::select! {
                 () = sleep_until(next) => return,
                 () = self.entry.poked() => return,
                 () = open.connection.closed() => {}
             }
-            // A server that closes each connection after use is polled at the usual pace.
-            if open.since.elapsed() >= self.hub.settings.interval {
+            if open.since.elapsed() >= interval {
+                self.breaks = 0;
                 return;
             }
+            // A server that closes each connection after use comes to be polled at the usual pace.
+            next = next.min(Instant::now() + backoff(self.breaks, interval));
+            self.breaks = self.breaks.saturating_add(1);
         }
         tokio::select! {
             () = sleep_until(next) => {}
@@ -223,6 +228,10 @@ async fn version(connection: &Connection) -> Option<String> {
     let info: Info = serde_json::from_slice(&answer.body).ok()?;
     let printable = info.git_version.chars().all(|c| c.is_ascii_graphic());
     (printable && info.git_version.len() <= MAX_VERSION).then_some(info.git_version)
+}
+
+fn backoff(before: u32, most: Duration) -> Duration {
+    BACKOFF.saturating_mul(1 << before.min(16)).min(most)
 }
 
 /// Not after a timeout: a server that hangs on one connection hangs on the next, and the round would last twice as long.
