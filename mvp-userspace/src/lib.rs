@@ -6,6 +6,7 @@
 pub mod config;
 pub mod discovery;
 pub mod identity;
+pub mod kernel;
 pub mod membership;
 pub mod request;
 pub mod route;
