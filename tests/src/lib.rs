@@ -1,4 +1,5 @@
 //! A simulated Kubernetes control plane, and what the end-to-end tests, the benchmarks and the demo share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod netns;
 pub mod sim;
