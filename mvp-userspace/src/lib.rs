@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod identity;
+pub mod kernel;
 pub mod membership;
 pub mod metrics;
 pub mod request;
