@@ -12,6 +12,8 @@ pub mod identity;
 pub mod kernel;
 pub mod membership;
 pub mod metrics;
+pub mod net;
+pub mod proxy;
 pub mod request;
 pub mod route;
 pub mod tls;

@@ -48,7 +48,7 @@ impl Agent {
         let prepared = Prepared {
             server_tls: Arc::new(ServerTls::load(&config)?),
             client_tls: Arc::new(ClientTls::load(&config)?),
-            trust: Arc::new(TrustCell::load_files(&config)?),
+            trust: Arc::new(TrustCell::open(&config)?),
             drain: Drain::new(),
             config,
         };
@@ -148,9 +148,9 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),
         interoperability: config.interoperability_proxy,
-        can_assert: config.upstream.client.is_some(),
         drain,
         load: Load::default(),
+        no_server: Arc::from(""),
     });
     let pool = PoolSettings {
         tls: client_tls,

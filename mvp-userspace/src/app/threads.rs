@@ -104,11 +104,12 @@ async fn run(shared: Arc<Shared>, settings: PoolSettings, mut inbox: mpsc::Unbou
             }
         }
     }
+    let mut drain = shared.drain.clone();
     // The listener is closed. Connections end by themselves, or when the drain's deadline forces them.
     loop {
         tokio::select! {
             ended = connections.join_next() => if ended.is_none() { return },
-            () = shared.drain.forced() => return,
+            () = drain.forced() => return,
             _ = tick.tick() => heartbeat.beat(),
         }
     }
@@ -116,5 +117,5 @@ async fn run(shared: Arc<Shared>, settings: PoolSettings, mut inbox: mpsc::Unbou
 
 fn tidy(thread: &Thread) {
     let table = thread.shared.table.load();
-    thread.pool.tidy(|server| table.members().any(|member| Arc::ptr_eq(member, server)), Instant::now());
+    thread.pool.tidy(|server| table.position(server).is_some(), Instant::now());
 }

@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
-use crate::route::Reason;
-
 /// Everything one line says. Written when dropped, so that an answer the client broke off is logged as well.
 #[derive(Debug)]
 pub struct AccessRecord {
@@ -17,7 +15,8 @@ pub struct AccessRecord {
     pub path: String,
     /// `apps/v1 deployments/scale`, empty for non-resource paths.
     pub key: String,
-    pub reason: Reason,
+    /// A routing reason (docs/routing.md), or why the agent itself refused.
+    pub decision: &'static str,
     pub server: String,
     pub server_address: Option<SocketAddr>,
     pub audit_id: String,
@@ -37,7 +36,7 @@ pub struct AccessRecord {
 
 impl AccessRecord {
     /// `None` when nobody reads access lines, so that nothing is gathered for them.
-    pub fn start(client: SocketAddr, method: &Method, path: &str, reason: Reason, started: Instant) -> Option<Box<Self>> {
+    pub fn start(client: SocketAddr, method: &Method, path: &str, started: Instant) -> Option<Box<Self>> {
         if !tracing::enabled!(target: "access", tracing::Level::INFO) {
             return None;
         }
@@ -47,7 +46,7 @@ impl AccessRecord {
             method: method.clone(),
             path: path.to_owned(),
             key: String::new(),
-            reason,
+            decision: "",
             server: String::new(),
             server_address: None,
             audit_id: String::new(),
@@ -82,7 +81,7 @@ impl Drop for AccessRecord {
             method = %self.method,
             path = self.path,
             key = self.key,
-            decision = self.reason.as_str(),
+            decision = self.decision,
             server = self.server,
             server_address = self.server_address.map(tracing::field::display),
             status = self.status.as_u16(),

@@ -2,7 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
@@ -25,6 +28,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 const MAX_FRAME: u32 = 64 * 1024;
 
+type UpstreamIo = TokioIo<Deferred<TlsStream<TcpStream>>>;
+
 /// How connections are made; the same for all servers.
 #[derive(Clone, Debug)]
 pub struct ConnectSettings {
@@ -37,7 +42,12 @@ pub struct ConnectSettings {
 
 /// A connection ready for requests.
 pub enum Connected {
-    Http2 { sender: http2::SendRequest<UploadBody>, address: SocketAddr },
+    Http2 {
+        sender: http2::SendRequest<UploadBody>,
+        address: SocketAddr,
+        /// Streams the server allows at a time, as its SETTINGS last said.
+        stream_limit: Arc<AtomicUsize>,
+    },
     Http1 { sender: http1::SendRequest<UploadBody>, address: SocketAddr },
 }
 
@@ -73,12 +83,14 @@ pub async fn connect(
             .handshake(io)
             .await
             .map_err(|error| connect_error(Failure::Protocol, &error))?;
+        let stream_limit = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        let driver = Driver { connection, stream_limit: Arc::clone(&stream_limit) };
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = driver.await {
                 tracing::debug!(%address, %error, "connection to a server ended");
             }
         });
-        return Ok(Connected::Http2 { sender, address });
+        return Ok(Connected::Http2 { sender, address, stream_limit });
     }
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(settings.header_bytes as usize + 64 * 1024)
@@ -92,6 +104,22 @@ pub async fn connect(
         }
     });
     Ok(Connected::Http1 { sender, address })
+}
+
+/// Drives an HTTP/2 connection and notes the server's stream limit, which hyper tells only the connection's owner.
+struct Driver {
+    connection: http2::Connection<UpstreamIo, UploadBody, TokioExecutor>,
+    stream_limit: Arc<AtomicUsize>,
+}
+
+impl Future for Driver {
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        let ended = Pin::new(&mut self.connection).poll(cx);
+        self.stream_limit.store(self.connection.current_max_send_streams(), Ordering::Relaxed);
+        ended
+    }
 }
 
 async fn dial(

@@ -4,20 +4,19 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Thread;
 use super::service::handle;
-use crate::identity::CertIdentity;
+use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Deferred, Slot, tune_client};
 
 /// Window a stream and a connection, for uploads.
@@ -32,17 +31,15 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Connection {
     pub thread: Arc<Thread>,
     pub peer: SocketAddr,
-    /// The chain the client presented; empty without a certificate. Not yet trusted in any way.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// What the chain proves, until it expires or trust changes.
-    pub identity: Mutex<Option<Arc<CertIdentity>>>,
+    /// What the client presented, if anything; what it proves is asked for each request.
+    pub certificates: Option<PeerCertificates>,
 }
 
 /// Serves one accepted connection to its end.
 pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
     let Accepted { stream, peer, slot } = accepted;
     let shared = &thread.shared;
-    let Some(_handshake) = Guard::below(&shared.load.handshakes, shared.limits.pending_handshakes) else {
+    let Some(handshake) = Guard::below(&shared.load.handshakes, shared.limits.pending_handshakes) else {
         shared.metrics.refused("pending_handshakes");
         return;
     };
@@ -53,34 +50,40 @@ pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
             return;
         }
     };
-    let acceptor = TlsAcceptor::from(shared.server_tls.config());
+    let _open = shared.metrics.client_connection();
+    let tls = match stream.local_addr() {
+        Ok(local) => shared.server_tls.config_for(local.ip()),
+        Err(_gone) => return,
+    };
+    let acceptor = TlsAcceptor::from(tls);
     let stream = match tokio::time::timeout(shared.limits.handshake_timeout, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            shared.metrics.handshake_failed("error");
+            shared.metrics.handshake_failure("error");
             tracing::debug!(%peer, %error, "TLS handshake failed");
             return;
         }
         Err(_elapsed) => {
-            shared.metrics.handshake_failed("timeout");
+            shared.metrics.handshake_failure("timeout");
             return;
         }
     };
-    drop(_handshake);
+    drop(handshake);
     serve_http(thread, peer, stream, slot).await;
 }
 
 async fn serve_http(thread: Arc<Thread>, peer: SocketAddr, stream: TlsStream<TcpStream>, slot: Slot) {
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
-    let chain = session.peer_certificates().map_or_else(Vec::new, |chain| chain.iter().map(|c| c.clone().into_owned()).collect());
-    let connection = Arc::new(Connection { thread: Arc::clone(&thread), peer, chain, identity: Mutex::new(None) });
+    let certificates = PeerCertificates::new(session.peer_certificates());
+    let connection = Arc::new(Connection { thread: Arc::clone(&thread), peer, certificates });
     let service = service_fn(move |request| {
         let connection = Arc::clone(&connection);
         async move { Ok::<_, Infallible>(handle(connection, request).await) }
     });
     let io = TokioIo::new(Deferred::new(stream));
     let shared = Arc::clone(&thread.shared);
+    let mut drain = shared.drain.clone();
     let limits = &shared.limits;
     let ended = if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -98,11 +101,11 @@ async fn serve_http(thread: Arc<Thread>, peer: SocketAddr, stream: TlsStream<Tcp
         let mut connection = pin!(builder.serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = shared.drain.draining() => {
+            _deadline = drain.draining() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
-                    () = shared.drain.forced() => Ok(()),
+                    () = drain.forced() => Ok(()),
                 }
             }
         }
@@ -116,11 +119,11 @@ async fn serve_http(thread: Arc<Thread>, peer: SocketAddr, stream: TlsStream<Tcp
         let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = shared.drain.draining() => {
+            _deadline = drain.draining() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
-                    () = shared.drain.forced() => Ok(()),
+                    () = drain.forced() => Ok(()),
                 }
             }
         }

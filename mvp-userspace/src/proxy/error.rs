@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use crate::identity::Unauthorized;
 use crate::request::RequestError;
-use crate::route::Failure;
+use crate::route::{Failure, Reason};
 
 /// Why a client gets an answer made by the agent. `status` turns it into a Kubernetes Status.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +35,6 @@ pub enum ProxyError {
     /// The named server's fault: no answer in time.
     #[error("Timeout: request did not complete within the allotted timeout")]
     Timeout { server: String },
-    /// The operator's: users with certificates can only be asserted with a front-proxy pair.
-    #[error("the mixed version proxy has no front-proxy client certificate (upstream.clientCertFile): it cannot forward users that authenticate with a certificate")]
-    NoFrontProxyPair,
 }
 
 /// Why one attempt at one server failed.
@@ -67,7 +64,7 @@ impl ProxyError {
             Self::Request(error) => error.status(),
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::NoCapableServer { .. } | Self::Unconfirmed { .. } | Self::Upstream { .. } | Self::NoFrontProxyPair => {
+            Self::NoCapableServer { .. } | Self::Unconfirmed { .. } | Self::Upstream { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -86,6 +83,19 @@ impl ProxyError {
         }
     }
 
+    /// The label `decision` of `mvp_requests_total` and of the access log, where routing's own reason does not apply.
+    pub fn decision(&self) -> &'static str {
+        match self {
+            Self::Unauthorized(_) => "refused_unauthorized",
+            Self::Request(_) | Self::BadRequest(_) => "refused_malformed",
+            Self::HeaderTooLarge => "refused_header",
+            Self::NoCapableServer { .. } => Reason::CapableServerUnreachable.as_str(),
+            Self::Unconfirmed { .. } => "knowledge_unconfirmed",
+            Self::Upstream { .. } => "server_failed",
+            Self::Timeout { .. } => "server_timeout",
+        }
+    }
+
     /// When the client should come again. A second: discovery is polled, and servers are probed, once a second.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -100,7 +110,7 @@ impl ProxyError {
     pub fn peer_error_kind(&self) -> Option<&'static str> {
         match self {
             Self::NoCapableServer { .. } | Self::Unconfirmed { .. } => Some("endpoint_resolution"),
-            Self::Upstream { .. } | Self::Timeout { .. } | Self::NoFrontProxyPair => Some("proxy_transport"),
+            Self::Upstream { .. } | Self::Timeout { .. } => Some("proxy_transport"),
             _ => None,
         }
     }

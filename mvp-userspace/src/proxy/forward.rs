@@ -18,7 +18,7 @@ use super::upgrade::connect_for_upgrade;
 use super::Thread;
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
-    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide, verdict_unknown,
+    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide, random, verdict_unknown,
 };
 use crate::tls::IdentityClass;
 
@@ -67,7 +67,6 @@ pub struct Trace {
 pub async fn forward(
     thread: &Thread,
     info: &RequestInfo<'_>,
-    path: &str,
     outgoing: &Outgoing<'_>,
     trace: &mut Trace,
 ) -> Result<Answer, ProxyError> {
@@ -78,7 +77,7 @@ pub async fn forward(
     let mut last_error = None;
     loop {
         let table = shared.table.load_full();
-        let (server, reason) = match pick(&table, info, path, context, excluded) {
+        let (server, reason) = match pick(&table, info, context, excluded) {
             Ok(picked) => picked,
             // What happened says more than "nobody is left".
             Err(none_left) => return Err(last_error.unwrap_or(none_left)),
@@ -94,7 +93,7 @@ pub async fn forward(
                     shared.metrics.retry(error.retry_reason());
                 }
                 if !matches!(error, AttemptError::Unprocessed(_)) {
-                    excluded = excluded.union(table.set_of(&server));
+                    excluded = excluded.union(set_of(&table, &server));
                 }
                 let error = proxy_error(&server, error);
                 if !again {
@@ -117,7 +116,7 @@ pub async fn forward(
         refreshed = true;
         shared.discovery.refresh().await;
         let table = shared.table.load_full();
-        excluded = excluded.union(table.set_of(&server));
+        excluded = excluded.union(set_of(&table, &server));
         let others = table.lookup(info.key()).map_or(ServerSet::EMPTY, |entry| entry.servers()).difference(excluded);
         if others.is_empty() {
             return match verdict_unknown(&table) {
@@ -138,17 +137,16 @@ pub async fn forward(
 fn pick(
     table: &RouteTable,
     info: &RequestInfo<'_>,
-    path: &str,
     context: Context,
     excluded: ServerSet,
 ) -> Result<(Arc<Server>, Reason), ProxyError> {
     let decision = decide(info, table, context);
-    let nobody = || ProxyError::NoCapableServer { key: describe(info, path) };
+    let nobody = || ProxyError::NoCapableServer { key: describe(info) };
     let set = match decision.target {
         Target::Local => {
             let local = table.local().ok_or_else(nobody)?;
-            if !excluded.contains(table.set_of(local)) {
-                return Ok((Arc::clone(local), decision.reason));
+            if excluded.intersection(table.local_set()).is_empty() {
+                return Ok((Arc::clone(&local.server), decision.reason));
             }
             if context.hop_marked || !context.interoperability {
                 return Err(nobody());
@@ -162,14 +160,14 @@ fn pick(
         }
         Target::Servers(set) => set,
         Target::Unknown => match table.local() {
-            Some(local) if local.available() && !excluded.contains(table.set_of(local)) => {
-                return Ok((Arc::clone(local), decision.reason));
+            Some(local) if local.server.available() && excluded.intersection(table.local_set()).is_empty() => {
+                return Ok((Arc::clone(&local.server), decision.reason));
             }
             _ => table.all(),
         },
         Target::Unavailable => ServerSet::EMPTY,
     };
-    choose(table, set.difference(excluded)).map(|server| (server, decision.reason)).ok_or_else(nobody)
+    choose(table, set, excluded, random()).map(|server| (server, decision.reason)).ok_or_else(nobody)
 }
 
 async fn attempt(
@@ -288,8 +286,13 @@ fn is_no_such_type(answer: &Answer) -> bool {
     body.windows(NO_SUCH_RESOURCE.len()).any(|window| window == NO_SUCH_RESOURCE)
 }
 
-fn describe(info: &RequestInfo<'_>, path: &str) -> String {
-    if info.is_resource { info.key().to_string() } else { path.to_owned() }
+/// Empty for a server that is no longer a member.
+fn set_of(table: &RouteTable, server: &Arc<Server>) -> ServerSet {
+    table.position(server).map_or(ServerSet::EMPTY, ServerSet::one)
+}
+
+fn describe(info: &RequestInfo<'_>) -> String {
+    if info.is_resource { info.key().to_string() } else { info.path.to_string() }
 }
 
 impl Answer {

@@ -40,10 +40,10 @@ pub struct Shared {
     pub limits: Limits,
     /// False: everything is answered by the local server.
     pub interoperability: bool,
-    /// A front-proxy pair is configured: users with certificates can be asserted.
-    pub can_assert: bool,
     pub drain: DrainSignal,
     pub load: Load,
+    /// The label of answers that the agent made itself.
+    pub no_server: Arc<str>,
 }
 
 /// Counts of what is open right now.
@@ -52,7 +52,6 @@ pub struct Load {
     pub connections: Arc<AtomicUsize>,
     pub handshakes: Arc<AtomicUsize>,
     pub requests: Arc<AtomicUsize>,
-    pub tunnels: Arc<AtomicUsize>,
     pub upstream_connections: Arc<AtomicUsize>,
 }
 

@@ -62,6 +62,7 @@ struct Http2 {
     sender: http2::SendRequest<UploadBody>,
     address: SocketAddr,
     active: Arc<AtomicUsize>,
+    stream_limit: Arc<AtomicUsize>,
     /// The TLS configuration it was made with: after a certificate rotation new requests go over new connections, since
     /// kube-apiserver checks a certificate's validity on every request.
     tls: Arc<rustls::ClientConfig>,
@@ -190,7 +191,7 @@ impl Pool {
             (count + 1, if best.is_none_or(|(least, _)| active < least) { Some((active, c)) } else { best })
         });
         let (active, connection) = best?;
-        let has_room = active < connection.sender.current_max_send_streams();
+        let has_room = active < connection.stream_limit.load(Ordering::Relaxed);
         if !has_room && count < MOST {
             return None;
         }
@@ -222,11 +223,11 @@ impl Pool {
         let open = OpenCount::new(&self.open);
         let mut state = lock(&host.state);
         match fresh {
-            Connected::Http2 { sender, address } => {
+            Connected::Http2 { sender, address, stream_limit } => {
                 let active = Arc::new(AtomicUsize::new(0));
                 let lease = Lease::new(&host.server, address, Some(&active));
                 state.speaks_http1 = false;
-                state.http2.push(Http2 { sender: sender.clone(), address, active, tls, idle_since: None, _open: open });
+                state.http2.push(Http2 { sender: sender.clone(), address, active, stream_limit, tls, idle_since: None, _open: open });
                 Checkout { lease, sender: Sender::Http2(sender) }
             }
             Connected::Http1 { sender, address } => {

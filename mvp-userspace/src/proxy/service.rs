@@ -1,6 +1,6 @@
 //! One request through the corridor: identity -> request -> route -> forward -> respond.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -17,9 +17,9 @@ use super::headers::{AUDIT_ID, prepare_request, strip_hop_by_hop, upgrade_protoc
 use super::response::Download;
 use super::status::error_response;
 use super::upgrade::tunnel;
-use crate::identity::{self, CertIdentity, HopMark, Trust};
+use crate::identity::{self, HopMark, Stripped};
+use crate::metrics::Metrics;
 use crate::request::{RequestInfo, Verb};
-use crate::route::Reason;
 
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
 pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>) -> Response<Download> {
@@ -31,7 +31,8 @@ pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>)
     let (mut parts, incoming) = request.into_parts();
     let upload = Upload::new(incoming);
     let path = parts.uri.path().to_owned();
-    let record = AccessRecord::start(connection.peer, &parts.method, &path, Reason::NonResource, started);
+    let query = parts.uri.query().map(str::to_owned);
+    let record = AccessRecord::start(connection.peer, &parts.method, &path, started);
     let mut call = Call { connection: &connection, started, trace: Trace::default(), record };
 
     // What the client accepts is needed after its headers are gone upstream.
@@ -43,20 +44,17 @@ pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>)
             return Err(ProxyError::HeaderTooLarge);
         }
         let trust = shared.trust.load();
-        let certificate = connection.certificate_identity(&trust);
+        let certificate = connection.certificates.as_ref().map(|certificates| certificates.identity(&trust, now()));
         let caller = identity::authenticate(certificate.as_deref(), &parts.headers, &trust)?;
-        if caller.asserts_user() && !shared.can_assert {
-            return Err(ProxyError::NoFrontProxyPair);
-        }
         let mark = identity::hop_marked(&parts.headers, &caller);
         if mark == HopMark::Forged {
             shared.metrics.hop_marker_forged();
         }
-        let info = RequestInfo::parse(&parts.method, &path, parts.uri.query())?;
+        let info = RequestInfo::parse(&parts.method, &path, query.as_deref())?;
         // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
         strip_hop_by_hop(&mut parts.headers);
-        let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust)?;
-        shared.metrics.headers_stripped(&stripped);
+        let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust);
+        count_stripped(&shared.metrics, &stripped);
         prepare_request(&mut parts.headers, connection.peer.ip());
         if let Some(record) = &mut call.record {
             record.user = caller.name_for_log().to_owned();
@@ -74,16 +72,14 @@ pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>)
             upgrade: upgrade.as_ref(),
             hop_marked: mark == HopMark::Honoured,
         };
-        let answer = forward(&connection.thread, &info, &path, &outgoing, &mut call.trace).await;
+        let answer = forward(&connection.thread, &info, &outgoing, &mut call.trace).await;
         upload.stop_recording();
-        answer.map(|answer| (answer, info)).inspect_err(|error| {
-            if let Some(kind) = error.peer_error_kind() {
-                let info = RequestInfo::parse(&parts.method, &path, parts.uri.query());
-                if let Ok(info) = info {
-                    shared.metrics.peer_proxy_error(kind, &info.group, &info.version, &info.resource);
-                }
-            }
-        })
+        if let Err(error) = &answer
+            && let Some(kind) = error.peer_error_kind()
+        {
+            shared.metrics.peer_proxy_error(kind, &info.group, &info.version, &info.resource);
+        }
+        answer.map(|answer| (answer, info))
     }
     .await;
     match answer {
@@ -110,12 +106,13 @@ impl Call<'_> {
     ) -> Response<Download> {
         let shared = &self.connection.thread.shared;
         let status = answer.head.status;
-        self.count(answer.reason, &answer.server.name, status);
+        self.count(answer.reason.as_str(), &answer.server.name, status);
+        shared.metrics.server_time(&answer.server.name, self.trace.server_time);
         if !answer.server.local {
             shared.metrics.rerouted(status.as_u16(), &info.group, &info.version, &info.resource);
         }
         if let Some(record) = &mut self.record {
-            record.reason = answer.reason;
+            record.decision = answer.reason.as_str();
             record.server = answer.server.name.to_string();
             record.server_address = match &answer.body {
                 AnswerBody::Streaming(_, lease) => Some(lease.address),
@@ -126,7 +123,7 @@ impl Call<'_> {
         if answer.is_upgrade() {
             return match (on_upgrade, answer.into_upgrade()) {
                 (Some(client), Some((response, lease))) => {
-                    let head = tunnel(client, response, lease, Arc::clone(&shared.load.tunnels));
+                    let head = tunnel(client, response, lease, Arc::clone(&shared.metrics));
                     head.map(|()| Download::whole(Bytes::new(), self.record))
                 }
                 // A 101 that nobody asked for: the server's fault, and nothing a client could use.
@@ -144,8 +141,10 @@ impl Call<'_> {
             AnswerBody::Streaming(incoming, lease) => {
                 let body = Download::upstream(incoming, lease, self.record);
                 if info.verb == Verb::Watch && status == StatusCode::OK {
-                    let drain = shared.drain.clone();
-                    body.as_watch(async move { drain.draining().await })
+                    let mut drain = shared.drain.clone();
+                    body.as_watch(async move {
+                        drain.draining().await;
+                    })
                 } else {
                     body
                 }
@@ -155,22 +154,22 @@ impl Call<'_> {
     }
 
     fn refuse(mut self, error: &ProxyError, accept: &HeaderMap, upload: &Upload) -> Response<Download> {
+        let shared = &self.connection.thread.shared;
         let response = error_response(error, accept);
-        self.count(error.decision(), "", response.status());
+        self.count(error.decision(), &shared.no_server, response.status());
         tracing::debug!(peer = %self.connection.peer, %error, "request answered by the agent");
         if let Some(record) = &mut self.record {
-            record.reason = error.decision();
+            record.decision = error.decision();
             record.error = Some(error.to_string());
         }
         self.finish(response.status(), upload);
         response.map(|body| Download::whole(body, self.record))
     }
 
-    fn count(&self, reason: Reason, server: &str, status: StatusCode) {
+    fn count(&self, reason: &'static str, server: &Arc<str>, status: StatusCode) {
         let metrics = &self.connection.thread.shared.metrics;
-        metrics.request(reason.as_str(), server, status.as_u16());
+        metrics.request(reason, server, status.as_u16());
         metrics.added(self.agent_time());
-        metrics.server_time(self.trace.server_time);
     }
 
     fn finish(&mut self, status: StatusCode, upload: &Upload) {
@@ -189,21 +188,22 @@ impl Call<'_> {
     }
 }
 
-impl Connection {
-    /// What the client's certificate proves now; examined once, then again when it expires or trust changes.
-    fn certificate_identity(&self, trust: &Trust) -> Option<Arc<CertIdentity>> {
-        if self.chain.is_empty() {
-            return None;
-        }
-        let now = UnixTime::since_unix_epoch(
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO),
-        );
-        let mut cached = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(identity) = cached.as_ref().filter(|identity| identity.is_current(trust, now)) {
-            return Some(Arc::clone(identity));
-        }
-        let identity = Arc::new(identity::examine(&self.chain, trust, now));
-        *cached = Some(Arc::clone(&identity));
-        Some(identity)
+fn count_stripped(metrics: &Metrics, stripped: &Stripped) {
+    if stripped.total() == 0 {
+        return;
     }
+    for (kind, count) in [
+        ("username", stripped.username),
+        ("uid", stripped.uid),
+        ("group", stripped.group),
+        ("extra", stripped.extra),
+        ("other", stripped.other),
+        ("hop", stripped.hop),
+    ] {
+        metrics.headers_stripped(kind, count as u64);
+    }
+}
+
+fn now() -> UnixTime {
+    UnixTime::since_unix_epoch(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }

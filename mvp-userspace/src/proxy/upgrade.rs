@@ -2,7 +2,6 @@
 //! over an HTTP/1.1 connection of its own with the caller's identity on it; after 101 the bytes are relayed as they are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -14,6 +13,7 @@ use super::body::UploadBody;
 use super::connect::{Connected, connect};
 use super::error::AttemptError;
 use super::pool::{Lease, Pool, attempt_error};
+use crate::metrics::Metrics;
 use crate::route::Server;
 use crate::tls::{Alpn, IdentityClass};
 
@@ -61,7 +61,7 @@ impl UpgradeConnection {
 }
 
 /// After a 101: relays until both sides have ended. Returns the head to give to the client.
-pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, lease: Lease, open: Arc<AtomicUsize>) -> Response<()> {
+pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, lease: Lease, metrics: Arc<Metrics>) -> Response<()> {
     let server = hyper::upgrade::on(&mut response);
     let (mut parts, _body) = response.into_parts();
     let protocol = parts.headers.get(UPGRADE).cloned();
@@ -73,33 +73,18 @@ pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, lease: Lease,
     parts.status = StatusCode::SWITCHING_PROTOCOLS;
     tokio::spawn(async move {
         let _lease = lease;
-        let _open = Open::new(open);
+        let _open = metrics.upgrade();
         match tokio::try_join!(client, server) {
             Ok((client, server)) => {
                 let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
                 // An error is how most tunnels end (a side closes without TLS close_notify): nothing to report.
-                let ended =
-                    tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await;
-                tracing::debug!(?ended, "tunnel ended");
+                match tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await {
+                    Ok((to_server, to_client)) => metrics.tunnel_bytes(to_server, to_client),
+                    Err(error) => tracing::debug!(%error, "tunnel broke off"),
+                }
             }
             Err(error) => tracing::debug!(%error, "tunnel was not established"),
         }
     });
     Response::from_parts(parts, ())
-}
-
-/// Counts an open tunnel.
-struct Open(Arc<AtomicUsize>);
-
-impl Open {
-    fn new(count: Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
