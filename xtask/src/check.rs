@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    run::{cargo, output, root, run, say},
+    run::{cargo, cargo_on, output, root, run, say},
     setup,
     toolchain::{TARGET, Toolchain},
 };
@@ -13,7 +13,6 @@ use crate::{
 pub struct Args {}
 
 pub fn main(_: &Args) -> Result<()> {
-    let ebpf = root().join("mvp-ebpf");
     run(cargo("fmt").args(["--all", "--", "--check"]))?;
     run(cargo("fmt")
         .arg("--manifest-path")
