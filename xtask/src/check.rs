@@ -14,10 +14,7 @@ pub struct Args {}
 
 pub fn main(_: &Args) -> Result<()> {
     run(cargo("fmt").args(["--all", "--", "--check"]))?;
-    run(cargo("fmt")
-        .arg("--manifest-path")
-        .arg(ebpf.join("Cargo.toml"))
-        .args(["--", "--check"]))?;
+    run(cargo_on("fmt", "mvp-ebpf").args(["--", "--check"]))?;
     // In the release profile, which the tests use too: build scripts (aws-lc's C code) and macros are compiled once.
     run(cargo("clippy").args([
         "--release",
