@@ -1,4 +1,5 @@
 //! The sk_lookup program in a real kernel: it sees every lookup of its namespace, changes none, and logs.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     io::{Read, Write},

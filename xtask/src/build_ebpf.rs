@@ -35,8 +35,8 @@ pub fn if_possible() -> Result<bool> {
     Ok(true)
 }
 
-/// As [`if_possible`], for verbs that run the agent: a user who is not root could not load the object, so nothing is
-/// brought for them.
+/// As [`if_possible`], for verbs that run the agent. Without root the programs could not be loaded, so nothing is
+/// brought or built for them.
 ///
 /// # Errors
 /// As [`if_possible`].
@@ -44,10 +44,7 @@ pub fn if_usable() -> Result<bool> {
     if is_root() || require_all() {
         return if_possible();
     }
-    match Toolchain::find() {
-        Ok(toolchain) => build(&toolchain)?,
-        Err(_) => say("userspace only: not root, so no BPF programs are built or loaded"),
-    }
+    say("userspace only: not root, so the BPF programs are neither built nor loaded");
     Ok(false)
 }
 

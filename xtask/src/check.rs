@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    run::{cargo, output, root, run, say},
+    run::{cargo, cargo_on, output, root, run, say},
     setup,
     toolchain::{TARGET, Toolchain},
 };
@@ -13,12 +13,8 @@ use crate::{
 pub struct Args {}
 
 pub fn main(_: &Args) -> Result<()> {
-    let ebpf = root().join("mvp-ebpf");
     run(cargo("fmt").args(["--all", "--", "--check"]))?;
-    run(cargo("fmt")
-        .arg("--manifest-path")
-        .arg(ebpf.join("Cargo.toml"))
-        .args(["--", "--check"]))?;
+    run(cargo_on("fmt", "mvp-ebpf").args(["--", "--check"]))?;
     // In the release profile, which the tests use too: build scripts (aws-lc's C code) and macros are compiled once.
     run(cargo("clippy").args([
         "--release",

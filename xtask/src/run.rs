@@ -22,11 +22,14 @@ pub fn root() -> PathBuf {
 /// The cargo that runs this xtask, with a verb, on this workspace. It runs where the user is, so that the paths they
 /// give mean what they see.
 pub fn cargo(verb: &str) -> Command {
+    cargo_on(verb, "")
+}
+
+/// As [`cargo`], on the package or workspace in a folder of the repository.
+pub fn cargo_on(verb: &str, folder: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .arg(verb)
-        .arg("--manifest-path")
-        .arg(root().join("Cargo.toml"));
+    let manifest = root().join(folder).join("Cargo.toml");
+    command.arg(verb).arg("--manifest-path").arg(manifest);
     command
 }
 

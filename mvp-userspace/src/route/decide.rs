@@ -123,8 +123,9 @@ fn non_resource(path: &str, table: &RouteTable) -> Decision {
                 },
             );
         }
-        // Somebody serves it, so a 404 from one who does not would be false.
-        if !serving.is_empty() && !(local_unknown && local_available) {
+        // Somebody serves it, so a 404 from one who is known not to would be false.
+        let local_may_serve = local_unknown && local_available;
+        if !serving.is_empty() && !local_may_serve {
             return UNREACHABLE;
         }
     }

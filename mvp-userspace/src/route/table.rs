@@ -86,6 +86,14 @@ impl Entry {
         }
     }
 
+    fn has(&self, key: Key<'_>) -> bool {
+        // The most telling part first.
+        equal(&self.resource, key.resource)
+            && equal(&self.group, key.group)
+            && equal(&self.version, key.version)
+            && equal(&self.subresource, key.subresource)
+    }
+
     /// Servers that serve the key at all.
     pub fn servers(&self) -> ServerSet {
         self.servers
@@ -193,7 +201,7 @@ impl RouteTable {
     /// Who serves a key; `None` if nobody lists it. No allocation.
     pub fn lookup(&self, key: Key<'_>) -> Option<&Entry> {
         self.entries
-            .find(self.hasher.hash_one(key), |entry| entry.key() == key)
+            .find(self.hasher.hash_one(key), |entry| entry.has(key))
     }
 
     /// Every key any server lists, in no order.
@@ -205,7 +213,7 @@ impl RouteTable {
     pub fn serves_group_version(&self, group: &str, version: &str) -> ServerSet {
         self.group_versions
             .find(self.hasher.hash_one((group, version)), |gv| {
-                &*gv.group == group && &*gv.version == version
+                equal(&gv.group, group) && equal(&gv.version, version)
             })
             .map_or(ServerSet::EMPTY, |gv| gv.servers)
     }
@@ -233,7 +241,7 @@ impl RouteTable {
         let hasher = &self.hasher;
         let slot = self.entries.entry(
             hasher.hash_one(key),
-            |entry| entry.key() == key,
+            |entry| entry.has(key),
             |entry| hasher.hash_one(entry.key()),
         );
         let entry = match slot {
@@ -256,7 +264,7 @@ impl RouteTable {
         for version in [version, ""] {
             let slot = self.group_versions.entry(
                 hasher.hash_one((group, version)),
-                |gv| &*gv.group == group && &*gv.version == version,
+                |gv| equal(&gv.group, group) && equal(&gv.version, version),
                 |gv| hasher.hash_one((&*gv.group, &*gv.version)),
             );
             let gv = match slot {
@@ -292,6 +300,12 @@ impl RouteTable {
         self.differs = differs;
         self.supersets = supersets;
     }
+}
+
+/// Equality that never compares empty strings in memory. An empty `str` may point nowhere (address 1), and glibc's AVX-512
+/// `memcmp` reads there under an empty mask: no fault, but a microcode assist that costs 90 ns, several times the whole lookup.
+fn equal(a: &str, b: &str) -> bool {
+    a.len() == b.len() && (a.is_empty() || a == b)
 }
 
 #[cfg(test)]
