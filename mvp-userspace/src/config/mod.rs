@@ -26,3 +26,4 @@ pub use keys::{KEYS, Key, Kind, Need, markdown_table};
 pub use load::{from_file, from_manifest, parse};
 pub use overrides::{Overrides, parse_feature_gates};
 pub use types::*;
+pub use value::duration as parse_duration;
