@@ -13,18 +13,17 @@ use x509_parser::prelude::X509Certificate;
 /// Chooses a certificate by the name in the ClientHello.
 #[derive(Debug)]
 pub(super) struct Resolver {
-    names: Arc<HashMap<String, Arc<CertifiedKey>>>,
-    default: Arc<CertifiedKey>,
+    pub names: Arc<HashMap<String, Arc<CertifiedKey>>>,
+    /// For a name that none of `names` is.
+    pub default: Arc<CertifiedKey>,
+    /// For a client that sends no name.
+    pub nameless: Arc<CertifiedKey>,
 }
 
 impl Resolver {
-    pub fn new(names: Arc<HashMap<String, Arc<CertifiedKey>>>, default: Arc<CertifiedKey>) -> Self {
-        Self { names, default }
-    }
-
     fn choose(&self, server_name: Option<&str>) -> Arc<CertifiedKey> {
         let Some(name) = server_name else {
-            return self.default.clone();
+            return self.nameless.clone();
         };
         let name = name.to_ascii_lowercase();
         // As Go's crypto/tls: the name itself, then with its first label replaced, then the default.
