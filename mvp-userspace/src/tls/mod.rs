@@ -15,6 +15,7 @@ mod source;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod ticketer;
 mod verifier;
 
 pub use client::{Alpn, ClientTls, IdentityClass};

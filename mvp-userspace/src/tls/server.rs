@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use rustls::server::ProducesTickets;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::CertifiedKey;
 use rustls::{DistinguishedName, ServerConfig};
 
@@ -13,6 +13,7 @@ use super::error::TlsError;
 use super::reload::Reload;
 use super::sni::{self, Resolver};
 use super::source::{Bundle, FileSpec, FileStats, Outcome, Pair, Refreshed, Source};
+use super::ticketer::ticketer;
 use super::verifier::AnyCertificate;
 use super::{lifetime, provider};
 use crate::config::Config;
@@ -167,7 +168,7 @@ impl Material {
                 &pair.value().certified,
             )
         })));
-        let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(library)?;
+        let ticketer = ticketer().map_err(library)?;
         let serving = &self.serving.value().certified;
         let by_address = sni::addresses(&names)
             .map(|(address, key)| Ok((address, self.config(&names, key, &ticketer)?)))
@@ -206,6 +207,8 @@ impl Material {
         }));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = ticketer.clone();
+        // Tickets do for both versions; a store would keep the chains that clients choose in memory.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Arc::new(config))
     }
 

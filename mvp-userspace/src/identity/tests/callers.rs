@@ -21,7 +21,7 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn certificate(identity: &Identity, trust: &Trust) -> CertIdentity {
-    examine(&[identity.der.clone()], trust, now())
+    examine(std::slice::from_ref(&identity.der), trust, now())
 }
 
 const TOKEN: (&str, &str) = ("Authorization", "Bearer abc");
