@@ -167,7 +167,7 @@ fn a_new_process_is_noticed_and_a_renewal_is_not() {
     let mut roster = roster(Vec::new());
     let b = |holder| lease("b", "cp-b", Some("10.0.0.2:6443"), holder);
     let endpoint = Some(at("cp-b", "10.0.0.2", 6443));
-    assert_eq!(roster.leases_listed(&[b("b_1")]), [endpoint.clone()]);
+    assert_eq!(roster.leases_listed(&[b("b_1")]), vec![endpoint.clone()]);
     assert_eq!(roster.leases_listed(&[b("b_1")]), []);
     assert_eq!(roster.lease_applied(&b("b_1")), None);
     assert_eq!(roster.lease_applied(&b("b_2")), Some(endpoint.clone()));
