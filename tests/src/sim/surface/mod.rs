@@ -50,10 +50,21 @@ pub struct Subresource {
 
 impl Surface {
     pub fn version(&self, group: &str, version: &str) -> Option<&Version> {
-        self.groups.iter().find(|g| g.name == group)?.versions.iter().find(|v| v.name == version)
+        self.groups
+            .iter()
+            .find(|g| g.name == group)?
+            .versions
+            .iter()
+            .find(|v| v.name == version)
     }
 
     pub fn resource(&self, group: &str, version: &str, resource: &str) -> Option<&Resource> {
-        self.version(group, version)?.resources.iter().find(|r| r.name == resource)
+        self.version(group, version)?
+            .resources
+            .iter()
+            .find(|r| r.name == resource)
     }
 }
+
+mod provisional;
+pub use provisional::surface;
