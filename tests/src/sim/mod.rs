@@ -3,13 +3,16 @@
 
 pub mod api;
 mod clock;
+pub mod control;
 pub mod discovery;
 pub mod identity;
 pub mod pki;
 mod plane;
+mod process;
 mod server;
 pub mod store;
 pub mod surface;
 
 pub use plane::{Builder, ControlPlane};
+pub use process::ChildServer;
 pub use server::{Fault, Recorded, Server, ServerSpec};

@@ -1,20 +1,26 @@
 //! A control plane: servers, the store and the key material they share.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
+use tokio::sync::Mutex;
 
 use super::{
     api::{
         authn::User,
         authz::{Policy, Rule},
     },
+    control::Command,
     identity,
     pki::{KubeconfigUser, Pki},
+    process::ChildServer,
     server::{Server, ServerSpec},
-    store::Store,
+    store::{Host, Store},
 };
 
 /// Servers over one store, in this process.
@@ -24,6 +30,8 @@ pub struct ControlPlane {
     pki: Pki,
     store: Store,
     policy: Arc<ArcSwap<Policy>>,
+    /// Offers the store to child processes, once there is one.
+    host: Mutex<Option<Host>>,
     /// Removed with the control plane, unless a folder was given.
     _dir: Option<TempDir>,
 }
@@ -84,6 +92,7 @@ impl Builder {
             pki,
             store,
             policy,
+            host: Mutex::new(None),
             _dir: temporary,
         })
     }
@@ -132,6 +141,22 @@ impl ControlPlane {
 
     pub fn add_rule(&self, rule: Rule) {
         self.change_policy(|policy| policy.rules.push(rule.clone()));
+    }
+
+    /// Starts a further server in a process of its own. `binary` is mvp-sim. It gets the policy as it is now.
+    pub async fn spawn(&self, binary: &Path, spec: &ServerSpec) -> Result<ChildServer> {
+        let socket = self.pki.path("store.sock");
+        {
+            let mut host = self.host.lock().await;
+            if host.is_none() {
+                *host = Some(Host::serve(&self.store, &socket)?);
+            }
+        }
+        let child = ChildServer::spawn(binary, spec, &self.pki, &socket).await?;
+        child
+            .command(&Command::Policy((*self.policy()).clone()))
+            .await?;
+        Ok(child)
     }
 
     /// Writes a kubeconfig for `server` (a URL) next to the key material.

@@ -18,8 +18,15 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// Servers `s0`, `s1`, … of these minors.
 pub async fn plane(minors: &[u8]) -> ControlPlane {
-    let specs = minors.iter().enumerate().map(|(index, minor)| ServerSpec::new(&format!("s{index}"), *minor));
-    ControlPlane::builder().servers(specs).start().await.unwrap()
+    let specs = minors
+        .iter()
+        .enumerate()
+        .map(|(index, minor)| ServerSpec::new(&format!("s{index}"), *minor));
+    ControlPlane::builder()
+        .servers(specs)
+        .start()
+        .await
+        .unwrap()
 }
 
 /// One HTTP/2 connection.
@@ -38,13 +45,22 @@ pub struct Answer {
 
 impl Client {
     pub async fn admin(plane: &ControlPlane, server: usize) -> Self {
-        Self::new(plane, server, ClientAuth::Certificate(plane.pki().admin().unwrap())).await
+        Self::new(
+            plane,
+            server,
+            ClientAuth::Certificate(plane.pki().admin().unwrap()),
+        )
+        .await
     }
 
     pub async fn new(plane: &ControlPlane, server: usize, auth: ClientAuth) -> Self {
         let authority = plane.server(server).addr().to_string();
-        let tls = connect(plane.pki(), &authority, auth, &["h2"]).await.unwrap();
-        let (send, connection) = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+        let tls = connect(plane.pki(), &authority, auth, &["h2"])
+            .await
+            .unwrap();
+        let (send, connection) = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls))
+            .await
+            .unwrap();
         tokio::spawn(connection);
         Self { send, authority }
     }
@@ -54,11 +70,20 @@ impl Client {
     }
 
     pub async fn post(&self, path: &str, body: &str) -> Answer {
-        self.send("POST", path, &[("content-type", "application/json")], body).await
+        self.send("POST", path, &[("content-type", "application/json")], body)
+            .await
     }
 
-    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        Answer::read(self.open(method, path, headers, body).await.unwrap()).await.unwrap()
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        Answer::read(self.open(method, path, headers, body).await.unwrap())
+            .await
+            .unwrap()
     }
 
     /// The answer's head; the body is still to come.
@@ -69,7 +94,9 @@ impl Client {
         headers: &[(&str, &str)],
         body: &str,
     ) -> hyper::Result<Response<Incoming>> {
-        let mut request = Request::builder().method(method).uri(format!("https://{}{path}", self.authority));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", self.authority));
         if headers.iter().all(|(name, _)| *name != "user-agent") {
             request = request.header("user-agent", "curl/8.0");
         }
@@ -78,14 +105,23 @@ impl Client {
         }
         let mut send = self.send.clone();
         send.ready().await?;
-        send.send_request(request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap()).await
+        send.send_request(
+            request
+                .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+                .unwrap(),
+        )
+        .await
     }
 }
 
 impl Answer {
     pub async fn read(response: Response<Incoming>) -> hyper::Result<Self> {
         let (parts, body) = response.into_parts();
-        Ok(Self { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
+        Ok(Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await?.to_bytes(),
+        })
     }
 
     pub fn text(&self) -> String {
@@ -93,18 +129,29 @@ impl Answer {
     }
 
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     /// Empty if absent.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().unwrap())
+            .unwrap_or_default()
     }
 }
 
-pub async fn connect(pki: &Pki, authority: &str, auth: ClientAuth, alpn: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
+pub async fn connect(
+    pki: &Pki,
+    authority: &str,
+    auth: ClientAuth,
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let config = pki.client_config(auth, alpn).unwrap();
     let tcp = TcpStream::connect(authority).await?;
     let name = ServerName::try_from("kubernetes.default.svc").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+    TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await
 }

@@ -32,7 +32,12 @@ pub(super) async fn answer(mut request: Request) -> Answer {
     let target = find(&surface, path)?;
     let verb = request.info.verb.clone();
     if target.path.subresource.is_empty() {
-        if !target.resource.verbs.contains(&verb) {
+        let collection = matches!(
+            verb.as_str(),
+            "create" | "list" | "watch" | "deletecollection"
+        );
+        let fits = collection != target.path.named || target.path.watch_prefix;
+        if !target.resource.verbs.contains(&verb) || !fits {
             return Err(status::method_not_allowed());
         }
         if !target.resource.namespaced

@@ -197,6 +197,11 @@ impl Server {
         self.open_streams.load(Ordering::SeqCst)
     }
 
+    /// Replaces tokens and rules, for this server and those that share its policy.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+    }
+
     /// Accepts, reads and writes nothing, as a stopped process would, until switched off.
     pub fn hang(&self, on: bool) {
         self.faults.hang(on);
