@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod bench;
+pub mod client;
 pub mod load;
+pub mod netns;
 pub mod sim;

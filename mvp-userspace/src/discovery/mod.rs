@@ -1,5 +1,53 @@
 //! What every server can serve: one poller a server, last known good, age.
 
 mod apiset;
+mod connection;
+mod decode;
+mod entry;
+mod handle;
+mod hub;
+mod json;
+mod legacy;
+mod limits;
+mod poller;
+mod roots;
 
 pub use apiset::{ApiEntry, ApiSet};
+pub use connection::{Dialer, FetchError, authority, read_bounded};
+pub use decode::{Root, aggregated};
+pub use entry::{Polls, ServerStatus};
+pub use handle::{Discovery, DiscoveryHandle};
+pub use hub::{Refreshed, Settings, SyncCounters};
+pub use legacy::{group_versions, resources};
+pub use limits::{
+    DecodeError, Decoded, GroupVersion, MAX_ENTRIES, MAX_GROUPS, MAX_NAME, MAX_VERBS, MAX_VERSIONS,
+    is_path_segment,
+};
+pub use roots::{ACCEPT, Source};
+
+/// Gives `data` to every decoder, as the fuzz target does. Must neither panic nor keep more than the limits allow.
+pub fn fuzz_decode(data: &[u8]) {
+    for root in [Root::Core, Root::Groups] {
+        if let Ok(decoded) = aggregated(data, root) {
+            assert!(decoded.entries.len() <= MAX_ENTRIES);
+            let set = ApiSet::new(decoded.entries);
+            assert!(
+                set.entries()
+                    .iter()
+                    .all(|e| root.holds(&e.group) && is_path_segment(&e.resource))
+            );
+        }
+        if let Ok(listed) = group_versions(data, root) {
+            assert!(listed.iter().all(|gv| is_path_segment(&gv.version)));
+        }
+    }
+    for (group, version) in [("", "v1"), ("apps", "v1")] {
+        let gv = GroupVersion {
+            group: group.into(),
+            version: version.into(),
+        };
+        if let Ok(decoded) = resources(data, &gv) {
+            assert!(decoded.entries.iter().all(|e| *e.version == *version));
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! One kept-open connection to a kube-apiserver, for small GETs whose answers are bounded in size and time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, USER_AGENT};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body::Body;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, watch};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use crate::config::Endpoint;
+use crate::route::Failure;
+
+/// How to reach servers; the same for all of them.
+#[derive(Clone)]
+pub struct Dialer {
+    /// The client configuration to use for the next connection (front-proxy pair, ALPN h2 and http/1.1). Asked anew each
+    /// time, so that a reloaded certificate is used by the next connection.
+    pub tls: Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>,
+    /// Sent as SNI and verified in the server's certificate.
+    pub server_name: ServerName<'static>,
+    /// For name resolution, TCP, TLS and HTTP/2 preface together.
+    pub connect_timeout: Duration,
+    /// For one GET with its whole answer.
+    pub timeout: Duration,
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
+}
+
+/// What failed, as routing and the operator need it. `Failure` says how the server failed; the text says what to look at.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("cannot resolve {host}: {reason} (look at the server's url and at DNS)")]
+    Resolve { host: String, reason: String },
+    #[error("{what}: {reason}")]
+    Transport {
+        what: &'static str,
+        reason: String,
+        failure: Failure,
+        /// The connection is of no use any more; the request was perhaps never seen by the server.
+        lost: bool,
+    },
+    #[error(
+        "{path} answered {status} (look at the front-proxy certificate and at the server's own log)"
+    )]
+    Status { path: String, status: u16 },
+    #[error(
+        "{path} answered with more than discovery.maxBytes = {limit} bytes; the server's document was refused"
+    )]
+    TooLarge { path: String, limit: usize },
+    #[error("{path}: {error}")]
+    Decode {
+        path: String,
+        error: super::DecodeError,
+    },
+}
+
+impl FetchError {
+    /// How the server failed as a peer on the network, or `None` if it answered, but not with something of use.
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            FetchError::Resolve { .. } => Some(Failure::Unreachable),
+            FetchError::Transport { failure, .. } => Some(*failure),
+            _ => None,
+        }
+    }
+
+    /// True if a new connection may well do better.
+    pub fn lost(&self) -> bool {
+        match self {
+            FetchError::Transport { lost, .. } => *lost,
+            // A client certificate that expired or was replaced: kube-apiserver verifies it at each request.
+            FetchError::Status { status, .. } => *status == 401,
+            _ => false,
+        }
+    }
+}
+
+/// A whole answer.
+pub struct Answer {
+    pub status: StatusCode,
+    pub content_type: String,
+    pub etag: Option<HeaderValue>,
+    pub body: Bytes,
+}
+
+/// An open connection. Dropping the last clone closes it.
+#[derive(Clone)]
+pub struct Connection {
+    sender: Sender,
+    authority: Arc<str>,
+    timeout: Duration,
+    closed: watch::Receiver<bool>,
+    _driver: Arc<AbortOnDrop>,
+}
+
+#[derive(Clone)]
+enum Sender {
+    Http2(http2::SendRequest<Empty<Bytes>>),
+    /// One request at a time.
+    Http1(Arc<Mutex<http1::SendRequest<Empty<Bytes>>>>),
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Bodies of answers that are not discovery documents: errors, `/readyz`, `/version`.
+const SMALL: usize = 64 << 10;
+/// An ETag of kube-apiserver is 130 bytes; one longer than this is not kept.
+const MAX_ETAG: usize = 512;
+
+impl Connection {
+    /// Opens a connection to `endpoint` within the dialer's connect timeout.
+    pub async fn open(dialer: &Dialer, endpoint: &Endpoint) -> Result<Self, FetchError> {
+        match timeout(dialer.connect_timeout, connect(dialer, endpoint)).await {
+            Ok(result) => result,
+            Err(_) => Err(transport(
+                "connecting",
+                "no answer in time",
+                Failure::TimedOut,
+            )),
+        }
+    }
+
+    /// Gets `path`. Only a 200 may have a body larger than a few KiB, and none larger than `limit` bytes.
+    ///
+    /// A 304 without an `etag` in the request, or one that takes longer than the dialer's timeout, is an error.
+    pub async fn get(
+        &self,
+        path: &str,
+        accept: &'static str,
+        etag: Option<&HeaderValue>,
+        limit: usize,
+    ) -> Result<Answer, FetchError> {
+        match timeout(self.timeout, self.exchange(path, accept, etag, limit)).await {
+            Ok(result) => result,
+            Err(_) => Err(transport(
+                "waiting for an answer",
+                "no answer in time",
+                Failure::TimedOut,
+            )),
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Resolves when the connection has ended, whoever ended it.
+    pub async fn closed(&self) {
+        // An error means that the driver is gone, and so is the connection.
+        let _ = self.closed.clone().wait_for(|closed| *closed).await;
+    }
+
+    async fn exchange(
+        &self,
+        path: &str,
+        accept: &'static str,
+        etag: Option<&HeaderValue>,
+        limit: usize,
+    ) -> Result<Answer, FetchError> {
+        let request = self.request(path, accept, etag)?;
+        let response = match &self.sender {
+            Sender::Http2(sender) => {
+                let mut sender = sender.clone();
+                sender.ready().await.map_err(lost)?;
+                sender.send_request(request).await.map_err(lost)?
+            }
+            Sender::Http1(sender) => {
+                // Held until the body is read: the connection carries one exchange at a time.
+                let mut sender = sender.lock().await;
+                sender.ready().await.map_err(lost)?;
+                let response = sender.send_request(request).await.map_err(lost)?;
+                return answer(response, path, etag.is_some(), limit).await;
+            }
+        };
+        answer(response, path, etag.is_some(), limit).await
+    }
+
+    fn request(
+        &self,
+        path: &str,
+        accept: &'static str,
+        etag: Option<&HeaderValue>,
+    ) -> Result<Request<Empty<Bytes>>, FetchError> {
+        let mut builder = Request::builder()
+            .method(Method::GET)
+            .header(ACCEPT, accept)
+            .header(USER_AGENT, concat!("mvp/", env!("CARGO_PKG_VERSION")))
+            .header("x-remote-user", "system:mvp")
+            .header("x-remote-group", "system:authenticated");
+        builder = match &self.sender {
+            Sender::Http2(_) => builder.uri(
+                Uri::builder()
+                    .scheme("https")
+                    .authority(&*self.authority)
+                    .path_and_query(path)
+                    .build()
+                    .map_err(|e| transport("writing a request", e, Failure::Protocol))?,
+            ),
+            Sender::Http1(_) => builder.uri(path).header(HOST, &*self.authority),
+        };
+        if let Some(etag) = etag {
+            builder = builder.header(IF_NONE_MATCH, etag);
+        }
+        builder
+            .body(Empty::new())
+            .map_err(|e| transport("writing a request", e, Failure::Protocol))
+    }
+}
+
+/// Reads a body of at most `limit` bytes; `None` if there is more. Nothing beyond the limit is kept or asked for.
+pub async fn read_bounded<B>(body: B, limit: usize) -> Result<Option<Bytes>, B::Error>
+where
+    B: Body<Data = Bytes>,
+{
+    let mut body = std::pin::pin!(body);
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        if data.len() > limit - whole.len() {
+            return Ok(None);
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(Some(whole.freeze()))
+}
+
+/// The authority of an endpoint in URLs and in `Host`.
+pub fn authority(endpoint: &Endpoint) -> String {
+    if endpoint.host.contains(':') {
+        format!("[{}]:{}", endpoint.host, endpoint.port)
+    } else {
+        format!("{}:{}", endpoint.host, endpoint.port)
+    }
+}
+
+async fn answer(
+    response: http::Response<Incoming>,
+    path: &str,
+    conditional: bool,
+    limit: usize,
+) -> Result<Answer, FetchError> {
+    let (head, body) = response.into_parts();
+    if head.status == StatusCode::NOT_MODIFIED && !conditional {
+        return Err(FetchError::Status {
+            path: path.to_owned(),
+            status: 304,
+        });
+    }
+    let limit = if head.status == StatusCode::OK {
+        limit
+    } else {
+        SMALL.min(limit)
+    };
+    let too_large = || FetchError::TooLarge {
+        path: path.to_owned(),
+        limit,
+    };
+    let announced = head
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    let body = read_bounded(body, limit)
+        .await
+        .map_err(lost)?
+        .ok_or_else(too_large)?;
+    let header = |name| head.headers.get(name);
+    Ok(Answer {
+        status: head.status,
+        content_type: header(CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+            .to_owned(),
+        etag: header(ETAG).filter(|v| v.len() <= MAX_ETAG).cloned(),
+        body,
+    })
+}
+
+async fn connect(dialer: &Dialer, endpoint: &Endpoint) -> Result<Connection, FetchError> {
+    let resolve = |reason: String| FetchError::Resolve {
+        host: endpoint.host.clone(),
+        reason,
+    };
+    let addresses: Vec<SocketAddr> =
+        tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
+            .await
+            .map_err(|e| resolve(e.to_string()))?
+            .collect();
+    if addresses.is_empty() {
+        return Err(resolve("no address".to_owned()));
+    }
+    let tcp = TcpStream::connect(addresses.as_slice())
+        .await
+        .map_err(|e| transport("connecting", &e, io_failure(&e)))?;
+    tcp.set_nodelay(true)
+        .map_err(|e| transport("connecting", &e, io_failure(&e)))?;
+    let tls = tokio_rustls::TlsConnector::from((dialer.tls)())
+        .connect(dialer.server_name.clone(), tcp)
+        .await
+        .map_err(|e| transport("the TLS handshake", &e, io_failure(&e)))?;
+    let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let io = TokioIo::new(tls);
+    let (closing, closed) = watch::channel(false);
+    let (sender, driver) = if http2 {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(dialer.ping_interval)
+            .keep_alive_timeout(dialer.ping_timeout)
+            .keep_alive_while_idle(true)
+            // What a server may send ahead of our reading; it bounds memory together with `limit`.
+            .initial_stream_window_size(256 << 10)
+            .initial_connection_window_size(1 << 20)
+            .max_header_list_size(16 << 10)
+            .handshake(io)
+            .await
+            .map_err(lost)?;
+        let driver = tokio::spawn(async move {
+            let _ = connection.await;
+            closing.send_replace(true);
+        });
+        (Sender::Http2(sender), driver)
+    } else {
+        let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(lost)?;
+        let driver = tokio::spawn(async move {
+            let _ = connection.await;
+            closing.send_replace(true);
+        });
+        (Sender::Http1(Arc::new(Mutex::new(sender))), driver)
+    };
+    Ok(Connection {
+        sender,
+        authority: authority(endpoint).into(),
+        timeout: dialer.timeout,
+        closed,
+        _driver: Arc::new(AbortOnDrop(driver.abort_handle())),
+    })
+}
+
+/// An error that ended the connection or the stream.
+fn lost(error: hyper::Error) -> FetchError {
+    FetchError::Transport {
+        what: "the connection",
+        failure: http_failure(&error),
+        reason: chain(&error),
+        lost: true,
+    }
+}
+
+fn transport(what: &'static str, reason: impl ToString, failure: Failure) -> FetchError {
+    FetchError::Transport {
+        what,
+        reason: reason.to_string(),
+        failure,
+        lost: true,
+    }
+}
+
+fn http_failure(error: &hyper::Error) -> Failure {
+    if error.is_timeout() {
+        return Failure::TimedOut;
+    }
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io_failure(io);
+        }
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            return match h2.get_io() {
+                Some(io) => io_failure(io),
+                None if h2.is_go_away() || h2.is_reset() => Failure::Reset,
+                None => Failure::Protocol,
+            };
+        }
+        source = error.source();
+    }
+    if error.is_canceled() || error.is_closed() || error.is_incomplete_message() {
+        Failure::Reset
+    } else {
+        Failure::Protocol
+    }
+}
+
+fn io_failure(error: &io::Error) -> Failure {
+    use io::ErrorKind::*;
+    if error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<rustls::Error>())
+    {
+        return Failure::Tls;
+    }
+    match error.kind() {
+        ConnectionRefused => Failure::Refused,
+        ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof | NotConnected => {
+            Failure::Reset
+        }
+        TimedOut => Failure::TimedOut,
+        HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable
+        | PermissionDenied => Failure::Unreachable,
+        _ => Failure::Protocol,
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

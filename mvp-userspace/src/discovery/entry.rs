@@ -1,0 +1,248 @@
+//! What is known of one server, shared by its poller, the table's builder and whoever looks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::ApiSet;
+use super::connection::authority;
+use super::limits::GroupVersion;
+use super::roots::{Found, Source};
+use crate::config::Endpoint;
+use crate::route::{Failure, Knowledge, Member, Probe, Server};
+
+/// What an operator sees of one server.
+#[derive(Clone, Debug)]
+pub struct ServerStatus {
+    pub name: String,
+    pub url: String,
+    pub local: bool,
+    /// `gitVersion` of `/version`, read once a connection.
+    pub version: Option<String>,
+    /// What `/readyz` last said; `None`: nothing yet, or not to us.
+    pub ready: Option<bool>,
+    pub knowledge: Knowledge,
+    /// Since the server last confirmed what is known of it.
+    pub age: Option<Duration>,
+    pub source: Option<Source>,
+    /// (group, version, resource, subresource) keys in the set.
+    pub keys: usize,
+    /// Group versions the server itself could not confirm.
+    pub stale: Vec<GroupVersion>,
+    /// Entries of its documents that no request path can name, left out.
+    pub refused: usize,
+    /// Of `/apis`.
+    pub etag: Option<String>,
+    /// Of the last round, if it failed.
+    pub last_error: Option<String>,
+    pub polls: Polls,
+}
+
+/// Rounds by outcome, since the server became a member.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Polls {
+    /// Something new was told.
+    pub changed: u64,
+    /// What was known was confirmed.
+    pub not_modified: u64,
+    pub failed: u64,
+}
+
+pub(super) struct Entry {
+    pub server: Arc<Server>,
+    pub endpoint: Endpoint,
+    state: Mutex<State>,
+    poke: Notify,
+    begun: AtomicU64,
+    finished: watch::Sender<u64>,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    set: Option<Arc<ApiSet>>,
+    confirmed: Option<Instant>,
+    last: Last,
+    error: Option<String>,
+    source: Option<Source>,
+    etag: Option<String>,
+    stale: Vec<GroupVersion>,
+    refused: usize,
+    version: Option<String>,
+    ready: Option<bool>,
+    polls: Polls,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Last {
+    #[default]
+    None,
+    Succeeded,
+    /// Nobody listens.
+    Refused,
+    /// The server, or the way to it, does not answer.
+    Silent,
+    Failed,
+}
+
+impl Entry {
+    pub fn new(server: Arc<Server>, endpoint: Endpoint) -> Self {
+        Self {
+            server,
+            endpoint,
+            state: Mutex::default(),
+            poke: Notify::new(),
+            begun: AtomicU64::new(0),
+            finished: watch::Sender::new(0),
+        }
+    }
+
+    /// Takes over what is known of the same address under another name.
+    pub fn inherit(&self, other: &Entry) {
+        let known = other.state().clone();
+        *self.state() = known;
+    }
+
+    pub fn set(&self) -> Option<Arc<ApiSet>> {
+        self.state().set.clone()
+    }
+
+    pub fn member(&self, now: Instant, stale_after: Duration) -> Member {
+        let state = self.state();
+        Member {
+            server: self.server.clone(),
+            apis: state.set.clone(),
+            knowledge: state.knowledge(now, stale_after),
+        }
+    }
+
+    /// When the present knowledge becomes stale if nothing happens.
+    pub fn expires(&self, stale_after: Duration) -> Option<Instant> {
+        let state = self.state();
+        let confirmed = state.confirmed.filter(|_| state.last == Last::Succeeded)?;
+        Some(confirmed + stale_after)
+    }
+
+    pub fn status(&self, now: Instant, stale_after: Duration) -> ServerStatus {
+        let state = self.state().clone();
+        ServerStatus {
+            name: self.server.name.to_string(),
+            url: format!("https://{}", authority(&self.endpoint)),
+            local: self.server.local,
+            knowledge: state.knowledge(now, stale_after),
+            version: state.version,
+            ready: state.ready,
+            age: state.confirmed.map(|at| now.saturating_duration_since(at)),
+            source: state.source,
+            keys: state.set.map_or(0, |set| set.entries().len()),
+            stale: state.stale,
+            refused: state.refused,
+            etag: state.etag,
+            last_error: state.error,
+            polls: state.polls,
+        }
+    }
+
+    /// True if the round before did not succeed.
+    pub fn succeeded(&self, found: Found) -> bool {
+        let mut state = self.state();
+        match found.set {
+            Some(set) => {
+                state.set = Some(set);
+                state.polls.changed += 1;
+            }
+            None => state.polls.not_modified += 1,
+        }
+        state.confirmed = Some(Instant::now());
+        state.source = Some(found.source);
+        state.etag = found
+            .etag
+            .and_then(|etag| etag.to_str().ok().map(str::to_owned));
+        state.stale = found.stale;
+        state.refused = found.refused;
+        state.error = None;
+        std::mem::replace(&mut state.last, Last::Succeeded) != Last::Succeeded
+    }
+
+    /// True if the round before did not fail in the same way.
+    pub fn failed(&self, failure: Option<Failure>, refused: bool, error: &str) -> bool {
+        let mut state = self.state();
+        state.polls.failed += 1;
+        state.error = Some(error.to_owned());
+        if failure.is_some() {
+            state.ready = Some(false);
+        }
+        let now = match failure {
+            _ if refused => Last::Refused,
+            Some(Failure::TimedOut | Failure::Unreachable) => Last::Silent,
+            _ => Last::Failed,
+        };
+        std::mem::replace(&mut state.last, now) != now
+    }
+
+    pub fn probed(&self, probe: Probe) {
+        self.state().ready = Some(matches!(probe, Probe::Ready));
+        self.server.probed(probe);
+    }
+
+    pub fn set_version(&self, version: String) {
+        self.state().version = Some(version);
+    }
+
+    /// True if asking it again is likely to take all the time there is.
+    pub fn silent(&self) -> bool {
+        self.state().last == Last::Silent
+    }
+
+    pub fn poke(&self) {
+        self.poke.notify_one();
+    }
+
+    pub async fn poked(&self) {
+        self.poke.notified().await;
+    }
+
+    pub fn begin_round(&self) {
+        self.begun.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn finish_round(&self) {
+        self.finished
+            .send_replace(self.begun.load(Ordering::Acquire));
+    }
+
+    pub fn rounds(&self) -> u64 {
+        *self.finished.borrow()
+    }
+
+    /// Starts a round, or has one started after the present one, and waits for its end. The present one does not count: it
+    /// may have asked before that what the caller wants to know of.
+    pub async fn fresh_round(&self) {
+        let mut finished = self.finished.subscribe();
+        let wanted = self.begun.load(Ordering::Acquire) + 1;
+        self.poke();
+        // An error means that the poller is gone: nothing more to wait for.
+        let _ = finished.wait_for(|round| *round >= wanted).await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn knowledge(&self, now: Instant, stale_after: Duration) -> Knowledge {
+        let Some(confirmed) = self.confirmed else {
+            return Knowledge::Never;
+        };
+        match self.last {
+            Last::Succeeded if now.saturating_duration_since(confirmed) < stale_after => {
+                Knowledge::Confirmed
+            }
+            Last::Refused => Knowledge::Down,
+            _ => Knowledge::Unconfirmed,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Starting discovery, and what the rest of the agent holds of it.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls_pki_types::InvalidDnsNameError;
+use rustls_pki_types::ServerName;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::connection::Dialer;
+use super::entry::{Entry, ServerStatus};
+use super::hub::{Hub, Refreshed, Settings, SyncCounters};
+use super::poller;
+use crate::config::{self, Endpoint};
+use crate::route::{Member, RouteTable, Server};
+
+/// The pollers' start.
+pub struct Discovery;
+
+/// Cheap to clone; when the last clone is dropped, polling stops.
+#[derive(Clone)]
+pub struct DiscoveryHandle {
+    hub: Arc<Hub>,
+    _tasks: Arc<AbortOnDrop>,
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Settings {
+    /// From the configuration's sections; `tls` is asked before every connection. An error: `upstream.serverName` is no name.
+    pub fn new(
+        discovery: &config::Discovery,
+        upstream: &config::Upstream,
+        tls: Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>,
+    ) -> Result<Self, InvalidDnsNameError> {
+        Ok(Self {
+            dialer: Dialer {
+                tls,
+                server_name: ServerName::try_from(upstream.server_name.clone())?,
+                connect_timeout: upstream.connect_timeout.min(discovery.timeout),
+                timeout: discovery.timeout,
+                ping_interval: upstream.ping_interval,
+                ping_timeout: upstream.ping_timeout,
+            },
+            interval: discovery.interval,
+            refresh: discovery.refresh,
+            stale_after: discovery.stale_after,
+            max_bytes: discovery.max_bytes,
+        })
+    }
+}
+
+impl Discovery {
+    /// Polls `local` and every member from now on, on `runtime`. `members` may or may not name the local server. `restarts`
+    /// names servers that are to be asked at once (`None`: all).
+    pub fn start(
+        settings: Settings,
+        local: Endpoint,
+        members: watch::Receiver<Arc<Vec<Endpoint>>>,
+        restarts: mpsc::Receiver<Option<Endpoint>>,
+        counters: Arc<SyncCounters>,
+        runtime: &tokio::runtime::Handle,
+    ) -> DiscoveryHandle {
+        let hub = Arc::new(Hub::new(settings, counters, runtime.clone()));
+        let mut pollers = Pollers {
+            hub: hub.clone(),
+            runtime: runtime.clone(),
+            local,
+            running: Vec::new(),
+        };
+        // Before the first turn of the runtime, so that a table with all members is there from the start.
+        pollers.follow(&members.borrow());
+        let task = runtime.spawn(pollers.supervise(members, restarts));
+        DiscoveryHandle {
+            hub,
+            _tasks: Arc::new(AbortOnDrop(task.abort_handle())),
+        }
+    }
+}
+
+impl DiscoveryHandle {
+    /// The present table.
+    pub fn table(&self) -> Arc<RouteTable> {
+        self.hub.table.load_full()
+    }
+
+    /// For readers that look at every request.
+    pub fn table_cell(&self) -> Arc<ArcSwap<RouteTable>> {
+        self.hub.table.clone()
+    }
+
+    /// Of the present table. Grows with every change of what routing looks at: members, sets, knowledge.
+    pub fn generation(&self) -> u64 {
+        self.hub.generation()
+    }
+
+    /// What the present table is built from; the local server first.
+    pub fn members(&self) -> Vec<Member> {
+        self.hub.members()
+    }
+
+    /// Asks all servers at once and waits until they answered, but no longer than `discovery.refresh`. All callers on all
+    /// threads share one refresh, and within 100 ms after it its result.
+    pub fn refresh(&self) -> impl Future<Output = Refreshed> + Send + 'static {
+        self.hub.clone().refresh()
+    }
+
+    /// Has the server at this address asked at once.
+    pub fn poke(&self, endpoint: &Endpoint) {
+        poke(&self.hub, Some(endpoint));
+    }
+
+    pub fn poke_all(&self) {
+        poke(&self.hub, None);
+    }
+
+    pub fn status(&self) -> Vec<ServerStatus> {
+        let now = Instant::now();
+        let stale_after = self.hub.settings.stale_after;
+        self.hub
+            .entries()
+            .iter()
+            .map(|entry| entry.status(now, stale_after))
+            .collect()
+    }
+
+    pub fn counters(&self) -> Arc<SyncCounters> {
+        self.hub.counters.clone()
+    }
+
+    /// Resolves when every server was asked once, whatever came of it.
+    pub fn first_round_done(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut first_round = self.hub.first_round();
+        async move {
+            // An error means that discovery is gone, and nobody waits for it any more.
+            let _ = first_round.wait_for(|done| *done).await;
+        }
+    }
+}
+
+struct Pollers {
+    hub: Arc<Hub>,
+    runtime: tokio::runtime::Handle,
+    local: Endpoint,
+    running: Vec<(Arc<Entry>, AbortOnDrop)>,
+}
+
+impl Pollers {
+    async fn supervise(
+        mut self,
+        mut members: watch::Receiver<Arc<Vec<Endpoint>>>,
+        mut restarts: mpsc::Receiver<Option<Endpoint>>,
+    ) {
+        let mut membership = true;
+        let mut restarting = true;
+        loop {
+            tokio::select! {
+                changed = members.changed(), if membership => match changed {
+                    Ok(()) => {
+                        let members = members.borrow_and_update().clone();
+                        self.follow(&members);
+                    }
+                    // The list will not change any more (a static one): what it said stands.
+                    Err(_) => membership = false,
+                },
+                restarted = restarts.recv(), if restarting => match restarted {
+                    Some(endpoint) => poke(&self.hub, endpoint.as_ref()),
+                    None => restarting = false,
+                },
+                () = sleep_until(self.hub.next_expiry()) => self.hub.publish(),
+            }
+        }
+    }
+
+    /// Starts and stops pollers so that there is one for each of `members` and the local server, and leaves alone those that stay.
+    fn follow(&mut self, members: &[Endpoint]) {
+        let mut wanted = vec![self.local.clone()];
+        for member in members {
+            if !wanted.iter().any(|w| same_address(w, member)) {
+                wanted.push(member.clone());
+            }
+        }
+        let mut before = std::mem::take(&mut self.running);
+        for endpoint in wanted {
+            if let Some(i) = before
+                .iter()
+                .position(|(entry, _)| entry.endpoint == endpoint)
+            {
+                self.running.push(before.swap_remove(i));
+                continue;
+            }
+            let local = endpoint == self.local;
+            let server = Arc::new(Server::new(endpoint.clone(), local));
+            let entry = Arc::new(Entry::new(server, endpoint));
+            if let Some((renamed, _)) = before
+                .iter()
+                .find(|(e, _)| same_address(&e.endpoint, &entry.endpoint))
+            {
+                entry.inherit(renamed);
+            }
+            let task = self
+                .runtime
+                .spawn(poller::run(entry.clone(), self.hub.clone()));
+            self.running.push((entry, AbortOnDrop(task.abort_handle())));
+        }
+        drop(before);
+        self.hub.set_entries(
+            self.running
+                .iter()
+                .map(|(entry, _)| entry.clone())
+                .collect(),
+        );
+    }
+}
+
+fn poke(hub: &Hub, endpoint: Option<&Endpoint>) {
+    for entry in hub.entries() {
+        if endpoint.is_none_or(|endpoint| same_address(endpoint, &entry.endpoint)) {
+            entry.poke();
+        }
+    }
+}
+
+fn same_address(a: &Endpoint, b: &Endpoint) -> bool {
+    a.port == b.port && a.host == b.host
+}

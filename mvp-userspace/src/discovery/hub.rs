@@ -1,0 +1,244 @@
+//! Puts together what the pollers know: the members, the route table, and refreshes on demand.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::connection::{Dialer, FetchError};
+use super::entry::Entry;
+use crate::route::{Member, RouteTable};
+
+/// How to poll.
+#[derive(Clone)]
+pub struct Settings {
+    pub dialer: Dialer,
+    /// From the start of one round to the start of the next, a server.
+    pub interval: Duration,
+    /// Longest time a refresh takes.
+    pub refresh: Duration,
+    /// Knowledge that was not confirmed for so long is stale.
+    pub stale_after: Duration,
+    /// Largest document accepted, bytes.
+    pub max_bytes: usize,
+}
+
+/// Errors by type, as `apiserver_peer_discovery_sync_errors_total` has them, and refreshes.
+#[derive(Debug, Default)]
+pub struct SyncCounters {
+    /// One a failing path.
+    pub fetch_discovery: AtomicU64,
+    pub hostport_resolution: AtomicU64,
+    /// Counted by membership: Leases or EndpointSlices could not be listed or watched.
+    pub lease_list: AtomicU64,
+    pub refreshes: AtomicU64,
+}
+
+/// What a refresh brought.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Refreshed {
+    /// Of the table afterwards.
+    pub generation: u64,
+    /// False if a server did not answer in time: what it serves now is not known.
+    pub complete: bool,
+}
+
+pub(super) struct Hub {
+    pub settings: Settings,
+    pub counters: Arc<SyncCounters>,
+    pub table: Arc<ArcSwap<RouteTable>>,
+    entries: Mutex<Vec<Arc<Entry>>>,
+    published: Mutex<Published>,
+    first_round: watch::Sender<bool>,
+    refresh: Mutex<Refresh>,
+    runtime: tokio::runtime::Handle,
+}
+
+#[derive(Default)]
+struct Published {
+    generation: u64,
+    members: Vec<Member>,
+}
+
+/// Clients that keep asking for what nobody serves cost no more than one refresh in so long.
+const REFRESH_SPACING: Duration = Duration::from_millis(100);
+/// For the runtime that does the refresh to say so.
+const REFRESH_SLACK: Duration = Duration::from_millis(50);
+
+#[derive(Default)]
+struct Refresh {
+    running: Option<watch::Receiver<Option<Refreshed>>>,
+    last: Option<(Instant, Refreshed)>,
+}
+
+impl Hub {
+    pub fn new(
+        settings: Settings,
+        counters: Arc<SyncCounters>,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        Self {
+            settings,
+            counters,
+            table: Arc::new(ArcSwap::from_pointee(RouteTable::build(0, Vec::new()))),
+            entries: Mutex::default(),
+            published: Mutex::default(),
+            first_round: watch::Sender::new(false),
+            refresh: Mutex::default(),
+            runtime,
+        }
+    }
+
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        lock(&self.entries).clone()
+    }
+
+    pub fn set_entries(&self, entries: Vec<Arc<Entry>>) {
+        *lock(&self.entries) = entries;
+        self.publish();
+        self.round_done();
+    }
+
+    pub fn members(&self) -> Vec<Member> {
+        let now = Instant::now();
+        self.entries()
+            .iter()
+            .map(|entry| entry.member(now, self.settings.stale_after))
+            .collect()
+    }
+
+    /// Puts a new table in place if anything that routing looks at differs from the present one's.
+    pub fn publish(&self) {
+        let mut published = lock(&self.published);
+        let members = self.members();
+        if same(&published.members, &members) {
+            return;
+        }
+        published.generation += 1;
+        published.members = members.clone();
+        self.table
+            .store(Arc::new(RouteTable::build(published.generation, members)));
+    }
+
+    pub fn generation(&self) -> u64 {
+        lock(&self.published).generation
+    }
+
+    /// Notices when every present member was asked once.
+    pub fn round_done(&self) {
+        if *self.first_round.borrow() {
+            return;
+        }
+        let entries = self.entries();
+        if !entries.is_empty() && entries.iter().all(|entry| entry.rounds() > 0) {
+            self.first_round.send_replace(true);
+        }
+    }
+
+    pub fn first_round(&self) -> watch::Receiver<bool> {
+        self.first_round.subscribe()
+    }
+
+    /// When the next knowledge becomes stale if nothing happens.
+    pub fn next_expiry(&self) -> Instant {
+        let now = Instant::now();
+        self.entries()
+            .iter()
+            .filter_map(|entry| entry.expires(self.settings.stale_after))
+            .filter(|at| *at > now)
+            .fold(now + self.settings.stale_after, Instant::min)
+    }
+
+    /// Asks all servers at once, once for all callers.
+    pub async fn refresh(self: Arc<Self>) -> Refreshed {
+        let mut running = match self.join_refresh() {
+            Ok(running) => running,
+            Err(last) => return last,
+        };
+        let done = running.wait_for(Option::is_some);
+        let done = timeout(self.settings.refresh + REFRESH_SLACK, done).await;
+        match done.ok().and_then(Result::ok).and_then(|result| *result) {
+            Some(refreshed) => refreshed,
+            None => Refreshed {
+                generation: self.generation(),
+                complete: false,
+            },
+        }
+    }
+
+    /// The refresh under way, or a new one; or the result of one that has just ended.
+    fn join_refresh(self: &Arc<Self>) -> Result<watch::Receiver<Option<Refreshed>>, Refreshed> {
+        let mut refresh = lock(&self.refresh);
+        if let Some(running) = &refresh.running {
+            return Ok(running.clone());
+        }
+        if let Some((at, last)) = refresh.last
+            && at.elapsed() < REFRESH_SPACING
+        {
+            return Err(last);
+        }
+        self.counters.refreshes.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = watch::channel(None);
+        refresh.running = Some(receiver.clone());
+        drop(refresh);
+        let hub = self.clone();
+        self.runtime.spawn(async move {
+            let complete = hub.ask_all().await;
+            let refreshed = Refreshed {
+                generation: hub.generation(),
+                complete,
+            };
+            *lock(&hub.refresh) = Refresh {
+                running: None,
+                last: Some((Instant::now(), refreshed)),
+            };
+            sender.send_replace(Some(refreshed));
+        });
+        Ok(receiver)
+    }
+
+    /// True if every server answered or failed in time. One that was silent when last asked is asked too, but not waited for.
+    async fn ask_all(&self) -> bool {
+        let entries = self.entries();
+        let (silent, answering): (Vec<_>, Vec<_>) = entries.into_iter().partition(|e| e.silent());
+        for entry in &silent {
+            entry.poke();
+        }
+        let rounds = answering.iter().map(|entry| entry.fresh_round());
+        let all = futures_util::future::join_all(rounds);
+        let in_time = timeout(self.settings.refresh, all).await.is_ok();
+        in_time && silent.is_empty()
+    }
+}
+
+impl SyncCounters {
+    pub(super) fn count(&self, errors: &[FetchError]) {
+        for error in errors {
+            let counter = match error {
+                FetchError::Resolve { .. } => &self.hostport_resolution,
+                _ => &self.fetch_discovery,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn same(a: &[Member], b: &[Member]) -> bool {
+    a.len() == b.len()
+        && a.iter().zip(b).all(|(a, b)| {
+            Arc::ptr_eq(&a.server, &b.server)
+                && a.knowledge == b.knowledge
+                && match (&a.apis, &b.apis) {
+                    (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+                    (None, None) => true,
+                    _ => false,
+                }
+        })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,240 @@
+//! One poller a server: keeps a connection open, asks what the server serves, how it is, and which version it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::connection::{Connection, FetchError};
+use super::entry::Entry;
+use super::hub::Hub;
+use super::roots::{Found, Roots};
+use crate::route::{Failure, Probe};
+
+/// First wait after a connection could not be had or was lost; it doubles up to the poll interval.
+const BACKOFF: Duration = Duration::from_millis(50);
+const MAX_VERSION: usize = 128;
+
+/// Polls until it is dropped.
+pub(super) async fn run(entry: Arc<Entry>, hub: Arc<Hub>) {
+    let mut poller = Poller {
+        entry,
+        hub,
+        connection: None,
+        roots: Roots::default(),
+        failures: 0,
+        breaks: 0,
+    };
+    loop {
+        let began = Instant::now();
+        poller.entry.begin_round();
+        let result = poller.round().await;
+        let next = poller.note(began, result);
+        poller.hub.publish();
+        poller.entry.finish_round();
+        poller.hub.round_done();
+        poller.wait(next).await;
+    }
+}
+
+struct Poller {
+    entry: Arc<Entry>,
+    hub: Arc<Hub>,
+    connection: Option<Open>,
+    roots: Roots,
+    /// Rounds failed on the network since the last success.
+    failures: u32,
+    /// Connections that ended young since one that did not.
+    breaks: u32,
+}
+
+struct Open {
+    connection: Connection,
+    since: Instant,
+    probe: Option<AbortHandle>,
+    version_known: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(probe) = &self.probe {
+            probe.abort();
+        }
+    }
+}
+
+impl Poller {
+    /// One round, over the open connection or over a new one. A kept-open connection may have been closed by the server in
+    /// the meantime without anything being wrong, so that a lost one is replaced once before the round fails.
+    async fn round(&mut self) -> Result<Found, Vec<FetchError>> {
+        if self
+            .connection
+            .as_ref()
+            .is_some_and(|open| !open.connection.is_closed())
+        {
+            match self.ask().await {
+                Err(errors) if errors.iter().any(worth_a_new_connection) => {}
+                result => return result,
+            }
+        }
+        self.connection = None;
+        let connection = Connection::open(&self.hub.settings.dialer, &self.entry.endpoint)
+            .await
+            .map_err(|e| vec![e])?;
+        self.connection = Some(Open {
+            connection,
+            since: Instant::now(),
+            probe: None,
+            version_known: Arc::default(),
+        });
+        self.ask().await
+    }
+
+    async fn ask(&mut self) -> Result<Found, Vec<FetchError>> {
+        let Some(open) = &mut self.connection else {
+            return Err(Vec::new());
+        };
+        open.start_probe(&self.entry);
+        let known = self.entry.set();
+        self.roots
+            .round(
+                &open.connection,
+                known.as_ref(),
+                self.hub.settings.max_bytes,
+            )
+            .await
+    }
+
+    /// Takes the round's result into the entry; returns when the next round is due.
+    fn note(&mut self, began: Instant, result: Result<Found, Vec<FetchError>>) -> Instant {
+        let interval = self.hub.settings.interval;
+        let name = &*self.entry.server.name;
+        match result {
+            Ok(found) => {
+                if self.entry.succeeded(found) {
+                    info!(server = name, "discovery works");
+                }
+                self.failures = 0;
+                began + interval
+            }
+            Err(errors) => {
+                let failure = errors.iter().find_map(FetchError::failure);
+                self.hub.counters.count(&errors);
+                if errors.iter().any(FetchError::lost) {
+                    self.connection = None;
+                }
+                if let Some(failure) = failure {
+                    self.entry.server.probed(Probe::Failed(failure));
+                }
+                let text = errors
+                    .iter()
+                    .map(FetchError::to_string)
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                let refused = self.connection.is_none() && failure == Some(Failure::Refused);
+                if self.entry.failed(failure, refused, &text) {
+                    warn!(server = name, error = text, "discovery fails");
+                }
+                if failure.is_none() {
+                    // The server answers: asking it faster would not make its answer better.
+                    return began + interval;
+                }
+                let pause = backoff(self.failures, interval);
+                self.failures = self.failures.saturating_add(1);
+                Instant::now() + pause
+            }
+        }
+    }
+
+    /// Waits for `next`, a poke, or the end of the connection.
+    async fn wait(&mut self, mut next: Instant) {
+        let interval = self.hub.settings.interval;
+        if let Some(open) = &self.connection {
+            tokio::select! {
+                () = sleep_until(next) => return,
+                () = self.entry.poked() => return,
+                () = open.connection.closed() => {}
+            }
+            if open.since.elapsed() >= interval {
+                self.breaks = 0;
+                return;
+            }
+            // A server that closes each connection after use comes to be polled at the usual pace.
+            next = next.min(Instant::now() + backoff(self.breaks, interval));
+            self.breaks = self.breaks.saturating_add(1);
+        }
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = self.entry.poked() => {}
+        }
+    }
+}
+
+impl Open {
+    /// Asks for `/readyz`, and once a connection for `/version`, beside discovery: a server with a slow readiness check (etcd)
+    /// must not hold up what else is known of it. At most one is under way.
+    fn start_probe(&mut self, entry: &Arc<Entry>) {
+        if self
+            .probe
+            .as_ref()
+            .is_some_and(|probe| !probe.is_finished())
+        {
+            return;
+        }
+        let (connection, entry) = (self.connection.clone(), entry.clone());
+        let version_known = self.version_known.clone();
+        let task = tokio::spawn(async move {
+            probe(&connection, &entry).await;
+            if !version_known.load(std::sync::atomic::Ordering::Relaxed)
+                && let Some(version) = version(&connection).await
+            {
+                version_known.store(true, std::sync::atomic::Ordering::Relaxed);
+                entry.set_version(version);
+            }
+        });
+        self.probe = Some(task.abort_handle());
+    }
+}
+
+async fn probe(connection: &Connection, entry: &Entry) {
+    match connection.get("/readyz", "*/*", None, 64 << 10).await {
+        Ok(answer) => match answer.status.as_u16() {
+            200 => entry.probed(Probe::Ready),
+            // Says nothing of the server, only of us.
+            401 | 403 => {}
+            _ => entry.probed(Probe::NotReady),
+        },
+        Err(error) => {
+            if let Some(failure) = error.failure() {
+                entry.probed(Probe::Failed(failure));
+            }
+        }
+    }
+}
+
+async fn version(connection: &Connection) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Info {
+        git_version: String,
+    }
+    let answer = connection
+        .get("/version", "application/json", None, 64 << 10)
+        .await
+        .ok()?;
+    let info: Info = serde_json::from_slice(&answer.body).ok()?;
+    let printable = info.git_version.chars().all(|c| c.is_ascii_graphic());
+    (printable && info.git_version.len() <= MAX_VERSION).then_some(info.git_version)
+}
+
+fn backoff(before: u32, most: Duration) -> Duration {
+    BACKOFF.saturating_mul(1 << before.min(16)).min(most)
+}
+
+/// Not after a timeout: a server that hangs on one connection hangs on the next, and the round would last twice as long.
+fn worth_a_new_connection(error: &FetchError) -> bool {
+    error.lost() && error.failure() != Some(Failure::TimedOut)
+}

@@ -1,0 +1,355 @@
+//! What one server serves, asked over an open connection: both discovery roots, conditionally, in whatever form it speaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use http::{HeaderValue, StatusCode};
+use tokio::time::Instant;
+
+use super::connection::{Answer, Connection, FetchError};
+use super::decode::{Root, aggregated};
+use super::limits::{DecodeError, Decoded, GroupVersion, MAX_ENTRIES};
+use super::{ApiEntry, ApiSet, legacy};
+use crate::route::Failure;
+
+/// The form in which a server last told what it serves.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Source {
+    /// Aggregated v2 (Kubernetes 1.30 and later). It is always asked for with `profile=nopeer`, so that a server with the
+    /// native feature on tells of itself only; no server says in its answer whether it knows the profile.
+    V2,
+    /// Aggregated v2beta1 (1.26 behind a gate, 1.27-1.32 by default).
+    V2beta1,
+    /// A document a group version.
+    Legacy,
+}
+
+/// What one round found.
+#[derive(Debug)]
+pub struct Found {
+    /// `None`: the server confirmed what is known.
+    pub set: Option<Arc<ApiSet>>,
+    pub source: Source,
+    pub etag: Option<HeaderValue>,
+    pub stale: Vec<GroupVersion>,
+    pub refused: usize,
+}
+
+/// The two roots' validators between rounds.
+#[derive(Default)]
+pub struct Roots {
+    core: RootState,
+    groups: RootState,
+}
+
+#[derive(Clone, Default)]
+struct RootState {
+    /// Only of aggregated answers: kube-apiserver gives none for legacy ones.
+    etag: Option<HeaderValue>,
+    source: Option<Source>,
+    /// Of a legacy server: what the root listed and when the documents below it were read.
+    listed: Vec<GroupVersion>,
+    listed_at: Option<Instant>,
+    stale: Vec<GroupVersion>,
+    refused: usize,
+}
+
+/// In the order of preference; kube-apiserver takes the first it knows.
+pub const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,\
+     application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
+     application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,\
+     application/json";
+
+/// Legacy documents are read again so often, whatever the roots say: they have no validators.
+const LEGACY_REFRESH: Duration = Duration::from_secs(10);
+/// For all documents of a legacy root together.
+const LEGACY_DEADLINE: Duration = Duration::from_secs(10);
+const LEGACY_CONCURRENT: usize = 8;
+const LEGACY_MAX_DOCUMENTS: usize = 1_024;
+/// Larger documents are decoded beside the runtime's threads.
+const DECODE_INLINE: usize = 256 << 10;
+
+impl Roots {
+    /// Asks both roots. `known` is the set that the last successful round left; the validators are those of that set.
+    ///
+    /// Nothing changes unless both roots answer. Errors are one a failing root.
+    pub async fn round(
+        &mut self,
+        connection: &Connection,
+        known: Option<&Arc<ApiSet>>,
+        max_bytes: usize,
+    ) -> Result<Found, Vec<FetchError>> {
+        let none = ApiSet::default();
+        let set = known.map_or(&none, |known| known);
+        let (core, groups) = tokio::join!(
+            ask(connection, Root::Core, &self.core, set, max_bytes),
+            ask(connection, Root::Groups, &self.groups, set, max_bytes),
+        );
+        let (core, groups) = match (core, groups) {
+            (Ok(core), Ok(groups)) => (core, groups),
+            (core, groups) => return Err(core.err().into_iter().chain(groups.err()).collect()),
+        };
+        let changed = core.is_some() || groups.is_some();
+        let mut entries = Vec::new();
+        for (root, state, answer) in [
+            (Root::Core, &mut self.core, core),
+            (Root::Groups, &mut self.groups, groups),
+        ] {
+            match answer {
+                Some((new, found)) => {
+                    *state = new;
+                    entries.extend(found);
+                }
+                None if changed => entries.extend(of_root(set, root)),
+                None => {}
+            }
+        }
+        let set = changed.then(|| Arc::new(ApiSet::new(entries)));
+        Ok(Found {
+            // The same content (a legacy server's refresh, a restarted server) keeps the same object.
+            set: set.filter(|set| known != Some(set)),
+            source: self
+                .core
+                .source
+                .max(self.groups.source)
+                .unwrap_or(Source::Legacy),
+            etag: self.groups.etag.clone(),
+            stale: [&*self.core.stale, &*self.groups.stale].concat(),
+            refused: self.core.refused + self.groups.refused,
+        })
+    }
+}
+
+type Changed = Option<(RootState, Vec<ApiEntry>)>;
+
+/// `None`: nothing changed.
+async fn ask(
+    connection: &Connection,
+    root: Root,
+    state: &RootState,
+    known: &ApiSet,
+    max_bytes: usize,
+) -> Result<Changed, FetchError> {
+    let answer = connection
+        .get(root.path(), ACCEPT, state.etag.as_ref(), max_bytes)
+        .await?;
+    match answer.status {
+        StatusCode::NOT_MODIFIED => return Ok(None),
+        StatusCode::OK => {}
+        status => return Err(status_error(root.path(), status)),
+    }
+    let Some(source) = aggregated_source(&answer.content_type) else {
+        let asking = ask_legacy(connection, root, state, known, answer, max_bytes);
+        return tokio::time::timeout(LEGACY_DEADLINE, asking)
+            .await
+            .unwrap_or_else(|_| {
+                Err(FetchError::Transport {
+                    what: "reading legacy discovery",
+                    reason: format!("not all documents came within {LEGACY_DEADLINE:?}"),
+                    failure: Failure::TimedOut,
+                    lost: false,
+                })
+            });
+    };
+    let etag = answer.etag;
+    let found = decode(root.path(), answer.body, move |body| aggregated(body, root)).await?;
+    let state = RootState {
+        etag,
+        source: Some(source),
+        stale: found.stale,
+        refused: found.refused,
+        ..RootState::default()
+    };
+    Ok(Some((state, found.entries)))
+}
+
+async fn ask_legacy(
+    connection: &Connection,
+    root: Root,
+    state: &RootState,
+    known: &ApiSet,
+    answer: Answer,
+    max_bytes: usize,
+) -> Result<Changed, FetchError> {
+    let listed = decode(root.path(), answer.body, move |body| {
+        legacy::group_versions(body, root)
+    })
+    .await?;
+    let fresh = state
+        .listed_at
+        .is_some_and(|at| at.elapsed() < LEGACY_REFRESH);
+    if fresh && listed == state.listed {
+        return Ok(None);
+    }
+    if listed.len() > LEGACY_MAX_DOCUMENTS {
+        return Err(too_many(root, "group versions", LEGACY_MAX_DOCUMENTS));
+    }
+    let listed_at = Instant::now();
+    let asks: Vec<_> = listed
+        .iter()
+        .map(|gv| ask_group_version(connection, root, gv, max_bytes / LEGACY_CONCURRENT))
+        .collect();
+    let mut documents = stream::iter(asks).buffer_unordered(LEGACY_CONCURRENT);
+    let mut entries = Vec::new();
+    let mut state = RootState {
+        source: Some(Source::Legacy),
+        listed_at: Some(listed_at),
+        ..RootState::default()
+    };
+    while let Some((gv, document)) = documents.try_next().await? {
+        match document {
+            Document::Read(found) => {
+                entries.extend(found.entries);
+                state.refused += found.refused;
+            }
+            Document::NotServed => {}
+            Document::Unavailable => {
+                state.stale.push(gv.clone());
+                entries.extend(
+                    of_root(known, root).filter(|e| e.group == gv.group && e.version == gv.version),
+                );
+            }
+        }
+        if entries.len() > MAX_ENTRIES {
+            return Err(too_many(root, "resources", MAX_ENTRIES));
+        }
+    }
+    drop(documents);
+    state.stale.sort();
+    state.listed = listed;
+    Ok(Some((state, entries)))
+}
+
+enum Document {
+    Read(Decoded),
+    /// `/apis` of an old server lists groups that only newer servers serve: it is made from APIService objects, which they share.
+    NotServed,
+    /// An extension API server that is down.
+    Unavailable,
+}
+
+async fn ask_group_version<'g>(
+    connection: &Connection,
+    root: Root,
+    gv: &'g GroupVersion,
+    max_bytes: usize,
+) -> Result<(&'g GroupVersion, Document), FetchError> {
+    let path = match root {
+        Root::Core => format!("/api/{}", escaped(&gv.version)),
+        Root::Groups => format!("/apis/{}/{}", escaped(&gv.group), escaped(&gv.version)),
+    };
+    let answer = connection
+        .get(&path, "application/json", None, max_bytes)
+        .await?;
+    let document = match answer.status {
+        StatusCode::OK => {
+            let wanted = gv.clone();
+            let read = move |body: &[u8]| legacy::resources(body, &wanted);
+            Document::Read(decode(&path, answer.body, read).await?)
+        }
+        StatusCode::NOT_FOUND => Document::NotServed,
+        status if status.is_server_error() => Document::Unavailable,
+        status => return Err(status_error(&path, status)),
+    };
+    Ok((gv, document))
+}
+
+/// A name as a segment of a request path; names of real groups and versions come through unchanged.
+fn escaped(name: &str) -> String {
+    name.bytes()
+        .map(|b| match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(b).to_string()
+            }
+            _ => format!("%{b:02X}"),
+        })
+        .collect()
+}
+
+/// The form of an answer by its content type; `None`: not aggregated.
+fn aggregated_source(content_type: &str) -> Option<Source> {
+    let parameter = |wanted: &str| {
+        content_type
+            .split(';')
+            .filter_map(|p| p.trim().split_once('='))
+            .find(|(name, _)| *name == wanted)
+            .map(|(_, value)| value.trim_matches('"'))
+    };
+    if parameter("as") != Some("APIGroupDiscoveryList") {
+        return None;
+    }
+    match parameter("v") {
+        Some("v2") => Some(Source::V2),
+        Some("v2beta1") => Some(Source::V2beta1),
+        _ => None,
+    }
+}
+
+async fn decode<T: Send + 'static>(
+    path: &str,
+    body: bytes::Bytes,
+    read: impl FnOnce(&[u8]) -> Result<T, DecodeError> + Send + 'static,
+) -> Result<T, FetchError> {
+    let decoded = if body.len() <= DECODE_INLINE {
+        read(&body)
+    } else {
+        match tokio::task::spawn_blocking(move || read(&body)).await {
+            Ok(decoded) => decoded,
+            Err(error) => Err(DecodeError::Json(format!("decoding was given up: {error}"))),
+        }
+    };
+    decoded.map_err(|error| FetchError::Decode {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+fn of_root(set: &ApiSet, root: Root) -> impl Iterator<Item = ApiEntry> {
+    set.entries()
+        .iter()
+        .filter(move |e| root.holds(&e.group))
+        .cloned()
+}
+
+fn status_error(path: &str, status: StatusCode) -> FetchError {
+    FetchError::Status {
+        path: path.to_owned(),
+        status: status.as_u16(),
+    }
+}
+
+fn too_many(root: Root, what: &'static str, limit: usize) -> FetchError {
+    FetchError::Decode {
+        path: root.path().to_owned(),
+        error: DecodeError::TooMany { what, limit },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_is_read_from_the_content_type() {
+        let v2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        assert_eq!(aggregated_source(v2), Some(Source::V2));
+        let spaced =
+            "application/json; as=APIGroupDiscoveryList; v=\"v2beta1\"; g=apidiscovery.k8s.io";
+        assert_eq!(aggregated_source(spaced), Some(Source::V2beta1));
+        for other in [
+            "application/json",
+            "",
+            "application/json;v=v2",
+            "text/html;as=APIGroupDiscoveryList",
+        ] {
+            assert_eq!(aggregated_source(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn path_segments_are_escaped() {
+        assert_eq!(escaped("apps"), "apps");
+        assert_eq!(escaped("a?b#c%é"), "a%3Fb%23c%25%C3%A9");
+    }
+}
