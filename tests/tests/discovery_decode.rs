@@ -1,4 +1,5 @@
 //! Discovery documents: what real shapes mean, that order and duplicates do not matter, and that hostile ones are refused.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! Pollers against small servers over real TLS sockets: what they ask, what they learn, and what faults do to it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod discovery_fake;
 

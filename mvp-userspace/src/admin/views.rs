@@ -14,7 +14,7 @@ pub struct Views {
     pub servers: Box<dyn Fn() -> Vec<ServerView> + Send + Sync>,
     pub routes: Box<dyn Fn() -> Vec<RouteView> + Send + Sync>,
     /// Method and request target (path with query). The error is the asker's and says what is wrong.
-    pub explain: Box<dyn Fn(&str, &str) -> Result<ExplainView, String> + Send + Sync>,
+    pub explain: Box<ExplainFn>,
     /// The scrape, with its media type.
     pub metrics: Box<dyn Fn() -> (&'static str, String) + Send + Sync>,
     /// Names of the loops that make no progress; empty: alive.
@@ -22,9 +22,11 @@ pub struct Views {
     /// Server name, and path with query, `/readyz?verbose`.
     pub probe: Box<dyn Fn(String, String) -> ProbeFuture + Send + Sync>,
     /// A level (`debug`) or a filter (`mvp=debug,access=off`).
-    pub set_log_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub set_log_level: Box<SetLogLevelFn>,
 }
 
+pub type ExplainFn = dyn Fn(&str, &str) -> Result<ExplainView, String> + Send + Sync;
+pub type SetLogLevelFn = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 pub type ProbeFuture = Pin<Box<dyn Future<Output = Result<Probe, ProbeError>> + Send>>;
 
 /// A server's own answer.

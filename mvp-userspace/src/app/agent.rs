@@ -8,20 +8,25 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::sync::oneshot;
 
+use super::sources;
 use super::threads::{DataThread, PoolSettings};
-use super::views::views;
+use super::views::{SetLogLevel, Sources, views};
 use super::{Drain, DrainSignal, DrainTrigger, Readiness};
+use crate::admin::Admin;
 use crate::config::Config;
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, DiscoveryHandle, Settings, SyncCounters};
 use crate::identity::TrustCell;
+use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{AcceptLoop, listen};
 use crate::proxy::{ConnectSettings, Load, Shared};
-use crate::tls::{ClientTls, ServerTls};
-use crate::{admin, kernel, membership};
+use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
+use crate::{admin, kernel};
 
 /// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// For another server to answer a probe through the admin port.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running agent. Dropping it does not stop it: call [`Agent::drain`] or [`Agent::stop`].
 pub struct Agent {
@@ -39,17 +44,19 @@ struct Prepared {
     client_tls: Arc<ClientTls>,
     trust: Arc<TrustCell>,
     drain: (DrainTrigger, DrainSignal),
+    set_log_level: SetLogLevel,
 }
 
 impl Agent {
     /// Loads every file, binds the ports, starts all threads. Returns once clients can connect; `/readyz` says when the agent
     /// knows its servers.
-    pub fn start(config: Config) -> anyhow::Result<Self> {
+    pub fn start(config: Config, set_log_level: SetLogLevel) -> anyhow::Result<Self> {
         let prepared = Prepared {
             server_tls: Arc::new(ServerTls::load(&config)?),
             client_tls: Arc::new(ClientTls::load(&config)?),
             trust: Arc::new(TrustCell::open(&config)?),
             drain: Drain::new(),
+            set_log_level,
             config,
         };
         let drain = prepared.drain.0.clone();
@@ -81,6 +88,7 @@ impl Agent {
     /// Ends everything at once.
     pub fn stop(self) {
         self.drain.drain(Duration::ZERO);
+        self.drain.force();
         self.wait();
     }
 
@@ -119,7 +127,7 @@ struct Running {
 }
 
 async fn start(prepared: Prepared) -> anyhow::Result<Running> {
-    let Prepared { config, server_tls, client_tls, trust, drain: (trigger, drain) } = prepared;
+    let Prepared { config, server_tls, client_tls, trust, drain: (trigger, drain), set_log_level } = prepared;
     let origin = Instant::now();
     let listener = listen(config.listen).with_context(|| format!("listen: cannot bind {}", config.listen))?;
     let admin_listener =
@@ -128,22 +136,22 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
 
     let readiness = Readiness::new();
     let metrics = Arc::new(Metrics::new());
-    let members = membership::start(&config);
-    let discovery = Discovery::start(&config, members, Arc::clone(&client_tls));
+    let counters = Arc::new(SyncCounters::default());
+    let discovery = start_discovery(&config, &client_tls, &counters).await?;
     let first_round = readiness.register("discovery: first round of all servers");
-    tokio::spawn({
-        let discovery = discovery.clone();
-        async move {
-            discovery.first_round_done().await;
-            first_round.ready();
-        }
+    let done = discovery.first_round_done();
+    tokio::spawn(async move {
+        done.await;
+        first_round.done();
     });
-    tokio::spawn(crate::tls::reload(&config, Arc::clone(&server_tls), Arc::clone(&client_tls), Arc::clone(&trust)));
+    let reloader = Reloader::new(vec![Arc::clone(&server_tls) as _, Arc::clone(&client_tls) as _, Arc::clone(&trust) as _]);
+    let reload = reloader.stats();
+    tokio::spawn(reloader.run(Reloader::POLL));
 
     let shared = Arc::new(Shared {
         table: discovery.table_cell(),
         discovery: discovery.clone(),
-        server_tls: Arc::clone(&server_tls),
+        server_tls,
         trust,
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),
@@ -152,6 +160,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         load: Load::default(),
         no_server: Arc::from(""),
     });
+    sources::register(&metrics, &shared, Arc::clone(&reload));
+    tokio::spawn(sources::mirror(metrics, discovery.clone(), counters, Arc::clone(&reload)));
     let pool = PoolSettings {
         tls: client_tls,
         connect: ConnectSettings {
@@ -161,41 +171,75 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
             header_bytes: config.limits.header_bytes,
         },
         connections: config.upstream.connections,
-        open: Arc::clone(&shared.load.upstream_connections),
+        counts: shared.load.pools.clone(),
     };
-    let mut threads = Vec::new();
-    for index in 0..config.threads {
-        threads.push(DataThread::spawn(index, Arc::clone(&shared), pool.clone()).context("data thread")?);
-    }
-    let heartbeats = threads.iter().map(|t| (t.sink.clone(), t.heartbeat.clone())).collect();
-    let views = views(&config, &shared, discovery, readiness, heartbeats, (trigger, config.drain.deadline), origin);
-    tokio::spawn(admin::serve(admin_listener, views));
-    tracing::info!(%listen, %admin, node = config.node, threads = config.threads, kernel = kernel::availability(), "mvp is up");
-    Ok(Running {
-        listen,
-        admin,
-        accept: AcceptLoop {
-            listener,
-            sinks: threads.iter().map(|t| t.sink.clone()).collect(),
-            total: Arc::clone(&shared.load.connections),
-            limit: config.limits.connections,
-        },
-        shared,
-        threads,
-    })
+    let threads = (0..config.threads)
+        .map(|index| DataThread::spawn(index, Arc::clone(&shared), pool.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .context("data thread")?;
+    let kernel = kernel::availability().to_string();
+    tracing::info!(%listen, %admin, node = config.node, threads = config.threads, kernel, "mvp is up");
+    let drain_deadline = config.drain.deadline;
+    let accept = AcceptLoop {
+        listener,
+        sinks: threads.iter().map(|thread| thread.sink.clone()).collect(),
+        total: Arc::clone(&shared.load.connections),
+        limit: config.limits.connections,
+    };
+    let sources = Sources {
+        listen: listen.to_string(),
+        kernel,
+        origin,
+        shared: Arc::clone(&shared),
+        discovery,
+        threads: threads.iter().map(DataThread::source).collect(),
+        reload,
+        pool: pool.pool(),
+        config,
+    };
+    let port = Admin {
+        views: views(sources, set_log_level),
+        readiness,
+        drain: trigger,
+        drain_deadline,
+        answer_timeout: ADMIN_TIMEOUT,
+    };
+    tokio::spawn(admin::serve(admin_listener, port));
+    Ok(Running { listen, admin, accept, shared, threads })
+}
+
+async fn start_discovery(
+    config: &Config,
+    client_tls: &Arc<ClientTls>,
+    counters: &Arc<SyncCounters>,
+) -> anyhow::Result<DiscoveryHandle> {
+    let Membership { members, restarts } = Membership::start(&config.peers, &config.local, Arc::clone(counters)).await?;
+    let tls = Arc::clone(client_tls);
+    let settings = Settings::new(
+        &config.discovery,
+        &config.upstream,
+        Arc::new(move || tls.config(IdentityClass::FrontProxy, Alpn::H2OrHttp1)),
+    )
+    .context("upstream.serverName")?;
+    let runtime = tokio::runtime::Handle::current();
+    Ok(Discovery::start(settings, config.local.clone(), members, restarts, Arc::clone(counters), &runtime))
 }
 
 impl Running {
     async fn run(self) {
         let Self { accept, shared, threads, .. } = self;
-        let (drain, metrics) = (shared.drain.clone(), Arc::clone(&shared.metrics));
-        accept.run(async move { drain.draining().await }, || metrics.refused("connections")).await;
+        let (mut drain, metrics) = (shared.drain.clone(), Arc::clone(&shared.metrics));
+        let mut forced = shared.drain.clone();
+        let draining = async move {
+            drain.draining().await;
+        };
+        accept.run(draining, || metrics.refused("connections")).await;
         tracing::info!("draining: the listener is closed");
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(DataThread::join));
         tokio::select! {
             _ = joined => {}
             () = async {
-                shared.drain.forced().await;
+                forced.forced().await;
                 tokio::time::sleep(LAST_WORDS).await;
             } => {}
         }

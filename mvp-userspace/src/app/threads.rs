@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::views::ThreadSource;
 use crate::net::{Accepted, Sink};
-use crate::proxy::{self, ConnectSettings, Pool, Shared, Thread};
+use crate::proxy::{self, ConnectSettings, Pool, PoolCounts, Shared, Thread};
 use crate::tls::ClientTls;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -21,8 +22,9 @@ const TIDY_TICKS: u64 = 10;
 
 /// A running data thread, as the rest of the agent sees it.
 pub struct DataThread {
+    name: String,
     pub sink: Sink,
-    pub heartbeat: Heartbeat,
+    heartbeat: Heartbeat,
     handle: JoinHandle<()>,
 }
 
@@ -39,7 +41,13 @@ pub struct PoolSettings {
     pub tls: Arc<ClientTls>,
     pub connect: ConnectSettings,
     pub connections: usize,
-    pub open: Arc<AtomicUsize>,
+    pub counts: PoolCounts,
+}
+
+impl PoolSettings {
+    pub fn pool(&self) -> Arc<Pool> {
+        Arc::new(Pool::new(Arc::clone(&self.tls), self.connect.clone(), self.connections, self.counts.clone()))
+    }
 }
 
 impl DataThread {
@@ -48,10 +56,20 @@ impl DataThread {
         let heartbeat = Heartbeat::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let beat = heartbeat.clone();
-        let handle = Builder::new().name(format!("data-{index}")).spawn(move || {
+        let name = format!("data-{index}");
+        let handle = Builder::new().name(name.clone()).spawn(move || {
             runtime.block_on(run(shared, pool, inbox, beat));
         })?;
-        Ok(Self { sink, heartbeat, handle })
+        Ok(Self { name, sink, heartbeat, handle })
+    }
+
+    /// What the admin port shows of it.
+    pub fn source(&self) -> ThreadSource {
+        ThreadSource {
+            name: self.name.clone(),
+            load: self.sink.load_counter(),
+            heartbeat: self.heartbeat.clone(),
+        }
     }
 
     /// Waits for the thread's end; its sink's senders must be gone or the drain forced.
@@ -80,8 +98,7 @@ impl Heartbeat {
 }
 
 async fn run(shared: Arc<Shared>, settings: PoolSettings, mut inbox: mpsc::UnboundedReceiver<Accepted>, heartbeat: Heartbeat) {
-    let pool = Arc::new(Pool::new(settings.tls, settings.connect, settings.connections, settings.open));
-    let thread = Arc::new(Thread { shared: Arc::clone(&shared), pool });
+    let thread = Arc::new(Thread { shared: Arc::clone(&shared), pool: settings.pool() });
     let mut connections = JoinSet::new();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

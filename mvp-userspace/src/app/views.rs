@@ -12,7 +12,7 @@ use crate::admin::{
     CertificateView, ExplainView, Probe, ProbeError, RouteView, ServerView, StatusView, ThreadView, Views,
 };
 use crate::config::Config;
-use crate::discovery::{DiscoveryHandle, ServerStatus};
+use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
 use crate::metrics::Metrics;
 use crate::proxy::{Pool, Shared, probe};
 use crate::request::RequestInfo;
@@ -36,6 +36,9 @@ pub struct Sources {
     pub pool: Arc<Pool>,
 }
 
+/// Changes the log's filter; the logging itself is the command line's.
+pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 /// A data thread's connections and heartbeat.
 pub struct ThreadSource {
     pub name: String,
@@ -43,12 +46,8 @@ pub struct ThreadSource {
     pub heartbeat: Heartbeat,
 }
 
-pub fn views(sources: Sources, set_log_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>) -> Views {
+pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
     let sources = Arc::new(sources);
-    let with = |f: fn(&Sources) -> _| {
-        let sources = Arc::clone(&sources);
-        Box::new(move || f(&sources))
-    };
     Views {
         status: {
             let sources = Arc::clone(&sources);
@@ -70,7 +69,10 @@ pub fn views(sources: Sources, set_log_level: Box<dyn Fn(&str) -> Result<(), Str
             let sources = Arc::clone(&sources);
             Box::new(move || (Metrics::CONTENT_TYPE, sources.shared.metrics.render()))
         },
-        stalled: with(stalled),
+        stalled: {
+            let sources = Arc::clone(&sources);
+            Box::new(move || stalled(&sources))
+        },
         probe: {
             let sources = Arc::clone(&sources);
             Box::new(move |name, path| {
@@ -112,7 +114,8 @@ fn status(sources: &Sources) -> StatusView {
 }
 
 fn servers(sources: &Sources) -> Vec<ServerView> {
-    sources.discovery.status().into_iter().map(server_view).collect()
+    let table = sources.discovery.table();
+    sources.discovery.status().into_iter().map(|status| server_view(status, &table)).collect()
 }
 
 fn routes(table: &RouteTable) -> Vec<RouteView> {
@@ -197,7 +200,8 @@ async fn probe_view(sources: &Sources, name: &str, path: &str) -> Result<Probe, 
     })
 }
 
-fn server_view(status: ServerStatus) -> ServerView {
+fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
+    let server = table.members().iter().map(|member| &member.server).find(|server| *server.name == *status.name);
     ServerView {
         knowledge: match status.knowledge {
             Knowledge::Never => "none",
@@ -209,13 +213,21 @@ fn server_view(status: ServerStatus) -> ServerView {
         url: status.url,
         local: status.local,
         version: status.version,
-        ready: status.ready,
-        available: status.available,
+        ready: status.ready.unwrap_or(false),
+        available: server.is_some_and(|server| server.available()),
         age_ms: status.age.map(millis),
-        source: status.source,
+        source: status.source.map_or("", source_name).to_owned(),
         keys: status.keys as u64,
-        outstanding: status.outstanding as u64,
+        outstanding: server.map_or(0, |server| server.outstanding.load(Ordering::Relaxed) as u64),
         last_error: status.last_error,
+    }
+}
+
+fn source_name(source: Source) -> &'static str {
+    match source {
+        Source::V2 => "v2",
+        Source::V2beta1 => "v2beta1",
+        Source::Legacy => "legacy",
     }
 }
 

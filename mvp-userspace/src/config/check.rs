@@ -114,7 +114,10 @@ fn listeners(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
                 .parse()
                 .is_ok_and(|ip: std::net::IpAddr| ip == config.listen.ip())
     };
-    if is_listen(&config.local) {
+    // The local server is on this host: whatever address it has, a wildcard listener has it too.
+    let covers_local =
+        config.listen.ip().is_unspecified() && config.local.port == config.listen.port();
+    if is_listen(&config.local) || covers_local {
         return Err(tree.fail("listen", "is local.url: the agent would call itself"));
     }
     for (i, peer) in config.peers.fixed.iter().enumerate() {

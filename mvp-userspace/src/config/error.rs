@@ -24,3 +24,14 @@ impl ConfigError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn always_one_line() {
+        let error = ConfigError::new("node", "bad\r\n  very bad\n\n");
+        assert_eq!(error.to_string(), "node: bad; very bad");
+    }
+}

@@ -239,6 +239,10 @@ peers: {static: [{name: b, url: 'https://127.0.0.3:1'}, {name: c, url: 'https://
     for (pair, expected) in [
         ("x", "--set: \"x\" is not KEY=VALUE"),
         (
+            "peers.static[1].name=x",
+            "--set: peers.static[1].name: lists of mappings are set in the file, or by --peer",
+        ),
+        (
             "limit.connections=1",
             "--set: limit.connections: unknown key (is limits.connections meant?)",
         ),

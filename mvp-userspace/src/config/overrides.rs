@@ -40,6 +40,10 @@ impl Overrides {
 
     pub(super) fn apply(&self, tree: &mut Tree) -> Result<(), ConfigError> {
         for (key, value, flag) in &self.values {
+            if key.contains('[') {
+                let problem = format!("{key}: lists of mappings are set in the file, or by --peer");
+                return Err(ConfigError::new(flag, problem));
+            }
             tree.set(key, typed(key, value, flag)?, flag)?;
         }
         if !self.peers.is_empty() {

@@ -195,6 +195,10 @@ fn refusals_name_the_key() {
             without("127.0.0.2", "127.0.0.12"),
             "listen: is local.url: the agent would call itself",
         ),
+        (
+            without("127.0.0.12:6443", "0.0.0.0:6443"),
+            "listen: is local.url: the agent would call itself",
+        ),
         (peers("{name: b}"), "peers.static[0].url: missing"),
         (peers("{url: 'https://x'}"), "peers.static[0].name: missing"),
         (
@@ -320,7 +324,7 @@ fn every_key_of_the_table_has_an_effect() {
             // Needs its partner; tested by the documented file.
             ("peers.kubernetes.kubeconfig", _) => continue,
             (_, Kind::Text) => "other".to_owned(),
-            (_, Kind::TextList) => "[X-Other]".into(),
+            (_, Kind::TextList) => "X-Other".into(),
             (_, Kind::Path) => "/other".into(),
             (_, Kind::Address) => "127.0.0.99:7777".into(),
             (_, Kind::Url) => "https://other:1234".into(),
@@ -341,19 +345,19 @@ fn every_key_of_the_table_has_an_effect() {
             (_, Kind::Count(..) | Kind::AutoCount(..)) => "33".into(),
             (_, Kind::Share) => "0.25".into(),
         };
-        let mut overrides = Overrides::default();
+        let value = match key.kind {
+            Kind::TextList => serde_json::json!([value]),
+            _ => value.into(),
+        };
         let name = key.name.replace("[]", "[0]");
-        overrides.set(&name, value.trim_matches(['[', ']']), "--set");
-        if name.starts_with("sni") {
-            for part in ["certFile", "keyFile"] {
-                if !name.ends_with(part) {
-                    overrides.set(&format!("sni[0].{part}"), "/x", "--set");
-                }
-            }
-        }
         let document = serde_saphyr::from_str(FULL).unwrap();
         let mut tree = tree::Tree::from_document(document, dir).unwrap();
-        overrides.apply(&mut tree).unwrap();
+        if name.starts_with("sni") {
+            for part in ["sni[0].certFile", "sni[0].keyFile"] {
+                tree.set(part, "/x".into(), "--set").unwrap();
+            }
+        }
+        tree.set(&name, value.clone(), "--set").unwrap();
         let changed = build::build(&tree).unwrap_or_else(|error| panic!("{}: {error}", key.name));
         assert_ne!(changed, plain, "{} = {value} changes nothing", key.name);
     }
@@ -387,5 +391,25 @@ fn feature_gates() {
     ] {
         let found = parse_feature_gates(text).map_err(|error| error.to_string());
         assert_eq!(found, expected.map_err(str::to_owned), "{text}");
+    }
+}
+
+proptest::proptest! {
+    /// Whatever stands in the file: a configuration or one line, and no panic.
+    #[test]
+    fn any_text_is_a_configuration_or_one_line(
+        line in 0..40usize,
+        text in "(?s)[ -~\\n]{0,30}|[a-z]{1,12}: (\\PC{0,12}|[0-9.e+-]{1,25}|\\[.{0,5}\\]|\\{.{0,5}\\})",
+        indent in 0..3usize,
+    ) {
+        let mut lines: Vec<&str> = FULL.lines().collect();
+        let replaced = format!("{}{text}", "  ".repeat(indent));
+        let at = line % lines.len();
+        lines[at] = &replaced;
+        if let Err(error) = parse(&lines.join("\n"), base()) {
+            let text = error.to_string();
+            proptest::prop_assert!(!text.contains(['\n', '\r']), "{text:?}");
+            proptest::prop_assert!(!text.is_empty());
+        }
     }
 }

@@ -12,6 +12,10 @@ mod escape;
 mod examine;
 mod headers;
 mod subject;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod user;
 

@@ -54,6 +54,11 @@ impl Trust {
             generation,
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn set_generation(&mut self, generation: u64) {
+        self.generation = generation;
+    }
 }
 
 /// The current [`Trust`], replaced when a CA file changes.

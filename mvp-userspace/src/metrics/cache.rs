@@ -137,3 +137,126 @@ impl Equivalent<(Instance, Arc<str>)> for Server<'_> {
         self.0 == key.0 && *self.1 == *key.1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasher, RandomState};
+
+    use super::*;
+
+    const REQUEST: Request<'static> = Request {
+        instance: 1,
+        decision: "local",
+        server: "cp-a",
+        code: 200,
+    };
+    const REROUTE: Reroute<'static> = Reroute {
+        instance: 1,
+        code: 200,
+        gvr: ["g", "v", "r"],
+    };
+
+    /// Without equal hashes every look-up would miss, and the map would grow.
+    #[test]
+    fn borrowed_and_owned_keys_hash_alike() {
+        let state = RandomState::new();
+        let owned = OwnedRequest {
+            instance: 1,
+            decision: "local",
+            server: "cp-a".into(),
+            code: 200,
+        };
+        assert!(REQUEST.equivalent(&owned));
+        assert_eq!(state.hash_one(REQUEST), state.hash_one(&owned));
+        let owned = OwnedReroute {
+            instance: 1,
+            code: 200,
+            gvr: ["g", "v", "r"].map(Box::from),
+        };
+        assert!(REROUTE.equivalent(&owned));
+        assert_eq!(state.hash_one(REROUTE), state.hash_one(&owned));
+        let owned: (Instance, Arc<str>) = (1, "cp-a".into());
+        assert!(Server(1, "cp-a").equivalent(&owned));
+        assert_eq!(state.hash_one(Server(1, "cp-a")), state.hash_one(&owned));
+    }
+
+    #[test]
+    fn keys_that_differ_anywhere_are_not_equivalent() {
+        let owned = OwnedRequest {
+            instance: 1,
+            decision: "local",
+            server: "cp-a".into(),
+            code: 200,
+        };
+        for key in [
+            Request {
+                instance: 2,
+                ..REQUEST
+            },
+            Request {
+                decision: "peer",
+                ..REQUEST
+            },
+            Request {
+                server: "cp-b",
+                ..REQUEST
+            },
+            Request {
+                code: 404,
+                ..REQUEST
+            },
+        ] {
+            assert!(!key.equivalent(&owned));
+        }
+        let owned = OwnedReroute {
+            instance: 1,
+            code: 200,
+            gvr: ["g", "v", "r"].map(Box::from),
+        };
+        for key in [
+            Reroute {
+                instance: 2,
+                ..REROUTE
+            },
+            Reroute {
+                code: 404,
+                ..REROUTE
+            },
+            Reroute {
+                gvr: ["x", "v", "r"],
+                ..REROUTE
+            },
+            Reroute {
+                gvr: ["g", "v", "x"],
+                ..REROUTE
+            },
+        ] {
+            assert!(!key.equivalent(&owned));
+        }
+        let owned: (Instance, Arc<str>) = (1, "cp-a".into());
+        assert!(!Server(2, "cp-a").equivalent(&owned));
+        assert!(!Server(1, "cp-b").equivalent(&owned));
+    }
+
+    /// The map is refilled, not enlarged, and the caller notices nothing.
+    #[test]
+    fn a_thread_remembers_a_bounded_number() {
+        let counter = Counter::default();
+        for code in 0..u16::try_from(MOST + 10).unwrap() {
+            let key = Request {
+                instance: u64::MAX,
+                code,
+                ..REQUEST
+            };
+            request(
+                &key,
+                || counter.clone(),
+                |c| {
+                    c.inc();
+                },
+            );
+        }
+        assert_eq!(counter.get(), MOST as u64 + 10);
+        assert_eq!(REQUESTS.with_borrow(|map| map.len()), 10);
+    }
+}

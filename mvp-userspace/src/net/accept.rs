@@ -52,6 +52,11 @@ impl Sink {
     pub fn load(&self) -> usize {
         self.load.load(Ordering::Relaxed)
     }
+
+    /// The count itself, for readers that must not keep the thread's inbox open.
+    pub fn load_counter(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.load)
+    }
 }
 
 impl Slot {

@@ -46,7 +46,6 @@ pub struct Answer {
     pub head: http::response::Parts,
     pub server: Arc<Server>,
     pub reason: Reason,
-    pub trace: Trace,
 }
 
 pub enum AnswerBody {
@@ -114,7 +113,8 @@ pub async fn forward(
         }
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
         refreshed = true;
-        shared.discovery.refresh().await;
+        let outcome = shared.discovery.refresh().await;
+        shared.metrics.refresh(if outcome.complete { "complete" } else { "incomplete" });
         let table = shared.table.load_full();
         excluded = excluded.union(set_of(&table, &server));
         let others = table.lookup(info.key()).map_or(ServerSet::EMPTY, |entry| entry.servers()).difference(excluded);
@@ -205,7 +205,7 @@ async fn attempt(
         }
     };
     let (head, body) = response.into_parts();
-    Ok(Answer { body: AnswerBody::Streaming(body, lease), head, server: Arc::clone(server), reason, trace: *trace })
+    Ok(Answer { body: AnswerBody::Streaming(body, lease), head, server: Arc::clone(server), reason })
 }
 
 fn build(

@@ -8,6 +8,7 @@ mod error;
 mod forward;
 mod headers;
 mod pool;
+mod probe;
 mod response;
 mod service;
 mod status;
@@ -28,7 +29,8 @@ use crate::tls::ServerTls;
 
 pub use connect::ConnectSettings;
 pub use connection::serve;
-pub use pool::Pool;
+pub use pool::{Pool, PoolCounts};
+pub use probe::probe;
 
 /// What all data threads share: read-mostly, swapped whole.
 pub struct Shared {
@@ -52,7 +54,7 @@ pub struct Load {
     pub connections: Arc<AtomicUsize>,
     pub handshakes: Arc<AtomicUsize>,
     pub requests: Arc<AtomicUsize>,
-    pub upstream_connections: Arc<AtomicUsize>,
+    pub pools: PoolCounts,
 }
 
 /// One data thread: what it shares with the others, and its own connections to servers.

@@ -33,15 +33,21 @@ pub struct Pool {
     /// Connections a host is grown to when its streams get dense.
     connections: usize,
     hosts: Mutex<HashMap<(usize, IdentityClass), Arc<Host>>>,
-    /// Open connections, for the metrics.
-    open: Arc<AtomicUsize>,
+    counts: PoolCounts,
 }
+
+type Counters = HashMap<(Arc<str>, IdentityClass), Arc<AtomicUsize>>;
+
+/// Open connections by server and class, over all data threads.
+#[derive(Clone, Debug, Default)]
+pub struct PoolCounts(Arc<Mutex<Counters>>);
 
 /// One server as seen with one identity class.
 struct Host {
     /// Keeps the server alive, so that its address in the pool's key stays its own.
     server: Arc<Server>,
     class: IdentityClass,
+    open: Arc<AtomicUsize>,
     state: Mutex<State>,
     /// Held while the first connection is made: whoever comes meanwhile waits for it and shares its outcome.
     dialing: tokio::sync::Mutex<Option<(Failure, String)>>,
@@ -100,8 +106,8 @@ enum Sender {
 struct OpenCount(Arc<AtomicUsize>);
 
 impl Pool {
-    pub fn new(tls: Arc<ClientTls>, settings: ConnectSettings, connections: usize, open: Arc<AtomicUsize>) -> Self {
-        Self { tls, settings, connections: connections.max(1), hosts: Mutex::default(), open }
+    pub fn new(tls: Arc<ClientTls>, settings: ConnectSettings, connections: usize, counts: PoolCounts) -> Self {
+        Self { tls, settings, connections: connections.max(1), hosts: Mutex::default(), counts }
     }
 
     pub fn settings(&self) -> &ConnectSettings {
@@ -171,7 +177,7 @@ impl Pool {
         let key = (Arc::as_ptr(server) as usize, class);
         let mut hosts = lock(&self.hosts);
         Arc::clone(hosts.entry(key).or_insert_with(|| {
-            Arc::new(Host::new(server, class))
+            Arc::new(Host::new(server, class, self.counts.counter(&server.name, class)))
         }))
     }
 
@@ -220,7 +226,7 @@ impl Pool {
 
     /// Enters a new connection and takes its first place.
     fn keep(&self, host: &Arc<Host>, (fresh, tls): (Connected, Arc<rustls::ClientConfig>)) -> Checkout {
-        let open = OpenCount::new(&self.open);
+        let open = OpenCount::new(&host.open);
         let mut state = lock(&host.state);
         match fresh {
             Connected::Http2 { sender, address, stream_limit } => {
@@ -242,9 +248,24 @@ impl Pool {
     }
 }
 
+impl PoolCounts {
+    pub fn counts(&self) -> Vec<(String, &'static str, usize)> {
+        let class = |class| match class {
+            IdentityClass::FrontProxy => "front_proxy",
+            IdentityClass::Bare => "bare",
+        };
+        lock(&self.0).iter().map(|((s, c), n)| (s.to_string(), class(*c), n.load(Ordering::Relaxed))).collect()
+    }
+
+    fn counter(&self, server: &Arc<str>, class: IdentityClass) -> Arc<AtomicUsize> {
+        Arc::clone(lock(&self.0).entry((Arc::clone(server), class)).or_default())
+    }
+}
+
 impl Host {
-    fn new(server: &Arc<Server>, class: IdentityClass) -> Self {
+    fn new(server: &Arc<Server>, class: IdentityClass, open: Arc<AtomicUsize>) -> Self {
         Self {
+            open,
             server: Arc::clone(server),
             class,
             state: Mutex::default(),

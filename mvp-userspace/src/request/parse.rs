@@ -112,7 +112,7 @@ fn interpret<'a>(
             Verb::Get => {
                 let ListOptions { watch, name } = query.map(list_options).unwrap_or_default();
                 info.verb = if watch { Verb::Watch } else { Verb::List };
-                info.name = name;
+                info.name = Cow::Owned(name);
             }
             Verb::Delete => info.verb = Verb::DeleteCollection,
             _ => {}

@@ -5,17 +5,17 @@ use std::borrow::Cow;
 use super::path::{Plus, unescape};
 
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct ListOptions<'a> {
+pub(super) struct ListOptions {
     pub(super) watch: bool,
     /// From a field selector that requires exactly this name.
-    pub(super) name: Cow<'a, str>,
+    pub(super) name: String,
 }
 
 /// Reads a query as kube-apiserver decodes `metav1.ListOptions` in `NewRequestInfo`: the first value of a key counts; `watch`
 /// is true for any value but `false` and `0`; options that do not decode leave the name empty but keep `watch`.
 ///
 /// A label selector is not checked: a malformed one could only change the name that is logged for a request the server refuses.
-pub(super) fn list_options(query: &str) -> ListOptions<'_> {
+pub(super) fn list_options(query: &str) -> ListOptions {
     let (mut watch, mut selector, mut decodes) = (None, None, true);
     let (mut timeout, mut limit) = (None, None);
     for (key, value) in pairs(query) {
@@ -38,10 +38,7 @@ pub(super) fn list_options(query: &str) -> ListOptions<'_> {
         Some(selector) if decodes => exact_name(&selector).unwrap_or_default(),
         _ => String::new(),
     };
-    ListOptions {
-        watch,
-        name: Cow::Owned(name),
-    }
+    ListOptions { watch, name }
 }
 
 /// Go's `url.ParseQuery`: pairs with a semicolon or a malformed escape are skipped. Values are still encoded.

@@ -11,6 +11,11 @@ mod reload;
 mod server;
 mod sni;
 mod source;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod ticketer;
 mod verifier;
 
 pub use client::{Alpn, ClientTls, IdentityClass};

@@ -88,40 +88,46 @@ impl Reloader {
                     Err(error) => tracing::error!(%error, "not reloaded; the old one stays in use"),
                 }
             }
-            self.report_lifetimes(unix_now());
+            for (key, not_after, stage) in self.aged(unix_now()) {
+                report(&key, not_after, stage);
+            }
             if tokio::time::timeout(poll, changed.notified()).await.is_ok() {
                 tokio::time::sleep(Self::SETTLE).await;
             }
         }
     }
 
-    /// Logs every certificate once for each stage of its life after the first.
-    fn report_lifetimes(&mut self, now: i64) {
+    /// The certificates that have come to a later stage of their life since the last call, with the end of it (Unix seconds).
+    fn aged(&mut self, now: i64) -> Vec<(String, i64, Lifetime)> {
+        let mut aged = Vec::new();
         for (key, validity) in self.owners.iter().flat_map(|owner| owner.validities()) {
             let stage = Lifetime::at(validity, now);
             let before = match self.reported.insert(key.clone(), (validity, stage)) {
                 Some((same, before)) if same == validity => before,
                 _ => Lifetime::Fresh,
             };
-            if stage <= before {
-                continue;
-            }
-            let not_after = validity.1;
-            match stage {
-                Lifetime::Fresh => {}
-                Lifetime::Aging => tracing::warn!(
-                    key,
-                    not_after,
-                    "certificate has less than 20 % of its life left"
-                ),
-                Lifetime::Ending => tracing::error!(
-                    key,
-                    not_after,
-                    "certificate has less than 5 % of its life left"
-                ),
-                Lifetime::Expired => tracing::error!(key, not_after, "certificate has expired"),
+            if stage > before {
+                aged.push((key, validity.1, stage));
             }
         }
+        aged
+    }
+}
+
+fn report(key: &str, not_after: i64, stage: Lifetime) {
+    match stage {
+        Lifetime::Fresh => {}
+        Lifetime::Aging => tracing::warn!(
+            key,
+            not_after,
+            "certificate has less than 20 % of its life left"
+        ),
+        Lifetime::Ending => tracing::error!(
+            key,
+            not_after,
+            "certificate has less than 5 % of its life left"
+        ),
+        Lifetime::Expired => tracing::error!(key, not_after, "certificate has expired"),
     }
 }
 
@@ -145,4 +151,54 @@ fn unix_now() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    struct Owner(Mutex<Vec<(String, Validity)>>);
+
+    impl Reload for Owner {
+        fn refresh(&self) -> Vec<Outcome> {
+            vec![]
+        }
+
+        fn files(&self) -> Vec<Arc<FileStats>> {
+            vec![]
+        }
+
+        fn validities(&self) -> Vec<(String, Validity)> {
+            self.0.lock().unwrap().clone()
+        }
+    }
+
+    #[test]
+    fn every_stage_is_reported_once_and_a_new_certificate_begins_anew() {
+        let certificates = |serving: Validity| {
+            vec![
+                ("serving".to_owned(), serving),
+                ("ca".to_owned(), (0, 1_000_000)),
+            ]
+        };
+        let owner = Arc::new(Owner(Mutex::new(certificates((0, 1000)))));
+        let mut reloader = Reloader::new(vec![owner.clone()]);
+        let report = |stage| vec![("serving".to_owned(), 1000, stage)];
+        assert_eq!(reloader.aged(100), []);
+        assert_eq!(reloader.aged(900), report(Lifetime::Aging));
+        assert_eq!(reloader.aged(901), []);
+        assert_eq!(reloader.aged(960), report(Lifetime::Ending));
+        assert_eq!(reloader.aged(999), []);
+        assert_eq!(reloader.aged(1001), report(Lifetime::Expired));
+        assert_eq!(reloader.aged(2000), []);
+        *owner.0.lock().unwrap() = certificates((0, 2100));
+        assert_eq!(
+            reloader.aged(2001),
+            [("serving".to_owned(), 2100, Lifetime::Ending)]
+        );
+        *owner.0.lock().unwrap() = certificates((2000, 9000));
+        assert_eq!(reloader.aged(2002), []);
+    }
 }

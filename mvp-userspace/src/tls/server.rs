@@ -5,12 +5,15 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::sign::CertifiedKey;
 use rustls::{DistinguishedName, ServerConfig};
 
 use super::error::TlsError;
 use super::reload::Reload;
 use super::sni::{self, Resolver};
 use super::source::{Bundle, FileSpec, FileStats, Outcome, Pair, Refreshed, Source};
+use super::ticketer::ticketer;
 use super::verifier::AnyCertificate;
 use super::{lifetime, provider};
 use crate::config::Config;
@@ -165,36 +168,48 @@ impl Material {
                 &pair.value().certified,
             )
         })));
-        let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(library)?;
-        let build =
-            |default: &Arc<rustls::sign::CertifiedKey>| -> Result<Arc<ServerConfig>, TlsError> {
-                let provider = provider();
-                let algorithms = provider.signature_verification_algorithms;
-                let builder = ServerConfig::builder_with_provider(provider)
-                    .with_protocol_versions(rustls::ALL_VERSIONS)
-                    .map_err(library)?;
-                let builder = if self.hints.is_empty() {
-                    // kube-apiserver asks for a certificate only if it trusts some CA.
-                    builder.with_no_client_auth()
-                } else {
-                    builder.with_client_cert_verifier(Arc::new(AnyCertificate::new(
-                        self.subjects(),
-                        algorithms,
-                    )))
-                };
-                let mut config = builder
-                    .with_cert_resolver(Arc::new(Resolver::new(names.clone(), default.clone())));
-                config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-                config.ticketer = ticketer.clone();
-                Ok(Arc::new(config))
-            };
+        let ticketer = ticketer().map_err(library)?;
+        let serving = &self.serving.value().certified;
         let by_address = sni::addresses(&names)
-            .map(|(address, key)| Ok((address, build(key)?)))
+            .map(|(address, key)| Ok((address, self.config(&names, key, &ticketer)?)))
             .collect::<Result<HashMap<_, _>, TlsError>>()?;
         Ok(Configs {
-            default: build(&self.serving.value().certified)?,
+            default: self.config(&names, serving, &ticketer)?,
             by_address,
         })
+    }
+
+    /// A configuration that answers clients without a server name with `nameless`.
+    fn config(
+        &self,
+        names: &Arc<HashMap<String, Arc<CertifiedKey>>>,
+        nameless: &Arc<CertifiedKey>,
+        ticketer: &Arc<dyn ProducesTickets>,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
+        let provider = provider();
+        let algorithms = provider.signature_verification_algorithms;
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .map_err(library)?;
+        let builder = if self.hints.is_empty() {
+            // kube-apiserver asks for a certificate only if it trusts some CA.
+            builder.with_no_client_auth()
+        } else {
+            builder.with_client_cert_verifier(Arc::new(AnyCertificate::new(
+                self.subjects(),
+                algorithms,
+            )))
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(Resolver {
+            names: names.clone(),
+            default: self.serving.value().certified.clone(),
+            nameless: nameless.clone(),
+        }));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = ticketer.clone();
+        // Tickets do for both versions; a store would keep the chains that clients choose in memory.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Arc::new(config))
     }
 
     fn subjects(&self) -> Vec<DistinguishedName> {

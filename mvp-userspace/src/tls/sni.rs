@@ -13,18 +13,17 @@ use x509_parser::prelude::X509Certificate;
 /// Chooses a certificate by the name in the ClientHello.
 #[derive(Debug)]
 pub(super) struct Resolver {
-    names: Arc<HashMap<String, Arc<CertifiedKey>>>,
-    default: Arc<CertifiedKey>,
+    pub names: Arc<HashMap<String, Arc<CertifiedKey>>>,
+    /// For a name that none of `names` is.
+    pub default: Arc<CertifiedKey>,
+    /// For a client that sends no name.
+    pub nameless: Arc<CertifiedKey>,
 }
 
 impl Resolver {
-    pub fn new(names: Arc<HashMap<String, Arc<CertifiedKey>>>, default: Arc<CertifiedKey>) -> Self {
-        Self { names, default }
-    }
-
     fn choose(&self, server_name: Option<&str>) -> Arc<CertifiedKey> {
         let Some(name) = server_name else {
-            return self.default.clone();
+            return self.nameless.clone();
         };
         let name = name.to_ascii_lowercase();
         // As Go's crypto/tls: the name itself, then with its first label replaced, then the default.
@@ -115,4 +114,74 @@ fn is_dns_name(name: &str) -> bool {
             && bytes.iter().all(|&b| legal(b) || b == b'-')
     };
     name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::testing::{Identity, self_signed, server};
+
+    fn key(identity: &Identity) -> Arc<CertifiedKey> {
+        use rustls::pki_types::pem::PemObject;
+        let key =
+            rustls::pki_types::PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap();
+        Arc::new(
+            CertifiedKey::from_der(vec![identity.der.clone()], key, &crate::tls::provider())
+                .unwrap(),
+        )
+    }
+
+    #[test]
+    fn one_label_is_wild_and_no_more() {
+        let [default, nameless, wild, any] =
+            [(); 4].map(|()| key(&self_signed(server(&["localhost"]))));
+        let names =
+            [("*.wild.org", &wild), ("*", &any)].map(|(name, key)| (name.to_owned(), key.clone()));
+        let resolver = Resolver {
+            names: Arc::new(HashMap::from(names)),
+            default: default.clone(),
+            nameless: nameless.clone(),
+        };
+        for (name, expected) in [
+            (Some("a.WILD.org"), &wild),
+            (Some("a.b.wild.org"), &default),
+            (Some("wild.org"), &default),
+            (Some("localhost"), &any),
+            (Some(""), &any),
+            (None, &nameless),
+        ] {
+            assert!(Arc::ptr_eq(&resolver.choose(name), expected), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_a_certificate() {
+        let names = |common_name: &str, alternatives: &[&str]| {
+            let mut params = server(alternatives);
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, common_name);
+            let identity = self_signed(params);
+            certificate_names(&crate::tls::parse_certificate(&identity.der).unwrap())
+        };
+        assert_eq!(
+            names("a.example.org", &["b.example.org", "127.0.0.1"]),
+            ["a.example.org", "b.example.org"]
+        );
+        assert_eq!(names("*.example.org", &[]), ["*.example.org"]);
+        assert_eq!(names("*", &[]), ["*"]);
+        for none in [
+            "10.0.0.1",
+            "kube apiserver",
+            "Upper.example.org",
+            "-a",
+            "a-",
+            "a..b",
+            "",
+            "a.*.b",
+            &"a".repeat(254),
+        ] {
+            assert!(names(none, &[]).is_empty(), "{none:?}");
+        }
+    }
 }
