@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod client;
+pub mod demo;
 pub mod load;
 pub mod netns;
 pub mod sim;

@@ -5,12 +5,14 @@
 //! request was due: it asks what a client sees while servers come and go.
 
 mod answer;
+mod client;
 mod closed;
 mod endpoint;
 mod latency;
 mod open;
 
 pub use answer::{Answer, Answers};
+pub use client::{Call, Client, Failure, Reply};
 pub use closed::{Get, Limit, Outcome, Session};
 pub(crate) use endpoint::one_cipher;
 pub use endpoint::{Endpoint, bearer, tls};
