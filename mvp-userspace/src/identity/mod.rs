@@ -1,6 +1,6 @@
 //! Who the user is, which headers are trusted, stripped, set.
 //!
-//! Per request, in this order: [`authenticate`] reads the client's headers; the proxy module then removes hop-by-hop headers
+//! Per request, in this order: [`authenticate()`] reads the client's headers; the proxy module then removes hop-by-hop headers
 //! and whatever `Connection` nominates; then [`rewrite_headers`] deletes what nobody but us may say and sets who the user is;
 //! last, the proxy module sets the hop marker. In this order a client cannot have our own headers removed by nominating them.
 //! No code path asserts a user that was not verified: a [`User`] asserted upstream comes from a certificate that verified, or
