@@ -1,2 +1,31 @@
-//! Types shared by the agent and its BPF programs.
+//! Types shared by the agent and its BPF programs: the ABI version, the table of counters and the values of maps.
+//!
+//! Everything here crosses the boundary between two separately compiled programs (and, with pinned maps, between two
+//! releases), so layouts are fixed: `repr(C)`, size and alignment asserted at compile time.
 #![cfg_attr(not(test), no_std)]
+
+mod counters;
+mod lookup;
+
+pub use counters::Counter;
+pub use lookup::LookupState;
+
+/// Version of everything that the agent and the BPF object agree on: map names, key and value layouts, the order of
+/// [`Counter`]. Raise it with every change of those; the agent refuses an object of another version.
+pub const ABI_VERSION: u32 = 1;
+
+/// ELF section, and therefore map, in which the BPF object carries its [`ABI_VERSION`]. Map names have at most 15
+/// bytes (`BPF_OBJ_NAME_LEN` in the kernel's `include/uapi/linux/bpf.h`, less the terminator).
+pub const ABI_SECTION: &str = ".rodata.mvp_abi";
+
+/// Name of the per-CPU array of [`Counter`] values (`u64`, index [`Counter::index`]).
+pub const COUNTERS_MAP: &str = "COUNTERS";
+
+/// Name of the array of one [`LookupState`].
+pub const LOOKUP_STATE_MAP: &str = "LOOKUP_STATE";
+
+/// Name of the `sk_lookup` program.
+pub const STEER_PROGRAM: &str = "steer";
+
+const _: () =
+    assert!(ABI_SECTION.len() <= 15 && COUNTERS_MAP.len() <= 15 && LOOKUP_STATE_MAP.len() <= 15);

@@ -1,4 +1,9 @@
 //! A simulated Kubernetes control plane, and what the end-to-end tests, the benchmarks and the demo share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod bench;
+pub mod client;
+pub mod demo;
+pub mod load;
+pub mod netns;
 pub mod sim;

@@ -1,5 +1,29 @@
 //! The configuration: one tree of plain types, read from YAML or from kube-apiserver's own manifest.
+//!
+//! ```text
+//! YAML ─────> Tree ─┐
+//! manifest ─> Tree ─┴─ overrides ─> build (types, ranges) ─> check::rules (pure) ─> check::files ─> Config
+//! ```
+//! [`KEYS`] is the one list of keys: what may be written, its type, range, default and meaning.
 
+mod build;
+mod check;
+mod error;
+mod keys;
+mod load;
+mod manifest;
+#[cfg(test)]
+mod node_tests;
+mod overrides;
+#[cfg(test)]
+mod tests;
+mod tree;
 mod types;
+mod value;
 
+pub use error::ConfigError;
+pub use keys::{KEYS, Key, Kind, Need, markdown_table};
+pub use load::{from_file, from_manifest, parse};
+pub use overrides::{Overrides, parse_feature_gates};
 pub use types::*;
+pub use value::duration as parse_duration;

@@ -18,6 +18,9 @@ pub struct Config {
     pub request_header: Option<RequestHeader>,
     pub upstream: Upstream,
     pub local: Endpoint,
+    /// Where the other nodes reach the local server, when that is not `local`: the address it has in EndpointSlices,
+    /// kube-apiserver's `--peer-advertise-ip` and `--peer-advertise-port`.
+    pub advertise: Option<SocketAddr>,
     pub peers: Peers,
     pub admin: Admin,
     pub kernel: Kernel,
@@ -98,6 +101,8 @@ pub struct KubernetesPeers {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     pub listen: SocketAddr,
+    /// The admin port has no authentication: an address beyond loopback must be asked for.
+    pub allow_remote: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

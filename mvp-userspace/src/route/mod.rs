@@ -1,5 +1,24 @@
 //! Where a request goes. Decisions are pure; the table is an immutable snapshot.
 
+mod choose;
+mod decide;
+mod explain;
+mod health;
+mod reason;
 mod server;
+mod set;
+mod table;
+mod unknown;
 
+pub use choose::{choose, random};
+pub use decide::{Context, Decision, Target, decide};
+pub use explain::explain;
+pub use health::{Failure, HealthState, HealthView, Probe};
+pub use reason::Reason;
 pub use server::Server;
+pub use set::ServerSet;
+pub use table::{Entry, Knowledge, MAX_SERVERS, Member, RouteTable};
+pub use unknown::{UnknownVerdict, verdict_unknown};
+
+#[cfg(test)]
+mod testing;

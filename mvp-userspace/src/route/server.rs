@@ -1,8 +1,10 @@
 //! One kube-apiserver as every thread sees it.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
+use super::health::{Failure, Health, HealthView, Probe};
 use crate::config::Endpoint;
 
 /// Shared by all threads and by every route table that mentions the server.
@@ -13,4 +15,97 @@ pub struct Server {
     pub local: bool,
     /// Requests sent to it and not yet finished, over all threads.
     pub outstanding: AtomicUsize,
+    /// `AVAILABLE` and `SPOTLESS`, written under the lock of `health`, so that the data path reads one byte.
+    flags: AtomicU8,
+    health: Mutex<Health>,
+}
+
+const AVAILABLE: u8 = 1;
+/// Available and without a failure to forget: a success changes nothing.
+const SPOTLESS: u8 = 2;
+
+impl Server {
+    /// A server that nothing speaks against yet.
+    pub fn new(endpoint: Endpoint, local: bool) -> Self {
+        Self {
+            name: Arc::from(endpoint.name.as_str()),
+            endpoint,
+            local,
+            outstanding: AtomicUsize::new(0),
+            flags: AtomicU8::new(AVAILABLE | SPOTLESS),
+            health: Mutex::new(Health::new(SystemTime::now())),
+        }
+    }
+
+    /// True if the server may be chosen now. One atomic load; relaxed, because no other data hangs on it.
+    pub fn available(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & AVAILABLE != 0
+    }
+
+    /// A request, connection or PING failed through the server's or the network's fault. A status code is no failure.
+    pub fn failed(&self, failure: Failure) {
+        self.update(|health, now| health.failed(failure, now));
+    }
+
+    /// A response head arrived. Takes no lock while the server is sound.
+    pub fn succeeded(&self) {
+        if self.flags.load(Ordering::Relaxed) & SPOTLESS == 0 {
+            self.update(Health::succeeded);
+        }
+    }
+
+    /// The active prober's result.
+    pub fn probed(&self, probe: Probe) {
+        self.update(|health, now| health.probed(probe, now));
+    }
+
+    /// For people; takes the lock.
+    pub fn health(&self) -> HealthView {
+        // A panic cannot leave `Health` half-written: its methods do not panic.
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.view().clone()
+    }
+
+    fn update(&self, event: impl FnOnce(&mut Health, SystemTime)) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        event(&mut health, SystemTime::now());
+        let mut flags = 0;
+        if health.is_available() {
+            flags |= AVAILABLE;
+        }
+        if health.is_spotless() {
+            flags |= SPOTLESS;
+        }
+        self.flags.store(flags, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::HealthState;
+    use crate::route::testing::server;
+
+    #[test]
+    fn flags_follow_health() {
+        let server = server("cp-a", true);
+        assert_eq!(&*server.name, "cp-a");
+        assert!(server.available());
+        server.failed(Failure::Reset);
+        assert!(server.available());
+        server.succeeded();
+        server.failed(Failure::Reset);
+        server.failed(Failure::Reset);
+        assert!(server.available(), "the success was forgotten");
+        server.failed(Failure::Refused);
+        assert!(!server.available());
+        assert_eq!(server.health().state, HealthState::Ejected);
+        assert_eq!(server.health().ejections, 1);
+        server.probed(Probe::NotReady);
+        server.succeeded();
+        assert!(!server.available());
+        server.probed(Probe::Ready);
+        assert!(server.available());
+        assert!(server.health().last_failure.is_some());
+    }
 }

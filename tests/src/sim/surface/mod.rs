@@ -65,3 +65,6 @@ impl Surface {
             .find(|r| r.name == resource)
     }
 }
+
+mod provisional;
+pub use provisional::surface;

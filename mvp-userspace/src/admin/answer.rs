@@ -1,0 +1,244 @@
+//! One request of the admin port to one answer.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use serde::Serialize;
+
+use super::query::{decode, parameter};
+use super::{Admin, Probe, ProbeError};
+use crate::app::DrainState;
+
+/// Longest body read: a log filter.
+const BODY: usize = 4096;
+/// The endpoints of a server that may be reached through the agent.
+const PROBES: [&str; 5] = ["healthz", "livez", "readyz", "version", "metrics"];
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && from_a_page(&request) {
+        let problem = "requests from web pages may not change anything\n";
+        return text(StatusCode::FORBIDDEN, problem);
+    }
+    let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let allowed = match path.as_str() {
+        "/drain" => Method::POST,
+        "/loglevel" => Method::PUT,
+        _ => Method::GET,
+    };
+    let head = allowed == Method::GET && request.method() == Method::HEAD;
+    if *request.method() != allowed && !head {
+        let mut response = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("{path} takes {allowed}\n"),
+        );
+        if let Ok(value) = HeaderValue::from_str(allowed.as_str()) {
+            response.headers_mut().insert(ALLOW, value);
+        }
+        return response;
+    }
+    match path.as_str() {
+        "/readyz" => readyz(admin, parameter(&query, "verbose").is_some()),
+        "/livez" => livez(admin),
+        "/metrics" => {
+            let (content_type, body) = (admin.views.metrics)();
+            respond(StatusCode::OK, content_type, body)
+        }
+        "/status" => status(admin),
+        "/servers" => json(&(admin.views.servers)()),
+        "/routes" => json(&(admin.views.routes)()),
+        "/explain" => explain(admin, &request, &query),
+        "/drain" => drain(admin, &query),
+        "/loglevel" => log_level(admin, request).await,
+        "/" => text(StatusCode::OK, HELP),
+        _ => match path.strip_prefix("/mvp/servers/") {
+            Some(rest) => probe(admin, rest, request.uri().query()).await,
+            None => text(StatusCode::NOT_FOUND, HELP),
+        },
+    }
+}
+
+const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes\n/explain?method=GET&path=/api/v1/pods\n/mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain, PUT /loglevel\n";
+
+fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
+    let awaited = admin.readiness.awaited();
+    let draining = admin.drain.state() != DrainState::Running;
+    if awaited.is_empty() && !draining && !verbose {
+        return text(StatusCode::OK, "ok\n");
+    }
+    let mut body = String::new();
+    if verbose {
+        for name in admin.readiness.done() {
+            body += &format!("[+]{name} ok\n");
+        }
+    }
+    for name in &awaited {
+        body += &format!("[-]{name} awaited\n");
+    }
+    if draining {
+        body += "[-]draining\n";
+    }
+    if awaited.is_empty() && !draining {
+        body += "readyz check passed\n";
+        text(StatusCode::OK, body)
+    } else {
+        body += "readyz check failed\n";
+        text(StatusCode::SERVICE_UNAVAILABLE, body)
+    }
+}
+
+fn livez(admin: &Admin) -> Response<Full<Bytes>> {
+    let stalled = (admin.views.stalled)();
+    if stalled.is_empty() {
+        return text(StatusCode::OK, "ok\n");
+    }
+    let lines: Vec<String> = stalled
+        .iter()
+        .map(|name| format!("[-]{name} makes no progress\n"))
+        .collect();
+    text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        lines.concat() + "livez check failed\n",
+    )
+}
+
+fn status(admin: &Admin) -> Response<Full<Bytes>> {
+    let mut view = (admin.views.status)();
+    view.awaiting = admin.readiness.awaited();
+    let state = admin.drain.state();
+    view.ready = view.awaiting.is_empty() && state == DrainState::Running;
+    view.drain = match state {
+        DrainState::Running => "running",
+        DrainState::Draining(_) => "draining",
+        DrainState::Forced => "forced",
+    }
+    .to_owned();
+    json(&view)
+}
+
+fn explain(admin: &Admin, request: &Request<Incoming>, query: &str) -> Response<Full<Bytes>> {
+    let method = parameter(query, "method").unwrap_or_else(|| "GET".to_owned());
+    let Some(path) = parameter(query, "path").filter(|path| path.starts_with('/')) else {
+        let problem = "path=/… is missing, /explain?method=GET&path=/api/v1/pods\n";
+        return text(StatusCode::BAD_REQUEST, problem);
+    };
+    match (admin.views.explain)(&method, &path) {
+        Ok(view) if wants_text(request) => text(StatusCode::OK, format!("{}\n", view.line)),
+        Ok(view) => json(&view),
+        Err(problem) => text(StatusCode::BAD_REQUEST, format!("{problem}\n")),
+    }
+}
+
+async fn probe(admin: &Admin, rest: &str, query: Option<&str>) -> Response<Full<Bytes>> {
+    let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let first = path.split('/').next().unwrap_or_default();
+    // Only the last word may have parts (`readyz/ping`), and nothing may climb out of it.
+    if !PROBES.contains(&first) || path.split('/').any(|part| decode(part) == "..") {
+        let problem = format!("one of {} must follow the name\n", PROBES.join(", "));
+        return text(StatusCode::NOT_FOUND, problem);
+    }
+    let mut target = format!("/{path}");
+    if let Some(query) = query {
+        target += "?";
+        target += query;
+    }
+    match tokio::time::timeout(
+        admin.answer_timeout,
+        (admin.views.probe)(decode(name), target),
+    )
+    .await
+    {
+        Ok(Ok(Probe {
+            status,
+            content_type,
+            body,
+        })) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            respond(status, &content_type, body)
+        }
+        Ok(Err(error @ ProbeError::UnknownServer)) => {
+            text(StatusCode::NOT_FOUND, format!("{error}\n"))
+        }
+        Ok(Err(error @ ProbeError::Unreachable(_))) => {
+            text(StatusCode::BAD_GATEWAY, format!("{error}\n"))
+        }
+        Err(_) => text(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!("no answer within {:?}\n", admin.answer_timeout),
+        ),
+    }
+}
+
+fn drain(admin: &Admin, query: &str) -> Response<Full<Bytes>> {
+    let deadline = match parameter(query, "deadline") {
+        Some(text) => crate::config::parse_duration(&text),
+        None => Ok(admin.drain_deadline),
+    };
+    match deadline {
+        Ok(deadline) if admin.drain.drain(deadline) => text(
+            StatusCode::ACCEPTED,
+            format!("draining, at most {deadline:?}\n"),
+        ),
+        Ok(_) => text(StatusCode::ACCEPTED, "already draining\n"),
+        Err(problem) => text(StatusCode::BAD_REQUEST, format!("deadline: {problem}\n")),
+    }
+}
+
+async fn log_level(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let body = Limited::new(request.into_body(), BODY).collect();
+    let level = match tokio::time::timeout(admin.answer_timeout, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive\n"),
+    };
+    let level = String::from_utf8_lossy(&level);
+    match (admin.views.set_log_level)(level.trim()) {
+        Ok(()) => {
+            tracing::info!(level = level.trim(), "log level set");
+            respond(StatusCode::NO_CONTENT, TEXT, "")
+        }
+        Err(problem) => text(StatusCode::BAD_REQUEST, format!("{problem}\n")),
+    }
+}
+
+/// A browser on this host must not be talked into draining the node: pages cannot hide their `Origin`.
+fn from_a_page(request: &Request<Incoming>) -> bool {
+    request.headers().contains_key(ORIGIN) || !request.headers().contains_key(HOST)
+}
+
+fn wants_text(request: &Request<Incoming>) -> bool {
+    request
+        .headers()
+        .get_all(ACCEPT)
+        .iter()
+        .any(|accept| accept.as_bytes().starts_with(b"text/plain"))
+}
+
+fn json(view: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(view) {
+        Ok(body) => respond(StatusCode::OK, JSON, body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    respond(status, TEXT, body)
+}
+
+fn respond(
+    status: StatusCode,
+    content_type: &str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        response.headers_mut().insert(CONTENT_TYPE, value);
+    }
+    response
+}

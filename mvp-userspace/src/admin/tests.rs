@@ -1,0 +1,300 @@
+//! The port over real sockets.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::app::{Drain, DrainSignal, DrainState, Readiness};
+
+struct Port {
+    address: SocketAddr,
+    readiness: Readiness,
+    drain: DrainSignal,
+    stalled: Arc<Mutex<Vec<String>>>,
+    level: Arc<Mutex<String>>,
+}
+
+async fn port() -> Port {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let readiness = Readiness::new();
+    let (trigger, drain) = Drain::new();
+    let stalled: Arc<Mutex<Vec<String>>> = Arc::default();
+    let level: Arc<Mutex<String>> = Arc::default();
+    let server = ServerView {
+        name: "cp-b".into(),
+        version: Some("v1.36.3".into()),
+        ..ServerView::default()
+    };
+    let status = StatusView {
+        node: "cp-a".into(),
+        guard: "always armed: no steering".into(),
+        servers: vec![server.clone()],
+        ..StatusView::default()
+    };
+    let (stalled2, level2) = (stalled.clone(), level.clone());
+    let views = Views {
+        status: Box::new(move || status.clone()),
+        servers: Box::new(move || vec![server.clone()]),
+        routes: Box::new(|| {
+            vec![RouteView {
+                version: "v1".into(),
+                resource: "pods".into(),
+                verbs: BTreeMap::from([("cp-a".into(), vec!["get".into(), "list".into()])]),
+                ..RouteView::default()
+            }]
+        }),
+        explain: Box::new(|method, path| match method {
+            "GET" => Ok(ExplainView {
+                path: path.into(),
+                line: format!("{method} {path} -> cp-a"),
+                ..ExplainView::default()
+            }),
+            _ => Err(format!("{method} is no method")),
+        }),
+        metrics: Box::new(|| ("application/openmetrics-text", "# EOF\n".into())),
+        stalled: Box::new(move || stalled2.lock().unwrap().clone()),
+        probe: Box::new(|name, path| {
+            Box::pin(async move {
+                match name.as_str() {
+                    "cp-b" => Ok(Probe {
+                        status: 500,
+                        content_type: "text/plain".into(),
+                        body: format!("asked {path}").into(),
+                    }),
+                    "cp-c" => Err(ProbeError::Unreachable("connection refused".into())),
+                    "cp-d" => std::future::pending().await,
+                    _ => Err(ProbeError::UnknownServer),
+                }
+            })
+        }),
+        set_log_level: Box::new(move |level| match level {
+            "nonsense" => Err("no such level".into()),
+            _ => {
+                *level2.lock().unwrap() = level.into();
+                Ok(())
+            }
+        }),
+    };
+    let admin = Admin {
+        views,
+        readiness: readiness.clone(),
+        drain: trigger,
+        drain_deadline: Duration::from_secs(30),
+        answer_timeout: Duration::from_millis(500),
+    };
+    tokio::spawn(serve(listener, admin));
+    Port {
+        address,
+        readiness,
+        drain,
+        stalled,
+        level,
+    }
+}
+
+/// Sends raw text and gives status and the rest of the answer.
+async fn raw(address: SocketAddr, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The server may answer and close before all of a long request is written.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .map_or(0, |code| code.parse().unwrap());
+    (status, answer)
+}
+
+async fn ask(port: &Port, method: &str, target: &str, more: &str) -> (u16, String) {
+    let request =
+        format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n");
+    let (status, answer) = raw(port.address, &request).await;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    (status, body.to_owned())
+}
+
+async fn get(port: &Port, target: &str) -> (u16, String) {
+    ask(port, "GET", target, "").await
+}
+
+fn ok(body: &str) -> (u16, String) {
+    (200, body.to_owned())
+}
+
+#[tokio::test]
+async fn readiness_names_what_is_awaited() {
+    let port = port().await;
+    let a = port.readiness.register("listener");
+    let b = port.readiness.register("discovery cp-a");
+    let expected = "[-]listener awaited\n[-]discovery cp-a awaited\nreadyz check failed\n";
+    assert_eq!(get(&port, "/readyz").await, (503, expected.into()));
+    a.done();
+    let expected = "[+]listener ok\n[-]discovery cp-a awaited\nreadyz check failed\n";
+    assert_eq!(get(&port, "/readyz?verbose").await, (503, expected.into()));
+    b.done();
+    assert_eq!(get(&port, "/readyz").await, ok("ok\n"));
+    let expected = "[+]listener ok\n[+]discovery cp-a ok\nreadyz check passed\n";
+    assert_eq!(get(&port, "/readyz?verbose=1").await, ok(expected));
+}
+
+#[tokio::test]
+async fn liveness_names_what_hangs() {
+    let port = port().await;
+    assert_eq!(get(&port, "/livez").await, ok("ok\n"));
+    port.stalled.lock().unwrap().push("data-1".into());
+    let expected = "[-]data-1 makes no progress\nlivez check failed\n";
+    assert_eq!(get(&port, "/livez").await, (503, expected.into()));
+}
+
+#[tokio::test]
+async fn views() {
+    let port = port().await;
+    let (code, body) = get(&port, "/status").await;
+    let status: StatusView = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (code, status.node.as_str(), status.ready),
+        (200, "cp-a", true)
+    );
+    assert_eq!(status.drain, "running");
+    let servers: Vec<ServerView> = serde_json::from_str(&get(&port, "/servers").await.1).unwrap();
+    assert_eq!(servers, status.servers);
+    let (_, routes) = get(&port, "/routes").await;
+    assert_eq!(
+        routes,
+        r#"[{"group":"","version":"v1","resource":"pods","subresource":"","verbs":{"cp-a":["get","list"]}}]"#
+    );
+    assert_eq!(get(&port, "/metrics").await, ok("# EOF\n"));
+}
+
+#[tokio::test]
+async fn explain_as_json_and_as_a_line() {
+    let port = port().await;
+    let target = "/explain?method=GET&path=%2Fapi%2Fv1%2Fpods%3Fwatch%3D1";
+    let (_, body) = get(&port, target).await;
+    let view: ExplainView = serde_json::from_str(&body).unwrap();
+    assert_eq!(view.path, "/api/v1/pods?watch=1");
+    let line = ask(&port, "GET", target, "Accept: text/plain\r\n").await;
+    assert_eq!(line, ok("GET /api/v1/pods?watch=1 -> cp-a\n"));
+    assert_eq!(get(&port, "/explain?method=GET").await.0, 400);
+    let wrong = get(&port, "/explain?method=BAD&path=/api").await;
+    assert_eq!(wrong, (400, "BAD is no method\n".into()));
+}
+
+#[tokio::test]
+async fn probes_of_any_server() {
+    let port = port().await;
+    let answer = get(&port, "/mvp/servers/cp-b/readyz/ping?verbose").await;
+    assert_eq!(answer, (500, "asked /readyz/ping?verbose".into()));
+    assert_eq!(get(&port, "/mvp/servers/cp-c/livez").await.0, 502);
+    assert_eq!(get(&port, "/mvp/servers/cp-x/version").await.0, 404);
+    for target in [
+        "/mvp/servers/cp-b",
+        "/mvp/servers/cp-b/",
+        "/mvp/servers/cp-b/api/v1/secrets",
+        "/mvp/servers/cp-b/metrics/../api",
+        "/mvp/servers/cp-b/metrics/%2e%2E/api",
+    ] {
+        let (code, body) = get(&port, target).await;
+        assert_eq!(code, 404, "{target}");
+        assert!(body.contains("must follow the name"), "{target}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_that_hangs_is_given_up() {
+    let port = port().await;
+    assert_eq!(get(&port, "/mvp/servers/cp-d/livez").await.0, 504);
+}
+
+#[tokio::test]
+async fn drain_starts_once() {
+    let port = port().await;
+    assert_eq!(get(&port, "/drain").await.0, 405);
+    assert_eq!(ask(&port, "POST", "/drain?deadline=x", "").await.0, 400);
+    assert_eq!(port.drain.state(), DrainState::Running);
+    let answer = ask(&port, "POST", "/drain?deadline=1h", "").await;
+    assert_eq!(answer, (202, "draining, at most 3600s\n".into()));
+    assert!(matches!(port.drain.state(), DrainState::Draining(_)));
+    let again = ask(&port, "POST", "/drain", "").await;
+    assert_eq!(again, (202, "already draining\n".into()));
+    let ready = get(&port, "/readyz").await;
+    assert_eq!(ready, (503, "[-]draining\nreadyz check failed\n".into()));
+}
+
+#[tokio::test]
+async fn a_web_page_changes_nothing() {
+    let port = port().await;
+    let (code, _) = ask(&port, "POST", "/drain", "Origin: http://evil\r\n").await;
+    assert_eq!(code, 403);
+    assert_eq!(port.drain.state(), DrainState::Running);
+}
+
+#[tokio::test]
+async fn log_level() {
+    let port = port().await;
+    let put = |body: &'static str| {
+        let more = format!("Content-Length: {}\r\n", body.len());
+        let port = &port;
+        async move {
+            let request = format!(
+                "PUT /loglevel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n{body}"
+            );
+            raw(port.address, &request).await.0
+        }
+    };
+    assert_eq!(put("mvp=debug\n").await, 204);
+    assert_eq!(*port.level.lock().unwrap(), "mvp=debug");
+    assert_eq!(put("nonsense").await, 400);
+    let long: &'static str = "x".repeat(5000).leak();
+    assert_eq!(put(long).await, 400);
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods() {
+    let port = port().await;
+    assert_eq!(get(&port, "/nothing").await.0, 404);
+    assert_eq!(ask(&port, "DELETE", "/status", "").await.0, 405);
+    assert_eq!(ask(&port, "HEAD", "/status", "").await, ok(""));
+}
+
+#[tokio::test]
+async fn too_large_a_header_is_refused() {
+    let port = port().await;
+    let long = format!("X-Long: {}\r\n", "x".repeat(100_000));
+    assert_eq!(ask(&port, "GET", "/readyz", &long).await.0, 431);
+    let many = "X: y\r\n".repeat(100);
+    assert_eq!(ask(&port, "GET", "/readyz", &many).await.0, 431);
+    assert_eq!(get(&port, "/readyz").await.0, 200);
+}
+
+/// The 65th connection is closed at once, and its place is free again when another one ends.
+#[tokio::test]
+async fn connections_are_bounded() {
+    let port = port().await;
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        let mut stream = TcpStream::connect(port.address).await.unwrap();
+        stream
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await.unwrap();
+        open.push(stream);
+    }
+    assert_eq!(get(&port, "/livez").await.0, 0);
+    open.clear();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while get(&port, "/livez").await.0 != 200 {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,154 @@
+//! What the admin port shows, as types: the agent fills them, `mvp status|servers|routes|explain` reads them.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// How the admin port sees the agent. Closures are called on the control runtime and must not block.
+pub struct Views {
+    /// `ready`, `awaiting`, `drain` are filled in by the admin port.
+    pub status: Box<dyn Fn() -> StatusView + Send + Sync>,
+    pub servers: Box<dyn Fn() -> Vec<ServerView> + Send + Sync>,
+    pub routes: Box<dyn Fn() -> Vec<RouteView> + Send + Sync>,
+    /// Method and request target (path with query). The error is the asker's and says what is wrong.
+    pub explain: Box<ExplainFn>,
+    /// The scrape, with its media type.
+    pub metrics: Box<dyn Fn() -> (&'static str, String) + Send + Sync>,
+    /// Names of the loops that make no progress; empty: alive.
+    pub stalled: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Server name, and path with query, `/readyz?verbose`.
+    pub probe: Box<dyn Fn(String, String) -> ProbeFuture + Send + Sync>,
+    /// A level (`debug`) or a filter (`mvp=debug,access=off`).
+    pub set_log_level: Box<SetLogLevelFn>,
+}
+
+pub type ExplainFn = dyn Fn(&str, &str) -> Result<ExplainView, String> + Send + Sync;
+pub type SetLogLevelFn = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+pub type ProbeFuture = Pin<Box<dyn Future<Output = Result<Probe, ProbeError>> + Send>>;
+
+/// A server's own answer.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub status: u16,
+    pub content_type: String,
+    pub body: Bytes,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ProbeError {
+    #[error("no server has this name; mvp servers lists them")]
+    UnknownServer,
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusView {
+    pub node: String,
+    /// The agent's.
+    pub version: String,
+    pub uptime_ms: u64,
+    pub ready: bool,
+    /// Tasks still awaited before the agent is ready.
+    pub awaiting: Vec<String>,
+    /// `running`, `draining` or `forced`.
+    pub drain: String,
+    /// `always armed: no steering`, …
+    pub guard: String,
+    /// What of the kernel part is loaded, or why not.
+    pub kernel: String,
+    pub listen: String,
+    /// False: `--feature-gates=UnknownVersionInteroperabilityProxy=false`, everything is answered locally.
+    pub interoperability_proxy: bool,
+    /// [`crate::config::Config::digest`].
+    pub config_digest: String,
+    pub connections: u64,
+    /// Requests under way.
+    pub streams: u64,
+    pub upgrades: u64,
+    pub threads: Vec<ThreadView>,
+    pub certificates: Vec<CertificateView>,
+    pub servers: Vec<ServerView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ThreadView {
+    pub name: String,
+    pub connections: u64,
+    /// Time since the thread last showed that it makes progress.
+    pub silent_ms: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateView {
+    pub file: String,
+    pub subject: String,
+    /// Until the first certificate of the file expires; negative after that.
+    pub expires_in_seconds: i64,
+    /// Why the newest content is not in use.
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerView {
+    pub name: String,
+    pub url: String,
+    pub local: bool,
+    /// `v1.36.3`; none: never reached.
+    pub version: Option<String>,
+    pub ready: bool,
+    /// Requests may be sent to it.
+    pub available: bool,
+    /// `fresh`, `stale` or `none`.
+    pub knowledge: String,
+    /// Since it last confirmed what it serves.
+    pub age_ms: Option<u64>,
+    /// Where the knowledge is from: `v2 nopeer`, `v2`, `v2beta1`, `legacy`.
+    pub source: String,
+    /// Number of (group, version, resource, subresource) it serves.
+    pub keys: u64,
+    pub outstanding: u64,
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteView {
+    pub group: String,
+    pub version: String,
+    pub resource: String,
+    pub subresource: String,
+    /// By server.
+    pub verbs: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainView {
+    pub method: String,
+    pub path: String,
+    pub is_resource: bool,
+    pub verb: String,
+    pub group: String,
+    pub version: String,
+    pub resource: String,
+    pub subresource: String,
+    pub namespace: String,
+    pub name: String,
+    /// As in `mvp_requests_total` and the access log.
+    pub decision: String,
+    pub reason: String,
+    /// Where the request would go now; none: the agent answers.
+    pub server: Option<String>,
+    /// Every server that serves the key.
+    pub candidates: Vec<String>,
+    /// All of it in one line.
+    pub line: String,
+}

@@ -1,0 +1,248 @@
+//! Start and stop order of an agent. Wiring only: every decision is made in the module it concerns.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::sync::oneshot;
+
+use super::sources;
+use super::threads::{DataThread, PoolSettings};
+use super::views::{SetLogLevel, Sources, views};
+use super::{Drain, DrainSignal, DrainTrigger, Readiness};
+use crate::admin::Admin;
+use crate::config::Config;
+use crate::discovery::{Discovery, DiscoveryHandle, Settings, SyncCounters};
+use crate::identity::TrustCell;
+use crate::membership::Membership;
+use crate::metrics::Metrics;
+use crate::net::{AcceptLoop, listen};
+use crate::proxy::{ConnectSettings, Load, Shared};
+use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
+use crate::{admin, kernel};
+
+/// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// For another server to answer a probe through the admin port.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A running agent. Dropping it does not stop it: call [`Agent::drain`] or [`Agent::stop`].
+pub struct Agent {
+    listen: SocketAddr,
+    admin: SocketAddr,
+    drain: DrainTrigger,
+    deadline: Duration,
+    control: JoinHandle<()>,
+}
+
+/// What is loaded and bound before anything runs, so that every mistake in the configuration ends the start.
+struct Prepared {
+    config: Config,
+    server_tls: Arc<ServerTls>,
+    client_tls: Arc<ClientTls>,
+    trust: Arc<TrustCell>,
+    drain: (DrainTrigger, DrainSignal),
+    set_log_level: SetLogLevel,
+}
+
+impl Agent {
+    /// Loads every file, binds the ports, starts all threads. Returns once clients can connect; `/readyz` says when the agent
+    /// knows its servers.
+    pub fn start(config: Config, set_log_level: SetLogLevel) -> anyhow::Result<Self> {
+        let prepared = Prepared {
+            server_tls: Arc::new(ServerTls::load(&config)?),
+            client_tls: Arc::new(ClientTls::load(&config)?),
+            trust: Arc::new(TrustCell::open(&config)?),
+            drain: Drain::new(),
+            set_log_level,
+            config,
+        };
+        let drain = prepared.drain.0.clone();
+        let deadline = prepared.config.drain.deadline;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("control runtime")?;
+        let (started, start) = oneshot::channel();
+        let control = std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || runtime.block_on(control(prepared, started)))
+            .context("control thread")?;
+        let (listen, admin) = start.blocking_recv().context("the control thread ended during its start")??;
+        Ok(Self { listen, admin, drain, deadline, control })
+    }
+
+    /// Where clients connect.
+    pub fn listen_address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Begins to drain: no new connections, GOAWAY on open ones, watches end at their next event, all is cut at the deadline.
+    pub fn drain(&self) {
+        self.drain.drain(self.deadline);
+    }
+
+    /// Ends everything at once.
+    pub fn stop(self) {
+        self.drain.drain(Duration::ZERO);
+        self.drain.force();
+        self.wait();
+    }
+
+    /// Waits until the agent has ended.
+    pub fn wait(self) {
+        if self.control.join().is_err() {
+            tracing::error!("the control thread panicked");
+        }
+    }
+
+    /// For a signal handler that outlives the borrow.
+    pub fn drain_trigger(&self) -> (DrainTrigger, Duration) {
+        (self.drain.clone(), self.deadline)
+    }
+}
+
+async fn control(prepared: Prepared, started: oneshot::Sender<anyhow::Result<(SocketAddr, SocketAddr)>>) {
+    match start(prepared).await {
+        Ok(running) => {
+            // The caller may have gone; then nobody needs the addresses.
+            let _ = started.send(Ok((running.listen, running.admin)));
+            running.run().await;
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
+        }
+    }
+}
+
+struct Running {
+    listen: SocketAddr,
+    admin: SocketAddr,
+    accept: AcceptLoop,
+    shared: Arc<Shared>,
+    threads: Vec<DataThread>,
+}
+
+async fn start(prepared: Prepared) -> anyhow::Result<Running> {
+    let Prepared { config, server_tls, client_tls, trust, drain: (trigger, drain), set_log_level } = prepared;
+    let origin = Instant::now();
+    let listener = listen(config.listen).with_context(|| format!("listen: cannot bind {}", config.listen))?;
+    let admin_listener =
+        listen(config.admin.listen).with_context(|| format!("admin.listen: cannot bind {}", config.admin.listen))?;
+    let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+
+    let readiness = Readiness::new();
+    let metrics = Arc::new(Metrics::new());
+    let counters = Arc::new(SyncCounters::default());
+    let discovery = start_discovery(&config, &client_tls, &counters).await?;
+    let first_round = readiness.register("discovery: first round of all servers");
+    let done = discovery.first_round_done();
+    tokio::spawn(async move {
+        done.await;
+        first_round.done();
+    });
+    let reloader = Reloader::new(vec![Arc::clone(&server_tls) as _, Arc::clone(&client_tls) as _, Arc::clone(&trust) as _]);
+    let reload = reloader.stats();
+    tokio::spawn(reloader.run(Reloader::POLL));
+
+    let shared = Arc::new(Shared {
+        table: discovery.table_cell(),
+        discovery: discovery.clone(),
+        server_tls,
+        trust,
+        metrics: Arc::clone(&metrics),
+        limits: config.limits.clone(),
+        interoperability: config.interoperability_proxy,
+        drain,
+        load: Load::default(),
+        no_server: Arc::from(""),
+    });
+    sources::register(&metrics, &shared, Arc::clone(&reload));
+    tokio::spawn(sources::mirror(metrics, discovery.clone(), counters, Arc::clone(&reload)));
+    let pool = PoolSettings {
+        tls: client_tls,
+        connect: ConnectSettings {
+            timeout: config.upstream.connect_timeout,
+            ping_interval: config.upstream.ping_interval,
+            ping_timeout: config.upstream.ping_timeout,
+            header_bytes: config.limits.header_bytes,
+        },
+        connections: config.upstream.connections,
+        counts: shared.load.pools.clone(),
+    };
+    let threads = (0..config.threads)
+        .map(|index| DataThread::spawn(index, Arc::clone(&shared), pool.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .context("data thread")?;
+    let kernel = kernel::availability().to_string();
+    tracing::info!(%listen, %admin, node = config.node, threads = config.threads, kernel, "mvp is up");
+    let drain_deadline = config.drain.deadline;
+    let accept = AcceptLoop {
+        listener,
+        sinks: threads.iter().map(|thread| thread.sink.clone()).collect(),
+        total: Arc::clone(&shared.load.connections),
+        limit: config.limits.connections,
+    };
+    let sources = Sources {
+        listen: listen.to_string(),
+        kernel,
+        origin,
+        shared: Arc::clone(&shared),
+        discovery,
+        threads: threads.iter().map(DataThread::source).collect(),
+        reload,
+        pool: pool.pool(),
+        config,
+    };
+    let port = Admin {
+        views: views(sources, set_log_level),
+        readiness,
+        drain: trigger,
+        drain_deadline,
+        answer_timeout: ADMIN_TIMEOUT,
+    };
+    tokio::spawn(admin::serve(admin_listener, port));
+    Ok(Running { listen, admin, accept, shared, threads })
+}
+
+async fn start_discovery(
+    config: &Config,
+    client_tls: &Arc<ClientTls>,
+    counters: &Arc<SyncCounters>,
+) -> anyhow::Result<DiscoveryHandle> {
+    let Membership { members, restarts } = Membership::start(&config.peers, &config.local, Arc::clone(counters)).await?;
+    let tls = Arc::clone(client_tls);
+    let settings = Settings::new(
+        &config.discovery,
+        &config.upstream,
+        Arc::new(move || tls.config(IdentityClass::FrontProxy, Alpn::H2OrHttp1)),
+    )
+    .context("upstream.serverName")?;
+    let runtime = tokio::runtime::Handle::current();
+    Ok(Discovery::start(settings, config.local.clone(), members, restarts, Arc::clone(counters), &runtime))
+}
+
+impl Running {
+    async fn run(self) {
+        let Self { accept, shared, threads, .. } = self;
+        let (mut drain, metrics) = (shared.drain.clone(), Arc::clone(&shared.metrics));
+        let mut forced = shared.drain.clone();
+        let draining = async move {
+            drain.draining().await;
+        };
+        accept.run(draining, || metrics.refused("connections")).await;
+        tracing::info!("draining: the listener is closed");
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(DataThread::join));
+        tokio::select! {
+            _ = joined => {}
+            () = async {
+                forced.forced().await;
+                tokio::time::sleep(LAST_WORDS).await;
+            } => {}
+        }
+        tracing::info!("drained");
+    }
+}

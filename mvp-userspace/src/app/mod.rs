@@ -1,0 +1,14 @@
+//! Start and stop: what runs on which thread, what is awaited before the agent is ready, and how it ends.
+
+mod agent;
+mod drain;
+mod readiness;
+mod run;
+mod sources;
+mod threads;
+mod views;
+
+pub use agent::Agent;
+pub use drain::{Drain, DrainSignal, DrainState, DrainTrigger};
+pub use readiness::{Readiness, Task};
+pub use run::run;

@@ -1,0 +1,82 @@
+//! Metrics whose values live elsewhere: gauges read at each scrape, and counts that other modules keep, mirrored once a second.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::MissedTickBehavior;
+
+use crate::discovery::{DiscoveryHandle, SyncCounters};
+use crate::metrics::{
+    CERTIFICATE_EXPIRY, DISCOVERY_AGE, Metrics, OUTSTANDING, POOL_CONNECTIONS, SERVER_AVAILABLE,
+};
+use crate::proxy::Shared;
+use crate::tls::ReloadStats;
+
+const MIRROR_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Registers the gauges.
+pub fn register(metrics: &Metrics, shared: &Arc<Shared>, reload: Arc<ReloadStats>) {
+    let shared = Arc::clone(shared);
+    metrics.register_source(Box::new(move |sink| {
+        for status in shared.discovery.status() {
+            if let Some(age) = status.age {
+                sink.set(&DISCOVERY_AGE, &[&status.name], age.as_secs_f64());
+            }
+        }
+        for member in shared.table.load().members() {
+            let server = &member.server;
+            sink.set(&SERVER_AVAILABLE, &[&server.name], f64::from(u8::from(server.available())));
+            sink.set(&OUTSTANDING, &[&server.name], server.outstanding.load(Ordering::Relaxed) as f64);
+        }
+        for (server, class, count) in shared.load.pools.counts() {
+            sink.set(&POOL_CONNECTIONS, &[&server, class], count as f64);
+        }
+        for file in &reload.files {
+            if let Some(not_after) = file.not_after() {
+                sink.set(&CERTIFICATE_EXPIRY, &[&file.path.display().to_string()], not_after as f64 - unix_now());
+            }
+        }
+    }));
+}
+
+/// Brings counts that only grow elsewhere into the metrics. Runs until dropped.
+pub async fn mirror(
+    metrics: Arc<Metrics>,
+    discovery: DiscoveryHandle,
+    counters: Arc<SyncCounters>,
+    reload: Arc<ReloadStats>,
+) {
+    let mut seen: HashMap<String, u64> = HashMap::new();
+    let mut tick = tokio::time::interval(MIRROR_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let mut grown = |name: String, now: u64| {
+            let before = seen.insert(name, now).unwrap_or(0);
+            0..now.saturating_sub(before)
+        };
+        for (kind, counter) in [
+            ("fetch_discovery", &counters.fetch_discovery),
+            ("hostport_resolution", &counters.hostport_resolution),
+            ("lease_list", &counters.lease_list),
+        ] {
+            grown(kind.to_owned(), counter.load(Ordering::Relaxed)).for_each(|_| metrics.peer_discovery_sync_error(kind));
+        }
+        for member in discovery.members() {
+            let server = &member.server;
+            grown(format!("ejections of {}", server.name), server.health().ejections)
+                .for_each(|_| metrics.ejection(&server.name));
+        }
+        for file in &reload.files {
+            let path = file.path.display().to_string();
+            grown(format!("failures of {path}"), file.failures.load(Ordering::Relaxed))
+                .for_each(|_| metrics.reload_failure(&path));
+        }
+    }
+}
+
+fn unix_now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
+}

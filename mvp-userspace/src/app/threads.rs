@@ -1,0 +1,138 @@
+//! Data threads: one current-thread runtime each. A connection and its upstream pool stay on one of them, so that a request
+//! crosses no thread and wakes nobody else.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::views::ThreadSource;
+use crate::net::{Accepted, Sink};
+use crate::proxy::{self, ConnectSettings, Pool, PoolCounts, Shared, Thread};
+use crate::tls::ClientTls;
+
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two looks for connections that nobody needs.
+const TIDY_TICKS: u64 = 10;
+
+/// A running data thread, as the rest of the agent sees it.
+pub struct DataThread {
+    name: String,
+    pub sink: Sink,
+    heartbeat: Heartbeat,
+    handle: JoinHandle<()>,
+}
+
+/// When a data thread's loop last turned, in milliseconds since `origin`.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    origin: Instant,
+    beat: Arc<AtomicU64>,
+}
+
+/// What a data thread needs to make its pool.
+#[derive(Clone)]
+pub struct PoolSettings {
+    pub tls: Arc<ClientTls>,
+    pub connect: ConnectSettings,
+    pub connections: usize,
+    pub counts: PoolCounts,
+}
+
+impl PoolSettings {
+    pub fn pool(&self) -> Arc<Pool> {
+        Arc::new(Pool::new(Arc::clone(&self.tls), self.connect.clone(), self.connections, self.counts.clone()))
+    }
+}
+
+impl DataThread {
+    pub fn spawn(index: usize, shared: Arc<Shared>, pool: PoolSettings) -> io::Result<Self> {
+        let (sink, inbox) = Sink::new();
+        let heartbeat = Heartbeat::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let beat = heartbeat.clone();
+        let name = format!("data-{index}");
+        let handle = Builder::new().name(name.clone()).spawn(move || {
+            runtime.block_on(run(shared, pool, inbox, beat));
+        })?;
+        Ok(Self { name, sink, heartbeat, handle })
+    }
+
+    /// What the admin port shows of it.
+    pub fn source(&self) -> ThreadSource {
+        ThreadSource {
+            name: self.name.clone(),
+            load: self.sink.load_counter(),
+            heartbeat: self.heartbeat.clone(),
+        }
+    }
+
+    /// Waits for the thread's end; its sink's senders must be gone or the drain forced.
+    pub fn join(self) {
+        drop(self.sink);
+        if self.handle.join().is_err() {
+            tracing::error!("a data thread panicked");
+        }
+    }
+}
+
+impl Heartbeat {
+    fn new() -> Self {
+        Self { origin: Instant::now(), beat: Arc::default() }
+    }
+
+    fn beat(&self) {
+        let elapsed = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.beat.store(elapsed, Ordering::Relaxed);
+    }
+
+    /// Time since the loop last turned. A healthy one turns once a second.
+    pub fn age(&self) -> Duration {
+        self.origin.elapsed().saturating_sub(Duration::from_millis(self.beat.load(Ordering::Relaxed)))
+    }
+}
+
+async fn run(shared: Arc<Shared>, settings: PoolSettings, mut inbox: mpsc::UnboundedReceiver<Accepted>, heartbeat: Heartbeat) {
+    let thread = Arc::new(Thread { shared: Arc::clone(&shared), pool: settings.pool() });
+    let mut connections = JoinSet::new();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = 0_u64;
+    loop {
+        tokio::select! {
+            accepted = inbox.recv() => match accepted {
+                Some(accepted) => {
+                    connections.spawn(proxy::serve(Arc::clone(&thread), accepted));
+                }
+                None => break,
+            },
+            Some(_ended) = connections.join_next() => {}
+            _ = tick.tick() => {
+                heartbeat.beat();
+                ticks += 1;
+                if ticks.is_multiple_of(TIDY_TICKS) {
+                    tidy(&thread);
+                }
+            }
+        }
+    }
+    let mut drain = shared.drain.clone();
+    // The listener is closed. Connections end by themselves, or when the drain's deadline forces them.
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => if ended.is_none() { return },
+            () = drain.forced() => return,
+            _ = tick.tick() => heartbeat.beat(),
+        }
+    }
+}
+
+fn tidy(thread: &Thread) {
+    let table = thread.shared.table.load();
+    thread.pool.tidy(|server| table.position(server).is_some(), Instant::now());
+}

@@ -1,0 +1,253 @@
+//! What the admin port shows, gathered from where it lives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{Method, Uri};
+
+use super::threads::Heartbeat;
+use crate::admin::{
+    CertificateView, ExplainView, Probe, ProbeError, RouteView, ServerView, StatusView, ThreadView, Views,
+};
+use crate::config::Config;
+use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
+use crate::metrics::Metrics;
+use crate::proxy::{Pool, Shared, probe};
+use crate::request::RequestInfo;
+use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, explain, random};
+use crate::tls::ReloadStats;
+
+/// A data thread whose loop has not turned for so long makes no progress: it turns once a second.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// Everything the views read.
+pub struct Sources {
+    pub config: Config,
+    pub listen: String,
+    pub kernel: String,
+    pub origin: Instant,
+    pub shared: Arc<Shared>,
+    pub discovery: DiscoveryHandle,
+    pub threads: Vec<ThreadSource>,
+    pub reload: Arc<ReloadStats>,
+    /// Connections of the control runtime, for the probes of other servers.
+    pub pool: Arc<Pool>,
+}
+
+/// Changes the log's filter; the logging itself is the command line's.
+pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// A data thread's connections and heartbeat.
+pub struct ThreadSource {
+    pub name: String,
+    pub load: Arc<AtomicUsize>,
+    pub heartbeat: Heartbeat,
+}
+
+pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
+    let sources = Arc::new(sources);
+    Views {
+        status: {
+            let sources = Arc::clone(&sources);
+            Box::new(move || status(&sources))
+        },
+        servers: {
+            let sources = Arc::clone(&sources);
+            Box::new(move || servers(&sources))
+        },
+        routes: {
+            let sources = Arc::clone(&sources);
+            Box::new(move || routes(&sources.shared.table.load()))
+        },
+        explain: {
+            let sources = Arc::clone(&sources);
+            Box::new(move |method, target| explain_view(&sources, method, target))
+        },
+        metrics: {
+            let sources = Arc::clone(&sources);
+            Box::new(move || (Metrics::CONTENT_TYPE, sources.shared.metrics.render()))
+        },
+        stalled: {
+            let sources = Arc::clone(&sources);
+            Box::new(move || stalled(&sources))
+        },
+        probe: {
+            let sources = Arc::clone(&sources);
+            Box::new(move |name, path| {
+                let sources = Arc::clone(&sources);
+                Box::pin(async move { probe_view(&sources, &name, &path).await })
+            })
+        },
+        set_log_level,
+    }
+}
+
+fn status(sources: &Sources) -> StatusView {
+    let (config, shared) = (&sources.config, &sources.shared);
+    StatusView {
+        node: config.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_ms: millis(sources.origin.elapsed()),
+        guard: "always armed: no steering".to_owned(),
+        kernel: sources.kernel.clone(),
+        listen: sources.listen.clone(),
+        interoperability_proxy: config.interoperability_proxy,
+        config_digest: config.digest(),
+        connections: shared.load.connections.load(Ordering::Relaxed) as u64,
+        streams: shared.load.requests.load(Ordering::Relaxed) as u64,
+        upgrades: shared.metrics.upgrades_open(),
+        threads: sources
+            .threads
+            .iter()
+            .map(|thread| ThreadView {
+                name: thread.name.clone(),
+                connections: thread.load.load(Ordering::Relaxed) as u64,
+                silent_ms: millis(thread.heartbeat.age()),
+            })
+            .collect(),
+        certificates: certificates(&sources.reload),
+        servers: servers(sources),
+        ..StatusView::default()
+    }
+}
+
+fn servers(sources: &Sources) -> Vec<ServerView> {
+    let table = sources.discovery.table();
+    sources.discovery.status().into_iter().map(|status| server_view(status, &table)).collect()
+}
+
+fn routes(table: &RouteTable) -> Vec<RouteView> {
+    let mut routes: Vec<_> = table
+        .entries()
+        .map(|entry| {
+            let key = entry.key();
+            let verbs = entry.servers().iter().filter_map(|index| {
+                let name = table.member(index)?.server.name.to_string();
+                Some((name, entry.verbs(index).iter().map(|verb| verb.as_str().to_owned()).collect()))
+            });
+            RouteView {
+                group: key.group.to_owned(),
+                version: key.version.to_owned(),
+                resource: key.resource.to_owned(),
+                subresource: key.subresource.to_owned(),
+                verbs: verbs.collect::<BTreeMap<_, _>>(),
+            }
+        })
+        .collect();
+    routes.sort_by(|a, b| {
+        (&a.group, &a.version, &a.resource, &a.subresource).cmp(&(&b.group, &b.version, &b.resource, &b.subresource))
+    });
+    routes
+}
+
+fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<ExplainView, String> {
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is no method"))?;
+    let uri: Uri = target.parse().map_err(|error| format!("{target:?} is no path: {error}"))?;
+    let info = RequestInfo::parse(&method, uri.path(), uri.query()).map_err(|error| error.to_string())?;
+    let table = sources.shared.table.load();
+    let context = Context { hop_marked: false, interoperability: sources.shared.interoperability };
+    let decision = decide(&info, &table, context);
+    let nobody = crate::route::ServerSet::EMPTY;
+    let server = match decision.target {
+        Target::Local | Target::Unknown => table.local().map(|member| member.server.name.to_string()),
+        Target::Servers(set) => choose(&table, set, nobody, random()).map(|server| server.name.to_string()),
+        Target::Unavailable => None,
+    };
+    let candidates = if info.is_resource {
+        table.lookup(info.key()).map_or(nobody, |entry| entry.servers())
+    } else {
+        nobody
+    };
+    Ok(ExplainView {
+        method: method.to_string(),
+        path: target.to_owned(),
+        is_resource: info.is_resource,
+        verb: info.verb.as_str().to_owned(),
+        group: info.group.to_string(),
+        version: info.version.to_string(),
+        resource: info.resource.to_string(),
+        subresource: info.subresource.to_string(),
+        namespace: info.namespace.to_string(),
+        name: info.name.to_string(),
+        decision: decision.reason.as_str().to_owned(),
+        reason: decision.reason.meaning().to_owned(),
+        server,
+        candidates: candidates
+            .iter()
+            .filter_map(|index| Some(table.member(index)?.server.name.to_string()))
+            .collect(),
+        line: explain(&info, &table, context),
+    })
+}
+
+fn stalled(sources: &Sources) -> Vec<String> {
+    sources.threads.iter().filter(|thread| thread.heartbeat.age() > STALLED).map(|thread| thread.name.clone()).collect()
+}
+
+async fn probe_view(sources: &Sources, name: &str, path: &str) -> Result<Probe, ProbeError> {
+    let table = sources.discovery.table();
+    let member = table.members().iter().find(|member| *member.server.name == *name).ok_or(ProbeError::UnknownServer)?;
+    let response = probe(&sources.pool, &member.server, path)
+        .await
+        .map_err(|error| ProbeError::Unreachable(error.to_string()))?;
+    let content_type = response.headers().get(http::header::CONTENT_TYPE);
+    Ok(Probe {
+        status: response.status().as_u16(),
+        content_type: content_type.and_then(|value| value.to_str().ok()).unwrap_or("text/plain").to_owned(),
+        body: response.into_body(),
+    })
+}
+
+fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
+    let server = table.members().iter().map(|member| &member.server).find(|server| *server.name == *status.name);
+    ServerView {
+        knowledge: match status.knowledge {
+            Knowledge::Never => "none",
+            Knowledge::Confirmed => "fresh",
+            Knowledge::Down | Knowledge::Unconfirmed => "stale",
+        }
+        .to_owned(),
+        name: status.name,
+        url: status.url,
+        local: status.local,
+        version: status.version,
+        ready: status.ready.unwrap_or(false),
+        available: server.is_some_and(|server| server.available()),
+        age_ms: status.age.map(millis),
+        source: status.source.map_or("", source_name).to_owned(),
+        keys: status.keys as u64,
+        outstanding: server.map_or(0, |server| server.outstanding.load(Ordering::Relaxed) as u64),
+        last_error: status.last_error,
+    }
+}
+
+fn source_name(source: Source) -> &'static str {
+    match source {
+        Source::V2 => "v2",
+        Source::V2beta1 => "v2beta1",
+        Source::Legacy => "legacy",
+    }
+}
+
+fn certificates(reload: &ReloadStats) -> Vec<CertificateView> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    reload
+        .files
+        .iter()
+        .filter_map(|file| {
+            Some(CertificateView {
+                file: file.path.display().to_string(),
+                subject: file.key.clone(),
+                expires_in_seconds: file.not_after()?.saturating_sub(now),
+                last_error: None,
+            })
+        })
+        .collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

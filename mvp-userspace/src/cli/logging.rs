@@ -1,0 +1,90 @@
+//! Logs: to standard error, for people or as JSON, with a level that can be changed while the agent runs.
+//!
+//! Access lines, one a request, have the target `access`: `--log-level info,access=off` silences them.
+
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use crate::config::ConfigError;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Once a process. `level`: else `RUST_LOG`, else `info`.
+pub fn init(format: LogFormat, level: Option<&str>) -> Result<(), ConfigError> {
+    let from_environment = std::env::var("RUST_LOG").ok().filter(|l| !l.is_empty());
+    let (key, level) = match (level, from_environment) {
+        (Some(level), _) => ("--log-level", level.to_owned()),
+        (None, Some(level)) => ("RUST_LOG", level),
+        (None, None) => ("--log-level", "info".to_owned()),
+    };
+    let filter = parse(&level).map_err(|problem| ConfigError::new(key, problem))?;
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .map_err(|error| ConfigError::new("--log-format", error.to_string()))?;
+    let _ = FILTER.set(handle);
+    Ok(())
+}
+
+/// Changes the level of the running process.
+pub fn set_level(level: &str) -> Result<(), String> {
+    let filter = parse(level)?;
+    let handle = FILTER.get().ok_or("logging is not set up")?;
+    handle.reload(filter).map_err(|error| error.to_string())
+}
+
+/// A level, or directives `target=level` separated by commas. EnvFilter alone would take a misspelt level for a target.
+fn parse(text: &str) -> Result<EnvFilter, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is neither a level (error, warn, info, debug, trace, off) nor a filter (mvp=debug,access=off)"
+        )
+    };
+    for directive in text.split(',') {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, l)| l);
+        // LevelFilter takes empty text for `error`.
+        if level.trim().is_empty() {
+            return Err(wrong());
+        }
+        level.trim().parse::<LevelFilter>().map_err(|_| wrong())?;
+    }
+    EnvFilter::builder().parse(text).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        for text in [
+            "info",
+            "off",
+            "mvp=debug,access=off",
+            "warn,mvp::proxy=trace",
+        ] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+        for text in ["", "debgu", "mvp=loud", "info,,", "mvp"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The command line: `mvp agent` runs the agent, every other command asks a running one through its admin port.
+//!
+//! Exit codes: 0; 1 the agent failed or refused; 64 wrong usage or configuration (nothing was bound); 69 the admin port
+//! cannot be reached.
+
+mod agent;
+mod client;
+pub mod logging;
+mod show;
+mod table;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::admin::{ExplainView, RouteView, ServerView, StatusView, encode};
+use crate::config::Config;
+use client::{ClientError, Reply};
+
+/// sysexits.h: EX_USAGE and EX_UNAVAILABLE.
+const USAGE: u8 = 64;
+const UNAVAILABLE: u8 = 69;
+
+/// Mixed version proxy for Kubernetes control planes.
+#[derive(Debug, Parser)]
+#[command(name = "mvp", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent on this node.
+    Agent(Box<agent::Agent>),
+    /// Show what the agent is doing.
+    Status(Ask),
+    /// Show the kube-apiservers it knows.
+    Servers(Ask),
+    /// Show which server serves which resource.
+    Routes {
+        /// Only what not every server serves alike.
+        #[arg(long)]
+        differences: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Tell where a request would go, and why.
+    Explain {
+        /// GET, POST, …
+        method: String,
+        /// Path and query, such as /api/v1/pods?watch=1.
+        path: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Stop accepting, let open requests end, then exit.
+    Drain {
+        /// Close what is still open after this; default: drain.deadline of the configuration.
+        #[arg(long, value_parser = crate::config::parse_duration)]
+        deadline: Option<Duration>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct Ask {
+    /// The agent's admin port.
+    #[arg(long, default_value = "http://127.0.0.1:9440", value_name = "URL", value_parser = client::parse_admin)]
+    admin: client::AdminUrl,
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// Parses the process's arguments and does what they say. `run` is the agent itself, called with a checked
+/// configuration after logging is set up.
+pub fn main(run: fn(Config) -> anyhow::Result<()>) -> ExitCode {
+    let mut out = std::io::stdout();
+    let code = run_command(std::env::args_os(), run, &mut out);
+    // Whoever reads may have gone (`mvp routes | head`).
+    let _ = out.flush();
+    ExitCode::from(code)
+}
+
+fn run_command(
+    arguments: impl IntoIterator<Item = OsString>,
+    run: fn(Config) -> anyhow::Result<()>,
+    out: &mut dyn Write,
+) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { USAGE } else { 0 };
+        }
+    };
+    let done = match cli.command {
+        Command::Agent(agent) => return run_agent(&agent, run),
+        Command::Status(ask) => show(&ask, "/status", out, |view: &StatusView| show::status(view)),
+        Command::Servers(ask) => show(&ask, "/servers", out, |view: &Vec<ServerView>| {
+            show::servers(view)
+        }),
+        Command::Routes { differences, ask } => routes(&ask, differences, out),
+        Command::Explain { method, path, ask } => {
+            let target = format!("/explain?method={}&path={}", encode(&method), encode(&path));
+            show(&ask, &target, out, |view: &ExplainView| {
+                format!("{}\n", table::clean(&view.line))
+            })
+        }
+        Command::Drain { deadline, ask } => drain(&ask, deadline, out),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "mvp: {error}");
+            match error {
+                ClientError::Unreachable { .. } => UNAVAILABLE,
+                _ => 1,
+            }
+        }
+    }
+}
+
+fn run_agent(agent: &agent::Agent, run: fn(Config) -> anyhow::Result<()>) -> u8 {
+    let say = |text: String| {
+        let _ = writeln!(std::io::stderr(), "mvp: {text}");
+    };
+    let config = match agent.config().and_then(|config| {
+        logging::init(agent.log_format, agent.log_level.as_deref())?;
+        Ok(config)
+    }) {
+        Ok(config) => config,
+        Err(error) => {
+            say(error.to_string());
+            return USAGE;
+        }
+    };
+    match run(config) {
+        Ok(()) => 0,
+        Err(error) => {
+            say(format!("{error:#}"));
+            1
+        }
+    }
+}
+
+fn show<T: DeserializeOwned>(
+    ask: &Ask,
+    target: &str,
+    out: &mut dyn Write,
+    human: impl FnOnce(&T) -> String,
+) -> Result<(), ClientError> {
+    let body = client::ask(&ask.admin, "GET", target)?.success()?;
+    let text = match ask.output {
+        Output::Json => pretty(&parse::<Value>(&body)?)?,
+        Output::Table => human(&parse(&body)?),
+    };
+    let _ = out.write_all(text.as_bytes());
+    Ok(())
+}
+
+fn routes(ask: &Ask, differences: bool, out: &mut dyn Write) -> Result<(), ClientError> {
+    let body = client::ask(&ask.admin, "GET", "/routes")?.success()?;
+    let mut routes: Vec<RouteView> = parse(&body)?;
+    if differences {
+        routes = show::differences(routes);
+    }
+    let text = match ask.output {
+        Output::Json => pretty(&routes)?,
+        Output::Table => show::routes(&routes),
+    };
+    let _ = out.write_all(text.as_bytes());
+    Ok(())
+}
+
+fn drain(ask: &Ask, deadline: Option<Duration>, out: &mut dyn Write) -> Result<(), ClientError> {
+    let target = match deadline {
+        Some(deadline) => format!("/drain?deadline={}ms", deadline.as_millis()),
+        None => "/drain".to_owned(),
+    };
+    let body = client::ask(&ask.admin, "POST", &target)?.success()?;
+    let message = table::clean(String::from_utf8_lossy(&body).trim());
+    let text = match ask.output {
+        Output::Json => pretty(&serde_json::json!({ "message": message }))?,
+        Output::Table => format!("{message}\n"),
+    };
+    let _ = out.write_all(text.as_bytes());
+    Ok(())
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(|error| ClientError::Unexpected(error.to_string()))
+}
+
+fn pretty(value: &impl Serialize) -> Result<String, ClientError> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|error| ClientError::Unexpected(error.to_string()))
+}
+
+impl Reply {
+    fn success(self) -> Result<bytes::Bytes, ClientError> {
+        if self.status.is_success() {
+            return Ok(self.body);
+        }
+        let body = String::from_utf8_lossy(&self.body);
+        Err(ClientError::Refused {
+            status: self.status,
+            body: table::clean(body.trim()),
+        })
+    }
+}

@@ -1,0 +1,317 @@
+//! Views of the admin port as text for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use super::table::{age, clean, table};
+use crate::admin::{RouteView, ServerView, StatusView};
+
+pub fn status(view: &StatusView) -> String {
+    let state = match (view.ready, view.awaiting.is_empty(), view.drain.as_str()) {
+        (true, ..) => "ready".to_owned(),
+        (_, _, drain) if drain != "running" => drain.to_owned(),
+        _ => format!("not ready, awaiting {}", view.awaiting.join(", ")),
+    };
+    let mode = if view.interoperability_proxy {
+        "requests go to a server that serves them"
+    } else {
+        "off by feature gate, everything is answered locally"
+    };
+    let mut out = String::new();
+    for (name, value) in [
+        ("node", view.node.clone()),
+        (
+            "agent",
+            format!("{}, up {}", view.version, age(view.uptime_ms)),
+        ),
+        ("state", state),
+        ("proxy", mode.to_owned()),
+        ("listen", view.listen.clone()),
+        ("guard", view.guard.clone()),
+        ("kernel", view.kernel.clone()),
+        ("config", view.config_digest.clone()),
+        (
+            "open",
+            format!(
+                "{} connections, {} requests, {} upgrades",
+                view.connections, view.streams, view.upgrades
+            ),
+        ),
+    ] {
+        let _ = writeln!(out, "{name:8}{}", clean(&value));
+    }
+    let threads: Vec<_> = view
+        .threads
+        .iter()
+        .map(|t| [t.name.clone(), t.connections.to_string(), age(t.silent_ms)])
+        .collect();
+    let certificates: Vec<_> = view
+        .certificates
+        .iter()
+        .map(|c| {
+            let error = c.last_error.clone().unwrap_or_default();
+            [
+                c.file.clone(),
+                c.subject.clone(),
+                expiry(c.expires_in_seconds),
+                error,
+            ]
+        })
+        .collect();
+    if !threads.is_empty() {
+        let _ = write!(
+            out,
+            "\n{}",
+            table(["THREAD", "CONNECTIONS", "SILENT"], &threads)
+        );
+    }
+    if !certificates.is_empty() {
+        let heading = ["FILE", "SUBJECT", "EXPIRES", "ERROR"];
+        let _ = write!(out, "\n{}", table(heading, &certificates));
+    }
+    if !view.servers.is_empty() {
+        let _ = write!(out, "\n{}", servers(&view.servers));
+    }
+    out
+}
+
+pub fn servers(servers: &[ServerView]) -> String {
+    let yes = |truth: bool| if truth { "yes" } else { "no" }.to_owned();
+    let rows: Vec<_> = servers
+        .iter()
+        .map(|s| {
+            [
+                s.name.clone(),
+                if s.local { "local" } else { "peer" }.to_owned(),
+                s.url.clone(),
+                s.version.clone().unwrap_or_else(|| "-".to_owned()),
+                yes(s.ready),
+                yes(s.available),
+                s.knowledge.clone(),
+                s.age_ms.map_or_else(|| "-".to_owned(), age),
+                s.source.clone(),
+                s.keys.to_string(),
+                s.outstanding.to_string(),
+                s.last_error.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table(
+        [
+            "NAME",
+            "ROLE",
+            "URL",
+            "VERSION",
+            "READY",
+            "AVAILABLE",
+            "KNOWLEDGE",
+            "AGE",
+            "SOURCE",
+            "KEYS",
+            "OUTSTANDING",
+            "LAST ERROR",
+        ],
+        &rows,
+    )
+}
+
+pub fn routes(routes: &[RouteView]) -> String {
+    let rows: Vec<_> = routes
+        .iter()
+        .map(|route| {
+            let group_version = match route.group.as_str() {
+                "" => route.version.clone(),
+                group => format!("{group}/{}", route.version),
+            };
+            let resource = match route.subresource.as_str() {
+                "" => route.resource.clone(),
+                subresource => format!("{}/{subresource}", route.resource),
+            };
+            [group_version, resource, by_verbs(route)]
+        })
+        .collect();
+    table(["GROUP/VERSION", "RESOURCE", "SERVERS (VERBS)"], &rows)
+}
+
+/// Routes that not every server serves with the same verbs.
+pub fn differences(routes: Vec<RouteView>) -> Vec<RouteView> {
+    let all: BTreeSet<String> = routes
+        .iter()
+        .flat_map(|route| route.verbs.keys().cloned())
+        .collect();
+    routes
+        .into_iter()
+        .filter(|route| {
+            let mut verbs = route.verbs.values();
+            let first = verbs.next();
+            route.verbs.len() != all.len() || verbs.any(|other| Some(other) != first)
+        })
+        .collect()
+}
+
+/// `cp-a,cp-b (get,list) cp-c (get)`: servers with the same verbs together.
+fn by_verbs(route: &RouteView) -> String {
+    let mut groups: BTreeMap<&Vec<String>, Vec<&str>> = BTreeMap::new();
+    for (server, verbs) in &route.verbs {
+        groups.entry(verbs).or_default().push(server);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by(|a, b| a.1.cmp(&b.1));
+    groups
+        .iter()
+        .map(|(verbs, servers)| format!("{} ({})", servers.join(","), verbs.join(",")))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn expiry(seconds: i64) -> String {
+    let span = age(seconds.unsigned_abs().saturating_mul(1000));
+    if seconds < 0 {
+        format!("{span} ago")
+    } else {
+        format!("in {span}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{CertificateView, ThreadView};
+
+    fn servers_view() -> Vec<ServerView> {
+        vec![
+            ServerView {
+                name: "cp-a".into(),
+                url: "https://127.0.0.2:6443".into(),
+                local: true,
+                version: Some("v1.35.6".into()),
+                ready: true,
+                available: true,
+                knowledge: "fresh".into(),
+                age_ms: Some(350),
+                source: "v2 nopeer".into(),
+                keys: 412,
+                outstanding: 7,
+                last_error: None,
+            },
+            ServerView {
+                name: "cp-b".into(),
+                url: "https://127.0.0.3:6443".into(),
+                knowledge: "none".into(),
+                last_error: Some("connection refused\u{7}".into()),
+                ..ServerView::default()
+            },
+        ]
+    }
+
+    #[test]
+    fn servers_as_a_table() {
+        assert_eq!(
+            servers(&servers_view()),
+            "\
+NAME  ROLE   URL                     VERSION  READY  AVAILABLE  KNOWLEDGE  AGE    SOURCE     KEYS  OUTSTANDING  LAST ERROR
+cp-a  local  https://127.0.0.2:6443  v1.35.6  yes    yes        fresh      350ms  v2 nopeer  412   7
+cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -                 0     0            connection refused?
+"
+        );
+    }
+
+    #[test]
+    fn status_as_text() {
+        let mut view = StatusView {
+            node: "cp-a".into(),
+            version: "0.1.0".into(),
+            uptime_ms: 200_000,
+            ready: true,
+            drain: "running".into(),
+            guard: "always armed: no steering".into(),
+            kernel: "userspace only".into(),
+            listen: "127.0.0.12:6443".into(),
+            interoperability_proxy: true,
+            config_digest: "0123456789abcdef".into(),
+            connections: 3,
+            streams: 12,
+            upgrades: 1,
+            threads: vec![ThreadView {
+                name: "data-0".into(),
+                connections: 3,
+                silent_ms: 4,
+            }],
+            certificates: vec![CertificateView {
+                file: "/pki/apiserver.crt".into(),
+                subject: "CN=kube-apiserver".into(),
+                expires_in_seconds: -7200,
+                last_error: Some("key does not match".into()),
+            }],
+            ..StatusView::default()
+        };
+        assert_eq!(
+            status(&view),
+            "\
+node    cp-a
+agent   0.1.0, up 3m20s
+state   ready
+proxy   requests go to a server that serves them
+listen  127.0.0.12:6443
+guard   always armed: no steering
+kernel  userspace only
+config  0123456789abcdef
+open    3 connections, 12 requests, 1 upgrades
+
+THREAD  CONNECTIONS  SILENT
+data-0  3            4ms
+
+FILE                SUBJECT            EXPIRES   ERROR
+/pki/apiserver.crt  CN=kube-apiserver  2h0m ago  key does not match
+"
+        );
+        view.ready = false;
+        view.awaiting = vec!["listener".into()];
+        assert!(status(&view).contains("state   not ready, awaiting listener\n"));
+        view.drain = "draining".into();
+        assert!(status(&view).contains("state   draining\n"));
+    }
+
+    fn route(group: &str, resource: &str, verbs: &[(&str, &[&str])]) -> RouteView {
+        RouteView {
+            group: group.into(),
+            version: "v1".into(),
+            resource: resource.into(),
+            subresource: String::new(),
+            verbs: verbs
+                .iter()
+                .map(|(server, verbs)| {
+                    let verbs = verbs.iter().map(|v| (*v).to_owned()).collect();
+                    ((*server).to_owned(), verbs)
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn routes_as_a_table() {
+        let both = route(
+            "",
+            "pods",
+            &[("cp-a", &["get", "list"]), ("cp-b", &["get", "list"])],
+        );
+        let one = route("batch", "jobs", &[("cp-b", &["get"])]);
+        let less = route(
+            "apps",
+            "x",
+            &[("cp-b", &["get"]), ("cp-a", &["get", "list"])],
+        );
+        let all = vec![both, one, less];
+        assert_eq!(
+            routes(&all),
+            "\
+GROUP/VERSION  RESOURCE  SERVERS (VERBS)
+v1             pods      cp-a,cp-b (get,list)
+batch/v1       jobs      cp-b (get)
+apps/v1        x         cp-a (get,list) cp-b (get)
+"
+        );
+        let names: Vec<_> = differences(all).into_iter().map(|r| r.resource).collect();
+        assert_eq!(names, ["jobs", "x"]);
+    }
+}

@@ -1,0 +1,171 @@
+//! Tree -> Config: types, ranges and defaults, all from the key table. Pure but for the host's name and core count.
+
+use super::tree::Tree;
+use super::*;
+
+pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
+    tree.choice("apiVersion")?;
+    let node = match tree.text("node")? {
+        Some(node) => node,
+        None => {
+            host_name().ok_or_else(|| tree.fail("node", "missing, and the host has no name"))?
+        }
+    };
+    let listen = need_address(tree, "listen")?;
+    Ok(Config {
+        local: endpoint(tree, &node, "local.url")?,
+        node,
+        listen,
+        serving: KeyPair {
+            cert_file: tree.need_path("serving.certFile")?,
+            key_file: tree.need_path("serving.keyFile")?,
+        },
+        sni: (0..tree.len("sni"))
+            .map(|i| sni(tree, i))
+            .collect::<Result<_, _>>()?,
+        client_ca_file: tree.path("clientCAFile")?,
+        request_header: request_header(tree)?,
+        upstream: upstream(tree)?,
+        advertise: tree.address("local.advertise")?,
+        peers: Peers {
+            fixed: (0..tree.len("peers.static"))
+                .map(|i| peer(tree, i))
+                .collect::<Result<_, _>>()?,
+            kubernetes: KubernetesPeers {
+                enabled: tree.flag("peers.kubernetes.enabled")?,
+                kubeconfig: tree.path("peers.kubernetes.kubeconfig")?,
+            },
+        },
+        admin: Admin {
+            listen: need_address(tree, "admin.listen")?,
+            allow_remote: tree.flag("admin.allowRemote")?,
+        },
+        kernel: Kernel {
+            steering: mode(tree, "kernel.steering")?,
+            splice: match tree.choice("kernel.splice")?.as_str() {
+                "sockmap" => SpliceMode::Sockmap,
+                "copy" => SpliceMode::Copy,
+                _ => SpliceMode::Auto,
+            },
+            shortcut: mode(tree, "kernel.shortcut")?,
+            pin_path: tree.need_path("kernel.pinPath")?,
+        },
+        inspect: match tree.choice("inspect")?.as_str() {
+            "always" => Inspect::Always,
+            _ => Inspect::Auto,
+        },
+        relay: Relay {
+            mode: mode(tree, "relay.mode")?,
+            after: tree.count("relay.after")?,
+            window: tree.duration("relay.window")?,
+            max_share: tree.share("relay.maxShare")?,
+            without_server_name: tree.flag("relay.withoutServerName")?,
+        },
+        threads: match tree.need("threads")?.as_str() {
+            "auto" => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+            _ => tree.count("threads")?,
+        },
+        limits: Limits {
+            connections: tree.count("limits.connections")?,
+            pending_handshakes: tree.count("limits.pendingHandshakes")?,
+            handshake_timeout: tree.duration("limits.handshakeTimeout")?,
+            header_timeout: tree.duration("limits.headerTimeout")?,
+            header_bytes: tree.count("limits.headerBytes")?,
+            header_count: tree.count("limits.headerCount")?,
+            streams_per_connection: tree.count("limits.streamsPerConnection")?,
+            pending_resets: tree.count("limits.pendingResets")?,
+            response_timeout: tree.duration("limits.responseTimeout")?,
+        },
+        discovery: Discovery {
+            interval: tree.duration("discovery.interval")?,
+            timeout: tree.duration("discovery.timeout")?,
+            refresh: tree.duration("discovery.refresh")?,
+            stale_after: tree.duration("discovery.staleAfter")?,
+            max_bytes: tree.count("discovery.maxBytes")?,
+        },
+        drain: Drain {
+            deadline: tree.duration("drain.deadline")?,
+        },
+        interoperability_proxy: true,
+    })
+}
+
+fn sni(tree: &Tree, i: usize) -> Result<SniCertificate, ConfigError> {
+    Ok(SniCertificate {
+        pair: KeyPair {
+            cert_file: tree.need_path(&format!("sni[{i}].certFile"))?,
+            key_file: tree.need_path(&format!("sni[{i}].keyFile"))?,
+        },
+        names: tree.list(&format!("sni[{i}].names"))?,
+    })
+}
+
+fn request_header(tree: &Tree) -> Result<Option<RequestHeader>, ConfigError> {
+    if !tree.has("requestHeader.") {
+        return Ok(None);
+    }
+    Ok(Some(RequestHeader {
+        client_ca_file: tree.need_path("requestHeader.clientCAFile")?,
+        allowed_names: tree.list("requestHeader.allowedNames")?,
+        username_headers: tree.list("requestHeader.usernameHeaders")?,
+        uid_headers: tree.list("requestHeader.uidHeaders")?,
+        group_headers: tree.list("requestHeader.groupHeaders")?,
+        extra_header_prefixes: tree.list("requestHeader.extraHeaderPrefixes")?,
+    }))
+}
+
+fn upstream(tree: &Tree) -> Result<Upstream, ConfigError> {
+    let cert_file = tree.path("upstream.clientCertFile")?;
+    let key_file = tree.path("upstream.clientKeyFile")?;
+    let client = match (cert_file, key_file) {
+        (Some(cert_file), Some(key_file)) => Some(KeyPair {
+            cert_file,
+            key_file,
+        }),
+        (None, None) => None,
+        (Some(_), None) => {
+            let problem = "missing, though upstream.clientCertFile is set";
+            return Err(tree.fail("upstream.clientKeyFile", problem));
+        }
+        (None, Some(_)) => {
+            let problem = "missing, though upstream.clientKeyFile is set";
+            return Err(tree.fail("upstream.clientCertFile", problem));
+        }
+    };
+    Ok(Upstream {
+        ca_file: tree.need_path("upstream.caFile")?,
+        server_name: tree.need("upstream.serverName")?,
+        client,
+        connect_timeout: tree.duration("upstream.connectTimeout")?,
+        ping_interval: tree.duration("upstream.pingInterval")?,
+        ping_timeout: tree.duration("upstream.pingTimeout")?,
+        connections: tree.count("upstream.connections")?,
+    })
+}
+
+fn peer(tree: &Tree, i: usize) -> Result<Endpoint, ConfigError> {
+    let name = tree.need(&format!("peers.static[{i}].name"))?;
+    endpoint(tree, &name, &format!("peers.static[{i}].url"))
+}
+
+fn endpoint(tree: &Tree, name: &str, key: &str) -> Result<Endpoint, ConfigError> {
+    value::endpoint(name, &tree.need(key)?).map_err(|problem| tree.fail(key, problem))
+}
+
+fn need_address(tree: &Tree, key: &str) -> Result<std::net::SocketAddr, ConfigError> {
+    tree.address(key)?.ok_or_else(|| tree.fail(key, "missing"))
+}
+
+fn mode(tree: &Tree, key: &str) -> Result<Mode, ConfigError> {
+    Ok(match tree.choice(key)?.as_str() {
+        "on" => Mode::On,
+        "off" => Mode::Off,
+        _ => Mode::Auto,
+    })
+}
+
+/// As kube-apiserver, which names itself by `os.Hostname`.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}

@@ -1,0 +1,206 @@
+//! What types and ranges cannot say: rules between keys, and files that must be there and fit together.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+
+use super::tree::Tree;
+use super::*;
+
+/// Rules between keys. Pure.
+pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
+    value::name(&config.node).map_err(|problem| tree.fail("node", problem))?;
+    ServerName::try_from(config.upstream.server_name.as_str()).map_err(|_| {
+        let problem = format!("{:?} is no server name", config.upstream.server_name);
+        tree.fail("upstream.serverName", problem)
+    })?;
+    peers(config, tree)?;
+    listeners(config, tree)?;
+    if let Some(headers) = &config.request_header {
+        header_names(headers, tree)?;
+    }
+    if config.peers.kubernetes.kubeconfig.is_some() && !config.peers.kubernetes.enabled {
+        let problem = "set, though peers.kubernetes.enabled is false";
+        return Err(tree.fail("peers.kubernetes.kubeconfig", problem));
+    }
+    if config.discovery.stale_after <= config.discovery.interval {
+        let problem = "must be longer than discovery.interval, or knowledge is always stale";
+        return Err(tree.fail("discovery.staleAfter", problem));
+    }
+    if config.limits.pending_handshakes > config.limits.connections {
+        let problem = "must not be above limits.connections";
+        return Err(tree.fail("limits.pendingHandshakes", problem));
+    }
+    Ok(())
+}
+
+/// Every file is there, readable, PEM of the right kind, and every key fits its certificate.
+///
+/// It is checked again whenever a file changes; here it stops a start that could never work.
+pub fn files(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
+    let pair = |cert_key: &str, key_key: &str, pair: &KeyPair| {
+        key_pair(pair).map_err(|(in_key, problem)| {
+            tree.fail(if in_key { key_key } else { cert_key }, problem)
+        })
+    };
+    let ca = |key: &str, path: &Path| {
+        certificates(path)
+            .map(drop)
+            .map_err(|problem| tree.fail(key, problem))
+    };
+    pair("serving.certFile", "serving.keyFile", &config.serving)?;
+    for (i, sni) in config.sni.iter().enumerate() {
+        let (cert, key) = (format!("sni[{i}].certFile"), format!("sni[{i}].keyFile"));
+        pair(&cert, &key, &sni.pair)?;
+    }
+    if let Some(path) = &config.client_ca_file {
+        ca("clientCAFile", path)?;
+    }
+    if let Some(headers) = &config.request_header {
+        ca("requestHeader.clientCAFile", &headers.client_ca_file)?;
+    }
+    ca("upstream.caFile", &config.upstream.ca_file)?;
+    if let Some(client) = &config.upstream.client {
+        pair("upstream.clientCertFile", "upstream.clientKeyFile", client)?;
+    }
+    if let Some(path) = &config.peers.kubernetes.kubeconfig {
+        std::fs::File::open(path).map_err(|error| {
+            tree.fail(
+                "peers.kubernetes.kubeconfig",
+                format!("{}: {error}", path.display()),
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn peers(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
+    let mut names = HashMap::from([(config.node.as_str(), "node".to_owned())]);
+    let mut places = HashMap::from([(
+        (config.local.host.as_str(), config.local.port),
+        "local.url".to_owned(),
+    )]);
+    let advertised = config.advertise.map(|a| (a.ip().to_string(), a.port()));
+    if let Some((host, port)) = &advertised {
+        places.insert((host, *port), "local.advertise".to_owned());
+    }
+    for (i, peer) in config.peers.fixed.iter().enumerate() {
+        let (name, url) = (
+            format!("peers.static[{i}].name"),
+            format!("peers.static[{i}].url"),
+        );
+        value::name(&peer.name).map_err(|problem| tree.fail(&name, problem))?;
+        if let Some(other) = names.insert(&peer.name, name.clone()) {
+            return Err(tree.fail(&name, format!("{:?} is already {other}", peer.name)));
+        }
+        if let Some(other) = places.insert((&peer.host, peer.port), url.clone()) {
+            let problem = format!("{}:{} is already {other}", peer.host, peer.port);
+            return Err(tree.fail(&url, problem));
+        }
+    }
+    Ok(())
+}
+
+/// The agent must not call itself, and the admin port, which has no authentication, stays on this host.
+fn listeners(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
+    let is_listen = |server: &Endpoint| {
+        server.port == config.listen.port()
+            && server
+                .host
+                .parse()
+                .is_ok_and(|ip: std::net::IpAddr| ip == config.listen.ip())
+    };
+    // The local server is on this host: whatever address it has, a wildcard listener has it too.
+    let covers_local =
+        config.listen.ip().is_unspecified() && config.local.port == config.listen.port();
+    if is_listen(&config.local) || covers_local {
+        return Err(tree.fail("listen", "is local.url: the agent would call itself"));
+    }
+    for (i, peer) in config.peers.fixed.iter().enumerate() {
+        if is_listen(peer) {
+            let problem = "is listen: the agent would call itself";
+            return Err(tree.fail(&format!("peers.static[{i}].url"), problem));
+        }
+    }
+    let admin = &config.admin;
+    if admin.listen == config.listen {
+        return Err(tree.fail("admin.listen", "is the same as listen"));
+    }
+    if !admin.listen.ip().is_loopback() && !admin.allow_remote {
+        let problem = format!(
+            "{} is not loopback and the port has no authentication; admin.allowRemote: true allows it",
+            admin.listen
+        );
+        return Err(tree.fail("admin.listen", problem));
+    }
+    Ok(())
+}
+
+fn header_names(headers: &RequestHeader, tree: &Tree) -> Result<(), ConfigError> {
+    for (key, names, needed) in [
+        ("usernameHeaders", &headers.username_headers, true),
+        ("uidHeaders", &headers.uid_headers, false),
+        ("groupHeaders", &headers.group_headers, false),
+        ("extraHeaderPrefixes", &headers.extra_header_prefixes, false),
+    ] {
+        let key = format!("requestHeader.{key}");
+        if needed && names.is_empty() {
+            return Err(tree.fail(&key, "needs at least one header"));
+        }
+        for name in names {
+            if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+                return Err(tree.fail(&key, format!("{name:?} is no header name")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The error says whether the key file (true) or the certificate file (false) is at fault.
+fn key_pair(pair: &KeyPair) -> Result<(), (bool, String)> {
+    let chain = certificates(&pair.cert_file).map_err(|problem| (false, problem))?;
+    let shown = pair.key_file.display();
+    let in_key = |problem: String| (true, format!("{shown}: {problem}"));
+    let key = PrivateKeyDer::from_pem_file(&pair.key_file).map_err(|error| match error {
+        pem::Error::NoItemsFound => in_key("holds no private key".into()),
+        other => in_key(pem_problem(other)),
+    })?;
+    let key = aws_lc_rs::sign::any_supported_type(&key)
+        .map_err(|error| in_key(format!("cannot be used: {error}")))?;
+    match CertifiedKey::new(chain, key).keys_match() {
+        Ok(()) => Ok(()),
+        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
+            Err(in_key(format!(
+                "does not match the certificate in {}",
+                pair.cert_file.display()
+            )))
+        }
+        Err(error) => Err((false, format!("{}: {error}", pair.cert_file.display()))),
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let shown = path.display();
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| format!("{shown}: {}", pem_problem(error)))?;
+    if found.is_empty() {
+        return Err(format!("{shown}: holds no certificate"));
+    }
+    for certificate in &found {
+        x509_parser::parse_x509_certificate(certificate)
+            .map_err(|error| format!("{shown}: holds a broken certificate: {error}"))?;
+    }
+    Ok(found)
+}
+
+fn pem_problem(error: pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        other => format!("is not PEM: {other}"),
+    }
+}

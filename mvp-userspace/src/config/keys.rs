@@ -1,0 +1,194 @@
+//! Every key of the configuration file. The loader takes types, ranges and defaults from this table, and
+//! `docs/configuration.md` is checked against it, so that the three cannot differ.
+
+use std::fmt::Write;
+
+/// One key. Elements of a list of mappings are written `peers.static[].name`.
+#[derive(Debug)]
+pub struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub need: Need,
+    pub meaning: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Text,
+    TextList,
+    /// Relative to the file's folder.
+    Path,
+    /// `ip:port`.
+    Address,
+    /// `https://host:port`.
+    Url,
+    Bool,
+    Choice(&'static [&'static str]),
+    /// Least and greatest, milliseconds.
+    Duration(u64, u64),
+    /// Least and greatest.
+    Count(u64, u64),
+    /// `auto`, or a count.
+    AutoCount(u64, u64),
+    /// Above 0, at most 1.
+    Share,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Need {
+    Required,
+    /// Required as soon as another key of the same mapping (or list element) is there.
+    WithSection,
+    /// Nothing, unless set; the text says what that means.
+    Optional(&'static str),
+    Default(&'static str),
+}
+
+use Kind::*;
+use Need::*;
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+const GIB: u64 = 1 << 30;
+
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key("apiVersion", Choice(&["mvp/v1"]), Required, "Version of this file's format."),
+    key("node", Text, Optional("the host's name"), "Name of the local server in routes, metrics and logs."),
+    key("listen", Address, Required, "Where clients connect."),
+    key("serving.certFile", Path, Required, "Certificate chain shown to clients: kube-apiserver's `--tls-cert-file`."),
+    key("serving.keyFile", Path, Required, "Its key: `--tls-private-key-file`."),
+    key("sni[].certFile", Path, WithSection, "A further chain, chosen by the name a client asks for: `--tls-sni-cert-key`."),
+    key("sni[].keyFile", Path, WithSection, "Its key."),
+    key("sni[].names", TextList, Optional("the names in the certificate"), "Names to answer for; `*.` stands for one label."),
+    key("clientCAFile", Path, Optional("no client certificate is accepted"), "CA of client certificates: `--client-ca-file`."),
+    key("requestHeader.clientCAFile", Path, WithSection, "CA of front proxies that may assert users: `--requestheader-client-ca-file`."),
+    key("requestHeader.allowedNames", TextList, Optional("any certificate of that CA"), "Common names allowed to assert users: `--requestheader-allowed-names`."),
+    key("requestHeader.usernameHeaders", TextList, Default("X-Remote-User"), "Headers with the user's name, first match wins. Never accepted from clients."),
+    key("requestHeader.uidHeaders", TextList, Default("X-Remote-Uid"), "Headers with the user's UID. Never accepted from clients."),
+    key("requestHeader.groupHeaders", TextList, Default("X-Remote-Group"), "Headers with the user's groups. Never accepted from clients."),
+    key("requestHeader.extraHeaderPrefixes", TextList, Default("X-Remote-Extra-"), "Prefixes of headers with extra values. Never accepted from clients."),
+    key("upstream.caFile", Path, Required, "CA of every kube-apiserver's serving certificate: `--peer-ca-file`."),
+    key("upstream.serverName", Text, Default("kubernetes.default.svc"), "Name verified in every server's certificate, and sent as SNI."),
+    key("upstream.clientCertFile", Path, Optional("only tokens can be forwarded"), "Front-proxy certificate with which users are asserted: `--proxy-client-cert-file`."),
+    key("upstream.clientKeyFile", Path, Optional("only tokens can be forwarded"), "Its key: `--proxy-client-key-file`."),
+    key("upstream.connectTimeout", Duration(10, MINUTE), Default("2s"), "TCP and TLS set-up with a server."),
+    key("upstream.pingInterval", Duration(100, HOUR), Default("5s"), "HTTP/2 PING after this much silence of a server."),
+    key("upstream.pingTimeout", Duration(100, HOUR), Default("5s"), "A server that does not answer a PING within this time is dead."),
+    key("upstream.connections", Count(1, 1024), Default("2"), "HTTP/2 connections per thread, server and identity class before streams share them more densely."),
+    key("local.url", Url, Required, "The local kube-apiserver."),
+    key("local.advertise", Address, Optional("`local.url`"), "Where other nodes reach the local server, its address in EndpointSlices: `--peer-advertise-ip` and `--peer-advertise-port`."),
+    key("peers.static[].name", Text, WithSection, "Name of another kube-apiserver."),
+    key("peers.static[].url", Url, WithSection, "Its address."),
+    key("peers.kubernetes.enabled", Bool, Default("false"), "Find peers in EndpointSlice `default/kubernetes` and the identity Leases in `kube-system`."),
+    key("peers.kubernetes.kubeconfig", Path, Optional("in-cluster"), "How to reach the API for that."),
+    key("admin.listen", Address, Default("127.0.0.1:9440"), "Readiness, metrics, status, drain. No authentication."),
+    key("admin.allowRemote", Bool, Default("false"), "Allow `admin.listen` to be other than loopback."),
+    key("kernel.steering", Choice(&["auto", "on", "off"]), Default("off"), "Steer connections of kube-apiserver's port to the agent in the kernel."),
+    key("kernel.splice", Choice(&["auto", "sockmap", "copy"]), Default("auto"), "How whole connections are joined."),
+    key("kernel.shortcut", Choice(&["auto", "on", "off"]), Default("auto"), "Short-cut the loopback leg to the local server in the kernel."),
+    key("kernel.pinPath", Path, Default("/sys/fs/bpf/mvp"), "Folder on a bpffs for state that outlives the agent."),
+    key("inspect", Choice(&["auto", "always"]), Default("auto"), "`auto`: connections are inspected while the guard is armed."),
+    key("relay.mode", Choice(&["auto", "off"]), Default("auto"), "Relay connections that keep being forwarded as a whole."),
+    key("relay.after", Count(1, 1_000_000), Default("20"), "Forwarded requests of one client within `relay.window`, then its next connection is relayed."),
+    key("relay.window", Duration(100, HOUR), Default("10s"), "See `relay.after`."),
+    key("relay.maxShare", Share, Default("0.5"), "Largest share of this node's connections that is relayed."),
+    key("relay.withoutServerName", Bool, Default("false"), "Relay also clients that name no server in TLS."),
+    key("threads", AutoCount(1, 1024), Default("auto"), "Data threads; `auto`: one a core, at most 4."),
+    key("limits.connections", Count(1, 10_000_000), Default("20000"), "Open client connections."),
+    key("limits.pendingHandshakes", Count(1, 1_000_000), Default("1024"), "TLS handshakes under way."),
+    key("limits.handshakeTimeout", Duration(100, HOUR), Default("10s"), "Time for one TLS handshake."),
+    key("limits.headerTimeout", Duration(100, HOUR), Default("10s"), "From the first byte of an HTTP/1.1 request to the end of its header."),
+    key("limits.headerBytes", Count(8 * 1024, 16 << 20), Default("262144"), "Sum of all header fields of a request, bytes."),
+    key("limits.headerCount", Count(16, 100_000), Default("512"), "Header fields of a request."),
+    key("limits.streamsPerConnection", Count(1, 100_000), Default("250"), "Concurrent HTTP/2 streams of one connection."),
+    key("limits.pendingResets", Count(1, 1_000_000), Default("100"), "HTTP/2 streams a client may have reset before they are handled (CVE-2023-44487), then GOAWAY."),
+    key("limits.responseTimeout", Duration(100, 24 * HOUR), Default("65s"), "Time until the response head of a request that is not long-running; kube-apiserver gives up after 60s by itself."),
+    key("discovery.interval", Duration(100, HOUR), Default("1s"), "Between two polls of one server."),
+    key("discovery.timeout", Duration(100, HOUR), Default("5s"), "Deadline of one poll."),
+    key("discovery.refresh", Duration(1, MINUTE), Default("250ms"), "How long one client's request may wait for a refresh."),
+    key("discovery.staleAfter", Duration(100, 24 * HOUR), Default("10s"), "Knowledge a reachable server has not confirmed for so long is stale."),
+    key("discovery.maxBytes", Count(64 * 1024, GIB), Default("16777216"), "Largest discovery document accepted, bytes."),
+    key("drain.deadline", Duration(0, HOUR), Default("30s"), "After this much draining, connections still open are closed."),
+];
+
+/// The table of `docs/configuration.md`.
+pub fn markdown_table() -> String {
+    let mut out = String::from("| Key | Type | Default | Meaning |\n|---|---|---|---|\n");
+    for key in KEYS {
+        let default = match key.need {
+            Required => "required".to_owned(),
+            WithSection => "required in its section".to_owned(),
+            Optional(absent) => format!("none: {absent}"),
+            Default(value) => format!("`{value}`"),
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {} |",
+            key.name,
+            describe(key.kind),
+            default,
+            key.meaning
+        );
+    }
+    out
+}
+
+const fn key(name: &'static str, kind: Kind, need: Need, meaning: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        need,
+        meaning,
+    }
+}
+
+fn describe(kind: Kind) -> String {
+    match kind {
+        Text => "text".into(),
+        TextList => "list of text".into(),
+        Path => "path".into(),
+        Address => "ip:port".into(),
+        Url => "https URL".into(),
+        Bool => "true, false".into(),
+        Choice(names) => names.join(", "),
+        Duration(min, max) => format!("duration, {} to {}", millis(min), millis(max)),
+        Count(min, max) => format!("number, {min} to {max}"),
+        AutoCount(min, max) => format!("auto, or number, {min} to {max}"),
+        Share => "number above 0, at most 1".into(),
+    }
+}
+
+pub(super) fn millis(ms: u64) -> String {
+    match ms {
+        0 => "0s".into(),
+        _ if ms.is_multiple_of(HOUR) => format!("{}h", ms / HOUR),
+        _ if ms.is_multiple_of(MINUTE) => format!("{}m", ms / MINUTE),
+        _ if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
+        _ => format!("{ms}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = KEYS.iter().map(|k| k.name).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn the_documentation_has_this_very_table() {
+        let docs = include_str!("../../../docs/configuration.md");
+        assert!(
+            docs.contains(&markdown_table()),
+            "docs/configuration.md differs from KEYS; its table must be:\n{}",
+            markdown_table()
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! Files to a [`Config`]: nothing here binds a port or starts a thread.
+
+use std::path::Path;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::tree::Tree;
+use super::{Config, ConfigError, Overrides, build, check, manifest};
+
+/// Reads, overrides and checks a configuration file, and the files it names.
+pub fn from_file(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
+    let document = read_yaml(path)?;
+    finish(Tree::from_document(document, &folder(path)?)?, overrides)
+}
+
+/// Takes everything from the manifest of the local kube-apiserver's static pod.
+pub fn from_manifest(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
+    let pod = read_yaml(path)?;
+    let folder = folder(path)?;
+    finish(manifest::to_tree(&pod, path, &folder)?, overrides)
+}
+
+/// The text of a file whose relative paths are relative to `base`. Pure: no file is opened.
+pub fn parse(text: &str, base: &Path) -> Result<Config, ConfigError> {
+    let tree = Tree::from_document(yaml("file", text)?, base)?;
+    let config = build::build(&tree)?;
+    check::rules(&config, &tree)?;
+    Ok(config)
+}
+
+impl Config {
+    /// Sixteen hexadecimal digits that differ when any value does: two nodes can be compared at a glance. Contents of
+    /// files are not part of it.
+    pub fn digest(&self) -> String {
+        let hash = Sha256::digest(format!("{self:?}"));
+        hash.iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
+
+fn finish(mut tree: Tree, overrides: &Overrides) -> Result<Config, ConfigError> {
+    overrides.apply(&mut tree)?;
+    let mut config = build::build(&tree)?;
+    check::rules(&config, &tree)?;
+    check::files(&config, &tree)?;
+    if let Some(enabled) = overrides.interoperability_proxy {
+        config.interoperability_proxy = enabled;
+    }
+    Ok(config)
+}
+
+fn read_yaml(path: &Path) -> Result<Value, ConfigError> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::new(&shown, error.to_string()))?;
+    yaml(&shown, &text)
+}
+
+fn yaml(name: &str, text: &str) -> Result<Value, ConfigError> {
+    // Without strict booleans `steering: off` would arrive as `false`.
+    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| ConfigError::new(name, format!("is no valid YAML: {error}")))
+}
+
+fn folder(path: &Path) -> Result<std::path::PathBuf, ConfigError> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))?;
+    Ok(absolute.parent().unwrap_or(Path::new("/")).to_owned())
+}

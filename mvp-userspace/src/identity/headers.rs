@@ -1,0 +1,101 @@
+//! Which identity headers leave the agent: none of the client's, and ours.
+
+use http::{HeaderMap, HeaderName, header};
+
+use super::authenticate::Caller;
+use super::trust::{Kind, Trust, is_hop_marker};
+
+/// Set on a request that one kube-apiserver or agent forwards to another, so that it is forwarded once
+/// (`apiserver/pkg/util/peerproxy/peerproxy_handler.go`).
+pub const PEER_PROXIED: HeaderName = HeaderName::from_static("x-kubernetes-peer-proxied");
+
+/// Values removed from a request, by kind. From a front proxy they are how it speaks; from anyone else an attempt to.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stripped {
+    pub username: usize,
+    pub uid: usize,
+    pub group: usize,
+    pub extra: usize,
+    /// Other headers of the X-Remote- family.
+    pub other: usize,
+    pub hop: usize,
+}
+
+impl Stripped {
+    pub fn total(&self) -> usize {
+        self.username + self.uid + self.group + self.extra + self.other + self.hop
+    }
+}
+
+/// What a request says about having been forwarded before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HopMark {
+    /// A front proxy says so: handle it locally.
+    Honoured,
+    /// Somebody else says so: ignore it.
+    Forged,
+    Absent,
+}
+
+/// Removes what the client said about identity and says who the caller is.
+///
+/// To be called after hop-by-hop headers, and those that `Connection` nominates, are gone (see the module). Deleted are every
+/// configured name, the whole X-Remote- family and the hop marker, in any case, number, and with `_` for `-`. For an asserted
+/// caller the headers of its user are set, and `Authorization` is deleted as kube-apiserver does once somebody is authenticated.
+/// `Impersonate-*` stays: the server authorizes it against the user asserted here.
+pub fn rewrite_headers(headers: &mut HeaderMap, caller: &Caller, trust: &Trust) -> Stripped {
+    let stripped = strip_headers(headers, trust);
+    if let Some(user) = caller.user() {
+        headers.remove(header::AUTHORIZATION);
+        user.assert_in(headers);
+    }
+    stripped
+}
+
+/// Only removes what the client said about identity; also for trailers, where none of it may pass either.
+pub fn strip_headers(headers: &mut HeaderMap, trust: &Trust) -> Stripped {
+    let mut stripped = Stripped::default();
+    // Almost no request has any, and then nothing is allocated.
+    let found: Vec<(HeaderName, Kind)> = headers
+        .keys()
+        .filter_map(|name| Some((name.clone(), trust.names.kind(name)?)))
+        .collect();
+    for (name, kind) in found {
+        let count = headers.get_all(&name).iter().count();
+        headers.remove(&name);
+        let counter = match kind {
+            Kind::Username => &mut stripped.username,
+            Kind::Uid => &mut stripped.uid,
+            Kind::Group => &mut stripped.group,
+            Kind::Extra => &mut stripped.extra,
+            Kind::OtherRemote => &mut stripped.other,
+            Kind::Hop => &mut stripped.hop,
+        };
+        *counter += count;
+    }
+    stripped
+}
+
+/// What the client's headers, before [`rewrite_headers`], say about having been forwarded, and whether it may say so.
+///
+/// kube-apiserver compares the first value with `true` and believes anyone; here any `true` of a front proxy counts, since
+/// kube-apiserver appends its own to a forged one, and nobody else is believed.
+pub fn hop_marked(headers: &HeaderMap, caller: &Caller) -> HopMark {
+    if caller.is_front_proxy() {
+        let marked = headers
+            .get_all(PEER_PROXIED)
+            .iter()
+            .any(|value| value == "true");
+        return if marked {
+            HopMark::Honoured
+        } else {
+            HopMark::Absent
+        };
+    }
+    let named = headers.keys().any(|name| is_hop_marker(name.as_str()));
+    if named {
+        HopMark::Forged
+    } else {
+        HopMark::Absent
+    }
+}

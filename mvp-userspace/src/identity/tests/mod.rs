@@ -1,0 +1,5 @@
+//! The identity module from outside: certificates, callers, headers.
+
+mod callers;
+mod certificates;
+mod headers;

@@ -1,0 +1,113 @@
+//! A user, with the headers that say so upstream.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::escape::escape_key;
+use super::trust::HeaderNames;
+
+/// Values of one user; certificates and header limits allow far fewer, HeaderMap holds 32,768.
+const MAX_VALUES: usize = 8192;
+
+/// A user that can be asserted upstream: every value is a legal header value, so none can be lost or changed on the way.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct User {
+    name: String,
+    uid: String,
+    groups: Vec<String>,
+    extra: Vec<(String, Vec<String>)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Why a verified user cannot be conveyed by header. The request is refused: a user conveyed in part would be another user.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadIdentity {
+    #[error("the user name is empty")]
+    NoName,
+    #[error("the {0} is not UTF-8")]
+    NotUtf8(&'static str),
+    /// Control characters, or spaces at an end: HTTP/1.1 receivers trim those, and `admin ` would arrive as `admin`.
+    #[error("the {0} {1:?} cannot be a header value")]
+    Illegal(&'static str, String),
+    #[error("the user has more than {MAX_VALUES} groups and extra values")]
+    TooMany,
+}
+
+impl User {
+    /// # Errors
+    /// If any part cannot be conveyed exactly.
+    pub fn new(
+        name: String,
+        uid: String,
+        groups: Vec<String>,
+        extra: Vec<(String, Vec<String>)>,
+        names: &HeaderNames,
+    ) -> Result<Self, BadIdentity> {
+        if name.is_empty() {
+            return Err(BadIdentity::NoName);
+        }
+        if groups.len() + extra.iter().map(|(_, values)| values.len()).sum::<usize>() > MAX_VALUES {
+            return Err(BadIdentity::TooMany);
+        }
+        let mut headers = vec![(names.send_user().clone(), value("user name", &name)?)];
+        if !uid.is_empty() {
+            headers.push((names.send_uid().clone(), value("uid", &uid)?));
+        }
+        // An empty group says nothing: receivers skip empty values (`requestheader.go:allHeaderValues`).
+        for group in groups.iter().filter(|group| !group.is_empty()) {
+            headers.push((names.send_group().clone(), value("group", group)?));
+        }
+        for (key, values) in &extra {
+            let header = format!("{}{}", names.send_extra(), escape_key(key));
+            let header = HeaderName::from_bytes(header.as_bytes())
+                .map_err(|_| BadIdentity::Illegal("extra key", key.clone()))?;
+            for extra in values {
+                headers.push((header.clone(), value("extra value", extra)?));
+            }
+        }
+        Ok(Self {
+            name,
+            uid,
+            groups,
+            extra,
+            headers,
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    pub fn groups(&self) -> &[String] {
+        &self.groups
+    }
+
+    /// Keys as the receiver will see them, each with its values in order.
+    pub fn extra(&self) -> &[(String, Vec<String>)] {
+        &self.extra
+    }
+
+    /// Adds the headers that assert this user. If they do not all fit, none is left, and the server answers 401.
+    pub(super) fn assert_in(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.headers {
+            if headers.try_append(name, value.clone()).is_err() {
+                for (name, _) in &self.headers {
+                    headers.remove(name);
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn value(what: &'static str, value: &str) -> Result<HeaderValue, BadIdentity> {
+    let illegal = || BadIdentity::Illegal(what, value.to_owned());
+    let blank = [' ', '\t'];
+    if value.starts_with(blank) || value.ends_with(blank) {
+        return Err(illegal());
+    }
+    HeaderValue::from_bytes(value.as_bytes()).map_err(|_| illegal())
+}

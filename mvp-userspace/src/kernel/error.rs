@@ -1,0 +1,192 @@
+//! Why the kernel part cannot be used, and what to look at.
+
+use std::{error::Error as StdError, io};
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use thiserror::Error;
+
+/// A failure of the kernel part. None of them stops the agent from serving in userspace.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The build's: there is no BPF object in this binary.
+    #[error("no BPF object in this build: build it with `cargo xtask build`")]
+    NoObject,
+    /// The build's: the object was built from other sources than the agent.
+    #[error(
+        "the BPF object has ABI version {found}, this agent needs {expected}: build both with `cargo xtask build`"
+    )]
+    Abi {
+        /// The object's version.
+        found: u32,
+        /// The agent's version.
+        expected: u32,
+    },
+    /// The build's: the object lacks a map or program, or cannot be parsed.
+    #[error("the BPF object does not fit this agent ({0}): build both with `cargo xtask build`")]
+    Object(String),
+    /// The operator's: the kernel refuses this process.
+    #[error(
+        "the kernel refuses {action} ({cause}): the agent needs CAP_BPF and CAP_NET_ADMIN (CAP_SYS_ADMIN before Linux \
+         5.8) in the initial user namespace; before Linux 5.11 also look at RLIMIT_MEMLOCK"
+    )]
+    Permission {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        cause: String,
+    },
+    /// The machine's, or ours: the kernel does not know something that the programs use, or its verifier refuses them.
+    #[error(
+        "the kernel does not accept {action} ({cause}): sk_lookup needs Linux 5.9 or later with CONFIG_BPF_SYSCALL"
+    )]
+    Unsupported {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer, with the end of the verifier's log if it gave one.
+        cause: String,
+    },
+    /// Any other failure of the system.
+    #[error("{action} failed: {cause}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        cause: String,
+    },
+}
+
+impl Error {
+    pub(super) fn load(action: &'static str, error: EbpfError) -> Self {
+        match error {
+            EbpfError::ParseError(_)
+            | EbpfError::RelocationError(_)
+            | EbpfError::BtfRelocationError(_) => Self::Object(chain(&error)),
+            other => classify(action, &other),
+        }
+    }
+
+    pub(super) fn program(action: &'static str, error: &ProgramError) -> Self {
+        classify(action, error)
+    }
+
+    pub(super) fn map(action: &'static str, error: &MapError) -> Self {
+        classify(action, error)
+    }
+
+    pub(super) fn io(action: &'static str, error: &io::Error) -> Self {
+        classify(action, error)
+    }
+
+    pub(super) fn missing(what: &str) -> Self {
+        Self::Object(format!("{what} is missing"))
+    }
+}
+
+/// Sorts by the errno at the end of the chain of causes. aya reports it at different depths for different calls.
+fn classify(action: &'static str, error: &(dyn StdError + 'static)) -> Error {
+    let cause = chain(error);
+    match errno(error) {
+        // EACCES from BPF_PROG_LOAD with a verifier log is the verifier's refusal, not a missing capability.
+        Some(libc::EACCES) if verifier_refused(error) => Error::Unsupported { action, cause },
+        Some(libc::EPERM | libc::EACCES) => Error::Permission { action, cause },
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::E2BIG) => {
+            Error::Unsupported { action, cause }
+        }
+        _ => Error::System { action, cause },
+    }
+}
+
+fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
+    causes(error)
+        .filter_map(|e| e.downcast_ref::<io::Error>())
+        .find_map(io::Error::raw_os_error)
+}
+
+fn verifier_refused(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|e| {
+        matches!(e.downcast_ref::<ProgramError>(), Some(ProgramError::LoadError { verifier_log, .. })
+            if !verifier_log.to_string().trim().is_empty())
+    })
+}
+
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&e| e.source())
+}
+
+/// The texts of the error and its causes, without repetitions and without the bulk of a verifier log.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = String::new();
+    for cause in causes(error) {
+        let cause = tail(&cause.to_string());
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+/// One line, at most its first 200 and last 400 characters: the verifier states the reason at the end.
+fn tail(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let count = line.chars().count();
+    if count <= 600 {
+        return line;
+    }
+    let head: String = line.chars().take(200).collect();
+    let end: String = line.chars().skip(count - 400).collect();
+    format!("{head} … {end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::sys::SyscallError;
+
+    use super::*;
+
+    fn attach_error(errno: i32) -> Error {
+        let io_error = io::Error::from_raw_os_error(errno);
+        Error::program(
+            "attaching",
+            &ProgramError::SyscallError(SyscallError {
+                call: "bpf_link_create",
+                io_error,
+            }),
+        )
+    }
+
+    #[test]
+    fn errno_decides_whose_fault_it_is() {
+        assert!(matches!(
+            attach_error(libc::EPERM),
+            Error::Permission { .. }
+        ));
+        assert!(matches!(
+            attach_error(libc::EINVAL),
+            Error::Unsupported { .. }
+        ));
+        assert!(matches!(attach_error(libc::ENOMEM), Error::System { .. }));
+        let create = MapError::CreateError {
+            name: "COUNTERS".into(),
+            io_error: io::Error::from_raw_os_error(libc::EPERM),
+        };
+        let error = Error::load("loading", EbpfError::MapError(create));
+        assert!(matches!(&error, Error::Permission { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("CAP_BPF") && text.contains("COUNTERS"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_verifier_log_is_cut_to_its_ends() {
+        let text = tail(&format!("start {} end", "x ".repeat(5000)));
+        assert!(text.starts_with("start") && text.ends_with("end") && text.chars().count() < 610);
+    }
+}

@@ -1,0 +1,44 @@
+//! Label sets whose names come from the table of metrics.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use super::Spec;
+
+/// Name and value of each label.
+pub type Labels<const N: usize> = [(&'static str, Arc<str>); N];
+
+/// A metric with `N` labels.
+pub struct Labelled<const N: usize, M, C = fn() -> M> {
+    spec: &'static Spec,
+    pub family: Family<Labels<N>, M, C>,
+}
+
+pub type Counters<const N: usize> = Labelled<N, Counter, fn() -> Counter>;
+
+impl<const N: usize> Counters<N> {
+    pub fn register(registry: &mut Registry, spec: &'static Spec) -> Self {
+        let family = Family::new_with_constructor(Counter::default as fn() -> Counter);
+        registry.register(spec.base(), spec.help, family.clone());
+        Self { spec, family }
+    }
+
+    /// Takes a lock and allocates: not for every request.
+    pub fn get(&self, values: [&str; N]) -> Counter {
+        self.family.get_or_create_owned(&self.labels(values))
+    }
+}
+
+impl<const N: usize, M, C> Labelled<N, M, C> {
+    pub fn new(spec: &'static Spec, family: Family<Labels<N>, M, C>) -> Self {
+        Self { spec, family }
+    }
+
+    pub fn labels(&self, values: [&str; N]) -> Labels<N> {
+        let mut names = self.spec.labels.iter();
+        values.map(|value| (names.next().copied().unwrap_or_default(), Arc::from(value)))
+    }
+}

@@ -1,0 +1,128 @@
+//! Every metric. `docs/metrics.md` and the scraped output are checked against [`ALL`].
+
+use std::fmt::Write;
+
+/// One metric family as it is scraped.
+#[derive(Debug)]
+pub struct Spec {
+    /// With `_total` for counters.
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    /// Without a full stop at its end: the encoder adds one.
+    pub help: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Spec {
+    /// The name without the suffix the encoder adds.
+    pub fn base(&self) -> &'static str {
+        self.name.strip_suffix("_total").unwrap_or(self.name)
+    }
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+macro_rules! specs {
+    ($($ident:ident, $kind:ident, $name:literal, [$($label:literal),*], $help:literal;)*) => {
+        $(pub static $ident: Spec = Spec {
+            name: $name,
+            kind: Kind::$kind,
+            labels: &[$($label),*],
+            help: $help,
+        };)*
+        pub static ALL: &[&Spec] = &[$(&$ident),*];
+    };
+}
+
+// The first six have the names and labels (the first three also the texts) of kube-apiserver 1.36 (apiserver/pkg/util/peerproxy/metrics and
+// apiserver/pkg/endpoints/discovery/aggregated/metrics.go), so that dashboards made for the native proxy work.
+specs! {
+    REROUTED, Counter, "apiserver_rerouted_request_total", ["code", "group", "version", "resource"],
+        "Total number of requests that were proxied to a peer kube-apiserver because the local apiserver was not capable of serving it, broken down by 'group', 'version', and 'resource' indicating the GVR of the request. If all three are empty (\"\"), the request is a discovery request";
+    PEER_PROXY_ERRORS, Counter, "apiserver_peer_proxy_errors_total", ["type", "group", "version", "resource"],
+        "Total number of errors encountered while proxying requests to a peer kube apiserver";
+    PEER_DISCOVERY_SYNC_ERRORS, Counter, "apiserver_peer_discovery_sync_errors_total", ["type"],
+        "Total number of errors encountered while syncing discovery information from a peer kube-apiserver";
+    PEER_AGGREGATED_CACHE_HITS, Counter, "aggregator_discovery_peer_aggregated_cache_hits_total", [],
+        "Number of times discovery was served from the cache of the merged document";
+    PEER_AGGREGATED_CACHE_MISSES, Counter, "aggregator_discovery_peer_aggregated_cache_misses_total", [],
+        "Number of times the merged discovery document was built anew";
+    NOPEER_REQUESTS, Counter, "aggregator_discovery_nopeer_requests_total", [],
+        "Number of discovery requests that asked for the local server's document only";
+    BUILD_INFO, Gauge, "mvp_build_info", ["version"],
+        "Always 1; the label tells the agent's version";
+    REQUESTS, Counter, "mvp_requests_total", ["decision", "server", "code"],
+        "Requests answered, by why they went where, the server that answered (empty: the agent itself) and the status code";
+    ADDED, Histogram, "mvp_added_seconds", [],
+        "Time the agent added to a request: from its header to the answer's header, without the server's share";
+    SERVER_TIME, Histogram, "mvp_server_seconds", ["server"],
+        "Time from a request sent to a server to its answer's header";
+    DISCOVERY_AGE, Gauge, "mvp_discovery_age_seconds", ["server"],
+        "Time since a server last confirmed what it serves";
+    SERVER_AVAILABLE, Gauge, "mvp_server_available", ["server"],
+        "1 if requests may be sent to the server, 0 if it is skipped";
+    OUTSTANDING, Gauge, "mvp_outstanding_requests", ["server"],
+        "Requests sent to a server and not finished, watches included";
+    POOL_CONNECTIONS, Gauge, "mvp_pool_connections", ["server", "class"],
+        "Open connections to a server, by identity class";
+    RETRIES, Counter, "mvp_retries_total", ["reason"],
+        "Second attempts at a request, by why the first one failed";
+    EJECTIONS, Counter, "mvp_ejections_total", ["server"],
+        "Times a server was found failing and skipped";
+    CLIENT_CONNECTIONS_OPEN, Gauge, "mvp_client_connections_open", [],
+        "Open client connections";
+    CLIENT_CONNECTIONS, Counter, "mvp_client_connections_total", [],
+        "Client connections accepted";
+    REFUSED, Counter, "mvp_refused_total", ["limit"],
+        "Connections, streams and requests refused because of a limit";
+    HEADERS_STRIPPED, Counter, "mvp_headers_stripped_total", ["kind"],
+        "Headers removed because the client had no right to send them";
+    HOP_MARKERS_FORGED, Counter, "mvp_hop_markers_forged_total", [],
+        "Requests with x-kubernetes-peer-proxied from a client that is no front proxy";
+    HANDSHAKE_FAILURES, Counter, "mvp_tls_handshake_failures_total", ["reason"],
+        "TLS handshakes with clients that failed";
+    CERTIFICATE_EXPIRY, Gauge, "mvp_certificate_expiry_seconds", ["file"],
+        "Time until the first certificate in the file expires; negative after that";
+    RELOAD_FAILURES, Counter, "mvp_certificate_reload_failures_total", ["file"],
+        "Changed certificate or key files that could not be used; the old ones stay in use";
+    REFRESHES, Counter, "mvp_discovery_refreshes_total", ["result"],
+        "Refreshes of discovery asked for by a request whose type nobody knew";
+    UPGRADES_OPEN, Gauge, "mvp_upgrades_open", [],
+        "Open upgraded connections (exec, attach, port-forward)";
+    TUNNEL_BYTES, Counter, "mvp_tunnel_bytes_total", ["direction"],
+        "Bytes carried by upgraded connections, to servers and to clients";
+    RESET_FLOODS, Counter, "mvp_http2_reset_floods_total", [],
+        "Client connections closed because of too many HTTP/2 resets";
+}
+
+/// The table of `docs/metrics.md`.
+pub fn markdown_table() -> String {
+    let mut out = String::from("| Name | Type | Labels | Meaning |\n|---|---|---|---|\n");
+    for spec in ALL {
+        let labels: Vec<String> = spec.labels.iter().map(|l| format!("`{l}`")).collect();
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {}. |",
+            spec.name,
+            spec.kind.as_str(),
+            labels.join(", "),
+            spec.help
+        );
+    }
+    out
+}

@@ -1,0 +1,9 @@
+//! Sockets: listeners, the accept loop and its limits, socket options, deferred flushes.
+
+mod accept;
+mod deferred;
+mod sockopt;
+
+pub use accept::{Accepted, AcceptLoop, Sink, Slot};
+pub use deferred::Deferred;
+pub use sockopt::{listen, tune_client, tune_upstream};

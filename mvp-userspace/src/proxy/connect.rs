@@ -1,0 +1,152 @@
+//! One new connection to a kube-apiserver: TCP, TLS, and the HTTP version both sides speak.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::body::UploadBody;
+use super::error::AttemptError;
+use crate::config::Endpoint;
+use crate::net::{Deferred, tune_upstream};
+use crate::route::Failure;
+
+/// Window a stream, towards the agent. A client that stops reading holds at most this much of the agent's memory.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Streams share a connection's window. It is so large that stalled streams cannot exhaust it for the others
+/// (kube-apiserver allows 100 to 250 streams a connection).
+const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+const MAX_FRAME: u32 = 64 * 1024;
+
+type UpstreamIo = TokioIo<Deferred<TlsStream<TcpStream>>>;
+
+/// How connections are made; the same for all servers.
+#[derive(Clone, Debug)]
+pub struct ConnectSettings {
+    pub timeout: Duration,
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
+    /// Largest header list accepted from a server, bytes.
+    pub header_bytes: u32,
+}
+
+/// A connection ready for requests.
+pub enum Connected {
+    Http2 {
+        sender: http2::SendRequest<UploadBody>,
+        address: SocketAddr,
+        /// Streams the server allows at a time, as its SETTINGS last said.
+        stream_limit: Arc<AtomicUsize>,
+    },
+    Http1 { sender: http1::SendRequest<UploadBody>, address: SocketAddr },
+}
+
+/// Connects and spawns the connection's own task on this runtime. With `upgradable` the connection is HTTP/1.1 and can be
+/// switched to another protocol.
+pub async fn connect(
+    endpoint: &Endpoint,
+    tls: Arc<rustls::ClientConfig>,
+    server_name: ServerName<'static>,
+    settings: &ConnectSettings,
+    upgradable: bool,
+) -> Result<Connected, AttemptError> {
+    let dial = dial(endpoint, tls, server_name);
+    let stream = match tokio::time::timeout(settings.timeout, dial).await {
+        Ok(result) => result?,
+        Err(_elapsed) => {
+            return Err(AttemptError::Connect { failure: Failure::TimedOut, text: "no connection in time".into() });
+        }
+    };
+    let address = stream.get_ref().0.peer_addr().map_err(|error| connect_error(Failure::Reset, &error))?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let io = TokioIo::new(Deferred::new(stream));
+    if http2 {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(settings.header_bytes)
+            .keep_alive_interval(settings.ping_interval)
+            .keep_alive_timeout(settings.ping_timeout)
+            .keep_alive_while_idle(true)
+            .handshake(io)
+            .await
+            .map_err(|error| connect_error(Failure::Protocol, &error))?;
+        let stream_limit = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        let driver = Driver { connection, stream_limit: Arc::clone(&stream_limit) };
+        tokio::spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(%address, %error, "connection to a server ended");
+            }
+        });
+        return Ok(Connected::Http2 { sender, address, stream_limit });
+    }
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(settings.header_bytes as usize + 64 * 1024)
+        .handshake(io)
+        .await
+        .map_err(|error| connect_error(Failure::Protocol, &error))?;
+    tokio::spawn(async move {
+        let ended = if upgradable { connection.with_upgrades().await } else { connection.await };
+        if let Err(error) = ended {
+            tracing::debug!(%address, %error, "connection to a server ended");
+        }
+    });
+    Ok(Connected::Http1 { sender, address })
+}
+
+/// Drives an HTTP/2 connection and notes the server's stream limit, which hyper tells only the connection's owner.
+struct Driver {
+    connection: http2::Connection<UpstreamIo, UploadBody, TokioExecutor>,
+    stream_limit: Arc<AtomicUsize>,
+}
+
+impl Future for Driver {
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        let ended = Pin::new(&mut self.connection).poll(cx);
+        self.stream_limit.store(self.connection.current_max_send_streams(), Ordering::Relaxed);
+        ended
+    }
+}
+
+async fn dial(
+    endpoint: &Endpoint,
+    tls: Arc<rustls::ClientConfig>,
+    server_name: ServerName<'static>,
+) -> Result<TlsStream<TcpStream>, AttemptError> {
+    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(|error| {
+        let failure = match error.kind() {
+            io::ErrorKind::ConnectionRefused => Failure::Refused,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Failure::Reset,
+            io::ErrorKind::TimedOut => Failure::TimedOut,
+            _ => Failure::Unreachable,
+        };
+        connect_error(failure, &error)
+    })?;
+    tune_upstream(&stream).map_err(|error| connect_error(Failure::Reset, &error))?;
+    TlsConnector::from(tls).connect(server_name, stream).await.map_err(|error| {
+        let failure = if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+            Failure::Tls
+        } else {
+            Failure::Reset
+        };
+        connect_error(failure, &error)
+    })
+}
+
+fn connect_error(failure: Failure, error: &dyn std::error::Error) -> AttemptError {
+    AttemptError::Connect { failure, text: error.to_string() }
+}

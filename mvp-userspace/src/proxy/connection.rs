@@ -1,0 +1,177 @@
+//! One client connection: TLS handshake, then HTTP/1.1 or HTTP/2 until it ends, is drained, or breaks a limit.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::Thread;
+use super::service::handle;
+use crate::identity::PeerCertificates;
+use crate::net::{Accepted, Deferred, Slot, tune_client};
+
+/// Window a stream and a connection, for uploads.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const MAX_FRAME: u32 = 64 * 1024;
+/// A client that went away without a word is noticed after this; kube-apiserver itself waits for TCP keepalive.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What every request of a connection needs to know about it.
+pub struct Connection {
+    pub thread: Arc<Thread>,
+    pub peer: SocketAddr,
+    /// What the client presented, if anything; what it proves is asked for each request.
+    pub certificates: Option<PeerCertificates>,
+}
+
+/// Serves one accepted connection to its end.
+pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
+    let Accepted { stream, peer, slot } = accepted;
+    let shared = &thread.shared;
+    let Some(handshake) = Guard::below(&shared.load.handshakes, shared.limits.pending_handshakes) else {
+        shared.metrics.refused("pending_handshakes");
+        return;
+    };
+    let stream = match TcpStream::from_std(stream).and_then(|stream| tune_client(&stream).map(|()| stream)) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "connection was gone before its handshake");
+            return;
+        }
+    };
+    let _open = shared.metrics.client_connection();
+    let tls = match stream.local_addr() {
+        Ok(local) => shared.server_tls.config_for(local.ip()),
+        Err(_gone) => return,
+    };
+    let acceptor = TlsAcceptor::from(tls);
+    let stream = match tokio::time::timeout(shared.limits.handshake_timeout, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            shared.metrics.handshake_failure("error");
+            tracing::debug!(%peer, %error, "TLS handshake failed");
+            return;
+        }
+        Err(_elapsed) => {
+            shared.metrics.handshake_failure("timeout");
+            return;
+        }
+    };
+    drop(handshake);
+    serve_http(thread, peer, stream, slot).await;
+}
+
+async fn serve_http(thread: Arc<Thread>, peer: SocketAddr, stream: TlsStream<TcpStream>, slot: Slot) {
+    let session = stream.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let certificates = PeerCertificates::new(session.peer_certificates());
+    let connection = Arc::new(Connection { thread: Arc::clone(&thread), peer, certificates });
+    let service = service_fn(move |request| {
+        let connection = Arc::clone(&connection);
+        async move { Ok::<_, Infallible>(handle(connection, request).await) }
+    });
+    let io = TokioIo::new(Deferred::new(stream));
+    let shared = Arc::clone(&thread.shared);
+    let mut drain = shared.drain.clone();
+    let limits = &shared.limits;
+    let ended = if http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_concurrent_streams(limits.streams_per_connection)
+            .max_header_list_size(limits.header_bytes)
+            .max_pending_accept_reset_streams(limits.pending_resets)
+            .max_local_error_reset_streams(limits.pending_resets)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
+        let mut connection = pin!(builder.serve_connection(io, service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            _deadline = drain.draining() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = drain.forced() => Ok(()),
+                }
+            }
+        }
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_headers(limits.header_count)
+            .max_header_size(limits.header_bytes as usize)
+            .max_buf_size(limits.header_bytes as usize + 64 * 1024);
+        let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            _deadline = drain.draining() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = drain.forced() => Ok(()),
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        note_end(&thread, peer, &error);
+    }
+    drop(slot);
+}
+
+/// Counts the ends that are a client's attack or breach of protocol; the rest is the usual coming and going.
+fn note_end(thread: &Thread, peer: SocketAddr, error: &hyper::Error) {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(h2) = cause.downcast_ref::<h2::Error>()
+            && h2.is_library()
+            && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+        {
+            thread.shared.metrics.reset_flood();
+            tracing::warn!(%peer, "connection closed: HTTP/2 reset flood");
+            return;
+        }
+        source = cause.source();
+    }
+    if error.is_parse_too_large() {
+        thread.shared.metrics.refused("header_bytes");
+    } else if error.is_timeout() {
+        thread.shared.metrics.refused("header_timeout");
+    }
+    tracing::debug!(%peer, %error, "client connection ended");
+}
+
+/// One of a limited number of places, given back on drop.
+pub struct Guard(Arc<AtomicUsize>);
+
+impl Guard {
+    pub fn below(count: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        if count.fetch_add(1, Ordering::Relaxed) >= limit {
+            count.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Self(Arc::clone(count)))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,312 @@
+//! From a parsed request to the head of a server's answer: pick a server, try it, and try again where that is safe.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+
+use super::body::Upload;
+use super::error::{AttemptError, ProxyError};
+use super::headers::{HOP_MARKER, upstream_target};
+use super::pool::Lease;
+use super::upgrade::connect_for_upgrade;
+use super::Thread;
+use crate::request::{PathClass, RequestInfo, classify};
+use crate::route::{
+    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide, random, verdict_unknown,
+};
+use crate::tls::IdentityClass;
+
+/// Attempts for one request, over all servers. A control plane has 3 to 7 servers; each excluded one is not tried again.
+const ATTEMPTS: u32 = 6;
+/// "No such resource type" answers are at most a short Status; anything longer is another 404.
+const NOT_FOUND_BYTES: u64 = 4096;
+
+/// A request as it leaves: hop-by-hop headers gone, identity set.
+pub struct Outgoing<'a> {
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    pub headers: &'a HeaderMap,
+    pub upload: &'a Upload,
+    pub class: IdentityClass,
+    /// The protocol an HTTP/1.1 client wants to switch to.
+    pub upgrade: Option<&'a HeaderValue>,
+    /// The caller's own hop marker was honoured: passed on to whichever server is asked.
+    pub hop_marked: bool,
+}
+
+/// The head of an answer, and who gave it.
+pub struct Answer {
+    pub body: AnswerBody,
+    pub head: http::response::Parts,
+    pub server: Arc<Server>,
+    pub reason: Reason,
+}
+
+pub enum AnswerBody {
+    Streaming(Incoming, Lease),
+    /// Read already, to see which 404 it is.
+    Whole(Bytes),
+}
+
+/// What the attempts cost; valid also when they failed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trace {
+    pub attempts: u32,
+    /// Time the servers took to answer, without connecting.
+    pub server_time: Duration,
+}
+
+/// Forwards one request. `trace` is filled in as attempts are made.
+pub async fn forward(
+    thread: &Thread,
+    info: &RequestInfo<'_>,
+    outgoing: &Outgoing<'_>,
+    trace: &mut Trace,
+) -> Result<Answer, ProxyError> {
+    let shared = &thread.shared;
+    let context = Context { hop_marked: outgoing.hop_marked, interoperability: shared.interoperability };
+    let mut excluded = ServerSet::EMPTY;
+    let mut refreshed = false;
+    let mut last_error = None;
+    loop {
+        let table = shared.table.load_full();
+        let (server, reason) = match pick(&table, info, context, excluded) {
+            Ok(picked) => picked,
+            // What happened says more than "nobody is left".
+            Err(none_left) => return Err(last_error.unwrap_or(none_left)),
+        };
+        let answer = match attempt(thread, &server, reason, outgoing, info.is_long_running(), trace).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                if let Some(failure) = error.failure() {
+                    server.failed(failure);
+                }
+                let again = may_retry(&error, outgoing) && trace.attempts < ATTEMPTS;
+                if again {
+                    shared.metrics.retry(error.retry_reason());
+                }
+                if !matches!(error, AttemptError::Unprocessed(_)) {
+                    excluded = excluded.union(set_of(&table, &server));
+                }
+                let error = proxy_error(&server, error);
+                if !again {
+                    return Err(error);
+                }
+                last_error = Some(error);
+                continue;
+            }
+        };
+        server.succeeded();
+        if answer.head.status != StatusCode::NOT_FOUND || !info.is_resource || outgoing.hop_marked || !shared.interoperability
+        {
+            return Ok(answer);
+        }
+        let answer = read_not_found(answer).await;
+        if refreshed || !is_no_such_type(&answer) {
+            return Ok(answer);
+        }
+        // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
+        refreshed = true;
+        let outcome = shared.discovery.refresh().await;
+        shared.metrics.refresh(if outcome.complete { "complete" } else { "incomplete" });
+        let table = shared.table.load_full();
+        excluded = excluded.union(set_of(&table, &server));
+        let others = table.lookup(info.key()).map_or(ServerSet::EMPTY, |entry| entry.servers()).difference(excluded);
+        if others.is_empty() {
+            return match verdict_unknown(&table) {
+                UnknownVerdict::NotFound => Ok(answer),
+                UnknownVerdict::Unavailable { server } => {
+                    Err(ProxyError::Unconfirmed { key: info.key().to_string(), server: server.to_string() })
+                }
+            };
+        }
+        if !outgoing.upload.is_replayable() {
+            return Err(ProxyError::NoCapableServer { key: info.key().to_string() });
+        }
+        last_error = Some(ProxyError::NoCapableServer { key: info.key().to_string() });
+    }
+}
+
+/// The server for the next attempt.
+fn pick(
+    table: &RouteTable,
+    info: &RequestInfo<'_>,
+    context: Context,
+    excluded: ServerSet,
+) -> Result<(Arc<Server>, Reason), ProxyError> {
+    let decision = decide(info, table, context);
+    let nobody = || ProxyError::NoCapableServer { key: describe(info) };
+    let set = match decision.target {
+        Target::Local => {
+            let local = table.local().ok_or_else(nobody)?;
+            if excluded.intersection(table.local_set()).is_empty() {
+                return Ok((Arc::clone(&local.server), decision.reason));
+            }
+            if context.hop_marked || !context.interoperability {
+                return Err(nobody());
+            }
+            match (info.is_resource, classify(&info.path)) {
+                (true, _) => table.lookup(info.key()).map_or(ServerSet::EMPTY, |entry| entry.servers()),
+                // Probes are about this very server; nobody else can answer for it.
+                (false, PathClass::Probe) => ServerSet::EMPTY,
+                (false, _) => table.all(),
+            }
+        }
+        Target::Servers(set) => set,
+        Target::Unknown => match table.local() {
+            Some(local) if local.server.available() && excluded.intersection(table.local_set()).is_empty() => {
+                return Ok((Arc::clone(&local.server), decision.reason));
+            }
+            _ => table.all(),
+        },
+        Target::Unavailable => ServerSet::EMPTY,
+    };
+    choose(table, set, excluded, random()).map(|server| (server, decision.reason)).ok_or_else(nobody)
+}
+
+async fn attempt(
+    thread: &Thread,
+    server: &Arc<Server>,
+    reason: Reason,
+    outgoing: &Outgoing<'_>,
+    long_running: bool,
+    trace: &mut Trace,
+) -> Result<Answer, AttemptError> {
+    trace.attempts += 1;
+    let answer = async {
+        if let Some(protocol) = outgoing.upgrade {
+            let connection = connect_for_upgrade(&thread.pool, server, outgoing.class).await?;
+            let request = build(server, outgoing, http::Version::HTTP_11)?;
+            let sent = Instant::now();
+            let answer = connection.send(request, protocol.clone()).await;
+            trace.server_time += sent.elapsed();
+            answer
+        } else {
+            let checkout = thread.pool.checkout(server, outgoing.class).await?;
+            let request = build(server, outgoing, checkout.version())?;
+            let sent = Instant::now();
+            let answer = checkout.send(request).await;
+            trace.server_time += sent.elapsed();
+            answer
+        }
+    };
+    let (response, lease) = if long_running {
+        answer.await?
+    } else {
+        match tokio::time::timeout(thread.shared.limits.response_timeout, answer).await {
+            Ok(answer) => answer?,
+            Err(_elapsed) => return Err(AttemptError::TimedOut),
+        }
+    };
+    let (head, body) = response.into_parts();
+    Ok(Answer { body: AnswerBody::Streaming(body, lease), head, server: Arc::clone(server), reason })
+}
+
+fn build(
+    server: &Server,
+    outgoing: &Outgoing<'_>,
+    version: http::Version,
+) -> Result<Request<super::body::UploadBody>, AttemptError> {
+    let mut headers = outgoing.headers.clone();
+    // Set, never appended to: a peer reads the first value only.
+    if !server.local || outgoing.hop_marked {
+        headers.insert(HOP_MARKER, HeaderValue::from_static("true"));
+    }
+    let invalid = |text: String| AttemptError::Connect { failure: crate::route::Failure::Unreachable, text };
+    let endpoint = &server.endpoint;
+    let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
+    let fallback = Authority::try_from(format!("{host}:{}", endpoint.port)).map_err(|error| invalid(error.to_string()))?;
+    let uri = upstream_target(outgoing.uri, &mut headers, version, &fallback).map_err(|error| invalid(error.to_string()))?;
+    let mut request = Request::new(outgoing.upload.body());
+    *request.method_mut() = outgoing.method.clone();
+    *request.uri_mut() = uri;
+    *request.version_mut() = version;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// DESIGN's rule: no byte of the request was acted on, or the method is GET/HEAD and no byte of the answer was passed on.
+fn may_retry(error: &AttemptError, outgoing: &Outgoing<'_>) -> bool {
+    if outgoing.upload.has_failed() || !outgoing.upload.is_replayable() {
+        return false;
+    }
+    let safe_method = matches!(*outgoing.method, Method::GET | Method::HEAD) && outgoing.upgrade.is_none();
+    match error {
+        AttemptError::Connect { .. } | AttemptError::Unprocessed(_) => true,
+        AttemptError::Broken { .. } => safe_method,
+        // The time is up for this client; another server would only make it wait twice.
+        AttemptError::TimedOut | AttemptError::Upload => false,
+    }
+}
+
+fn proxy_error(server: &Server, error: AttemptError) -> ProxyError {
+    match error {
+        AttemptError::TimedOut => ProxyError::Timeout { server: server.name.to_string() },
+        AttemptError::Upload => ProxyError::BadRequest("the request's body broke off"),
+        attempt => ProxyError::Upstream { server: server.name.to_string(), attempt },
+    }
+}
+
+/// Reads a short 404 so that its kind can be seen; leaves long ones as they are.
+async fn read_not_found(mut answer: Answer) -> Answer {
+    let AnswerBody::Streaming(body, lease) = answer.body else { return answer };
+    if body.size_hint().upper().is_none_or(|upper| upper > NOT_FOUND_BYTES) {
+        answer.body = AnswerBody::Streaming(body, lease);
+        return answer;
+    }
+    let mut bytes = BytesMut::new();
+    let mut body = body;
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Some(chunk) = frame.data_ref() {
+            bytes.extend_from_slice(chunk);
+        }
+    }
+    answer.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    answer.body = AnswerBody::Whole(bytes.freeze());
+    answer
+}
+
+/// The two shapes with which a kube-apiserver says that it has no such resource type: the plain page of its
+/// `notfoundhandler` (group version unknown) and a Status without a name (resource or subresource unknown), the latter in any
+/// encoding. A missing object is a Status that names it.
+fn is_no_such_type(answer: &Answer) -> bool {
+    let AnswerBody::Whole(body) = &answer.body else { return false };
+    let content_type = answer.head.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if content_type.starts_with("text/plain") {
+        // HEAD has no body to look at.
+        return body.is_empty() || body.as_ref() == b"404 page not found\n";
+    }
+    const NO_SUCH_RESOURCE: &[u8] = b"the server could not find the requested resource";
+    body.windows(NO_SUCH_RESOURCE.len()).any(|window| window == NO_SUCH_RESOURCE)
+}
+
+/// Empty for a server that is no longer a member.
+fn set_of(table: &RouteTable, server: &Arc<Server>) -> ServerSet {
+    table.position(server).map_or(ServerSet::EMPTY, ServerSet::one)
+}
+
+fn describe(info: &RequestInfo<'_>) -> String {
+    if info.is_resource { info.key().to_string() } else { info.path.to_string() }
+}
+
+impl Answer {
+    /// For clients that get it as it came.
+    pub fn is_upgrade(&self) -> bool {
+        self.head.status == StatusCode::SWITCHING_PROTOCOLS
+    }
+
+    /// The response as hyper made it, for a tunnel.
+    pub fn into_upgrade(self) -> Option<(Response<Incoming>, Lease)> {
+        match self.body {
+            AnswerBody::Streaming(body, lease) => Some((Response::from_parts(self.head, body), lease)),
+            AnswerBody::Whole(_) => None,
+        }
+    }
+}
+

@@ -1,0 +1,206 @@
+//! Headers on their way through: what ends at this hop, what the agent adds. Who may say what about users is `identity`'s.
+
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Uri, Version};
+
+/// Set towards peers so that their own mixed version proxy does not forward once more (`peerproxy_handler.go`).
+pub const HOP_MARKER: HeaderName = HeaderName::from_static("x-kubernetes-peer-proxied");
+/// One id for a request in every server's audit log (`apiserver/pkg/audit`).
+pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const PROXY_AUTHENTICATE: HeaderName = HeaderName::from_static("proxy-authenticate");
+const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
+
+/// RFC 9110 §7.6.1 and the older names that Go's ReverseProxy removes as well. `Trailer` stays: it announces fields that pass on.
+const HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// The protocol a client wants to switch to, if its HTTP/1.1 request is an upgrade (`Connection` names it, `Upgrade` says to what).
+pub fn upgrade_protocol(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+    if version != Version::HTTP_11 {
+        return None;
+    }
+    let asks = headers.get_all(CONNECTION).iter().any(|value| tokens(value).any(|t| t.eq_ignore_ascii_case("upgrade")));
+    if asks { headers.get(UPGRADE).cloned() } else { None }
+}
+
+/// Removes what ends at this hop: the fixed list and everything that `Connection` nominates. Must come before any header of
+/// the agent's own is set, so that a client cannot nominate those. `TE: trailers` stays, as HTTP/2 allows it.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let nominated: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(tokens)
+            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .collect();
+        for name in nominated {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if let Some(te) = headers.get(TE) {
+        let trailers = tokens(te).any(|token| token.eq_ignore_ascii_case("trailers"));
+        headers.remove(TE);
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// Headers that the agent sets on every request that leaves, besides identity. `Expect` ends here: the agent itself asks the
+/// client for the body (100 Continue) as soon as the server reads it.
+pub fn prepare_request(headers: &mut HeaderMap, client: IpAddr) {
+    headers.remove(EXPECT);
+    if !headers.contains_key(AUDIT_ID) {
+        insert(headers, AUDIT_ID, &uuid::Uuid::new_v4().to_string());
+    }
+    append_forwarded_for(headers, client);
+}
+
+/// Appends the client's address to one `X-Forwarded-For`, as Go's ReverseProxy does. kube-apiserver takes the audit's
+/// source addresses from it.
+fn append_forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
+    let client = client.to_canonical();
+    if !headers.contains_key(X_FORWARDED_FOR) {
+        insert(headers, X_FORWARDED_FOR, &client.to_string());
+        return;
+    }
+    let mut joined = String::new();
+    for value in headers.get_all(X_FORWARDED_FOR) {
+        if let Ok(text) = value.to_str() {
+            joined.push_str(text);
+            joined.push_str(", ");
+        }
+    }
+    joined.push_str(&client.to_string());
+    insert(headers, X_FORWARDED_FOR, &joined);
+}
+
+/// The target for a server: same path and query, byte for byte. HTTP/2 wants scheme and authority, HTTP/1.1 a `Host`.
+/// The client's own authority is kept, so that a `Location` the server makes points where the client can go.
+pub fn upstream_target(
+    uri: &Uri,
+    headers: &mut HeaderMap,
+    upstream: Version,
+    fallback: &Authority,
+) -> Result<Uri, http::uri::InvalidUriParts> {
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let authority = uri
+        .authority()
+        .cloned()
+        .or_else(|| headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok()))
+        .unwrap_or_else(|| fallback.clone());
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = Some(path);
+    if upstream == Version::HTTP_2 {
+        headers.remove(HOST);
+        parts.scheme = Some(Scheme::HTTPS);
+        parts.authority = Some(authority);
+    } else {
+        insert(headers, HOST, authority.as_str());
+    }
+    Uri::from_parts(parts)
+}
+
+/// Sets one value; a text that is no header value (cannot happen for the agent's own texts) sets nothing.
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(n, v)| (HeaderName::from_bytes(n.as_bytes()).unwrap(), HeaderValue::from_str(v).unwrap()))
+            .fold(HeaderMap::new(), |mut map, (n, v)| {
+                map.append(n, v);
+                map
+            })
+    }
+
+    #[test]
+    fn nominated_and_fixed_hop_headers_go() {
+        let mut headers = map(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "x-other"),
+            ("x-secret", "1"),
+            ("x-other", "2"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers, gzip"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("accept", "*/*"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        let left: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        assert_eq!(left, [("accept", "*/*"), ("te", "trailers")]);
+    }
+
+    #[test]
+    fn upgrade_needs_both_headers_and_http_1_1() {
+        let both = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(upgrade_protocol(Version::HTTP_11, &both).unwrap(), "websocket");
+        assert!(upgrade_protocol(Version::HTTP_2, &both).is_none());
+        assert!(upgrade_protocol(Version::HTTP_10, &both).is_none());
+        assert!(upgrade_protocol(Version::HTTP_11, &map(&[("upgrade", "websocket")])).is_none());
+        assert!(upgrade_protocol(Version::HTTP_11, &map(&[("connection", "upgrade")])).is_none());
+    }
+
+    #[test]
+    fn forwarded_for_is_one_list() {
+        let mut headers = map(&[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "10.0.0.2"), ("expect", "100-continue")]);
+        prepare_request(&mut headers, "::ffff:192.0.2.7".parse().unwrap());
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2, 192.0.2.7");
+        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
+        assert!(!headers.contains_key(EXPECT));
+        assert_eq!(headers[AUDIT_ID].len(), 36);
+    }
+
+    #[test]
+    fn the_clients_audit_id_stays() {
+        let mut headers = map(&[("audit-id", "abc")]);
+        prepare_request(&mut headers, "192.0.2.7".parse().unwrap());
+        assert_eq!(headers[AUDIT_ID], "abc");
+    }
+
+    #[test]
+    fn target_keeps_path_and_query_byte_for_byte() {
+        let fallback = Authority::from_static("10.0.0.9:6443");
+        let raw = "/api/v1/namespaces/a%2Fb/pods?b=2&a=%20x&;&watch";
+        let mut headers = map(&[("host", "api.example:6443")]);
+        let h2 = upstream_target(&raw.parse().unwrap(), &mut headers.clone(), Version::HTTP_2, &fallback).unwrap();
+        assert_eq!(h2.to_string(), format!("https://api.example:6443{raw}"));
+        let h1 = upstream_target(&raw.parse().unwrap(), &mut headers, Version::HTTP_11, &fallback).unwrap();
+        assert_eq!(h1.to_string(), raw);
+        assert_eq!(headers[HOST], "api.example:6443");
+
+        let mut none = HeaderMap::new();
+        let absolute = format!("https://front.example{raw}").parse().unwrap();
+        let h1 = upstream_target(&absolute, &mut none, Version::HTTP_11, &fallback).unwrap();
+        assert_eq!((h1.to_string().as_str(), none[HOST].to_str().unwrap()), (raw, "front.example"));
+    }
+}

@@ -1,0 +1,64 @@
+//! Requests on their way to a server and answers on their way back.
+
+mod access;
+mod body;
+mod connect;
+mod connection;
+mod error;
+mod forward;
+mod headers;
+mod pool;
+mod probe;
+mod response;
+mod service;
+mod status;
+mod upgrade;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use arc_swap::ArcSwap;
+
+use crate::app::DrainSignal;
+use crate::config::Limits;
+use crate::discovery::DiscoveryHandle;
+use crate::identity::TrustCell;
+use crate::metrics::Metrics;
+use crate::route::RouteTable;
+use crate::tls::ServerTls;
+
+pub use connect::ConnectSettings;
+pub use connection::serve;
+pub use pool::{Pool, PoolCounts};
+pub use probe::probe;
+
+/// What all data threads share: read-mostly, swapped whole.
+pub struct Shared {
+    pub table: Arc<ArcSwap<RouteTable>>,
+    pub discovery: DiscoveryHandle,
+    pub server_tls: Arc<ServerTls>,
+    pub trust: Arc<TrustCell>,
+    pub metrics: Arc<Metrics>,
+    pub limits: Limits,
+    /// False: everything is answered by the local server.
+    pub interoperability: bool,
+    pub drain: DrainSignal,
+    pub load: Load,
+    /// The label of answers that the agent made itself.
+    pub no_server: Arc<str>,
+}
+
+/// Counts of what is open right now.
+#[derive(Debug, Default)]
+pub struct Load {
+    pub connections: Arc<AtomicUsize>,
+    pub handshakes: Arc<AtomicUsize>,
+    pub requests: Arc<AtomicUsize>,
+    pub pools: PoolCounts,
+}
+
+/// One data thread: what it shares with the others, and its own connections to servers.
+pub struct Thread {
+    pub shared: Arc<Shared>,
+    pub pool: Arc<Pool>,
+}

@@ -1,0 +1,114 @@
+//! The body of an answer on its way to the client, and everything that ends with it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::access::AccessRecord;
+use super::pool::Lease;
+
+/// What hyper sends to the client. Dropping it ends the server's stream at once (hyper resets it).
+pub struct Download {
+    inner: Inner,
+    /// Only answers that stream on without an end of their own (watches) care about draining.
+    watch: Option<WatchEnd>,
+    record: Option<Box<AccessRecord>>,
+    _lease: Option<Lease>,
+}
+
+enum Inner {
+    Upstream(Incoming),
+    Whole(Option<Bytes>),
+}
+
+/// A watch may end at any event, and every client resumes it; in the middle of an event it must break, not end.
+struct WatchEnd {
+    /// The last byte passed on closed an event (JSON events end with a newline).
+    at_boundary: bool,
+    draining: Pin<Box<dyn Future<Output = ()> + Send>>,
+    drained: bool,
+}
+
+impl Download {
+    pub fn upstream(incoming: Incoming, lease: Lease, record: Option<Box<AccessRecord>>) -> Self {
+        Self { inner: Inner::Upstream(incoming), watch: None, record, _lease: Some(lease) }
+    }
+
+    pub fn whole(bytes: Bytes, record: Option<Box<AccessRecord>>) -> Self {
+        Self { inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())), watch: None, record, _lease: None }
+    }
+
+    /// Ends the answer at the next event once `draining` resolves, and when its server dies between two events.
+    pub fn as_watch(mut self, draining: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.watch = Some(WatchEnd { at_boundary: true, draining: Box::pin(draining), drained: false });
+        self
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        let incoming = match &mut this.inner {
+            Inner::Upstream(incoming) => incoming,
+            Inner::Whole(bytes) => {
+                let bytes = bytes.take();
+                if let (Some(record), Some(bytes)) = (&mut this.record, &bytes) {
+                    record.sent(bytes.len());
+                }
+                return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
+            }
+        };
+        if let Some(watch) = &mut this.watch {
+            if !watch.drained {
+                watch.drained = watch.draining.as_mut().poll(cx).is_ready();
+            }
+            if watch.drained && watch.at_boundary {
+                return Poll::Ready(None);
+            }
+        }
+        match ready!(Pin::new(incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(chunk) = frame.data_ref() {
+                    if let Some(record) = &mut this.record {
+                        record.sent(chunk.len());
+                    }
+                    if let (Some(watch), Some(last)) = (&mut this.watch, chunk.last()) {
+                        watch.at_boundary = *last == b'\n';
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                if let Some(record) = &mut this.record {
+                    record.broke();
+                }
+                if this.watch.as_ref().is_some_and(|watch| watch.at_boundary) {
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Err(error)))
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Upstream(incoming) => incoming.is_end_stream(),
+            Inner::Whole(bytes) => bytes.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Upstream(incoming) => incoming.size_hint(),
+            Inner::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+        }
+    }
+}

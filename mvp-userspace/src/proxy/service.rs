@@ -1,0 +1,209 @@
+//! One request through the corridor: identity -> request -> route -> forward -> respond.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use rustls_pki_types::UnixTime;
+
+use super::access::AccessRecord;
+use super::body::Upload;
+use super::connection::{Connection, Guard};
+use super::error::ProxyError;
+use super::forward::{Answer, AnswerBody, Outgoing, Trace, forward};
+use super::headers::{AUDIT_ID, prepare_request, strip_hop_by_hop, upgrade_protocol};
+use super::response::Download;
+use super::status::error_response;
+use super::upgrade::tunnel;
+use crate::identity::{self, HopMark, Stripped};
+use crate::metrics::Metrics;
+use crate::request::{RequestInfo, Verb};
+
+/// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
+pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>) -> Response<Download> {
+    let started = Instant::now();
+    let shared = &connection.thread.shared;
+    let _open = Guard::below(&shared.load.requests, usize::MAX);
+    let upgrade = upgrade_protocol(request.version(), request.headers());
+    let on_upgrade = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let (mut parts, incoming) = request.into_parts();
+    let upload = Upload::new(incoming);
+    let path = parts.uri.path().to_owned();
+    let query = parts.uri.query().map(str::to_owned);
+    let record = AccessRecord::start(connection.peer, &parts.method, &path, started);
+    let mut call = Call { connection: &connection, started, trace: Trace::default(), record };
+
+    // What the client accepts is needed after its headers are gone upstream.
+    let accept: HeaderMap =
+        parts.headers.get_all(http::header::ACCEPT).iter().map(|v| (http::header::ACCEPT, v.clone())).collect();
+    let answer = async {
+        if parts.headers.len() > shared.limits.header_count {
+            shared.metrics.refused("header_count");
+            return Err(ProxyError::HeaderTooLarge);
+        }
+        let trust = shared.trust.load();
+        let certificate = connection.certificates.as_ref().map(|certificates| certificates.identity(&trust, now()));
+        let caller = identity::authenticate(certificate.as_deref(), &parts.headers, &trust)?;
+        let mark = identity::hop_marked(&parts.headers, &caller);
+        if mark == HopMark::Forged {
+            shared.metrics.hop_marker_forged();
+        }
+        let info = RequestInfo::parse(&parts.method, &path, query.as_deref())?;
+        // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
+        strip_hop_by_hop(&mut parts.headers);
+        let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust);
+        count_stripped(&shared.metrics, &stripped);
+        prepare_request(&mut parts.headers, connection.peer.ip());
+        if let Some(record) = &mut call.record {
+            record.user = caller.name_for_log().to_owned();
+            record.audit_id = parts.headers.get(AUDIT_ID).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+            if info.is_resource {
+                record.key = info.key().to_string();
+            }
+        }
+        let outgoing = Outgoing {
+            method: &parts.method,
+            uri: &parts.uri,
+            headers: &parts.headers,
+            upload: &upload,
+            class: caller.class(),
+            upgrade: upgrade.as_ref(),
+            hop_marked: mark == HopMark::Honoured,
+        };
+        let answer = forward(&connection.thread, &info, &outgoing, &mut call.trace).await;
+        upload.stop_recording();
+        if let Err(error) = &answer
+            && let Some(kind) = error.peer_error_kind()
+        {
+            shared.metrics.peer_proxy_error(kind, &info.group, &info.version, &info.resource);
+        }
+        answer.map(|answer| (answer, info))
+    }
+    .await;
+    match answer {
+        Ok((answer, info)) => call.respond(answer, &info, &upload, on_upgrade),
+        Err(error) => call.refuse(&error, &accept, &upload),
+    }
+}
+
+/// What is known about a request until its answer has a head.
+struct Call<'a> {
+    connection: &'a Connection,
+    started: Instant,
+    trace: Trace,
+    record: Option<Box<AccessRecord>>,
+}
+
+impl Call<'_> {
+    fn respond(
+        mut self,
+        answer: Answer,
+        info: &RequestInfo<'_>,
+        upload: &Upload,
+        on_upgrade: Option<hyper::upgrade::OnUpgrade>,
+    ) -> Response<Download> {
+        let shared = &self.connection.thread.shared;
+        let status = answer.head.status;
+        self.count(answer.reason.as_str(), &answer.server.name, status);
+        shared.metrics.server_time(&answer.server.name, self.trace.server_time);
+        if !answer.server.local {
+            shared.metrics.rerouted(status.as_u16(), &info.group, &info.version, &info.resource);
+        }
+        if let Some(record) = &mut self.record {
+            record.decision = answer.reason.as_str();
+            record.server = answer.server.name.to_string();
+            record.server_address = match &answer.body {
+                AnswerBody::Streaming(_, lease) => Some(lease.address),
+                AnswerBody::Whole(_) => None,
+            };
+        }
+        self.finish(status, upload);
+        if answer.is_upgrade() {
+            return match (on_upgrade, answer.into_upgrade()) {
+                (Some(client), Some((response, lease))) => {
+                    let head = tunnel(client, response, lease, Arc::clone(&shared.metrics));
+                    head.map(|()| Download::whole(Bytes::new(), self.record))
+                }
+                // A 101 that nobody asked for: the server's fault, and nothing a client could use.
+                _ => {
+                    let mut response = Response::new(Download::whole(Bytes::new(), self.record));
+                    *response.status_mut() = StatusCode::BAD_GATEWAY;
+                    response
+                }
+            };
+        }
+        let mut head = answer.head;
+        strip_hop_by_hop(&mut head.headers);
+        let body = match answer.body {
+            AnswerBody::Whole(bytes) => Download::whole(bytes, self.record),
+            AnswerBody::Streaming(incoming, lease) => {
+                let body = Download::upstream(incoming, lease, self.record);
+                if info.verb == Verb::Watch && status == StatusCode::OK {
+                    let mut drain = shared.drain.clone();
+                    body.as_watch(async move {
+                        drain.draining().await;
+                    })
+                } else {
+                    body
+                }
+            }
+        };
+        Response::from_parts(head, body)
+    }
+
+    fn refuse(mut self, error: &ProxyError, accept: &HeaderMap, upload: &Upload) -> Response<Download> {
+        let shared = &self.connection.thread.shared;
+        let response = error_response(error, accept);
+        self.count(error.decision(), &shared.no_server, response.status());
+        tracing::debug!(peer = %self.connection.peer, %error, "request answered by the agent");
+        if let Some(record) = &mut self.record {
+            record.decision = error.decision();
+            record.error = Some(error.to_string());
+        }
+        self.finish(response.status(), upload);
+        response.map(|body| Download::whole(body, self.record))
+    }
+
+    fn count(&self, reason: &'static str, server: &Arc<str>, status: StatusCode) {
+        let metrics = &self.connection.thread.shared.metrics;
+        metrics.request(reason, server, status.as_u16());
+        metrics.added(self.agent_time());
+    }
+
+    fn finish(&mut self, status: StatusCode, upload: &Upload) {
+        let agent = self.agent_time();
+        if let Some(record) = &mut self.record {
+            record.status = status;
+            record.attempts = self.trace.attempts;
+            record.agent = agent;
+            record.server_time = self.trace.server_time;
+            record.received = upload.received();
+        }
+    }
+
+    fn agent_time(&self) -> Duration {
+        self.started.elapsed().saturating_sub(self.trace.server_time)
+    }
+}
+
+fn count_stripped(metrics: &Metrics, stripped: &Stripped) {
+    if stripped.total() == 0 {
+        return;
+    }
+    for (kind, count) in [
+        ("username", stripped.username),
+        ("uid", stripped.uid),
+        ("group", stripped.group),
+        ("extra", stripped.extra),
+        ("other", stripped.other),
+        ("hop", stripped.hop),
+    ] {
+        metrics.headers_stripped(kind, count as u64);
+    }
+}
+
+fn now() -> UnixTime {
+    UnixTime::since_unix_epoch(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}

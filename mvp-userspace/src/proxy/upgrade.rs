@@ -1,0 +1,90 @@
+//! `Connection: Upgrade` tunnels (WebSocket, SPDY): exec, attach, port-forward, and watches over WebSocket. The request goes
+//! over an HTTP/1.1 connection of its own with the caller's identity on it; after 101 the bytes are relayed as they are.
+
+use std::sync::Arc;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::body::UploadBody;
+use super::connect::{Connected, connect};
+use super::error::AttemptError;
+use super::pool::{Lease, Pool, attempt_error};
+use crate::metrics::Metrics;
+use crate::route::Server;
+use crate::tls::{Alpn, IdentityClass};
+
+/// Relay buffer in each direction. Tunnels carry terminal traffic and port-forwards; TLS records are at most 16 KiB.
+const BUFFER: usize = 32 * 1024;
+
+/// A connection on which one upgrade request can be sent.
+pub struct UpgradeConnection {
+    sender: hyper::client::conn::http1::SendRequest<UploadBody>,
+    pub lease: Lease,
+}
+
+pub async fn connect_for_upgrade(
+    pool: &Pool,
+    server: &Arc<Server>,
+    class: IdentityClass,
+) -> Result<UpgradeConnection, AttemptError> {
+    let tls = pool.tls().config(class, Alpn::Http1);
+    match connect(&server.endpoint, tls, pool.tls().server_name(), pool.settings(), true).await? {
+        Connected::Http1 { sender, address } => {
+            Ok(UpgradeConnection { sender, lease: Lease::of_own_connection(server, address) })
+        }
+        // Only HTTP/1.1 was offered: a server that chooses HTTP/2 all the same breaks RFC 7301.
+        Connected::Http2 { .. } => Err(AttemptError::Connect {
+            failure: crate::route::Failure::Protocol,
+            text: "the server chose a protocol that was not offered".into(),
+        }),
+    }
+}
+
+impl UpgradeConnection {
+    /// Sends the request with `Connection: Upgrade` restored.
+    pub async fn send(
+        mut self,
+        mut request: Request<UploadBody>,
+        protocol: HeaderValue,
+    ) -> Result<(Response<Incoming>, Lease), AttemptError> {
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        request.headers_mut().insert(UPGRADE, protocol);
+        match self.sender.try_send_request(request).await {
+            Ok(response) => Ok((response, self.lease)),
+            Err(error) => Err(attempt_error(error.into_error())),
+        }
+    }
+}
+
+/// After a 101: relays until both sides have ended. Returns the head to give to the client.
+pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, lease: Lease, metrics: Arc<Metrics>) -> Response<()> {
+    let server = hyper::upgrade::on(&mut response);
+    let (mut parts, _body) = response.into_parts();
+    let protocol = parts.headers.get(UPGRADE).cloned();
+    super::headers::strip_hop_by_hop(&mut parts.headers);
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Some(protocol) = protocol {
+        parts.headers.insert(UPGRADE, protocol);
+    }
+    parts.status = StatusCode::SWITCHING_PROTOCOLS;
+    tokio::spawn(async move {
+        let _lease = lease;
+        let _open = metrics.upgrade();
+        match tokio::try_join!(client, server) {
+            Ok((client, server)) => {
+                let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+                // An error is how most tunnels end (a side closes without TLS close_notify): nothing to report.
+                match tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await {
+                    Ok((to_server, to_client)) => metrics.tunnel_bytes(to_server, to_client),
+                    Err(error) => tracing::debug!(%error, "tunnel broke off"),
+                }
+            }
+            Err(error) => tracing::debug!(%error, "tunnel was not established"),
+        }
+    });
+    Response::from_parts(parts, ())
+}

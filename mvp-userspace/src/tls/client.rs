@@ -1,0 +1,223 @@
+//! The TLS configurations with which the agent meets kube-apiservers.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::error::TlsError;
+use super::reload::Reload;
+use super::source::{Bundle, FileSpec, FileStats, Outcome, Pair, Refreshed, Source};
+use super::{lifetime, provider};
+use crate::config::Config;
+
+/// How the agent introduces itself on a connection. Connections of different classes are never shared.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum IdentityClass {
+    /// With the front-proxy certificate: the server believes the X-Remote-* headers.
+    FrontProxy,
+    /// With no certificate: the server sees the client's token, or nothing.
+    Bare,
+}
+
+/// The application protocols offered.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Alpn {
+    H2OrHttp1,
+    /// For upgrades (WebSocket, SPDY), which HTTP/2 does not have.
+    Http1,
+}
+
+/// Client configurations for every class and protocol.
+///
+/// Each has its own session store, so that a session made with the front-proxy certificate is never resumed by a bare
+/// connection, and a reload forgets the sessions of the old certificate.
+pub struct ClientTls {
+    server_name: ServerName<'static>,
+    material: Mutex<Material>,
+    current: ArcSwap<Configs>,
+    has_front_proxy: bool,
+}
+
+struct Configs {
+    front_proxy: PerAlpn,
+    bare: PerAlpn,
+}
+
+struct PerAlpn {
+    h2_or_http1: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
+}
+
+struct Material {
+    roots: Source<Bundle, 1>,
+    client: Option<Source<Pair, 2>>,
+}
+
+impl ClientTls {
+    /// Loads `upstream`.
+    ///
+    /// # Errors
+    /// The first file that is missing or malformed, a key that does not match its certificate, or a server name that is none.
+    pub fn load(config: &Config) -> Result<Self, TlsError> {
+        let upstream = &config.upstream;
+        let server_name =
+            ServerName::try_from(upstream.server_name.clone()).map_err(|_| TlsError::Name {
+                key: "upstream.serverName".to_owned(),
+                name: upstream.server_name.clone(),
+            })?;
+        let roots = Source::load([FileSpec::new("upstream.caFile", &upstream.ca_file)])?;
+        let client = match &upstream.client {
+            Some(pair) => Some(Source::load([
+                FileSpec::new("upstream.clientCertFile", &pair.cert_file),
+                FileSpec::new("upstream.clientKeyFile", &pair.key_file),
+            ])?),
+            None => None,
+        };
+        let has_front_proxy = client.is_some();
+        let material = Material { roots, client };
+        let current = ArcSwap::from_pointee(material.build()?);
+        Ok(Self {
+            server_name,
+            material: Mutex::new(material),
+            current,
+            has_front_proxy,
+        })
+    }
+
+    /// The configuration for a new connection. [`IdentityClass::Bare`] never presents a certificate; nor does
+    /// [`IdentityClass::FrontProxy`] if none is configured ([`Self::has_front_proxy`]), in which case `identity` asserts nobody.
+    pub fn config(&self, class: IdentityClass, alpn: Alpn) -> Arc<ClientConfig> {
+        let current = self.current.load();
+        let per_alpn = match class {
+            IdentityClass::FrontProxy => &current.front_proxy,
+            IdentityClass::Bare => &current.bare,
+        };
+        match alpn {
+            Alpn::H2OrHttp1 => per_alpn.h2_or_http1.clone(),
+            Alpn::Http1 => per_alpn.http1.clone(),
+        }
+    }
+
+    /// The name to send as SNI and to verify in every server's certificate, whatever address was dialled.
+    pub fn server_name(&self) -> ServerName<'static> {
+        self.server_name.clone()
+    }
+
+    /// Whether users can be asserted upstream at all.
+    pub fn has_front_proxy(&self) -> bool {
+        self.has_front_proxy
+    }
+}
+
+impl Reload for ClientTls {
+    fn refresh(&self) -> Vec<Outcome> {
+        let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+        let material = &mut *material;
+        let mut outcomes = Vec::new();
+        let mut note = |key: &str, refreshed| match refreshed {
+            Refreshed::Unchanged => false,
+            Refreshed::Changed => {
+                outcomes.push(Outcome {
+                    key: key.to_owned(),
+                    result: Ok(()),
+                });
+                true
+            }
+            Refreshed::Failed(error) => {
+                outcomes.push(Outcome {
+                    key: key.to_owned(),
+                    result: Err(error),
+                });
+                false
+            }
+        };
+        let refreshed = material.roots.refresh();
+        let mut changed = note(material.roots.key(), refreshed);
+        if let Some(client) = &mut material.client {
+            let refreshed = client.refresh();
+            changed |= note(client.key(), refreshed);
+        }
+        if changed {
+            match material.build() {
+                Ok(configs) => self.current.store(Arc::new(configs)),
+                Err(error) => {
+                    material.roots.blame(&error);
+                    outcomes.push(Outcome {
+                        key: error.key().to_owned(),
+                        result: Err(error),
+                    });
+                }
+            }
+        }
+        outcomes
+    }
+
+    fn files(&self) -> Vec<Arc<FileStats>> {
+        let material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = material.client.iter().flat_map(|client| client.stats());
+        material
+            .roots
+            .stats()
+            .iter()
+            .chain(client)
+            .cloned()
+            .collect()
+    }
+
+    fn validities(&self) -> Vec<(String, lifetime::Validity)> {
+        let material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = vec![(material.roots.key().to_owned(), material.roots.validity())];
+        all.extend(
+            material
+                .client
+                .iter()
+                .map(|client| (client.key().to_owned(), client.validity())),
+        );
+        all
+    }
+}
+
+impl Material {
+    fn build(&self) -> Result<Configs, TlsError> {
+        let roots = &self.roots.value().anchors;
+        let roots = Arc::new(RootCertStore {
+            roots: roots.clone(),
+        });
+        let client = self
+            .client
+            .as_ref()
+            .map(|client| Arc::new(SingleCertAndKey::from(client.value().certified.clone())));
+        let build = |class, alpn: &[&[u8]]| -> Result<Arc<ClientConfig>, TlsError> {
+            let builder = ClientConfig::builder_with_provider(provider())
+                .with_protocol_versions(rustls::ALL_VERSIONS)
+                .map_err(|source| TlsError::Library {
+                    key: "upstream".to_owned(),
+                    source,
+                })?
+                .with_root_certificates(roots.clone());
+            let mut config = match (class, &client) {
+                (IdentityClass::FrontProxy, Some(client)) => {
+                    builder.with_client_cert_resolver(client.clone())
+                }
+                (IdentityClass::FrontProxy, None) | (IdentityClass::Bare, _) => {
+                    builder.with_no_client_auth()
+                }
+            };
+            config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+            Ok(Arc::new(config))
+        };
+        let per_alpn = |class| -> Result<PerAlpn, TlsError> {
+            Ok(PerAlpn {
+                h2_or_http1: build(class, &[b"h2", b"http/1.1"])?,
+                http1: build(class, &[b"http/1.1"])?,
+            })
+        };
+        Ok(Configs {
+            front_proxy: per_alpn(IdentityClass::FrontProxy)?,
+            bare: per_alpn(IdentityClass::Bare)?,
+        })
+    }
+}

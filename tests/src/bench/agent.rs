@@ -1,0 +1,101 @@
+//! `mvp agent` as a child process.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::process::Process;
+
+/// What differs between one agent and another. Everything else is the same in the benchmark and in the demo: the key
+/// material of a simulated control plane, steering off, every connection inspected, never relayed whole.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    pub node: String,
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    pub local: SocketAddr,
+    /// Name and address of every other server.
+    pub peers: Vec<(String, SocketAddr)>,
+    /// `None`: the agent's default.
+    pub threads: Option<usize>,
+}
+
+impl Agent {
+    /// Writes `dir/NODE.yaml` (JSON, which YAML includes). `pki` is the folder with the files as kubeadm names them.
+    pub fn write_config(&self, pki: &Path, dir: &Path) -> Result<PathBuf> {
+        let file = dir.join(format!("{}.yaml", self.node));
+        let text = serde_json::to_string_pretty(&self.config(pki))?;
+        fs::write(&file, text).with_context(|| format!("file {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// Starts `binary` with that configuration and waits until it listens, for clients and for its administrator.
+    pub fn start(&self, binary: &Path, pki: &Path, dir: &Path) -> Result<Process> {
+        let mut command = Command::new(binary);
+        command
+            .arg("agent")
+            .arg("--config")
+            .arg(self.write_config(pki, dir)?)
+            .args(["--log-level", "warn"]);
+        let mut process = Process::start(&self.node, command, dir)?;
+        process.wait_listening(self.listen)?;
+        process.wait_listening(self.admin)?;
+        Ok(process)
+    }
+
+    fn config(&self, pki: &Path) -> serde_json::Value {
+        let peers: Vec<_> = self
+            .peers
+            .iter()
+            .map(|(name, address)| json!({"name": name, "url": format!("https://{address}")}))
+            .collect();
+        let mut config = json!({
+            "apiVersion": "mvp/v1",
+            "node": self.node,
+            "listen": self.listen.to_string(),
+            "serving": {"certFile": pki.join("apiserver.crt"), "keyFile": pki.join("apiserver.key")},
+            "clientCAFile": pki.join("ca.crt"),
+            "requestHeader": {"clientCAFile": pki.join("front-proxy-ca.crt"), "allowedNames": ["front-proxy-client"]},
+            "upstream": {
+                "caFile": pki.join("ca.crt"),
+                "serverName": "kubernetes.default.svc",
+                "clientCertFile": pki.join("front-proxy-client.crt"),
+                "clientKeyFile": pki.join("front-proxy-client.key"),
+            },
+            "local": {"url": format!("https://{}", self.local)},
+            "peers": {"static": peers},
+            "admin": {"listen": self.admin.to_string()},
+            "kernel": {"steering": "off"},
+            "inspect": "always",
+            "relay": {"mode": "off"},
+        });
+        if let Some(threads) = self.threads {
+            config["threads"] = threads.into();
+        }
+        config
+    }
+}
+
+/// The agent's binary: `given`, or `mvp` beside the running program, where cargo puts both.
+pub fn binary(given: Option<&Path>) -> Result<PathBuf> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe()?.with_file_name("mvp"),
+    };
+    if !path.is_file() {
+        let profile = if cfg!(debug_assertions) {
+            ""
+        } else {
+            " --release"
+        };
+        bail!(
+            "there is no agent at {}: `cargo build{profile} -p mvp` builds it",
+            path.display()
+        );
+    }
+    Ok(path)
+}

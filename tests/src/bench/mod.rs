@@ -1,0 +1,10 @@
+//! The benchmarks: what the agent costs, against no proxy at all and against HAProxy.
+
+pub mod agent;
+pub mod forward;
+pub mod haproxy;
+pub mod process;
+pub mod report;
+pub mod upstream;
+
+mod answers;

@@ -1,0 +1,164 @@
+//! Figures over rounds: a table for people, rows for machines.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// One metric of one subject over all rounds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    pub scenario: &'static str,
+    pub subject: String,
+    pub metric: String,
+    pub unit: &'static str,
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+    pub rounds: usize,
+}
+
+/// The rows of one scenario, in the order in which their metrics first got a value.
+#[derive(Debug)]
+pub struct Report {
+    scenario: &'static str,
+    series: Vec<Series>,
+}
+
+#[derive(Debug)]
+struct Series {
+    subject: String,
+    metric: String,
+    unit: &'static str,
+    values: Vec<f64>,
+}
+
+impl Report {
+    pub fn new(scenario: &'static str) -> Self {
+        Self {
+            scenario,
+            series: Vec::new(),
+        }
+    }
+
+    /// Adds one round's value.
+    pub fn add(&mut self, subject: &str, metric: &str, unit: &'static str, value: f64) {
+        match self
+            .series
+            .iter_mut()
+            .find(|s| s.subject == subject && s.metric == metric)
+        {
+            Some(series) => series.values.push(value),
+            None => self.series.push(Series {
+                subject: subject.into(),
+                metric: metric.into(),
+                unit,
+                values: vec![value],
+            }),
+        }
+    }
+
+    pub fn rows(&self) -> Vec<Row> {
+        self.series
+            .iter()
+            .map(|series| series.row(self.scenario))
+            .collect()
+    }
+
+    /// Sorted by metric, so that the subjects of one metric stand below each other.
+    pub fn table(&self) -> String {
+        let mut rows = self.rows();
+        rows.sort_by(|a, b| a.metric.cmp(&b.metric));
+        let mut text = format!(
+            "{:<26} {:<10} {:>12} {:>12} {:>12}  {:<6} {}\n",
+            "metric", "subject", "median", "min", "max", "unit", "rounds"
+        );
+        for row in rows {
+            let _ = writeln!(
+                text,
+                "{:<26} {:<10} {:>12} {:>12} {:>12}  {:<6} {}",
+                row.metric,
+                row.subject,
+                number(row.median),
+                number(row.min),
+                number(row.max),
+                row.unit,
+                row.rounds
+            );
+        }
+        text
+    }
+
+    /// Writes the rows as one JSON array.
+    pub fn write_json(&self, file: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.rows())? + "\n";
+        std::fs::write(file, text).with_context(|| format!("file {}", file.display()))
+    }
+}
+
+impl Series {
+    fn row(&self, scenario: &'static str) -> Row {
+        let mut values = self.values.clone();
+        values.sort_by(f64::total_cmp);
+        let last = values.len() - 1;
+        let median = (values[last / 2] + values[last.div_ceil(2)]) / 2.0;
+        Row {
+            scenario,
+            subject: self.subject.clone(),
+            metric: self.metric.clone(),
+            unit: self.unit,
+            median: round(median),
+            min: round(values[0]),
+            max: round(values[last]),
+            rounds: values.len(),
+        }
+    }
+}
+
+/// A thousandth is finer than anything measured here.
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+fn number(value: f64) -> String {
+    let decimals = match value.abs() {
+        large if large >= 1000.0 => 0,
+        middle if middle >= 10.0 => 1,
+        _ => 2,
+    };
+    format!("{value:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_hold_the_middle_and_the_ends() {
+        let mut report = Report::new("forward");
+        [3.0, 1.0, 2.0]
+            .into_iter()
+            .for_each(|value| report.add("mvp", "added_p50_us", "us", value));
+        [4.0, 1.0]
+            .into_iter()
+            .for_each(|value| report.add("haproxy", "added_p50_us", "us", value));
+        let rows = report.rows();
+        assert_eq!(
+            (rows[0].median, rows[0].min, rows[0].max, rows[0].rounds),
+            (2.0, 1.0, 3.0, 3)
+        );
+        assert_eq!(rows[1].median, 2.5);
+        assert_eq!(
+            serde_json::to_value(&rows[0]).unwrap(),
+            serde_json::json!({"scenario": "forward", "subject": "mvp", "metric": "added_p50_us", "unit": "us",
+                "median": 2.0, "min": 1.0, "max": 3.0, "rounds": 3})
+        );
+        assert!(
+            report
+                .table()
+                .lines()
+                .any(|line| line.starts_with("added_p50_us") && line.contains("haproxy"))
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! The fast upstream: two HTTP/2 servers with pre-built answers, on one thread. It leaves the machine to what is measured.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{Request, StatusCode};
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+
+pub use super::answers::{ANSWERED_BY, GROUP, PATH, Role};
+use super::answers::{Answer, Answers};
+use crate::load;
+use crate::sim::pki::Pki;
+
+/// Runs until dropped.
+pub struct Upstream {
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Upstream {
+    /// Listens on two ports of 127.0.0.1 with the servers' certificate of `pki`.
+    pub fn start(pki: &Pki) -> Result<Self> {
+        let tls = TlsAcceptor::from(Arc::new(server_tls(pki)?));
+        let (local, local_address) = listen()?;
+        let (peer, peer_address) = listen()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (local, peer) = {
+            let _entered = runtime.enter();
+            (TcpListener::from_std(local)?, TcpListener::from_std(peer)?)
+        };
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("upstream".into())
+            .spawn(move || {
+                runtime.block_on(async move {
+                    let (local_answers, peer_answers) =
+                        (Answers::new(Role::Local), Answers::new(Role::Peer));
+                    tokio::spawn(accept(local, tls.clone(), Arc::new(local_answers)));
+                    tokio::spawn(accept(peer, tls, Arc::new(peer_answers)));
+                    let _ = stopped.await;
+                });
+            })?;
+        Ok(Self {
+            local: local_address,
+            peer: peer_address,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listen() -> Result<(std::net::TcpListener, SocketAddr)> {
+    let listener =
+        std::net::TcpListener::bind("127.0.0.1:0").context("no free port on 127.0.0.1")?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// TLS 1.3 with the benchmark's one cipher suite, HTTP/2 only. It asks for no client certificate: the load is sent with a
+/// bearer token, and those connections have none.
+fn server_tls(pki: &Pki) -> Result<ServerConfig> {
+    let identity = pki.identity("apiserver")?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(load::one_cipher()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(identity.chain()?, identity.key()?)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+async fn accept(listener: TcpListener, tls: TlsAcceptor, answers: Arc<Answers>) {
+    while let Ok((socket, _)) = listener.accept().await {
+        let (tls, answers) = (tls.clone(), answers.clone());
+        tokio::spawn(async move {
+            // A client that breaks off is its own affair.
+            let _ = serve(socket, tls, &answers).await;
+        });
+    }
+}
+
+async fn serve(socket: TcpStream, tls: TlsAcceptor, answers: &Answers) -> Result<()> {
+    socket.set_nodelay(true)?;
+    let io = tls.accept(socket).await?;
+    let mut connection = h2::server::Builder::new()
+        .initial_window_size(1 << 20)
+        .initial_connection_window_size(1 << 24)
+        // golang.org/x/net/http2's default, which kube-apiserver keeps.
+        .max_concurrent_streams(250)
+        .handshake::<_, Bytes>(io)
+        .await?;
+    let mut watches = Vec::new();
+    // No task a request: answers to all requests of one read leave in one write.
+    while let Some(next) = connection.accept().await {
+        let (request, respond) = next?;
+        if let Some(open) = respond_to(&request, respond, answers)? {
+            watches.push(open);
+        }
+    }
+    Ok(())
+}
+
+fn respond_to(
+    request: &Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    answers: &Answers,
+) -> Result<Option<h2::SendStream<Bytes>>, h2::Error> {
+    let (answer, head): (&Answer, _) = answers.to(request);
+    let bodiless =
+        head.status() == StatusCode::NOT_MODIFIED || request.method() == http::Method::HEAD;
+    let mut stream = respond.send_response(head, bodiless)?;
+    if bodiless {
+        return Ok(None);
+    }
+    if answer.open {
+        return Ok(Some(stream));
+    }
+    stream.send_data(answer.body.clone(), true)?;
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls_pki_types::ServerName;
+
+    use super::*;
+    use crate::bench::forward;
+    use crate::load::{Endpoint, Limit, Session, tls};
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_session_counts_every_answer_of_every_stream() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::generate(dir.path()).unwrap();
+        let upstream = Upstream::start(&pki).unwrap();
+        let tls = Arc::new(tls(pki.read("ca.crt").unwrap().as_bytes(), &["h2"]).unwrap());
+        let server_name = ServerName::try_from("kubernetes.default.svc").unwrap();
+        let endpoints = [upstream.local, upstream.peer].map(|address| Endpoint {
+            address,
+            server_name: server_name.clone(),
+            tls: tls.clone(),
+        });
+        let session = Session::open(&endpoints, 2).await.unwrap();
+        let limit = Limit {
+            duration: Duration::from_secs(60),
+            requests: 1000,
+        };
+
+        let mut get = forward::request().unwrap();
+        let outcome = session.run(&get, 3, limit).await;
+        assert_eq!((outcome.answers.ok, outcome.answers.total()), (1000, 1000));
+        assert_eq!(
+            (outcome.bytes, outcome.latency.count()),
+            (1000 * 1024, 1000)
+        );
+
+        get.uri = "https://kubernetes.default.svc/nothing".parse().unwrap();
+        let outcome = session.run(&get, 3, limit).await;
+        assert_eq!(
+            (outcome.answers.no_such_type, outcome.answers.total()),
+            (1000, 1000)
+        );
+
+        drop(upstream);
+        let outcome = session.run(&get, 3, limit).await;
+        // Every stream notices once.
+        assert_eq!(
+            (outcome.answers.transport, outcome.answers.total()),
+            (12, 12)
+        );
+    }
+}

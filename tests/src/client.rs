@@ -1,0 +1,181 @@
+//! A small HTTP client for tests: one connection, HTTP/2 or HTTP/1.1, whatever the test wants to see of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Any body a test may want to send.
+pub type TestBody = BoxBody<Bytes, std::io::Error>;
+
+/// One connection. Requests on HTTP/2 may overlap; on HTTP/1.1 one at a time.
+pub struct Client {
+    sender: Sender,
+    pub address: SocketAddr,
+}
+
+enum Sender {
+    Http2(http2::SendRequest<TestBody>),
+    Http1(tokio::sync::Mutex<http1::SendRequest<TestBody>>),
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Client {
+    pub async fn http2(
+        address: SocketAddr,
+        tls: &Arc<rustls::ClientConfig>,
+    ) -> anyhow::Result<Self> {
+        let stream = connect_tls(address, tls, &[b"h2"], "kubernetes").await?;
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self {
+            sender: Sender::Http2(sender),
+            address,
+        })
+    }
+
+    pub async fn http1(
+        address: SocketAddr,
+        tls: &Arc<rustls::ClientConfig>,
+    ) -> anyhow::Result<Self> {
+        let stream = connect_tls(address, tls, &[b"http/1.1"], "kubernetes").await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection.with_upgrades());
+        Ok(Self {
+            sender: Sender::Http1(tokio::sync::Mutex::new(sender)),
+            address,
+        })
+    }
+
+    /// A request with the target as this connection's HTTP version wants it.
+    pub fn request(
+        &self,
+        method: Method,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: TestBody,
+    ) -> anyhow::Result<Request<TestBody>> {
+        let mut request = Request::builder().method(method);
+        request = match self.sender {
+            Sender::Http2(_) => request.uri(format!("https://kubernetes{target}")),
+            Sender::Http1(_) => request.uri(target).header("host", "kubernetes"),
+        };
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(body).context("request")
+    }
+
+    /// Sends; the answer's body is still to be read.
+    pub async fn send(&self, request: Request<TestBody>) -> anyhow::Result<Response<Incoming>> {
+        match &self.sender {
+            Sender::Http2(sender) => Ok(sender.clone().send_request(request).await?),
+            Sender::Http1(sender) => {
+                let mut sender = sender.lock().await;
+                sender.ready().await?;
+                Ok(sender.send_request(request).await?)
+            }
+        }
+    }
+
+    pub async fn get(&self, target: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
+        self.call(Method::GET, target, headers, empty()).await
+    }
+
+    pub async fn call(
+        &self,
+        method: Method,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: TestBody,
+    ) -> anyhow::Result<Answer> {
+        let request = self.request(method, target, headers, body)?;
+        Answer::read(self.send(request).await?).await
+    }
+
+    pub async fn post_json(
+        &self,
+        target: &str,
+        headers: &[(&str, &str)],
+        value: &serde_json::Value,
+    ) -> anyhow::Result<Answer> {
+        let mut all = vec![("content-type", "application/json")];
+        all.extend_from_slice(headers);
+        self.call(Method::POST, target, &all, full(value.to_string()))
+            .await
+    }
+}
+
+impl Answer {
+    pub async fn read(response: Response<Incoming>) -> anyhow::Result<Self> {
+        let (head, body) = response.into_parts();
+        let collected = body.collect().await?;
+        let trailers = collected.trailers().cloned();
+        Ok(Self {
+            status: head.status,
+            headers: head.headers,
+            body: collected.to_bytes(),
+            trailers,
+        })
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or(serde_json::Value::Null)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// TCP and TLS with the given ALPN protocols; `config` says who the client is and whom it trusts.
+pub async fn connect_tls(
+    address: SocketAddr,
+    config: &Arc<rustls::ClientConfig>,
+    alpn: &[&[u8]],
+    server_name: &str,
+) -> anyhow::Result<TlsStream<TcpStream>> {
+    let mut config = rustls::ClientConfig::clone(config);
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from(server_name.to_owned())?;
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await?;
+    if let Some(chosen) = stream.get_ref().1.alpn_protocol()
+        && !alpn.contains(&chosen)
+    {
+        bail!("server chose {chosen:?}");
+    }
+    Ok(stream)
+}
+
+pub fn empty() -> TestBody {
+    full("")
+}
+
+pub fn full(bytes: impl Into<Bytes>) -> TestBody {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed()
+}

@@ -1,0 +1,267 @@
+//! A client that behaves as client-go's transport does: one connection, reused and made anew when it broke; a request that
+//! the server surely did not process is sent again once, on a new connection.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::Endpoint;
+
+/// HTTP/2 or HTTP/1.1, as ALPN decides. Over HTTP/1.1 requests wait for one another.
+pub struct Client {
+    endpoint: Endpoint,
+    authorization: Option<HeaderValue>,
+    connection: Mutex<Option<Connection>>,
+}
+
+/// Method, path with query, headers beside those of the client, body.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub method: Method,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// There is no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// Refused, unreachable, or no TLS session.
+    Connect(io::Error),
+    Timeout(Duration),
+    /// The connection ended under the request, or the server reset its stream.
+    Broken(hyper::Error),
+    /// The call is no HTTP request: the caller's fault.
+    Request(http::Error),
+}
+
+const CONNECT: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(10);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "no connection: {error}"),
+            Self::Timeout(limit) => write!(f, "no answer within {limit:?}"),
+            Self::Broken(error) => {
+                write!(f, "broken connection: {error}")?;
+                let mut next = error.source();
+                while let Some(error) = next {
+                    write!(f, ": {error}")?;
+                    next = error.source();
+                }
+                Ok(())
+            }
+            Self::Request(error) => write!(f, "not a request: {error}"),
+        }
+    }
+}
+
+impl Error for Failure {}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Connect(error)
+    }
+}
+
+impl From<http::Error> for Failure {
+    fn from(error: http::Error) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl Call {
+    pub fn get(path: &str) -> Self {
+        Self { method: Method::GET, path: path.into(), headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    pub fn delete(path: &str) -> Self {
+        Self { method: Method::DELETE, ..Self::get(path) }
+    }
+
+    /// A POST of a JSON object.
+    pub fn create(path: &str, object: &serde_json::Value) -> Self {
+        let mut call = Self { method: Method::POST, body: object.to_string().into(), ..Self::get(path) };
+        call.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        call
+    }
+}
+
+impl Client {
+    /// Connects with the first request. `authorization` as [`super::bearer`] makes it.
+    pub fn new(endpoint: Endpoint, authorization: Option<HeaderValue>) -> Self {
+        Self { endpoint, authorization, connection: Mutex::default() }
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub async fn send(&self, call: &Call) -> Result<Reply, Failure> {
+        let exchange = async {
+            let (head, body) = self.open(call).await?.into_parts();
+            let body = body.collect().await.map_err(Failure::Broken)?.to_bytes();
+            Ok(Reply { status: head.status, headers: head.headers, body })
+        };
+        timeout(ANSWER, exchange).await.unwrap_or(Err(Failure::Timeout(ANSWER)))
+    }
+
+    /// Sends a request and returns its answer's head with the body still to be read, which may last.
+    pub async fn open(&self, call: &Call) -> Result<Response<Incoming>, Failure> {
+        match self.attempt(call).await {
+            Err(Attempt { failure: Failure::Broken(error), reused }) if may_repeat(&error, &call.method, reused) => {
+                self.attempt(call).await.map_err(|attempt| attempt.failure)
+            }
+            other => other.map_err(|attempt| attempt.failure),
+        }
+    }
+
+    async fn attempt(&self, call: &Call) -> Result<Response<Incoming>, Attempt> {
+        let request = self.request(call).map_err(Attempt::fresh)?;
+        let mut held = self.connection.lock().await;
+        let reused = match &*held {
+            Some(connection) if !connection.is_closed() => true,
+            _ => {
+                *held = None;
+                *held = Some(connect(&self.endpoint).await.map_err(Attempt::fresh)?);
+                false
+            }
+        };
+        let answer = match &mut *held {
+            Some(Connection::Http2(sender)) => {
+                let mut sender = sender.clone();
+                drop(held);
+                let answer = async {
+                    sender.ready().await?;
+                    sender.send_request(request).await
+                };
+                timeout(ANSWER, answer).await
+            }
+            Some(Connection::Http1(sender)) => {
+                let answer = async {
+                    sender.ready().await?;
+                    sender.send_request(request).await
+                };
+                let answer = timeout(ANSWER, answer).await;
+                if !matches!(answer, Ok(Ok(_))) {
+                    *held = None;
+                }
+                answer
+            }
+            None => return Err(Attempt::fresh(Failure::Connect(io::ErrorKind::NotConnected.into()))),
+        };
+        match answer {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(Attempt { failure: Failure::Broken(error), reused }),
+            Err(_) => Err(Attempt { failure: Failure::Timeout(ANSWER), reused }),
+        }
+    }
+
+    fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, Failure> {
+        let http2 = self.endpoint.tls.alpn_protocols.first().is_some_and(|name| name == b"h2");
+        let authority = self.endpoint.address;
+        let uri: Uri = if http2 {
+            format!("https://{authority}{}", call.path).parse().map_err(http::Error::from)?
+        } else {
+            call.path.parse().map_err(http::Error::from)?
+        };
+        let mut request = Request::builder().method(&call.method).uri(uri).body(Full::new(call.body.clone()))?;
+        let headers = request.headers_mut();
+        headers.extend(call.headers.clone());
+        if !http2 {
+            let host = HeaderValue::from_str(&authority.to_string()).map_err(http::Error::from)?;
+            headers.insert(header::HOST, host);
+        }
+        if let Some(value) = &self.authorization {
+            headers.insert(header::AUTHORIZATION, value.clone());
+        }
+        headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+        Ok(request)
+    }
+}
+
+struct Attempt {
+    failure: Failure,
+    /// Not the first request of its connection.
+    reused: bool,
+}
+
+impl Attempt {
+    fn fresh(failure: Failure) -> Self {
+        Self { failure, reused: false }
+    }
+}
+
+enum Connection {
+    Http2(http2::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Full<Bytes>>),
+}
+
+impl Connection {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http2(sender) => sender.is_closed(),
+            Self::Http1(sender) => sender.is_closed(),
+        }
+    }
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Connection, Failure> {
+    let io = timeout(CONNECT, endpoint.connect()).await.map_err(|_| Failure::Timeout(CONNECT))??;
+    let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
+    let io = TokioIo::new(io);
+    // A driver's error reaches the requests on its connection.
+    if http2 {
+        let handshake = http2::handshake(TokioExecutor::new(), io);
+        let (sender, driver) = handshake.await.map_err(Failure::Broken)?;
+        tokio::spawn(driver);
+        Ok(Connection::Http2(sender))
+    } else {
+        let (sender, driver) = http1::handshake(io).await.map_err(Failure::Broken)?;
+        tokio::spawn(driver);
+        Ok(Connection::Http1(sender))
+    }
+}
+
+/// Go's rules (net/http `shouldRetryRequest`, x/net/http2 `canRetryError`): what was never written, what GOAWAY or
+/// REFUSED_STREAM names as not processed, and over HTTP/1.1 a repeatable request on a connection that the server had
+/// used before and closed without a byte of an answer.
+fn may_repeat(error: &hyper::Error, method: &Method, reused: bool) -> bool {
+    if error.is_canceled() {
+        return true;
+    }
+    if let Some(error) = cause::<h2::Error>(error) {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let gone = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+        return refused || gone;
+    }
+    let closed = error.is_incomplete_message() || cause::<io::Error>(error).is_some();
+    reused && closed && *method == Method::GET
+}
+
+fn cause<T: Error + 'static>(error: &hyper::Error) -> Option<&T> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}

@@ -1,0 +1,26 @@
+//! What a server does with one request: who asks, what for, whether it is allowed, and the answer.
+
+mod admission;
+pub mod authn;
+pub mod authz;
+pub mod body;
+mod encode;
+mod handler;
+mod managed;
+mod negotiate;
+mod nonresource;
+mod patch;
+mod query;
+mod read;
+mod request_info;
+mod resource;
+mod reviews;
+mod selectors;
+mod sha1;
+mod status;
+mod streams;
+mod upgrade;
+mod watch;
+mod write;
+
+pub use handler::handle;

@@ -1,0 +1,91 @@
+//! Commands to a server in another process: one JSON document a line on its standard input, one answer a line on its
+//! standard output.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{api::authz::Policy, server::Server};
+
+/// What the methods of [`Server`] of the same names do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    Stop,
+    Start,
+    Restart {
+        minor: u8,
+    },
+    Kill,
+    Hang {
+        on: bool,
+    },
+    Slow {
+        micros: u64,
+    },
+    ResetNext {
+        requests: usize,
+    },
+    RefuseStreams {
+        requests: usize,
+    },
+    Goaway,
+    NotReady {
+        on: bool,
+    },
+    Starting {
+        on: bool,
+    },
+    /// Replaces tokens and rules.
+    Policy(Policy),
+    /// Open connections and streams, number of requests.
+    Status,
+    /// The request log.
+    Requests,
+}
+
+/// The answer to one command: what it found out, or what went wrong.
+pub type Outcome = std::result::Result<Value, String>;
+
+pub async fn execute(server: &Server, command: Command) -> Result<Value> {
+    match command {
+        Command::Stop => server.stop().await?,
+        Command::Start => server.start().await?,
+        Command::Restart { minor } => server.restart(minor).await?,
+        Command::Kill => server.kill().await,
+        Command::Hang { on } => server.hang(on),
+        Command::Slow { micros } => server.slow(Duration::from_micros(micros)),
+        Command::ResetNext { requests } => server.reset_next(requests),
+        Command::RefuseStreams { requests } => server.refuse_streams(requests),
+        Command::Goaway => server.goaway().await,
+        Command::NotReady { on } => server.not_ready(on),
+        Command::Starting { on } => server.starting(on),
+        Command::Policy(policy) => server.set_policy(policy),
+        Command::Status => {
+            return Ok(json!({
+                "connections": server.connections(),
+                "streams": server.streams(),
+                "requests": server.request_count(),
+            }));
+        }
+        Command::Requests => {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let all = server.requests().into_iter().map(|request| {
+                let headers: Vec<_> = request
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
+                    .collect();
+                json!({
+                    "method": request.method.as_str(), "target": request.target, "headers": headers,
+                    "user": request.user, "how": request.how, "connection": request.connection,
+                    "peer": request.peer, "http": format!("{:?}", request.version),
+                })
+            });
+            return Ok(Value::Array(all.collect()));
+        }
+    }
+    Ok(Value::Null)
+}

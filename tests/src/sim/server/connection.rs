@@ -1,0 +1,170 @@
+//! One accepted connection: TLS, then HTTP/2 or HTTP/1.1 by hyper.
+
+use std::{
+    error::Error,
+    future::Future,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{net::TcpStream, sync::watch};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{App, Fault, Phase, Recorded, gate::Gate};
+use crate::sim::api::{
+    self,
+    authn::PeerCertificate,
+    body::{Counted, CountedBody},
+};
+
+/// kube-apiserver's HTTP/2 settings (apiserver `server/secure_serving.go`).
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
+/// Go's http.DefaultMaxHeaderBytes.
+const MAX_HEADER_LIST: u32 = 1 << 20;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What requests need to know of the connection they came over.
+#[derive(Debug)]
+pub struct Connection {
+    /// From 1, over the life of the server object.
+    pub id: u64,
+    pub peer: SocketAddr,
+    pub http2: bool,
+    pub certificate: PeerCertificate,
+    abort: Arc<AtomicBool>,
+}
+
+/// Runs until the connection ends. What goes wrong on it is the peer's matter and not reported.
+pub(super) async fn run(
+    app: Arc<App>,
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    id: u64,
+) {
+    let mut phase = app.phase.clone();
+    phase.mark_unchanged();
+    let abort = Arc::new(AtomicBool::new(false));
+    // Fails only on a socket that is closed already.
+    let _ = tcp.set_nodelay(true);
+    let gate = Gate {
+        tcp,
+        faults: app.faults.clone(),
+        phase: phase.clone(),
+        abort: abort.clone(),
+        _open: Counted::new(&app.connections),
+    };
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(gate));
+    let mut killed = phase.clone();
+    let tls = tokio::select! {
+        tls = handshake => tls,
+        () = over(&mut killed) => return,
+    };
+    let Ok(Ok(tls)) = tls else { return };
+    let (_, session) = tls.get_ref();
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let certificate = app
+        .authorities
+        .inspect(session.peer_certificates().unwrap_or_default());
+    let connection = Arc::new(Connection {
+        id,
+        peer,
+        http2,
+        certificate,
+        abort,
+    });
+    serve(app, connection, tls, phase).await;
+}
+
+async fn serve(
+    app: Arc<App>,
+    connection: Arc<Connection>,
+    tls: TlsStream<Gate>,
+    phase: watch::Receiver<Phase>,
+) {
+    let http2 = connection.http2;
+    let max_streams = app.max_concurrent_streams;
+    let service = service_fn(move |request| respond(app.clone(), connection.clone(), request));
+    let io = TokioIo::new(tls);
+    if http2 {
+        let conn = conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(STREAM_WINDOW)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_concurrent_streams(max_streams)
+            .serve_connection(io, service);
+        drive(pin!(conn), phase, |conn| conn.graceful_shutdown()).await;
+    } else {
+        let conn = conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .title_case_headers(true)
+            .max_buf_size(MAX_HEADER_LIST as usize)
+            .serve_connection(io, service)
+            .with_upgrades();
+        drive(pin!(conn), phase, |conn| conn.graceful_shutdown()).await;
+    }
+}
+
+/// Runs the connection, tells it to finish when the server says so, and drops it when the server was killed.
+async fn drive<C: Future>(
+    mut conn: Pin<&mut C>,
+    mut phase: watch::Receiver<Phase>,
+    finish: impl Fn(Pin<&mut C>),
+) {
+    loop {
+        tokio::select! {
+            _ = conn.as_mut() => return,
+            changed = phase.changed() => {
+                if changed.is_err() || *phase.borrow_and_update() == Phase::Killed {
+                    return;
+                }
+                finish(conn.as_mut());
+            }
+        }
+    }
+}
+
+async fn over(phase: &mut watch::Receiver<Phase>) {
+    // An error means that the server object is gone.
+    let _ = phase.wait_for(|phase| *phase == Phase::Killed).await;
+}
+
+async fn respond(
+    app: Arc<App>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<CountedBody>, Box<dyn Error + Send + Sync>> {
+    let count = Counted::new(&app.open_streams);
+    let (parts, body) = request.into_parts();
+    if let Some(fault) = app.faults.take() {
+        app.log.record(Recorded {
+            fault: Some(fault),
+            ..Recorded::new(&parts, &connection, None)
+        });
+        if !connection.http2 {
+            connection.abort.store(true, Ordering::SeqCst);
+        }
+        // hyper resets the stream with the reason of the h2 error that it finds here.
+        return Err(match fault {
+            Fault::Refused => h2::Error::from(h2::Reason::REFUSED_STREAM).into(),
+            Fault::Reset => h2::Error::from(h2::Reason::INTERNAL_ERROR).into(),
+        });
+    }
+    let delay = app.faults.delay();
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    let response = api::handle(app, &connection, parts, body).await;
+    Ok(response.map(|body| CountedBody::new(body, count)))
+}

@@ -1,0 +1,114 @@
+//! What can go wrong with a server, on command.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+/// Faults of one server. A restart clears them, as it would clear those of a process.
+#[derive(Debug, Default)]
+pub struct Faults {
+    hanging: AtomicBool,
+    sleepers: Mutex<Vec<Waker>>,
+    slow_micros: AtomicU64,
+    resets: AtomicUsize,
+    refusals: AtomicUsize,
+    not_ready: AtomicBool,
+    starting: AtomicBool,
+}
+
+/// What happens to one request instead of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Reset,
+    Refused,
+}
+
+impl Faults {
+    pub fn hang(&self, on: bool) {
+        self.hanging.store(on, Ordering::SeqCst);
+        if !on {
+            let sleepers =
+                std::mem::take(&mut *self.sleepers.lock().unwrap_or_else(PoisonError::into_inner));
+            sleepers.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    pub fn slow(&self, delay: Duration) {
+        self.slow_micros
+            .store(delay.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    pub fn reset_next(&self, requests: usize) {
+        self.resets.store(requests, Ordering::SeqCst);
+    }
+
+    pub fn refuse_streams(&self, requests: usize) {
+        self.refusals.store(requests, Ordering::SeqCst);
+    }
+
+    pub fn not_ready(&self, on: bool) {
+        self.not_ready.store(on, Ordering::SeqCst);
+    }
+
+    pub fn starting(&self, on: bool) {
+        self.starting.store(on, Ordering::SeqCst);
+    }
+
+    pub fn clear(&self) {
+        self.slow(Duration::ZERO);
+        self.reset_next(0);
+        self.refuse_streams(0);
+        self.not_ready(false);
+        self.starting(false);
+        self.hang(false);
+    }
+
+    pub fn is_not_ready(&self) -> bool {
+        self.not_ready.load(Ordering::SeqCst)
+    }
+
+    pub fn is_starting(&self) -> bool {
+        self.starting.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn delay(&self) -> Duration {
+        Duration::from_micros(self.slow_micros.load(Ordering::Relaxed))
+    }
+
+    /// The fault of the next request, if any is due.
+    pub(super) fn take(&self) -> Option<Fault> {
+        let due = |counter: &AtomicUsize| {
+            counter
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                    left.checked_sub(1)
+                })
+                .is_ok()
+        };
+        if due(&self.resets) {
+            return Some(Fault::Reset);
+        }
+        due(&self.refusals).then_some(Fault::Refused)
+    }
+
+    /// Pending while the server hangs.
+    pub(super) fn poll_running(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.hanging.load(Ordering::SeqCst) {
+            return Poll::Ready(());
+        }
+        self.sleepers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(cx.waker().clone());
+        // It may have been woken between the look and the registration.
+        if self.hanging.load(Ordering::SeqCst) {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What a server received, for tests to look at.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::{HeaderMap, request::Parts};
+
+use super::{Connection, Fault};
+use crate::sim::api::authn::{Method, User};
+
+/// One received request.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub method: http::Method,
+    /// Path and query exactly as they were received.
+    pub target: String,
+    pub headers: HeaderMap,
+    pub version: http::Version,
+    /// Absent for 401 and for requests that a fault took.
+    pub user: Option<User>,
+    pub how: Option<Method>,
+    pub peer: SocketAddr,
+    /// Number of the connection, from 1, over the life of the server object.
+    pub connection: u64,
+    pub fault: Option<Fault>,
+}
+
+impl Recorded {
+    pub fn new(
+        parts: &Parts,
+        connection: &Connection,
+        authenticated: Option<&(User, Method)>,
+    ) -> Self {
+        Self {
+            method: parts.method.clone(),
+            target: parts
+                .uri
+                .path_and_query()
+                .map(|target| target.as_str().to_owned())
+                .unwrap_or_default(),
+            headers: parts.headers.clone(),
+            version: parts.version,
+            user: authenticated.map(|(user, _)| user.clone()),
+            how: authenticated.map(|(_, how)| *how),
+            peer: connection.peer,
+            connection: connection.id,
+            fault: None,
+        }
+    }
+
+    /// The path without the query, still as received.
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+}
+
+/// The last requests, and how many there were in all.
+#[derive(Debug)]
+pub struct RequestLog {
+    capacity: usize,
+    entries: Mutex<(u64, VecDeque<Arc<Recorded>>)>,
+}
+
+impl RequestLog {
+    /// With a capacity of 0 requests are only counted.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            entries: Mutex::default(),
+        }
+    }
+
+    pub fn record(&self, request: Recorded) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.0 += 1;
+        if self.capacity == 0 {
+            return;
+        }
+        if entries.1.len() == self.capacity {
+            entries.1.pop_front();
+        }
+        entries.1.push_back(Arc::new(request));
+    }
+
+    pub fn entries(&self) -> Vec<Arc<Recorded>> {
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .iter()
+            .cloned()
+            .collect()
+    }
+
+    pub fn total(&self) -> u64 {
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+
+    /// Forgets the entries, not the count.
+    pub fn clear(&self) {
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .clear();
+    }
+}

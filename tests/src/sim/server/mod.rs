@@ -1,0 +1,409 @@
+//! A simulated kube-apiserver: it can be started, stopped, killed, restarted with another minor at the same address, and
+//! made to fail in chosen ways.
+
+mod app;
+mod connection;
+mod faults;
+mod gate;
+mod log;
+mod tls;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use arc_swap::ArcSwap;
+use socket2::{Domain, Socket, Type};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, watch},
+    task::JoinHandle,
+};
+
+use crate::sim::{api::authz::Policy, identity, pki::Pki, store::Store, surface};
+
+pub use app::{App, Ending, Phase};
+pub use connection::Connection;
+pub use faults::{Fault, Faults};
+pub use log::{Recorded, RequestLog};
+
+/// kube-apiserver's limit unless --http2-max-streams-per-connection says otherwise.
+const MAX_CONCURRENT_STREAMS: u32 = 100;
+/// Requests that are still running this long after `stop` are cut off.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+const BACKLOG: i32 = 4096;
+
+/// How a server is set up.
+#[derive(Clone, Debug)]
+pub struct ServerSpec {
+    /// Host name: decides the identity lease's name.
+    pub name: String,
+    /// Kubernetes minor, 31 to 36.
+    pub minor: u8,
+    /// All alpha and beta APIs are enabled.
+    pub all_apis: bool,
+    /// Port 0 is replaced by a free one at the first start and kept from then on.
+    pub listen: SocketAddr,
+    pub http1_only: bool,
+    pub max_concurrent_streams: u32,
+    /// How late this server is to serve a new CustomResourceDefinition.
+    pub crd_delay: Duration,
+    /// Requests that are kept for [`Server::requests`].
+    pub log_capacity: usize,
+}
+
+impl ServerSpec {
+    pub fn new(name: &str, minor: u8) -> Self {
+        Self {
+            name: name.into(),
+            minor,
+            all_apis: false,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            http1_only: false,
+            max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+            crd_delay: Duration::ZERO,
+            log_capacity: 4096,
+        }
+    }
+
+    pub fn all_apis(mut self) -> Self {
+        self.all_apis = true;
+        self
+    }
+
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    pub fn http1_only(mut self) -> Self {
+        self.http1_only = true;
+        self
+    }
+
+    pub fn max_concurrent_streams(mut self, limit: u32) -> Self {
+        self.max_concurrent_streams = limit;
+        self
+    }
+
+    pub fn crd_delay(mut self, delay: Duration) -> Self {
+        self.crd_delay = delay;
+        self
+    }
+
+    pub fn log_capacity(mut self, requests: usize) -> Self {
+        self.log_capacity = requests;
+        self
+    }
+}
+
+/// One server of a control plane. Dropping it kills it.
+#[derive(Debug)]
+pub struct Server {
+    spec: ServerSpec,
+    pki: Pki,
+    store: Store,
+    policy: Arc<ArcSwap<Policy>>,
+    address: SocketAddr,
+    faults: Arc<Faults>,
+    log: Arc<RequestLog>,
+    connections: Arc<AtomicUsize>,
+    open_streams: Arc<AtomicUsize>,
+    next_connection: Arc<AtomicU64>,
+    minor: AtomicU64,
+    run: Mutex<Option<Run>>,
+}
+
+/// One start of a server.
+#[derive(Debug)]
+struct Run {
+    app: Arc<App>,
+    phase: watch::Sender<Phase>,
+    accept: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Binds, starts and registers the server.
+    pub async fn start_new(
+        spec: ServerSpec,
+        pki: &Pki,
+        store: &Store,
+        policy: &Arc<ArcSwap<Policy>>,
+    ) -> Result<Self> {
+        let listener = bind(spec.listen)?;
+        let server = Self {
+            pki: pki.clone(),
+            store: store.clone(),
+            policy: policy.clone(),
+            address: listener.local_addr()?,
+            faults: Arc::default(),
+            log: Arc::new(RequestLog::new(spec.log_capacity)),
+            connections: Arc::default(),
+            open_streams: Arc::default(),
+            next_connection: Arc::new(AtomicU64::new(1)),
+            minor: AtomicU64::new(spec.minor.into()),
+            run: Mutex::new(None),
+            spec,
+        };
+        let run = server.launch(listener).await?;
+        *server.run.lock().await = Some(run);
+        Ok(server)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// The minor of the current or last run.
+    pub fn minor(&self) -> u8 {
+        self.minor.load(Ordering::SeqCst) as u8
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// Requests received, oldest first.
+    pub fn requests(&self) -> Vec<Arc<Recorded>> {
+        self.log.entries()
+    }
+
+    pub fn request_count(&self) -> u64 {
+        self.log.total()
+    }
+
+    pub fn clear_requests(&self) {
+        self.log.clear();
+    }
+
+    /// Open connections, upgraded ones included.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Requests being answered, watches included.
+    pub fn streams(&self) -> usize {
+        self.open_streams.load(Ordering::SeqCst)
+    }
+
+    /// Replaces tokens and rules, for this server and those that share its policy.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    /// Accepts, reads and writes nothing, as a stopped process would, until switched off.
+    pub fn hang(&self, on: bool) {
+        self.faults.hang(on);
+    }
+
+    /// Waits before each answer.
+    pub fn slow(&self, delay: Duration) {
+        self.faults.slow(delay);
+    }
+
+    /// Resets the next `requests` streams (HTTP/1.1: connections) instead of answering.
+    pub fn reset_next(&self, requests: usize) {
+        self.faults.reset_next(requests);
+    }
+
+    /// Answers the next `requests` with REFUSED_STREAM (HTTP/1.1: as [`Server::reset_next`]).
+    pub fn refuse_streams(&self, requests: usize) {
+        self.faults.refuse_streams(requests);
+    }
+
+    /// `/readyz` fails.
+    pub fn not_ready(&self, on: bool) {
+        self.faults.not_ready(on);
+    }
+
+    /// Unknown paths get 503 with Retry-After, as before all paths are installed.
+    pub fn starting(&self, on: bool) {
+        self.faults.starting(on);
+    }
+
+    /// Sends GOAWAY on all connections (HTTP/1.1: closes them after the current request) and goes on serving new ones.
+    pub async fn goaway(&self) {
+        if let Some(run) = &*self.run.lock().await {
+            run.phase.send_modify(|phase| {
+                if let Phase::Serving { goaways } = phase {
+                    *goaways += 1;
+                }
+            });
+        }
+    }
+
+    pub async fn is_running(&self) -> bool {
+        self.run.lock().await.is_some()
+    }
+
+    /// Ends as on SIGTERM: leaves the EndpointSlice, closes the listener, finishes what is running.
+    pub async fn stop(&self) -> Result<()> {
+        let Some(run) = self.run.lock().await.take() else {
+            return Ok(());
+        };
+        run.background.iter().for_each(JoinHandle::abort);
+        identity::unregister(&run.app).await?;
+        run.close_listener().await;
+        run.phase.send_replace(Phase::Stopping);
+        let done = tokio::time::timeout(STOP_DEADLINE, self.drained()).await;
+        if done.is_err() {
+            run.phase.send_replace(Phase::Killed);
+            self.drained().await;
+        }
+        Ok(())
+    }
+
+    /// Ends as on SIGKILL: every connection gets RST, nothing is cleaned up.
+    pub async fn kill(&self) {
+        let Some(run) = self.run.lock().await.take() else {
+            return;
+        };
+        run.close_listener().await;
+        run.phase.send_replace(Phase::Killed);
+        self.faults.hang(false);
+        self.drained().await;
+    }
+
+    /// Starts again, without faults, at the same address.
+    pub async fn start(&self) -> Result<()> {
+        let mut running = self.run.lock().await;
+        ensure!(
+            running.is_none(),
+            "server {} is running already",
+            self.spec.name
+        );
+        self.faults.clear();
+        *running = Some(self.launch(bind(self.address)?).await?);
+        Ok(())
+    }
+
+    /// [`Server::stop`], then [`Server::start`] as another minor.
+    pub async fn restart(&self, minor: u8) -> Result<()> {
+        self.stop().await?;
+        self.minor.store(minor.into(), Ordering::SeqCst);
+        self.start().await
+    }
+
+    async fn launch(&self, listener: TcpListener) -> Result<Run> {
+        let minor = self.minor();
+        let tls = tls::load(&self.pki, minor, self.spec.http1_only)?;
+        let (phase, receiver) = watch::channel(Phase::Serving { goaways: 0 });
+        let base = surface::surface(minor, self.spec.all_apis);
+        let app = Arc::new(App {
+            name: self.spec.name.clone(),
+            minor,
+            address: self.address,
+            surface: ArcSwap::from_pointee(base.clone()),
+            base,
+            store: self.store.clone(),
+            policy: self.policy.clone(),
+            authorities: tls.authorities,
+            faults: self.faults.clone(),
+            log: self.log.clone(),
+            crd_delay: self.spec.crd_delay,
+            max_concurrent_streams: self.spec.max_concurrent_streams,
+            phase: receiver,
+            connections: self.connections.clone(),
+            open_streams: self.open_streams.clone(),
+            refreshing: Mutex::new(()),
+        });
+        let revision = app
+            .refresh_definitions()
+            .await
+            .map_err(|error| anyhow::anyhow!("store: {error:?}"))?;
+        let holder = identity::register(&app).await?;
+        let accept = tokio::spawn(accept(
+            listener,
+            app.clone(),
+            tls.acceptor,
+            self.next_connection.clone(),
+        ));
+        let background = vec![
+            tokio::spawn(app.clone().follow_definitions(revision)),
+            tokio::spawn(identity::renew(app.clone(), holder)),
+        ];
+        Ok(Run {
+            app,
+            phase,
+            accept,
+            background,
+        })
+    }
+
+    async fn drained(&self) {
+        while self.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+impl Run {
+    /// Returns when the socket is closed: the port can be bound again.
+    async fn close_listener(&self) {
+        self.accept.abort();
+        while !self.accept.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.accept.abort();
+        self.background.iter().for_each(JoinHandle::abort);
+        self.phase.send_if_modified(|phase| {
+            let serving = matches!(phase, Phase::Serving { .. });
+            if serving {
+                *phase = Phase::Killed;
+            }
+            serving
+        });
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    app: Arc<App>,
+    acceptor: tokio_rustls::TlsAcceptor,
+    next_connection: Arc<AtomicU64>,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                let id = next_connection.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(connection::run(
+                    app.clone(),
+                    acceptor.clone(),
+                    tcp,
+                    peer,
+                    id,
+                ));
+            }
+            // Out of descriptors: others must be closed first.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// With SO_REUSEADDR, so that a restart need not wait for old connections to time out.
+fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket
+        .bind(&address.into())
+        .with_context(|| format!("bind {address}"))?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into())?)
+}

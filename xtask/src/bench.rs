@@ -1,0 +1,50 @@
+//! `cargo xtask bench NAME`: measures.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use anyhow::Result;
+
+use crate::{
+    build_ebpf,
+    run::{cargo, run},
+    setup,
+};
+
+/// Run a benchmark
+///
+/// `decide` is the route lookup alone (criterion); every other name is a scenario of mvp-bench, over real sockets.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Which one: decide, forward, ...
+    name: String,
+    /// Also write the rows as JSON to this file (not for decide)
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Passed on to the benchmark as they are
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+pub fn main(args: &Args) -> Result<()> {
+    if args.name == "decide" {
+        return run(cargo("bench")
+            .args(["--package", "mvp", "--bench", "decide", "--"])
+            .args(&args.args));
+    }
+    setup::tools_if_possible(true)?;
+    build_ebpf::if_usable()?;
+    let mut bench = cargo("run");
+    bench.args([
+        "--release",
+        "--package",
+        "mvp-tests",
+        "--bin",
+        "mvp-bench",
+        "--",
+        &args.name,
+    ]);
+    if let Some(file) = &args.json {
+        bench.arg("--json").arg(file);
+    }
+    run(bench.args(&args.args))
+}

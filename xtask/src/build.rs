@@ -1,0 +1,19 @@
+//! `cargo xtask build`: the agent as it ships.
+
+use anyhow::Result;
+
+use crate::{
+    build_ebpf,
+    run::{cargo, root, run, say},
+};
+
+/// Build the agent, with the BPF programs inside if they can be built
+#[derive(clap::Args)]
+pub struct Args {}
+
+pub fn main(_: &Args) -> Result<()> {
+    build_ebpf::if_possible()?;
+    run(cargo("build").args(["--release", "--package", "mvp"]))?;
+    say(&format!("{}", root().join("target/release/mvp").display()));
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! `cargo xtask test`: all tests, in the profile that ships.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{BufRead as _, BufReader, Write as _},
+    process::Stdio,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    build_ebpf,
+    run::{cargo, is_root, say},
+    setup,
+};
+
+/// Run all tests, in the release profile
+///
+/// As root with the BPF toolchain, or with CI or MVP_REQUIRE_ALL set, a test that cannot run is a failure; otherwise
+/// tests that need root or the kernel say why they do not run, and pass.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Passed on to cargo test as they are, e.g. `-p mvp route`, `--test kernel_lookup -- --nocapture`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+pub fn main(args: &Args) -> Result<()> {
+    setup::tools_if_possible(false)?;
+    let kernel = build_ebpf::if_usable()?;
+    let mut test = cargo("test");
+    test.args(["--release", "--no-fail-fast"]);
+    let chosen = |arg: &OsString| {
+        ["-p", "--package", "--workspace"]
+            .iter()
+            .any(|option| arg == option)
+    };
+    if !args.args.iter().any(chosen) {
+        test.arg("--workspace");
+    }
+    // clap takes a leading "--" for its own; cargo needs it before libtest's options.
+    if env::args_os().nth(2).is_some_and(|first| first == "--") {
+        test.arg("--");
+    }
+    test.args(&args.args);
+    if env::var_os("CI").is_some_and(|value| !value.is_empty()) || (kernel && is_root()) {
+        test.env("MVP_REQUIRE_ALL", "1");
+    }
+
+    let start = Instant::now();
+    let mut child = test
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo test")?;
+    let lines = BufReader::new(child.stdout.take().context("no output")?).split(b'\n');
+    let mut totals = Totals::default();
+    let mut out = std::io::stdout();
+    for line in lines {
+        let line = line?;
+        totals.add(&String::from_utf8_lossy(&line));
+        out.write_all(&line)?;
+        out.write_all(b"\n")?;
+        out.flush()?;
+    }
+    let status = child.wait()?;
+
+    let mode = match (kernel, is_root()) {
+        (true, _) => "with the kernel's programs",
+        (false, true) => "userspace only: no BPF toolchain",
+        (false, false) => "userspace only: not root",
+    };
+    say(&format!(
+        "{}, {} s, {mode}",
+        totals.summary(),
+        start.elapsed().as_secs()
+    ));
+    if !status.success() {
+        bail!("tests failed ({status})");
+    }
+    Ok(())
+}
+
+/// Sums of libtest's closing lines.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Totals {
+    suites: u32,
+    passed: u32,
+    failed: u32,
+    ignored: u32,
+}
+
+impl Totals {
+    /// Takes in a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; ...`.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let count = |what: &str| {
+            let words: Vec<_> = result
+                .split([' ', ';'])
+                .filter(|word| !word.is_empty())
+                .collect();
+            words
+                .windows(2)
+                .find(|pair| pair[1] == what)
+                .and_then(|pair| pair[0].parse().ok())
+                .unwrap_or(0)
+        };
+        self.suites += 1;
+        self.passed += count("passed");
+        self.failed += count("failed");
+        self.ignored += count("ignored");
+    }
+
+    fn summary(&self) -> String {
+        let Self {
+            suites,
+            passed,
+            failed,
+            ignored,
+        } = self;
+        format!("{passed} tests passed, {failed} failed, {ignored} ignored in {suites} suites")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_summed_over_suites() {
+        let mut totals = Totals::default();
+        totals.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.26s");
+        totals.add("test kernel::x ... ok");
+        totals.add("test result: FAILED. 10 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s");
+        assert_eq!(
+            totals,
+            Totals {
+                suites: 2,
+                passed: 13,
+                failed: 2,
+                ignored: 1
+            }
+        );
+    }
+}
