@@ -241,20 +241,22 @@ async fn readiness_is_passed_on() {
     let running = run(settings(&pki), server.endpoint("a"), Vec::new());
     let shared = running.discovery.members()[0].server.clone();
     until("ready", || status(&running, "a").ready == Some(true)).await;
-    server.change(|b| b.ready = false);
+    server.change(|b| {
+        b.fail.insert("/readyz", 403);
+    });
+    let asked = server.count("/readyz");
+    until("asked", || server.count("/readyz") > asked + 3).await;
+    assert!(shared.available(), "a 403 says nothing of the server");
+    server.change(|b| {
+        b.fail.clear();
+        b.ready = false;
+    });
     until("not ready", || {
         status(&running, "a").ready == Some(false) && !shared.available()
     })
     .await;
     assert_eq!(status(&running, "a").knowledge, Knowledge::Confirmed);
-    server.change(|b| {
-        b.fail.insert("/readyz", 403);
-    });
     server.change(|b| b.ready = true);
-    let asked = server.count("/readyz");
-    until("asked", || server.count("/readyz") > asked + 3).await;
-    assert!(!shared.available(), "a 403 says nothing of the server");
-    server.change(|b| b.fail.clear());
     until("ready again", || shared.available()).await;
 }
 
@@ -292,10 +294,8 @@ async fn older_forms() {
     .await;
     assert!(old.count("/apis/apps/v1") < old.count("/apis"));
     old.change(|b| b.serves.push("batch/v2/jobs"));
-    until("new version", || {
-        keys(&running, "old").contains(&"batch/v2/jobs".to_owned())
-    })
-    .await;
+    assert!(running.discovery.refresh().await.complete);
+    assert!(keys(&running, "old").contains(&"batch/v2/jobs".to_owned()));
 
     // A version that is listed but unknown there is not served; one whose extension server is down keeps what is known.
     old.change(|b| {
@@ -482,7 +482,12 @@ async fn a_refresh_ends_although_a_server_does_not_answer() {
     let running = run(hasty, server.endpoint("a"), Vec::new());
     running.discovery.first_round_done().await;
     server.change(|b| b.hang = vec![""]);
-    assert!(!running.discovery.refresh().await.complete);
+    // Those who come while it is under way share it.
+    let callers = (0..50).map(|_| running.discovery.refresh());
+    let results = futures_util::future::join_all(callers).await;
+    assert!(results.iter().all(|refreshed| !refreshed.complete));
+    let refreshes = &running.discovery.counters().refreshes;
+    assert_eq!(refreshes.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
