@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::identity::{Trust, strip_headers};
+
 /// Chunks of an upload kept until the server's answer begins, so that a request which a server certainly did not process can
 /// be sent again. An upload larger than this cannot be.
 const REPLAY_LIMIT: usize = 256 * 1024;
@@ -22,6 +24,7 @@ pub enum Upload {
 #[derive(Debug)]
 pub struct Source {
     incoming: Incoming,
+    trust: Arc<Trust>,
     kept: Vec<Bytes>,
     kept_bytes: usize,
     /// Chunks were passed on that are not kept: no second attempt can have them.
@@ -43,12 +46,14 @@ pub struct UploadBody {
 }
 
 impl Upload {
-    pub fn new(incoming: Incoming) -> Self {
+    /// `trust` names the identity headers, which must not come in by the trailers either.
+    pub fn new(incoming: Incoming, trust: &Arc<Trust>) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
         Self::Stream(Arc::new(Mutex::new(Source {
             incoming,
+            trust: Arc::clone(trust),
             kept: Vec::new(),
             kept_bytes: 0,
             lost: false,
@@ -136,13 +141,19 @@ impl Body for UploadBody {
         }
         match ready!(Pin::new(&mut source.incoming).poll_frame(cx)) {
             Some(Ok(frame)) => {
+                let frame = match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        strip_headers(&mut trailers, &source.trust);
+                        source.trailers = Some(trailers.clone());
+                        source.ended = true;
+                        this.trailers_sent = true;
+                        Frame::trailers(trailers)
+                    }
+                    Err(frame) => frame,
+                };
                 if let Some(chunk) = frame.data_ref() {
                     source.keep(chunk);
                     this.position = source.kept.len();
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    source.trailers = Some(trailers.clone());
-                    source.ended = true;
-                    this.trailers_sent = true;
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

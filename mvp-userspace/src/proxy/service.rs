@@ -29,7 +29,8 @@ pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>)
     let upgrade = upgrade_protocol(request.version(), request.headers());
     let on_upgrade = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (mut parts, incoming) = request.into_parts();
-    let upload = Upload::new(incoming);
+    let trust = shared.trust.load();
+    let upload = Upload::new(incoming, &trust);
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().map(str::to_owned);
     let record = AccessRecord::start(connection.peer, &parts.method, &path, started);
@@ -43,7 +44,6 @@ pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>)
             shared.metrics.refused("header_count");
             return Err(ProxyError::HeaderTooLarge);
         }
-        let trust = shared.trust.load();
         let certificate = connection.certificates.as_ref().map(|certificates| certificates.identity(&trust, now()));
         let caller = identity::authenticate(certificate.as_deref(), &parts.headers, &trust)?;
         let mark = identity::hop_marked(&parts.headers, &caller);
@@ -54,7 +54,10 @@ pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>)
         // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
         strip_hop_by_hop(&mut parts.headers);
         let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust);
-        count_stripped(&shared.metrics, &stripped);
+        // From a front proxy they are how it speaks.
+        if !caller.is_front_proxy() {
+            count_stripped(&shared.metrics, &stripped);
+        }
         prepare_request(&mut parts.headers, connection.peer.ip());
         if let Some(record) = &mut call.record {
             record.user = caller.name_for_log().to_owned();
