@@ -431,10 +431,11 @@ async fn namespaces_go_with_what_they_hold() {
 
 #[tokio::test]
 async fn definitions_are_served_with_each_servers_delay() {
-    let late = Duration::from_millis(300);
+    let (late, never) = (Duration::from_millis(50), Duration::from_secs(3600));
     let specs = [
         ServerSpec::new("a", 36),
         ServerSpec::new("b", 36).crd_delay(late),
+        ServerSpec::new("c", 36).crd_delay(never),
     ];
     let plane = ControlPlane::builder()
         .servers(specs)
@@ -459,7 +460,8 @@ async fn definitions_are_served_with_each_servers_delay() {
     assert_eq!(created["status"]["conditions"][1]["type"], "Established");
     let widgets = "/apis/example.org/v1/namespaces/default/widgets";
     assert_eq!(prompt.get(widgets).await.status.as_u16(), 200);
-    assert_eq!(tardy.get(widgets).await.text(), "404 page not found\n");
+    let waiting = Client::admin(&plane, 2).await;
+    assert_eq!(waiting.get(widgets).await.text(), "404 page not found\n");
     let widget = prompt
         .post(
             widgets,
