@@ -10,6 +10,7 @@ mod managed;
 mod negotiate;
 mod nonresource;
 mod patch;
+mod protobuf;
 mod query;
 mod read;
 mod request_info;

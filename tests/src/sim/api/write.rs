@@ -10,7 +10,7 @@ use super::{
     handler::{Answer, Request, read_body, reply},
     managed::{self, Manager},
     negotiate::Output,
-    patch,
+    patch, protobuf,
     resource::{Target, reply_object},
     selectors::Selectors,
     status::{self, Details, Failure, Status},
@@ -559,16 +559,18 @@ impl Kind {
 pub(super) async fn decode(request: &mut Request) -> Result<Value, Failure> {
     match request.content_type().as_str() {
         "" | "application/json" | "application/yaml" => parse(&take_body(request).await?),
+        protobuf::MEDIA_TYPE => protobuf::decode(&take_body(request).await?),
         _ => Err(status::unsupported_media_type(OBJECT_TYPES)),
     }
 }
 
 async fn delete_options(request: &mut Request) -> Result<Value, Failure> {
     let bytes = take_body(request).await?;
-    if bytes.is_empty() {
-        Ok(Value::Null)
-    } else {
-        parse(&bytes)
+    match request.content_type().as_str() {
+        _ if bytes.is_empty() => Ok(Value::Null),
+        // What these options could say is not simulated.
+        protobuf::MEDIA_TYPE => Ok(Value::Null),
+        _ => parse(&bytes),
     }
 }
 
