@@ -1,6 +1,7 @@
 //! The clients people use: kubectl and the kube crate.
+#![allow(clippy::unwrap_used)]
 
-mod common;
+mod sim_common;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -8,7 +9,6 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use common::plane;
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -21,6 +21,7 @@ use kube::{
     discovery::Discovery,
 };
 use mvp_tests::sim::{ControlPlane, pki::KubeconfigUser};
+use sim_common::plane;
 use tempfile::TempDir;
 
 /// kubectl with a home of its own.

@@ -1,11 +1,12 @@
 //! Long bodies, trailers, and upgraded connections.
+#![allow(clippy::unwrap_used)]
 
-mod common;
+mod sim_common;
 
-use common::{Client, connect, plane};
 use http_body_util::BodyExt;
 use mvp_tests::sim::{ControlPlane, pki::ClientAuth};
 use sha2::{Digest, Sha256};
+use sim_common::{Client, connect, plane};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
