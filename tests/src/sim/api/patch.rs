@@ -39,7 +39,7 @@ pub fn json_patch(target: &mut Value, operations: &Value) -> Result<(), Failure>
             let message = format!(
                 "the server rejected our request due to an error in our request: {operation}"
             );
-            Failure::Status(status::Status::failure(
+            Failure::from(status::Status::failure(
                 422,
                 "Invalid",
                 message,

@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use super::{
+    delete,
     encode::{self, Include, TypeMeta},
     handler::{Answer, Request, reply},
     read,
@@ -86,8 +87,8 @@ async fn main_resource(request: Request, target: Target, verb: &str) -> Answer {
         "create" => write::create(request, target, output).await,
         "update" => write::update(request, target, output).await,
         "patch" => write::patch(request, target, output).await,
-        "delete" => write::delete(request, target, output).await,
-        "deletecollection" => write::delete_collection(request, target, output).await,
+        "delete" => delete::delete(request, target, output).await,
+        "deletecollection" => delete::collection(request, target, output).await,
         _ => Err(status::method_not_allowed()),
     }
 }

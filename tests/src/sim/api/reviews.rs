@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
+    decode::decode,
     encode,
     handler::{Answer, Request, reply},
     negotiate::Output,
@@ -12,7 +13,6 @@ use super::{
     request_info::{RequestInfo, ResourcePath},
     resource::Target,
     status::{self, Status},
-    write,
 };
 use crate::sim::{clock, store::StoreError};
 
@@ -24,7 +24,7 @@ pub(super) fn serves(path: &ResourcePath) -> bool {
 }
 
 pub(super) async fn answer(mut request: Request, target: &Target, output: Output) -> Answer {
-    let object = write::decode(&mut request).await?;
+    let object = decode(&mut request).await?;
     match target.path.resource.as_str() {
         "selfsubjectreviews" => self_subject_review(&request, target, output),
         "selfsubjectaccessreviews" | "subjectaccessreviews" | "localsubjectaccessreviews" => {

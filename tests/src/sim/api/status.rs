@@ -8,7 +8,7 @@ use crate::sim::store::StoreError;
 /// An answer that is no success.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Failure {
-    Status(Status),
+    Status(Box<Status>),
     /// Text, with the code: the end of the handler chain, and failures before it.
     Text(u16, String),
 }
@@ -82,7 +82,7 @@ impl Status {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        Self::Status(status)
+        Self::Status(Box::new(status))
     }
 }
 

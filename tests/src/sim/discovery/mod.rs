@@ -1,5 +1,7 @@
 //! Discovery documents in their legacy form.
 
+mod openapi;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -47,6 +49,11 @@ pub fn answer(
             document
         }
         ["apis", group, version] => resources(surface, group, version)?,
+        ["openapi", "v3"] => openapi::index(surface),
+        ["openapi", "v3", "api", version] => openapi::document("", surface.version("", version)?),
+        ["openapi", "v3", "apis", group, version] => {
+            openapi::document(group, surface.version(group, version)?)
+        }
         _ => return None,
     };
     let body = (document.to_string() + "\n").into();

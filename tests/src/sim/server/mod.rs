@@ -259,6 +259,7 @@ impl Server {
         let done = tokio::time::timeout(STOP_DEADLINE, self.drained()).await;
         if done.is_err() {
             run.phase.send_replace(Phase::Killed);
+            self.faults.hang(false);
             self.drained().await;
         }
         Ok(())

@@ -1,5 +1,9 @@
 //! A small HTTP client for the tests of the simulated control plane.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test binary uses a part; tests may unwrap"
+)]
 
 use std::sync::Arc;
 
