@@ -104,7 +104,9 @@ impl Caller {
                 if !self.count(Kind::Create, &collection, due, result, tally) {
                     return;
                 }
-                tally.with(|seen| drop(seen.created.insert(name.clone())));
+                tally.with(|seen| {
+                    seen.created.insert(name.clone());
+                });
                 let path = format!("{collection}/{name}");
                 let start = Instant::now();
                 let result = self.client.send(&Call::delete(&path)).await;
