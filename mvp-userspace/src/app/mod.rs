@@ -3,6 +3,7 @@
 mod agent;
 mod drain;
 mod readiness;
+mod run;
 mod sources;
 mod threads;
 mod views;
@@ -10,3 +11,4 @@ mod views;
 pub use agent::Agent;
 pub use drain::{Drain, DrainSignal, DrainState, DrainTrigger};
 pub use readiness::{Readiness, Task};
+pub use run::run;

@@ -115,7 +115,8 @@ async fn serve_http(thread: Arc<Thread>, peer: SocketAddr, stream: TlsStream<Tcp
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
             .max_headers(limits.header_count)
-            .max_buf_size((limits.header_bytes as usize).max(8 * 1024));
+            .max_header_size(limits.header_bytes as usize)
+            .max_buf_size(limits.header_bytes as usize + 64 * 1024);
         let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
         tokio::select! {
             ended = connection.as_mut() => ended,

@@ -144,6 +144,7 @@ impl Files {
         };
         let second = Duration::from_secs(1);
         config::Config {
+            advertise: None,
             node: "cp-a".to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
             serving: self.pair("apiserver"),
@@ -173,6 +174,7 @@ impl Files {
             },
             peers: config::Peers::default(),
             admin: config::Admin {
+                allow_remote: false,
                 listen: ([127, 0, 0, 1], 0).into(),
             },
             kernel: config::Kernel {
