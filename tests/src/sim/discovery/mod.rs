@@ -1,11 +1,21 @@
-//! Discovery documents in their legacy form.
+//! Discovery and OpenAPI of a simulated kube-apiserver: pure answers to requests, from documents that are made once a
+//! surface.
+
+mod accept;
+mod aggregated;
+mod json;
+mod legacy;
+mod openapi;
+
+use std::{fmt, sync::OnceLock};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use serde_json::{Value, json};
+use http::{HeaderMap, header};
 
-use super::surface::{Group, Surface};
+use self::accept::{Choice, Document, Media};
+use super::surface::Surface;
 
+/// One answer, without the headers that every answer of a server has.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -13,79 +23,225 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// `None`: no discovery path.
+/// Answers requests to `/api`, `/apis`, groups and versions below them, `/openapi/v2` and `/openapi/v3`. `None`: the
+/// path is none of these.
+///
+/// `server_address` is the host and port that legacy `/api` names. HEAD is answered like GET without a body.
 pub fn answer(
     surface: &Surface,
     server_address: &str,
-    _method: &str,
+    method: &str,
     path: &str,
-    _query: &str,
-    _headers: &HeaderMap,
+    query: &str,
+    headers: &HeaderMap,
 ) -> Option<Answer> {
-    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let document = match parts.as_slice() {
-        ["api"] => json!({
-            "kind": "APIVersions",
-            "versions": ["v1"],
-            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}],
-        }),
-        ["apis"] => {
-            let groups: Vec<Value> = surface
-                .groups
-                .iter()
-                .filter(|group| !group.name.is_empty())
-                .map(of_group)
-                .collect();
-            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
-        }
-        ["api", version] => resources(surface, "", version)?,
-        ["apis", group] => {
-            let group = surface.groups.iter().find(|one| one.name == *group)?;
-            let mut document = of_group(group);
-            document["kind"] = json!("APIGroup");
-            document["apiVersion"] = json!("v1");
-            document
-        }
-        ["apis", group, version] => resources(surface, group, version)?,
+    let request = Request {
+        surface,
+        server_address,
+        query,
+        headers,
+    };
+    // Only the exact paths have aggregated documents; legacy handlers also take a slash at the end.
+    let trimmed = path.strip_suffix('/').unwrap_or(path);
+    let segments: Vec<&str> = trimmed.strip_prefix('/')?.split('/').collect();
+    let answer = match segments[..] {
+        ["api"] | ["apis"] => root(&request, segments[0], path == trimmed),
+        ["api", _] | ["apis", _] | ["apis", _, _] => below(&request, &trimmed[1..]),
+        ["openapi", "v2"] => openapi::v2(&request),
+        ["openapi", "v3"] => openapi::index(&request),
+        ["openapi", "v3", ..] => openapi::v3(&request, &trimmed["/openapi/v3/".len()..]),
         _ => return None,
     };
-    let body = (document.to_string() + "\n").into();
-    Some(Answer {
-        status: 200,
-        headers: vec![("content-type".into(), "application/json".into())],
-        body,
+    Some(match method {
+        "GET" => answer,
+        "HEAD" => Answer {
+            body: Bytes::new(),
+            ..answer
+        },
+        _ if answer.status == 404 => answer,
+        // go-restful, which serves these paths.
+        _ => Answer::new(405, "text/plain; charset=utf-8", "405: Method Not Allowed")
+            .with("Allow", "GET"),
     })
 }
 
-fn of_group(group: &Group) -> Value {
-    let version =
-        |name: &str| json!({"groupVersion": format!("{}/{name}", group.name), "version": name});
-    let versions: Vec<Value> = group
-        .versions
-        .iter()
-        .map(|one| version(&one.name))
-        .collect();
-    json!({"name": group.name, "versions": versions, "preferredVersion": versions[0]})
+/// The documents of one surface, each kind made when the first of its kind is asked for.
+#[derive(Default)]
+pub struct Documents {
+    aggregated: OnceLock<aggregated::Documents>,
+    legacy: OnceLock<legacy::Documents>,
+    openapi: OnceLock<openapi::Documents>,
 }
 
-fn resources(surface: &Surface, group: &str, version: &str) -> Option<Value> {
-    let mut all = Vec::new();
-    for resource in &surface.version(group, version)?.resources {
-        all.push(json!({
-            "name": resource.name, "singularName": resource.singular, "namespaced": resource.namespaced,
-            "kind": resource.kind, "verbs": resource.verbs, "shortNames": resource.short_names,
-        }));
-        for sub in &resource.subresources {
-            let name = format!("{}/{}", resource.name, sub.name);
-            all.push(json!({"name": name, "singularName": "", "namespaced": resource.namespaced, "kind": sub.kind, "verbs": sub.verbs}));
+impl Documents {
+    fn aggregated(&self, surface: &Surface) -> &aggregated::Documents {
+        self.aggregated
+            .get_or_init(|| aggregated::Documents::new(surface))
+    }
+
+    fn legacy(&self, surface: &Surface) -> &legacy::Documents {
+        self.legacy.get_or_init(|| legacy::Documents::new(surface))
+    }
+
+    fn openapi(&self, surface: &Surface) -> &openapi::Documents {
+        self.openapi
+            .get_or_init(|| openapi::Documents::new(surface))
+    }
+}
+
+/// A clone is empty, so that whoever changes a cloned surface gets the documents of the changed one.
+impl Clone for Documents {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// Documents follow from the rest of a surface.
+impl PartialEq for Documents {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Documents {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Documents")
+    }
+}
+
+struct Request<'a> {
+    surface: &'a Surface,
+    server_address: &'a str,
+    query: &'a str,
+    headers: &'a HeaderMap,
+}
+
+impl Request<'_> {
+    fn header(&self, name: header::HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    fn query(&self, name: &str) -> Option<&str> {
+        self.query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|pair| pair.0 == name)
+            .map(|pair| pair.1)
+    }
+
+    /// `isPrettyPrint` of k8s.io/apiserver pkg/endpoints/handlers/negotiation: the query decides, else the client's name.
+    fn wants_pretty(&self) -> bool {
+        match self.query("pretty").filter(|value| !value.is_empty()) {
+            Some(value) => matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True"),
+            None => {
+                let agent = self.header(header::USER_AGENT).unwrap_or_default();
+                ["curl", "Wget", "Mozilla/5.0"]
+                    .iter()
+                    .any(|human| agent.starts_with(human))
+            }
         }
     }
-    let group_version = if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
+
+    fn negotiate(&self, aggregated: bool) -> Option<Choice> {
+        // AggregatedDiscoveryRemoveBetaType is on from 1.33.
+        let beta = self.surface.minor <= 32;
+        accept::negotiate(self.header(header::ACCEPT), aggregated, beta)
+    }
+}
+
+impl Answer {
+    fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Answer {
+        Answer {
+            status,
+            headers: Vec::new(),
+            body: body.into(),
+        }
+        .with("Content-Type", content_type)
+    }
+
+    fn with(mut self, name: &str, value: &str) -> Answer {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn uncached(self) -> Answer {
+        self.with("Cache-Control", "no-cache, private")
+    }
+
+    /// `http.NotFound` of Go, which a path without a handler ends in.
+    fn page_not_found() -> Answer {
+        Answer::new(404, "text/plain; charset=utf-8", "404 page not found\n")
+            .uncached()
+            .with("X-Content-Type-Options", "nosniff")
+    }
+
+    fn not_acceptable(request: &Request<'_>) -> Answer {
+        let text = legacy::not_acceptable(
+            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        );
+        Answer::new(406, "application/json", text.of(Media::Json, request)).uncached()
+    }
+}
+
+/// A document in every form it is served in.
+struct Text {
+    compact: Bytes,
+    pretty: Bytes,
+}
+
+impl Text {
+    fn new(value: &impl serde::Serialize) -> Text {
+        let mut compact = json::compact(value);
+        compact.push(b'\n');
+        Text {
+            compact: compact.into(),
+            pretty: json::pretty(value).into(),
+        }
+    }
+
+    fn of(&self, media: Media, request: &Request<'_>) -> Bytes {
+        match media {
+            Media::Json if request.wants_pretty() => self.pretty.clone(),
+            Media::Json => self.compact.clone(),
+            Media::Yaml => json::to_yaml(&self.compact).into(),
+        }
+    }
+}
+
+fn root(request: &Request<'_>, root: &str, exact: bool) -> Answer {
+    let Some(choice) = request.negotiate(exact) else {
+        return Answer::not_acceptable(request);
     };
-    Some(
-        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": all}),
-    )
+    let surface = request.surface;
+    match choice.document {
+        Document::Legacy => {
+            let text = match root {
+                "api" => &legacy::api_versions(request.server_address),
+                _ => surface.documents.legacy(surface).groups(),
+            };
+            legacy_answer(text, choice.media, request)
+        }
+        document => {
+            surface
+                .documents
+                .aggregated(surface)
+                .answer(root, document, choice.media, request)
+        }
+    }
+}
+
+/// A group or a version: legacy discovery only.
+fn below(request: &Request<'_>, path: &str) -> Answer {
+    let surface = request.surface;
+    let Some(text) = surface.documents.legacy(surface).get(path) else {
+        return Answer::page_not_found();
+    };
+    match request.negotiate(false) {
+        Some(choice) => legacy_answer(text, choice.media, request),
+        None => Answer::not_acceptable(request),
+    }
+}
+
+fn legacy_answer(text: &Text, media: Media, request: &Request<'_>) -> Answer {
+    Answer::new(200, media.name(), text.of(media, request)).uncached()
 }

@@ -1,5 +1,15 @@
 //! What a kube-apiserver of a given minor serves: groups, versions, resources, subresources, in the server's own order.
 
+mod custom;
+mod parse;
+mod table;
+
+use std::sync::Arc;
+
+pub use parse::{Apis, surface, surface_of};
+
+use super::discovery::Documents;
+
 /// Everything one server serves. Groups, versions and resources stand in the order of that server's discovery documents.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Surface {
@@ -7,6 +17,9 @@ pub struct Surface {
     pub minor: u8,
     /// The core group has the name "" and comes first; it is `/api`, all others are `/apis`.
     pub groups: Vec<Group>,
+    /// The discovery and OpenAPI documents of these groups, made when first asked for. Whoever changes `groups` of a
+    /// surface that has answered before must put `Documents::default()` here; a clone starts empty.
+    pub documents: Documents,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +49,10 @@ pub struct Resource {
     pub subresources: Vec<Subresource>,
     /// From a CustomResourceDefinition: other 404 shapes, no protobuf.
     pub custom: bool,
+    /// `storageVersionHash` of legacy discovery; empty for resources that are not stored.
+    pub storage_version_hash: String,
+    /// `openAPIV3Schema` of a CustomResourceDefinition's version.
+    pub schema: Option<Arc<serde_json::Value>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -66,5 +83,3 @@ impl Surface {
     }
 }
 
-mod provisional;
-pub use provisional::surface;
