@@ -67,7 +67,7 @@ fn counted_and_passed() {
     assert_eq!(b.recv(&mut [0; 8]).unwrap(), 4);
     assert_eq!(counts(&programs), (lookups + 1, 1, idle));
 
-    // Nobody listens: the kernel's own answer, not a silent drop.
+    // Nobody listens: refused, as without the program.
     let closed = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

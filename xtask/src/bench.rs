@@ -28,21 +28,13 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<()> {
     if args.name == "decide" {
         return run(cargo("bench")
-            .args(["--package", "mvp", "--bench", "decide", "--"])
+            .args(["--bench", "decide", "--"])
             .args(&args.args));
     }
     setup::tools_if_possible(true)?;
     build_ebpf::if_usable()?;
     let mut bench = cargo("run");
-    bench.args([
-        "--release",
-        "--package",
-        "mvp-tests",
-        "--bin",
-        "mvp-bench",
-        "--",
-        &args.name,
-    ]);
+    bench.args(["--release", "--bin", "mvp-bench", "--", &args.name]);
     if let Some(file) = &args.json {
         bench.arg("--json").arg(file);
     }

@@ -25,14 +25,7 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<()> {
     build_ebpf::if_usable()?;
     let mut demo = cargo("run");
-    demo.args([
-        "--release",
-        "--package",
-        "mvp-tests",
-        "--bin",
-        "mvp-demo",
-        "--",
-    ]);
+    demo.args(["--release", "--bin", "mvp-demo", "--"]);
     if let Some(file) = &args.json {
         demo.arg("--json").arg(file);
     }

@@ -20,7 +20,8 @@ pub fn root() -> PathBuf {
 }
 
 /// The cargo that runs this xtask, with a verb, on this workspace. It runs where the user is, so that the paths they
-/// give mean what they see.
+/// give mean what they see. Verbs choose by `--bin` or `--bench` and never by `--package`: cargo would settle features for
+/// that package alone, and compile many dependencies a second time.
 pub fn cargo(verb: &str) -> Command {
     cargo_on(verb, "")
 }

@@ -163,7 +163,7 @@ fn install_nightly() -> Result<()> {
 fn install_linker() -> Result<PathBuf> {
     let llvm = PathBuf::from(format!("/usr/lib/llvm-{LLVM}"));
     if !llvm.join("bin/llvm-config").is_file() {
-        apt_install(&[&format!("llvm-{LLVM}-dev"), "zlib1g-dev"])?;
+        apt_install(&[&format!("llvm-{LLVM}-dev")])?;
     }
     say("building bpf-linker into .cache/tools");
     let mut install = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -72,6 +72,9 @@ struct Suffixes {
     work: &'static str,
 }
 
+/// The subject of rows that compare.
+const RATIO: &str = "mvp/haproxy";
+
 /// Latency is asked of an idle machine, CPU and throughput of a busy one: those have the plain names.
 const LOADS: [Load; 2] = [
     Load {
@@ -221,6 +224,9 @@ fn explain(options: &Options, threads: usize, subjects: &[Running]) {
         "client, proxy and upstream share {} cores: under the second load they compete",
         cores()
     );
+    if cfg!(debug_assertions) {
+        println!("THIS IS A DEBUG BUILD: its figures say nothing; use --release");
+    }
     if subjects
         .iter()
         .any(|running| running.subject == Subject::Haproxy)
@@ -312,13 +318,14 @@ fn record(results: &[(Subject, [Measured; 2])], report: &mut Report) {
                 cpu[usize::from(subject == Subject::Haproxy)] = Some(micros);
             }
         }
-        for (metric, values) in [
-            (format!("added_p50_ratio{latency}"), added),
-            (format!("cpu_ratio{work}"), cpu),
-        ] {
-            if let [Some(mvp), Some(haproxy)] = values {
-                report.add("mvp/haproxy", &metric, "x", mvp / haproxy);
-            }
+        // Under saturation less may be waited for behind a proxy than before the upstream: no ratio of such differences.
+        if let (1, [Some(mvp), Some(haproxy)]) = (load.connections, added)
+            && haproxy > 0.0
+        {
+            report.add(RATIO, "added_p50_ratio", "x", mvp / haproxy);
+        }
+        if let [Some(mvp), Some(haproxy)] = cpu {
+            report.add(RATIO, &format!("cpu_ratio{work}"), "x", mvp / haproxy);
         }
     }
 }

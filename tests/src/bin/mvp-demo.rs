@@ -9,7 +9,8 @@ fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mvp-demo: {error:#}");
+            // A progress line may still be open.
+            eprintln!("\nmvp-demo: {error:#}");
             ExitCode::FAILURE
         }
     }

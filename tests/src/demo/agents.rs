@@ -45,7 +45,11 @@ impl Agents {
                 listen: free_port(&ip)?,
                 admin: free_port(&ip)?,
                 local: *local,
-                peers: servers.iter().filter(|(other, _)| other != name).cloned().collect(),
+                peers: servers
+                    .iter()
+                    .filter(|(other, _)| other != name)
+                    .cloned()
+                    .collect(),
                 threads: None,
             };
             let process = agent.start(binary, pki.dir(), dir.path())?;
@@ -58,7 +62,10 @@ impl Agents {
 
     /// Names and addresses for clients.
     pub fn fronts(&self) -> Vec<(String, SocketAddr)> {
-        self.agents.iter().map(|(agent, _)| (agent.node.clone(), agent.listen)).collect()
+        self.agents
+            .iter()
+            .map(|(agent, _)| (agent.node.clone(), agent.listen))
+            .collect()
     }
 
     /// Reads every agent's metrics and status.
@@ -72,13 +79,17 @@ impl Agents {
             process.check()?;
             let metrics = get(agent.admin, "/metrics").await?.1;
             scrapes.push((agent.node.clone(), metrics));
-            let status: serde_json::Value = serde_json::from_str(&get(agent.admin, "/status").await?.1)
-                .with_context(|| format!("/status of the agent of {}", agent.node))?;
+            let status: serde_json::Value =
+                serde_json::from_str(&get(agent.admin, "/status").await?.1)
+                    .with_context(|| format!("/status of the agent of {}", agent.node))?;
             kernel = status["kernel"].as_str().unwrap_or("unknown").to_owned();
         }
         let buckets = buckets(scrapes.iter().map(|(_, text)| text.as_str()));
         Ok(Measured {
-            forwarded: scrapes.iter().map(|(node, text)| forwarded(text, node)).sum(),
+            forwarded: scrapes
+                .iter()
+                .map(|(node, text)| forwarded(text, node))
+                .sum(),
             added_p50_us: quantile(&buckets, 0.5) * 1e6,
             added_p99_us: quantile(&buckets, 0.99) * 1e6,
             kernel,
@@ -95,7 +106,11 @@ impl Agents {
                 }
                 process.check()?;
                 if Instant::now() > deadline {
-                    bail!("the agent of {} is not ready: {answer:?}\n{}", agent.node, process.output());
+                    bail!(
+                        "the agent of {} is not ready: {answer:?}\n{}",
+                        agent.node,
+                        process.output()
+                    );
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -109,8 +124,12 @@ async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, String)> {
         let io = TokioIo::new(TcpStream::connect(address).await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
         tokio::spawn(connection);
-        let request = Request::get(path).header("host", address.to_string()).header("accept", "application/json");
-        let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+        let request = Request::get(path)
+            .header("host", address.to_string())
+            .header("accept", "application/json");
+        let response = sender
+            .send_request(request.body(Empty::<Bytes>::new())?)
+            .await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         anyhow::Ok((status, String::from_utf8_lossy(&body).into_owned()))
@@ -124,7 +143,9 @@ async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, String)> {
 
 /// Requests that a server other than `node`'s own answered. The label is empty for the agent's own answers.
 fn forwarded(metrics: &str, node: &str) -> u64 {
-    let lines = metrics.lines().filter_map(|line| line.strip_prefix("mvp_requests_total{"));
+    let lines = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("mvp_requests_total{"));
     lines
         .filter_map(|line| {
             let (labels, value) = line.rsplit_once("} ")?;
@@ -137,9 +158,13 @@ fn forwarded(metrics: &str, node: &str) -> u64 {
 /// Cumulative counts by upper bound (seconds), summed over agents, in ascending order.
 fn buckets<'a>(scrapes: impl Iterator<Item = &'a str>) -> Vec<(f64, f64)> {
     let mut sum: Vec<(f64, f64)> = Vec::new();
-    let lines = scrapes.flat_map(str::lines).filter_map(|line| line.strip_prefix("mvp_added_seconds_bucket{"));
+    let lines = scrapes
+        .flat_map(str::lines)
+        .filter_map(|line| line.strip_prefix("mvp_added_seconds_bucket{"));
     for line in lines {
-        let Some((labels, value)) = line.rsplit_once("} ") else { continue };
+        let Some((labels, value)) = line.rsplit_once("} ") else {
+            continue;
+        };
         let bound = match label(labels, "le") {
             Some("+Inf") => f64::INFINITY,
             Some(text) => text.parse().unwrap_or(f64::INFINITY),
@@ -203,7 +228,10 @@ mvp_added_seconds_bucket{le="+Inf"} 100
     #[test]
     fn quantiles_come_from_the_sum_of_all_agents() {
         let buckets = buckets([METRICS, METRICS].into_iter());
-        assert_eq!(buckets, [(0.0001, 100.0), (0.0002, 180.0), (f64::INFINITY, 200.0)]);
+        assert_eq!(
+            buckets,
+            [(0.0001, 100.0), (0.0002, 180.0), (f64::INFINITY, 200.0)]
+        );
         assert!((quantile(&buckets, 0.5) - 0.0001).abs() < 1e-9);
         assert!((quantile(&buckets, 0.7) - 0.00015).abs() < 1e-9);
         assert_eq!(quantile(&buckets, 0.99), 0.0002);

@@ -36,8 +36,15 @@ pub const POLICY: &str = "demo-policy";
 const CYCLE: u64 = 20;
 
 impl Kind {
-    pub const ALL: [Kind; 7] =
-        [Self::Get, Self::List, Self::Create, Self::Delete, Self::Discovery, Self::New, Self::Watch];
+    pub const ALL: [Kind; 7] = [
+        Self::Get,
+        Self::List,
+        Self::Create,
+        Self::Delete,
+        Self::Discovery,
+        Self::New,
+        Self::Watch,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -58,28 +65,40 @@ pub fn operation(number: u64, new_keys: bool) -> Operation {
     match number % CYCLE {
         7 | 8 => list(format!("{CONFIG_MAPS}?limit=20")),
         9 => list(format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments")),
-        10 | 11 => Operation::Cycle { collection: CONFIG_MAPS.into(), name: format!("cycle-{number}") },
+        10 | 11 => Operation::Cycle {
+            collection: CONFIG_MAPS.into(),
+            name: format!("cycle-{number}"),
+        },
         12 => Operation::Discover { path: "/apis" },
         13 => Operation::Discover { path: "/api" },
         14 | 15 if new_keys => new(format!("{POLICIES}/{POLICY}")),
         16 if new_keys => new(POLICIES.into()),
         17 | 18 if new_keys => new(format!("{BINDINGS}/{POLICY}")),
         19 if new_keys => new(BINDINGS.into()),
-        _ => Operation::Read { kind: Kind::Get, path: format!("{CONFIG_MAPS}/seed-{}", number % SEEDS) },
+        _ => Operation::Read {
+            kind: Kind::Get,
+            path: format!("{CONFIG_MAPS}/seed-{}", number % SEEDS),
+        },
     }
 }
 
 /// Which of `clients` sends it: every client sends every kind.
 pub fn client(number: u64, clients: usize) -> usize {
-    ((number + number / CYCLE) % clients as u64) as usize
+    ((number % CYCLE + number / CYCLE) % clients as u64) as usize
 }
 
 fn list(path: String) -> Operation {
-    Operation::Read { kind: Kind::List, path }
+    Operation::Read {
+        kind: Kind::List,
+        path,
+    }
 }
 
 fn new(path: String) -> Operation {
-    Operation::Read { kind: Kind::New, path }
+    Operation::Read {
+        kind: Kind::New,
+        path,
+    }
 }
 
 #[cfg(test)]
@@ -90,9 +109,23 @@ mod tests {
 
     #[test]
     fn new_resources_are_asked_for_only_when_some_server_has_them() {
-        let is_new = |operation: &Operation| matches!(operation, Operation::Read { kind: Kind::New, .. });
-        assert_eq!((0..CYCLE).filter(|&n| is_new(&operation(n, false))).count(), 0);
-        assert_eq!((0..CYCLE).filter(|&n| is_new(&operation(n, true))).count(), 6);
+        let is_new = |operation: &Operation| {
+            matches!(
+                operation,
+                Operation::Read {
+                    kind: Kind::New,
+                    ..
+                }
+            )
+        };
+        assert_eq!(
+            (0..CYCLE).filter(|&n| is_new(&operation(n, false))).count(),
+            0
+        );
+        assert_eq!(
+            (0..CYCLE).filter(|&n| is_new(&operation(n, true))).count(),
+            6
+        );
     }
 
     #[test]

@@ -53,9 +53,15 @@ impl Phase {
             Some(binary) => Some(Agents::start(binary, &plane.servers(), plane.pki()).await?),
             None => None,
         };
-        let fronts = agents.as_ref().map_or_else(|| plane.servers(), Agents::fronts);
+        let fronts = agents
+            .as_ref()
+            .map_or_else(|| plane.servers(), Agents::fronts);
         let tally = Arc::new(Tally::default());
-        let label = if agents.is_some() { "with agents" } else { "without agents" };
+        let label = if agents.is_some() {
+            "with agents"
+        } else {
+            "without agents"
+        };
         let progress = Progress::new(label, tally.clone());
         let line = tokio::spawn(progress.clone().run());
 
@@ -75,7 +81,11 @@ impl Phase {
             Some(agents) => Some(agents.measure().await?),
             None => None,
         };
-        Ok(Outcome { seen: tally.seen(), missed_events, agents: measured })
+        Ok(Outcome {
+            seen: tally.seen(),
+            missed_events,
+            agents: measured,
+        })
     }
 }
 
@@ -105,7 +115,9 @@ async fn load<T>(traffic: &Traffic, work: impl Future<Output = T>) -> Result<T> 
     let until = async { result = Some(work.await) };
     open_loop(RATE, until, |due| tasks.push(traffic.send(due))).await;
     for task in tasks {
-        timeout(GRACE, task).await.context("a request has no end")??;
+        timeout(GRACE, task)
+            .await
+            .context("a request has no end")??;
     }
     result.context("the clock of the load ended early")
 }
@@ -153,7 +165,12 @@ struct Watched {
 
 impl Watches {
     fn new(tally: Arc<Tally>) -> Self {
-        Self { tally, stop: watch::Sender::new(false), running: JoinSet::new(), established: Vec::new() }
+        Self {
+            tally,
+            stop: watch::Sender::new(false),
+            running: JoinSet::new(),
+            established: Vec::new(),
+        }
     }
 
     /// Two watches at every front, one of them over HTTP/1.1.
@@ -173,7 +190,10 @@ impl Watches {
                 let stop = self.stop.subscribe();
                 self.running.spawn(async move {
                     watcher.run(stop).await;
-                    Watched { collection: watcher.collection, added: watcher.added }
+                    Watched {
+                        collection: watcher.collection,
+                        added: watcher.added,
+                    }
                 });
             }
         }
@@ -184,7 +204,12 @@ impl Watches {
         for established in &mut self.established {
             timeout(Duration::from_secs(10), established.wait_for(|yes| *yes))
                 .await
-                .with_context(|| format!("a watch cannot be established: {:?}", self.tally.seen().examples))??;
+                .with_context(|| {
+                    format!(
+                        "a watch cannot be established: {:?}",
+                        self.tally.seen().examples
+                    )
+                })??;
         }
         Ok(())
     }

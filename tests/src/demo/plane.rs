@@ -38,7 +38,10 @@ impl Plane {
         });
         let sim = runtime.spawn(ControlPlane::builder().servers(specs).start());
         let sim = sim.await.context("control plane")??;
-        let plane = Self { sim: Arc::new(sim), runtime: Some(runtime) };
+        let plane = Self {
+            sim: Arc::new(sim),
+            runtime: Some(runtime),
+        };
         plane.seed().await?;
         Ok(plane)
     }
@@ -49,21 +52,28 @@ impl Plane {
 
     /// Names and addresses.
     pub fn servers(&self) -> Vec<(String, SocketAddr)> {
-        self.sim.servers().iter().map(|server| (server.name().to_owned(), server.addr())).collect()
+        self.sim
+            .servers()
+            .iter()
+            .map(|server| (server.name().to_owned(), server.addr()))
+            .collect()
     }
 
     /// Ends the server as SIGTERM ends kube-apiserver.
     pub async fn stop(&self, index: usize) -> Result<()> {
-        self.on_servers(move |sim| async move { sim.server(index).stop().await }).await
+        self.on_servers(move |sim| async move { sim.server(index).stop().await })
+            .await
     }
 
     /// Starts the stopped server at the same address with the new minor, and waits until it says that it is ready.
     pub async fn start_upgraded(&self, index: usize) -> Result<()> {
-        self.on_servers(move |sim| async move { sim.server(index).restart(NEW).await }).await?;
+        self.on_servers(move |sim| async move { sim.server(index).restart(NEW).await })
+            .await?;
         let client = self.admin(index)?;
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            if matches!(client.send(&Call::get("/readyz")).await, Ok(reply) if reply.status == StatusCode::OK) {
+            if matches!(client.send(&Call::get("/readyz")).await, Ok(reply) if reply.status == StatusCode::OK)
+            {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -89,7 +99,8 @@ impl Plane {
 
     async fn seed(&self) -> Result<()> {
         let client = self.admin(0)?;
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         create(&client, "/api/v1/namespaces", &namespace).await?;
         for number in 0..SEEDS {
             let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("seed-{number}")},
@@ -110,8 +121,14 @@ impl Plane {
         F: FnOnce(Arc<ControlPlane>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
-        let runtime = self.runtime.as_ref().context("the control plane has ended")?;
-        runtime.spawn(work(self.sim.clone())).await.context("a server panicked")?
+        let runtime = self
+            .runtime
+            .as_ref()
+            .context("the control plane has ended")?;
+        runtime
+            .spawn(work(self.sim.clone()))
+            .await
+            .context("a server panicked")?
     }
 }
 
@@ -127,7 +144,11 @@ impl Drop for Plane {
 async fn create(client: &Client, collection: &str, object: &serde_json::Value) -> Result<()> {
     let reply = client.send(&Call::create(collection, object)).await?;
     if reply.status != StatusCode::CREATED {
-        bail!("create in {collection}: {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
+        bail!(
+            "create in {collection}: {}: {}",
+            reply.status,
+            String::from_utf8_lossy(&reply.body)
+        );
     }
     Ok(())
 }

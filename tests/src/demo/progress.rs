@@ -19,7 +19,13 @@ pub struct Progress {
 impl Progress {
     pub fn new(label: &'static str, tally: Arc<Tally>) -> Self {
         let terminal = stdout().is_terminal();
-        Self { label, start: Instant::now(), tally, step: Arc::default(), terminal }
+        Self {
+            label,
+            start: Instant::now(),
+            tally,
+            step: Arc::default(),
+            terminal,
+        }
     }
 
     /// A new step of the upgrade.
@@ -30,7 +36,10 @@ impl Progress {
 
     /// Keeps the line alive; for a task of its own.
     pub async fn run(self) {
-        while self.terminal {
+        if !self.terminal {
+            return;
+        }
+        loop {
             self.print();
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -46,7 +55,11 @@ impl Progress {
 
     fn print(&self) {
         let (requests, false_404, errors) = self.tally.totals();
-        let step = self.step.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let step = self
+            .step
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let line = format!(
             "{:<15} {:>5.1} s  {step:<28} {requests:>6} requests  {false_404:>5} false 404s  {errors:>5} errors",
             self.label,

@@ -92,12 +92,20 @@ mod tests {
     #[test]
     fn each_answer_is_a_success_a_false_404_or_an_error() {
         let tally = Tally::default();
-        for answer in [Answer::Ok, Answer::NoSuchType, Answer::NotFound, Answer::ServerError] {
+        for answer in [
+            Answer::Ok,
+            Answer::NoSuchType,
+            Answer::NotFound,
+            Answer::ServerError,
+        ] {
             tally.count(Kind::Get, answer);
         }
         tally.fail(Kind::Watch, Answer::Transport, "refused");
         tally.fail(Kind::Watch, Answer::ClientError, "forbidden");
         assert_eq!(tally.totals(), (6, 2, 3));
-        assert_eq!(tally.seen().examples, ["watch: refused", "watch: forbidden"]);
+        assert_eq!(
+            tally.seen().examples,
+            ["watch: refused", "watch: forbidden"]
+        );
     }
 }

@@ -38,11 +38,16 @@ pub enum Profile {
     Http1Token,
 }
 
-const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const DISCOVERY: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// Four clients for each front, one of them over HTTP/1.1.
-const PROFILES: [Profile; 4] =
-    [Profile::Http2Certificate, Profile::Http2Token, Profile::Http2Token, Profile::Http1Token];
+const PROFILES: [Profile; 4] = [
+    Profile::Http2Certificate,
+    Profile::Http2Token,
+    Profile::Http2Token,
+    Profile::Http1Token,
+];
 
 impl Traffic {
     /// `fronts` are the names and addresses that clients know; a client keeps to one of them, as a kubeconfig does.
@@ -56,10 +61,18 @@ impl Traffic {
         for profile in PROFILES {
             for (front, address) in fronts {
                 let client = profile.client(pki, *address)?;
-                clients.push(Arc::new(Caller { front: front.clone(), client, etags: Mutex::default() }));
+                clients.push(Arc::new(Caller {
+                    front: front.clone(),
+                    client,
+                    etags: Mutex::default(),
+                }));
             }
         }
-        Ok(Self { clients, tally, new_keys })
+        Ok(Self {
+            clients,
+            tally,
+            new_keys,
+        })
     }
 
     /// Starts the request that is due. Its task ends with its answer.
@@ -104,7 +117,9 @@ impl Caller {
                 if !self.count(Kind::Create, &collection, due, result, tally) {
                     return;
                 }
-                tally.with(|seen| drop(seen.created.insert(name.clone())));
+                tally.with(|seen| {
+                    seen.created.insert(name.clone());
+                });
                 let path = format!("{collection}/{name}");
                 let start = Instant::now();
                 let result = self.client.send(&Call::delete(&path)).await;
@@ -115,8 +130,14 @@ impl Caller {
 
     async fn discover(&self, path: &'static str, due: Instant, tally: &Tally) {
         let mut call = Call::get(path);
-        call.headers.insert(header::ACCEPT, HeaderValue::from_static(DISCOVERY));
-        if let Some(etag) = self.etags.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
+        call.headers
+            .insert(header::ACCEPT, HeaderValue::from_static(DISCOVERY));
+        if let Some(etag) = self
+            .etags
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(path)
+        {
             call.headers.insert(header::IF_NONE_MATCH, etag.clone());
         }
         let result = self.client.send(&call).await;
@@ -124,7 +145,10 @@ impl Caller {
             if reply.status == StatusCode::NOT_MODIFIED {
                 tally.with(|seen| seen.not_modified += 1);
             } else if let Some(etag) = reply.headers.get(header::ETAG) {
-                self.etags.lock().unwrap_or_else(PoisonError::into_inner).insert(path, etag.clone());
+                self.etags
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(path, etag.clone());
             }
         }
         self.count(Kind::Discovery, path, due, result, tally);
@@ -151,7 +175,11 @@ impl Caller {
                 answer == Answer::Ok
             }
             Err(failure) => {
-                tally.fail(kind, Answer::Transport, format!("{path} at {}: {failure}", self.front));
+                tally.fail(
+                    kind,
+                    Answer::Transport,
+                    format!("{path} at {}: {failure}", self.front),
+                );
                 false
             }
         }

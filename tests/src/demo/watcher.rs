@@ -29,6 +29,9 @@ pub struct Watcher {
 /// Between attempts that fail. client-go's reflector begins with 800 ms.
 const BACKOFF: Duration = Duration::from_millis(500);
 
+/// An attempt failed, and the tally has it already.
+struct Counted;
+
 /// Why a watch is over.
 enum End {
     /// The stream ended, cleanly or not: resume.
@@ -52,45 +55,64 @@ impl Watcher {
         }
     }
 
-    /// Lists if there is no version to resume from, then watches until the stream ends. `Err`: already counted.
-    async fn follow(&mut self, version: &mut Option<String>) -> Result<(), ()> {
+    /// Lists if there is no version to resume from, then watches until the stream ends.
+    async fn follow(&mut self, version: &mut Option<String>) -> Result<(), Counted> {
         let resumed = version.is_some();
         let from = match version {
             Some(from) => from.clone(),
             None => version.insert(self.list().await?).clone(),
         };
-        let path = format!("{}?watch=true&allowWatchBookmarks=true&resourceVersion={from}", self.collection);
+        let path = format!(
+            "{}?watch=true&allowWatchBookmarks=true&resourceVersion={from}",
+            self.collection
+        );
         let response = match self.client.open(&Call::get(&path)).await {
             Ok(response) => response,
             Err(failure) => return Err(self.failed(failure)),
         };
         if response.status() != StatusCode::OK {
             let (head, body) = response.into_parts();
-            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let body = body
+                .collect()
+                .await
+                .map(|body| body.to_bytes())
+                .unwrap_or_default();
             if head.status == StatusCode::GONE {
                 *version = None;
             }
-            return Err(self.refused(&Reply { status: head.status, headers: head.headers, body }));
+            return Err(self.refused(&Reply {
+                status: head.status,
+                headers: head.headers,
+                body,
+            }));
         }
         self.tally.count(Kind::Watch, Answer::Ok);
-        self.tally.with(|seen| seen.watches_resumed += u64::from(resumed));
+        self.tally
+            .with(|seen| seen.watches_resumed += u64::from(resumed));
         self.established.send_replace(true);
         match self.read(response.into_body(), version).await {
             End::Resume => Ok(()),
             End::Expired => {
                 *version = None;
-                self.tally.fail(Kind::Watch, Answer::ClientError, format!("{path} at {}: expired", self.front));
-                Err(())
+                self.tally.fail(
+                    Kind::Watch,
+                    Answer::ClientError,
+                    format!("{path} at {}: expired", self.front),
+                );
+                Err(Counted)
             }
         }
     }
 
-    async fn list(&self) -> Result<String, ()> {
+    async fn list(&self) -> Result<String, Counted> {
         match self.client.send(&Call::get(&self.collection)).await {
             Ok(reply) if reply.status == StatusCode::OK => {
                 self.tally.count(Kind::List, Answer::Ok);
                 let list: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-                Ok(list["metadata"]["resourceVersion"].as_str().unwrap_or("0").to_owned())
+                Ok(list["metadata"]["resourceVersion"]
+                    .as_str()
+                    .unwrap_or("0")
+                    .to_owned())
             }
             Ok(reply) => Err(self.refused(&reply)),
             Err(failure) => Err(self.failed(failure)),
@@ -100,7 +122,9 @@ impl Watcher {
     async fn read(&mut self, mut body: hyper::body::Incoming, version: &mut Option<String>) -> End {
         let mut lines = Lines::default();
         while let Some(Ok(frame)) = body.frame().await {
-            let Some(data) = frame.data_ref() else { continue };
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
             for event in lines.push(data) {
                 if event["type"] == "ERROR" {
                     return End::Expired;
@@ -112,7 +136,10 @@ impl Watcher {
                 if event["type"] != "BOOKMARK" {
                     self.tally.with(|seen| seen.watch_events += 1);
                 }
-                if let ("ADDED", Some(name)) = (event["type"].as_str().unwrap_or(""), metadata["name"].as_str()) {
+                if let ("ADDED", Some(name)) = (
+                    event["type"].as_str().unwrap_or(""),
+                    metadata["name"].as_str(),
+                ) {
                     self.added.insert(name.to_owned());
                 }
             }
@@ -120,14 +147,20 @@ impl Watcher {
         End::Resume
     }
 
-    fn refused(&self, reply: &Reply) {
+    fn refused(&self, reply: &Reply) -> Counted {
         let answer = Answer::classify(reply.status, &reply.body);
-        self.tally.fail(Kind::Watch, answer, describe(&self.front, &self.collection, reply));
+        self.tally.fail(
+            Kind::Watch,
+            answer,
+            describe(&self.front, &self.collection, reply),
+        );
+        Counted
     }
 
-    fn failed(&self, failure: Failure) {
+    fn failed(&self, failure: Failure) -> Counted {
         let what = format!("{} at {}: {failure}", self.collection, self.front);
         self.tally.fail(Kind::Watch, Answer::Transport, what);
+        Counted
     }
 }
 

@@ -91,17 +91,32 @@ impl From<http::Error> for Failure {
 
 impl Call {
     pub fn get(path: &str) -> Self {
-        Self { method: Method::GET, path: path.into(), headers: HeaderMap::new(), body: Bytes::new() }
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
     }
 
     pub fn delete(path: &str) -> Self {
-        Self { method: Method::DELETE, ..Self::get(path) }
+        Self {
+            method: Method::DELETE,
+            ..Self::get(path)
+        }
     }
 
     /// A POST of a JSON object.
     pub fn create(path: &str, object: &serde_json::Value) -> Self {
-        let mut call = Self { method: Method::POST, body: object.to_string().into(), ..Self::get(path) };
-        call.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut call = Self {
+            method: Method::POST,
+            body: object.to_string().into(),
+            ..Self::get(path)
+        };
+        call.headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
         call
     }
 }
@@ -109,7 +124,11 @@ impl Call {
 impl Client {
     /// Connects with the first request. `authorization` as [`super::bearer`] makes it.
     pub fn new(endpoint: Endpoint, authorization: Option<HeaderValue>) -> Self {
-        Self { endpoint, authorization, connection: Mutex::default() }
+        Self {
+            endpoint,
+            authorization,
+            connection: Mutex::default(),
+        }
     }
 
     /// Sends a request and reads the whole answer.
@@ -117,15 +136,24 @@ impl Client {
         let exchange = async {
             let (head, body) = self.open(call).await?.into_parts();
             let body = body.collect().await.map_err(Failure::Broken)?.to_bytes();
-            Ok(Reply { status: head.status, headers: head.headers, body })
+            Ok(Reply {
+                status: head.status,
+                headers: head.headers,
+                body,
+            })
         };
-        timeout(ANSWER, exchange).await.unwrap_or(Err(Failure::Timeout(ANSWER)))
+        timeout(ANSWER, exchange)
+            .await
+            .unwrap_or(Err(Failure::Timeout(ANSWER)))
     }
 
     /// Sends a request and returns its answer's head with the body still to be read, which may last.
     pub async fn open(&self, call: &Call) -> Result<Response<Incoming>, Failure> {
         match self.attempt(call).await {
-            Err(Attempt { failure: Failure::Broken(error), reused }) if may_repeat(&error, &call.method, reused) => {
+            Err(Attempt {
+                failure: Failure::Broken(error),
+                reused,
+            }) if may_repeat(&error, &call.method, reused) => {
                 self.attempt(call).await.map_err(|attempt| attempt.failure)
             }
             other => other.map_err(|attempt| attempt.failure),
@@ -164,24 +192,44 @@ impl Client {
                 }
                 answer
             }
-            None => return Err(Attempt::fresh(Failure::Connect(io::ErrorKind::NotConnected.into()))),
+            None => {
+                return Err(Attempt::fresh(Failure::Connect(
+                    io::ErrorKind::NotConnected.into(),
+                )));
+            }
         };
         match answer {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(Attempt { failure: Failure::Broken(error), reused }),
-            Err(_) => Err(Attempt { failure: Failure::Timeout(ANSWER), reused }),
+            Ok(Err(error)) => Err(Attempt {
+                failure: Failure::Broken(error),
+                reused,
+            }),
+            Err(_) => Err(Attempt {
+                failure: Failure::Timeout(ANSWER),
+                reused,
+            }),
         }
     }
 
     fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, Failure> {
-        let http2 = self.endpoint.tls.alpn_protocols.first().is_some_and(|name| name == b"h2");
+        let http2 = self
+            .endpoint
+            .tls
+            .alpn_protocols
+            .first()
+            .is_some_and(|name| name == b"h2");
         let authority = self.endpoint.address;
         let uri: Uri = if http2 {
-            format!("https://{authority}{}", call.path).parse().map_err(http::Error::from)?
+            format!("https://{authority}{}", call.path)
+                .parse()
+                .map_err(http::Error::from)?
         } else {
             call.path.parse().map_err(http::Error::from)?
         };
-        let mut request = Request::builder().method(&call.method).uri(uri).body(Full::new(call.body.clone()))?;
+        let mut request = Request::builder()
+            .method(&call.method)
+            .uri(uri)
+            .body(Full::new(call.body.clone()))?;
         let headers = request.headers_mut();
         headers.extend(call.headers.clone());
         if !http2 {
@@ -191,7 +239,9 @@ impl Client {
         if let Some(value) = &self.authorization {
             headers.insert(header::AUTHORIZATION, value.clone());
         }
-        headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+        headers
+            .entry(header::ACCEPT)
+            .or_insert(HeaderValue::from_static("application/json"));
         Ok(request)
     }
 }
@@ -204,7 +254,10 @@ struct Attempt {
 
 impl Attempt {
     fn fresh(failure: Failure) -> Self {
-        Self { failure, reused: false }
+        Self {
+            failure,
+            reused: false,
+        }
     }
 }
 
@@ -223,7 +276,9 @@ impl Connection {
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<Connection, Failure> {
-    let io = timeout(CONNECT, endpoint.connect()).await.map_err(|_| Failure::Timeout(CONNECT))??;
+    let io = timeout(CONNECT, endpoint.connect())
+        .await
+        .map_err(|_| Failure::Timeout(CONNECT))??;
     let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = TokioIo::new(io);
     // A driver's error reaches the requests on its connection.
@@ -248,7 +303,8 @@ fn may_repeat(error: &hyper::Error, method: &Method, reused: bool) -> bool {
     }
     if let Some(error) = cause::<h2::Error>(error) {
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        let gone = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+        let gone =
+            error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
         return refused || gone;
     }
     let closed = error.is_incomplete_message() || cause::<io::Error>(error).is_some();
@@ -264,4 +320,93 @@ fn cause<T: Error + 'static>(error: &hyper::Error) -> Option<&T> {
         next = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls_pki_types::ServerName;
+
+    use super::*;
+    use crate::load::bearer;
+    use crate::sim::pki::ClientAuth;
+    use crate::sim::{ControlPlane, ServerSpec};
+
+    async fn plane_and_client(alpn: &str) -> (ControlPlane, Client) {
+        let plane = ControlPlane::builder()
+            .server(ServerSpec::new("cp-a", 35))
+            .start()
+            .await
+            .unwrap();
+        let endpoint = Endpoint {
+            address: plane.server(0).addr(),
+            server_name: ServerName::try_from("kubernetes.default.svc").unwrap(),
+            tls: Arc::new(
+                plane
+                    .pki()
+                    .client_config(ClientAuth::None, &[alpn])
+                    .unwrap(),
+            ),
+        };
+        let token = bearer("admin-token").unwrap();
+        (plane, Client::new(endpoint, Some(token)))
+    }
+
+    const NAMESPACES: &str = "/api/v1/namespaces";
+
+    fn namespace(name: &str) -> Call {
+        let object = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        Call::create(NAMESPACES, &object)
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_reused_and_replaced_when_the_server_was_away() {
+        for alpn in ["h2", "http/1.1"] {
+            let (plane, client) = plane_and_client(alpn).await;
+            for _ in 0..3 {
+                assert_eq!(
+                    client.send(&Call::get(NAMESPACES)).await.unwrap().status,
+                    StatusCode::OK
+                );
+            }
+            assert_eq!(
+                client.send(&namespace("one")).await.unwrap().status,
+                StatusCode::CREATED
+            );
+            assert_eq!(plane.server(0).connections(), 1, "{alpn}");
+            plane.server(0).kill().await;
+            assert!(matches!(
+                client.send(&namespace("two")).await,
+                Err(Failure::Connect(_) | Failure::Broken(_))
+            ));
+            plane.server(0).start().await.unwrap();
+            assert_eq!(
+                client.send(&namespace("two")).await.unwrap().status,
+                StatusCode::CREATED,
+                "{alpn}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_server_did_not_process_is_sent_again() {
+        let (plane, client) = plane_and_client("h2").await;
+        plane.server(0).refuse_streams(1);
+        assert_eq!(
+            client.send(&namespace("one")).await.unwrap().status,
+            StatusCode::CREATED
+        );
+        plane.server(0).goaway().await;
+        assert_eq!(
+            client.send(&namespace("two")).await.unwrap().status,
+            StatusCode::CREATED
+        );
+        // Nobody knows whether a request on a reset stream was processed.
+        plane.server(0).reset_next(1);
+        assert!(matches!(
+            client.send(&namespace("three")).await,
+            Err(Failure::Broken(_))
+        ));
+    }
 }

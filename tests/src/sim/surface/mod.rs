@@ -82,3 +82,4 @@ impl Surface {
             .find(|r| r.name == resource)
     }
 }
+
