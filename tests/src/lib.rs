@@ -1,6 +1,7 @@
 //! A simulated Kubernetes control plane, and what the end-to-end tests, the benchmarks and the demo share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod agent;
 pub mod bench;
 pub mod client;
 pub mod demo;

@@ -1,12 +1,11 @@
 //! Start and stop order of an agent. Wiring only: every decision is made in the module it concerns.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::sync::oneshot;
 
 use super::sources;
 use super::threads::{DataThread, PoolSettings};
@@ -61,14 +60,25 @@ impl Agent {
         };
         let drain = prepared.drain.0.clone();
         let deadline = prepared.config.drain.deadline;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("control runtime")?;
-        let (started, start) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("control runtime")?;
+        let (started, start) = mpsc::channel();
         let control = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || runtime.block_on(control(prepared, started)))
             .context("control thread")?;
-        let (listen, admin) = start.blocking_recv().context("the control thread ended during its start")??;
-        Ok(Self { listen, admin, drain, deadline, control })
+        let (listen, admin) = start
+            .recv()
+            .context("the control thread ended during its start")??;
+        Ok(Self {
+            listen,
+            admin,
+            drain,
+            deadline,
+            control,
+        })
     }
 
     /// Where clients connect.
@@ -105,7 +115,10 @@ impl Agent {
     }
 }
 
-async fn control(prepared: Prepared, started: oneshot::Sender<anyhow::Result<(SocketAddr, SocketAddr)>>) {
+async fn control(
+    prepared: Prepared,
+    started: mpsc::Sender<anyhow::Result<(SocketAddr, SocketAddr)>>,
+) {
     match start(prepared).await {
         Ok(running) => {
             // The caller may have gone; then nobody needs the addresses.
@@ -127,11 +140,19 @@ struct Running {
 }
 
 async fn start(prepared: Prepared) -> anyhow::Result<Running> {
-    let Prepared { config, server_tls, client_tls, trust, drain: (trigger, drain), set_log_level } = prepared;
+    let Prepared {
+        config,
+        server_tls,
+        client_tls,
+        trust,
+        drain: (trigger, drain),
+        set_log_level,
+    } = prepared;
     let origin = Instant::now();
-    let listener = listen(config.listen).with_context(|| format!("listen: cannot bind {}", config.listen))?;
-    let admin_listener =
-        listen(config.admin.listen).with_context(|| format!("admin.listen: cannot bind {}", config.admin.listen))?;
+    let listener =
+        listen(config.listen).with_context(|| format!("listen: cannot bind {}", config.listen))?;
+    let admin_listener = listen(config.admin.listen)
+        .with_context(|| format!("admin.listen: cannot bind {}", config.admin.listen))?;
     let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
 
     let readiness = Readiness::new();
@@ -144,7 +165,11 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         done.await;
         first_round.done();
     });
-    let reloader = Reloader::new(vec![Arc::clone(&server_tls) as _, Arc::clone(&client_tls) as _, Arc::clone(&trust) as _]);
+    let reloader = Reloader::new(vec![
+        Arc::clone(&server_tls) as _,
+        Arc::clone(&client_tls) as _,
+        Arc::clone(&trust) as _,
+    ]);
     let reload = reloader.stats();
     tokio::spawn(reloader.run(Reloader::POLL));
 
@@ -161,7 +186,12 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         no_server: Arc::from(""),
     });
     sources::register(&metrics, &shared, Arc::clone(&reload));
-    tokio::spawn(sources::mirror(metrics, discovery.clone(), counters, Arc::clone(&reload)));
+    tokio::spawn(sources::mirror(
+        metrics,
+        discovery.clone(),
+        counters,
+        Arc::clone(&reload),
+    ));
     let pool = PoolSettings {
         tls: client_tls,
         connect: ConnectSettings {
@@ -205,7 +235,13 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         answer_timeout: ADMIN_TIMEOUT,
     };
     tokio::spawn(admin::serve(admin_listener, port));
-    Ok(Running { listen, admin, accept, shared, threads })
+    Ok(Running {
+        listen,
+        admin,
+        accept,
+        shared,
+        threads,
+    })
 }
 
 async fn start_discovery(
@@ -213,7 +249,8 @@ async fn start_discovery(
     client_tls: &Arc<ClientTls>,
     counters: &Arc<SyncCounters>,
 ) -> anyhow::Result<DiscoveryHandle> {
-    let Membership { members, restarts } = Membership::start(&config.peers, &config.local, Arc::clone(counters)).await?;
+    let Membership { members, restarts } =
+        Membership::start(&config.peers, &config.local, Arc::clone(counters)).await?;
     let tls = Arc::clone(client_tls);
     let settings = Settings::new(
         &config.discovery,
@@ -222,20 +259,35 @@ async fn start_discovery(
     )
     .context("upstream.serverName")?;
     let runtime = tokio::runtime::Handle::current();
-    Ok(Discovery::start(settings, config.local.clone(), members, restarts, Arc::clone(counters), &runtime))
+    Ok(Discovery::start(
+        settings,
+        config.local.clone(),
+        members,
+        restarts,
+        Arc::clone(counters),
+        &runtime,
+    ))
 }
 
 impl Running {
     async fn run(self) {
-        let Self { accept, shared, threads, .. } = self;
+        let Self {
+            accept,
+            shared,
+            threads,
+            ..
+        } = self;
         let (mut drain, metrics) = (shared.drain.clone(), Arc::clone(&shared.metrics));
         let mut forced = shared.drain.clone();
         let draining = async move {
             drain.draining().await;
         };
-        accept.run(draining, || metrics.refused("connections")).await;
+        accept
+            .run(draining, || metrics.refused("connections"))
+            .await;
         tracing::info!("draining: the listener is closed");
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(DataThread::join));
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().for_each(DataThread::join));
         tokio::select! {
             _ = joined => {}
             () = async {

@@ -10,25 +10,32 @@ use crate::config::Config;
 pub fn run(config: Config) -> anyhow::Result<()> {
     let agent = Agent::start(config, Box::new(logging::set_level))?;
     let (trigger, deadline) = agent.drain_trigger();
-    let signals = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let (mut terminate, mut interrupt) = {
         let _context = signals.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        )
     };
     // Ends with the process: after a first signal a second one forces.
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        signals.block_on(async move {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            signals.block_on(async move {
+                loop {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                    if !trigger.drain(deadline) {
+                        trigger.force();
+                    }
                 }
-                if !trigger.drain(deadline) {
-                    trigger.force();
-                }
-            }
-        });
-    })?;
+            });
+        })?;
     agent.wait();
     Ok(())
 }

@@ -27,15 +27,27 @@ pub fn register(metrics: &Metrics, shared: &Arc<Shared>, reload: Arc<ReloadStats
         }
         for member in shared.table.load().members() {
             let server = &member.server;
-            sink.set(&SERVER_AVAILABLE, &[&server.name], f64::from(u8::from(server.available())));
-            sink.set(&OUTSTANDING, &[&server.name], server.outstanding.load(Ordering::Relaxed) as f64);
+            sink.set(
+                &SERVER_AVAILABLE,
+                &[&server.name],
+                f64::from(u8::from(server.available())),
+            );
+            sink.set(
+                &OUTSTANDING,
+                &[&server.name],
+                server.outstanding.load(Ordering::Relaxed) as f64,
+            );
         }
         for (server, class, count) in shared.load.pools.counts() {
             sink.set(&POOL_CONNECTIONS, &[&server, class], count as f64);
         }
         for file in &reload.files {
             if let Some(not_after) = file.not_after() {
-                sink.set(&CERTIFICATE_EXPIRY, &[&file.path.display().to_string()], not_after as f64 - unix_now());
+                sink.set(
+                    &CERTIFICATE_EXPIRY,
+                    &[&file.path.display().to_string()],
+                    not_after as f64 - unix_now(),
+                );
             }
         }
     }));
@@ -62,21 +74,31 @@ pub async fn mirror(
             ("hostport_resolution", &counters.hostport_resolution),
             ("lease_list", &counters.lease_list),
         ] {
-            grown(kind.to_owned(), counter.load(Ordering::Relaxed)).for_each(|_| metrics.peer_discovery_sync_error(kind));
+            grown(kind.to_owned(), counter.load(Ordering::Relaxed))
+                .for_each(|_| metrics.peer_discovery_sync_error(kind));
         }
         for member in discovery.members() {
             let server = &member.server;
-            grown(format!("ejections of {}", server.name), server.health().ejections)
-                .for_each(|_| metrics.ejection(&server.name));
+            grown(
+                format!("ejections of {}", server.name),
+                server.health().ejections,
+            )
+            .for_each(|_| metrics.ejection(&server.name));
         }
         for file in &reload.files {
             let path = file.path.display().to_string();
-            grown(format!("failures of {path}"), file.failures.load(Ordering::Relaxed))
-                .for_each(|_| metrics.reload_failure(&path));
+            grown(
+                format!("failures of {path}"),
+                file.failures.load(Ordering::Relaxed),
+            )
+            .for_each(|_| metrics.reload_failure(&path));
         }
     }
 }
 
 fn unix_now() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs_f64()
 }

@@ -46,7 +46,12 @@ pub struct PoolSettings {
 
 impl PoolSettings {
     pub fn pool(&self) -> Arc<Pool> {
-        Arc::new(Pool::new(Arc::clone(&self.tls), self.connect.clone(), self.connections, self.counts.clone()))
+        Arc::new(Pool::new(
+            Arc::clone(&self.tls),
+            self.connect.clone(),
+            self.connections,
+            self.counts.clone(),
+        ))
     }
 }
 
@@ -54,13 +59,20 @@ impl DataThread {
     pub fn spawn(index: usize, shared: Arc<Shared>, pool: PoolSettings) -> io::Result<Self> {
         let (sink, inbox) = Sink::new();
         let heartbeat = Heartbeat::new();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let beat = heartbeat.clone();
         let name = format!("data-{index}");
         let handle = Builder::new().name(name.clone()).spawn(move || {
             runtime.block_on(run(shared, pool, inbox, beat));
         })?;
-        Ok(Self { name, sink, heartbeat, handle })
+        Ok(Self {
+            name,
+            sink,
+            heartbeat,
+            handle,
+        })
     }
 
     /// What the admin port shows of it.
@@ -83,7 +95,10 @@ impl DataThread {
 
 impl Heartbeat {
     fn new() -> Self {
-        Self { origin: Instant::now(), beat: Arc::default() }
+        Self {
+            origin: Instant::now(),
+            beat: Arc::default(),
+        }
     }
 
     fn beat(&self) {
@@ -93,12 +108,22 @@ impl Heartbeat {
 
     /// Time since the loop last turned. A healthy one turns once a second.
     pub fn age(&self) -> Duration {
-        self.origin.elapsed().saturating_sub(Duration::from_millis(self.beat.load(Ordering::Relaxed)))
+        self.origin
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.beat.load(Ordering::Relaxed)))
     }
 }
 
-async fn run(shared: Arc<Shared>, settings: PoolSettings, mut inbox: mpsc::UnboundedReceiver<Accepted>, heartbeat: Heartbeat) {
-    let thread = Arc::new(Thread { shared: Arc::clone(&shared), pool: settings.pool() });
+async fn run(
+    shared: Arc<Shared>,
+    settings: PoolSettings,
+    mut inbox: mpsc::UnboundedReceiver<Accepted>,
+    heartbeat: Heartbeat,
+) {
+    let thread = Arc::new(Thread {
+        shared: Arc::clone(&shared),
+        pool: settings.pool(),
+    });
     let mut connections = JoinSet::new();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -134,5 +159,7 @@ async fn run(shared: Arc<Shared>, settings: PoolSettings, mut inbox: mpsc::Unbou
 
 fn tidy(thread: &Thread) {
     let table = thread.shared.table.load();
-    thread.pool.tidy(|server| table.position(server).is_some(), Instant::now());
+    thread
+        .pool
+        .tidy(|server| table.position(server).is_some(), Instant::now());
 }

@@ -9,7 +9,8 @@ use http::{Method, Uri};
 
 use super::threads::Heartbeat;
 use crate::admin::{
-    CertificateView, ExplainView, Probe, ProbeError, RouteView, ServerView, StatusView, ThreadView, Views,
+    CertificateView, ExplainView, Probe, ProbeError, RouteView, ServerView, StatusView, ThreadView,
+    Views,
 };
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
@@ -115,7 +116,12 @@ fn status(sources: &Sources) -> StatusView {
 
 fn servers(sources: &Sources) -> Vec<ServerView> {
     let table = sources.discovery.table();
-    sources.discovery.status().into_iter().map(|status| server_view(status, &table)).collect()
+    sources
+        .discovery
+        .status()
+        .into_iter()
+        .map(|status| server_view(status, &table))
+        .collect()
 }
 
 fn routes(table: &RouteTable) -> Vec<RouteView> {
@@ -125,7 +131,14 @@ fn routes(table: &RouteTable) -> Vec<RouteView> {
             let key = entry.key();
             let verbs = entry.servers().iter().filter_map(|index| {
                 let name = table.member(index)?.server.name.to_string();
-                Some((name, entry.verbs(index).iter().map(|verb| verb.as_str().to_owned()).collect()))
+                Some((
+                    name,
+                    entry
+                        .verbs(index)
+                        .iter()
+                        .map(|verb| verb.as_str().to_owned())
+                        .collect(),
+                ))
             });
             RouteView {
                 group: key.group.to_owned(),
@@ -137,26 +150,44 @@ fn routes(table: &RouteTable) -> Vec<RouteView> {
         })
         .collect();
     routes.sort_by(|a, b| {
-        (&a.group, &a.version, &a.resource, &a.subresource).cmp(&(&b.group, &b.version, &b.resource, &b.subresource))
+        (&a.group, &a.version, &a.resource, &a.subresource).cmp(&(
+            &b.group,
+            &b.version,
+            &b.resource,
+            &b.subresource,
+        ))
     });
     routes
 }
 
 fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<ExplainView, String> {
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is no method"))?;
-    let uri: Uri = target.parse().map_err(|error| format!("{target:?} is no path: {error}"))?;
-    let info = RequestInfo::parse(&method, uri.path(), uri.query()).map_err(|error| error.to_string())?;
+    let method =
+        Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is no method"))?;
+    let uri: Uri = target
+        .parse()
+        .map_err(|error| format!("{target:?} is no path: {error}"))?;
+    let info =
+        RequestInfo::parse(&method, uri.path(), uri.query()).map_err(|error| error.to_string())?;
     let table = sources.shared.table.load();
-    let context = Context { hop_marked: false, interoperability: sources.shared.interoperability };
+    let context = Context {
+        hop_marked: false,
+        interoperability: sources.shared.interoperability,
+    };
     let decision = decide(&info, &table, context);
     let nobody = crate::route::ServerSet::EMPTY;
     let server = match decision.target {
-        Target::Local | Target::Unknown => table.local().map(|member| member.server.name.to_string()),
-        Target::Servers(set) => choose(&table, set, nobody, random()).map(|server| server.name.to_string()),
+        Target::Local | Target::Unknown => {
+            table.local().map(|member| member.server.name.to_string())
+        }
+        Target::Servers(set) => {
+            choose(&table, set, nobody, random()).map(|server| server.name.to_string())
+        }
         Target::Unavailable => None,
     };
     let candidates = if info.is_resource {
-        table.lookup(info.key()).map_or(nobody, |entry| entry.servers())
+        table
+            .lookup(info.key())
+            .map_or(nobody, |entry| entry.servers())
     } else {
         nobody
     };
@@ -183,25 +214,41 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
 }
 
 fn stalled(sources: &Sources) -> Vec<String> {
-    sources.threads.iter().filter(|thread| thread.heartbeat.age() > STALLED).map(|thread| thread.name.clone()).collect()
+    sources
+        .threads
+        .iter()
+        .filter(|thread| thread.heartbeat.age() > STALLED)
+        .map(|thread| thread.name.clone())
+        .collect()
 }
 
 async fn probe_view(sources: &Sources, name: &str, path: &str) -> Result<Probe, ProbeError> {
     let table = sources.discovery.table();
-    let member = table.members().iter().find(|member| *member.server.name == *name).ok_or(ProbeError::UnknownServer)?;
+    let member = table
+        .members()
+        .iter()
+        .find(|member| *member.server.name == *name)
+        .ok_or(ProbeError::UnknownServer)?;
     let response = probe(&sources.pool, &member.server, path)
         .await
         .map_err(|error| ProbeError::Unreachable(error.to_string()))?;
     let content_type = response.headers().get(http::header::CONTENT_TYPE);
     Ok(Probe {
         status: response.status().as_u16(),
-        content_type: content_type.and_then(|value| value.to_str().ok()).unwrap_or("text/plain").to_owned(),
+        content_type: content_type
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("text/plain")
+            .to_owned(),
         body: response.into_body(),
     })
 }
 
 fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
-    let server = table.members().iter().map(|member| &member.server).find(|server| *server.name == *status.name);
+    let server = table
+        .members()
+        .iter()
+        .map(|member| &member.server)
+        .find(|server| *server.name == *status.name);
     ServerView {
         knowledge: match status.knowledge {
             Knowledge::Never => "none",
@@ -218,7 +265,9 @@ fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
         age_ms: status.age.map(millis),
         source: status.source.map_or("", source_name).to_owned(),
         keys: status.keys as u64,
-        outstanding: server.map_or(0, |server| server.outstanding.load(Ordering::Relaxed) as u64),
+        outstanding: server.map_or(0, |server| {
+            server.outstanding.load(Ordering::Relaxed) as u64
+        }),
         last_error: status.last_error,
     }
 }
@@ -232,7 +281,10 @@ fn source_name(source: Source) -> &'static str {
 }
 
 fn certificates(reload: &ReloadStats) -> Vec<CertificateView> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     reload
         .files

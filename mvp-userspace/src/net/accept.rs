@@ -45,7 +45,13 @@ impl Sink {
     /// The inbox is unbounded in itself; what can be in it is bounded by the connection limit.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Accepted>) {
         let (inbox, receiver) = mpsc::unbounded_channel();
-        (Self { inbox, load: Arc::default() }, receiver)
+        (
+            Self {
+                inbox,
+                load: Arc::default(),
+            },
+            receiver,
+        )
     }
 
     /// Open connections of this thread.
@@ -63,7 +69,10 @@ impl Slot {
     fn take(thread: &Arc<AtomicUsize>, total: &Arc<AtomicUsize>) -> Self {
         thread.fetch_add(1, Ordering::Relaxed);
         total.fetch_add(1, Ordering::Relaxed);
-        Self { thread: Arc::clone(thread), total: Arc::clone(total) }
+        Self {
+            thread: Arc::clone(thread),
+            total: Arc::clone(total),
+        }
     }
 }
 
@@ -104,7 +113,9 @@ impl AcceptLoop {
     }
 
     fn hand_over(&self, stream: tokio::net::TcpStream, peer: SocketAddr) {
-        let Some(sink) = self.sinks.iter().min_by_key(|sink| sink.load()) else { return };
+        let Some(sink) = self.sinks.iter().min_by_key(|sink| sink.load()) else {
+            return;
+        };
         // Registered with the accepting runtime; the data thread registers it with its own.
         let stream = match stream.into_std() {
             Ok(stream) => stream,

@@ -34,7 +34,11 @@ pub struct Deferred<S> {
 
 impl<S: TlsIo> Deferred<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, waiting: 0, deferred: false }
+        Self {
+            stream,
+            waiting: 0,
+            deferred: false,
+        }
     }
 
     pub fn get_ref(&self) -> &S {
@@ -43,13 +47,21 @@ impl<S: TlsIo> Deferred<S> {
 }
 
 impl<S: TlsIo> AsyncRead for Deferred<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl<S: TlsIo> AsyncWrite for Deferred<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 

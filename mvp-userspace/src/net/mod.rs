@@ -4,6 +4,6 @@ mod accept;
 mod deferred;
 mod sockopt;
 
-pub use accept::{Accepted, AcceptLoop, Sink, Slot};
+pub use accept::{AcceptLoop, Accepted, Sink, Slot};
 pub use deferred::Deferred;
 pub use sockopt::{listen, tune_client, tune_upstream};

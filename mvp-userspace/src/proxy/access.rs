@@ -36,7 +36,12 @@ pub struct AccessRecord {
 
 impl AccessRecord {
     /// `None` when nobody reads access lines, so that nothing is gathered for them.
-    pub fn start(client: SocketAddr, method: &Method, path: &str, started: Instant) -> Option<Box<Self>> {
+    pub fn start(
+        client: SocketAddr,
+        method: &Method,
+        path: &str,
+        started: Instant,
+    ) -> Option<Box<Self>> {
         if !tracing::enabled!(target: "access", tracing::Level::INFO) {
             return None;
         }

@@ -67,7 +67,11 @@ impl Upload {
 
     /// A body for one more attempt.
     pub fn body(&self) -> UploadBody {
-        UploadBody { upload: self.clone(), position: 0, trailers_sent: false }
+        UploadBody {
+            upload: self.clone(),
+            position: 0,
+            trailers_sent: false,
+        }
     }
 
     /// True if another attempt can send the whole body.
@@ -124,9 +128,14 @@ impl Body for UploadBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
-        let Upload::Stream(source) = &this.upload else { return Poll::Ready(None) };
+        let Upload::Stream(source) = &this.upload else {
+            return Poll::Ready(None);
+        };
         let mut source = lock(source);
         if let Some(chunk) = source.kept.get(this.position) {
             this.position += 1;
@@ -174,7 +183,8 @@ impl Body for UploadBody {
             Upload::Stream(source) => {
                 let source = lock(source);
                 self.position >= source.kept.len()
-                    && (source.incoming.is_end_stream() || (source.ended && source.trailers.is_none()))
+                    && (source.incoming.is_end_stream()
+                        || (source.ended && source.trailers.is_none()))
             }
         }
     }
@@ -184,7 +194,13 @@ impl Body for UploadBody {
             Upload::Empty => SizeHint::with_exact(0),
             Upload::Stream(source) => {
                 let source = lock(source);
-                let kept: u64 = source.kept.get(self.position..).unwrap_or_default().iter().map(|c| c.len() as u64).sum();
+                let kept: u64 = source
+                    .kept
+                    .get(self.position..)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|c| c.len() as u64)
+                    .sum();
                 match source.incoming.size_hint().exact() {
                     Some(rest) => SizeHint::with_exact(rest + kept),
                     None => SizeHint::default(),

@@ -48,7 +48,10 @@ pub enum Connected {
         /// Streams the server allows at a time, as its SETTINGS last said.
         stream_limit: Arc<AtomicUsize>,
     },
-    Http1 { sender: http1::SendRequest<UploadBody>, address: SocketAddr },
+    Http1 {
+        sender: http1::SendRequest<UploadBody>,
+        address: SocketAddr,
+    },
 }
 
 /// Connects and spawns the connection's own task on this runtime. With `upgradable` the connection is HTTP/1.1 and can be
@@ -64,10 +67,17 @@ pub async fn connect(
     let stream = match tokio::time::timeout(settings.timeout, dial).await {
         Ok(result) => result?,
         Err(_elapsed) => {
-            return Err(AttemptError::Connect { failure: Failure::TimedOut, text: "no connection in time".into() });
+            return Err(AttemptError::Connect {
+                failure: Failure::TimedOut,
+                text: "no connection in time".into(),
+            });
         }
     };
-    let address = stream.get_ref().0.peer_addr().map_err(|error| connect_error(Failure::Reset, &error))?;
+    let address = stream
+        .get_ref()
+        .0
+        .peer_addr()
+        .map_err(|error| connect_error(Failure::Reset, &error))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = TokioIo::new(Deferred::new(stream));
     if http2 {
@@ -84,13 +94,20 @@ pub async fn connect(
             .await
             .map_err(|error| connect_error(Failure::Protocol, &error))?;
         let stream_limit = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
-        let driver = Driver { connection, stream_limit: Arc::clone(&stream_limit) };
+        let driver = Driver {
+            connection,
+            stream_limit: Arc::clone(&stream_limit),
+        };
         tokio::spawn(async move {
             if let Err(error) = driver.await {
                 tracing::debug!(%address, %error, "connection to a server ended");
             }
         });
-        return Ok(Connected::Http2 { sender, address, stream_limit });
+        return Ok(Connected::Http2 {
+            sender,
+            address,
+            stream_limit,
+        });
     }
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(settings.header_bytes as usize + 64 * 1024)
@@ -98,7 +115,11 @@ pub async fn connect(
         .await
         .map_err(|error| connect_error(Failure::Protocol, &error))?;
     tokio::spawn(async move {
-        let ended = if upgradable { connection.with_upgrades().await } else { connection.await };
+        let ended = if upgradable {
+            connection.with_upgrades().await
+        } else {
+            connection.await
+        };
         if let Err(error) = ended {
             tracing::debug!(%address, %error, "connection to a server ended");
         }
@@ -117,7 +138,10 @@ impl Future for Driver {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         let ended = Pin::new(&mut self.connection).poll(cx);
-        self.stream_limit.store(self.connection.current_max_send_streams(), Ordering::Relaxed);
+        self.stream_limit.store(
+            self.connection.current_max_send_streams(),
+            Ordering::Relaxed,
+        );
         ended
     }
 }
@@ -127,26 +151,37 @@ async fn dial(
     tls: Arc<rustls::ClientConfig>,
     server_name: ServerName<'static>,
 ) -> Result<TlsStream<TcpStream>, AttemptError> {
-    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(|error| {
-        let failure = match error.kind() {
-            io::ErrorKind::ConnectionRefused => Failure::Refused,
-            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Failure::Reset,
-            io::ErrorKind::TimedOut => Failure::TimedOut,
-            _ => Failure::Unreachable,
-        };
-        connect_error(failure, &error)
-    })?;
+    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+        .await
+        .map_err(|error| {
+            let failure = match error.kind() {
+                io::ErrorKind::ConnectionRefused => Failure::Refused,
+                io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Failure::Reset,
+                io::ErrorKind::TimedOut => Failure::TimedOut,
+                _ => Failure::Unreachable,
+            };
+            connect_error(failure, &error)
+        })?;
     tune_upstream(&stream).map_err(|error| connect_error(Failure::Reset, &error))?;
-    TlsConnector::from(tls).connect(server_name, stream).await.map_err(|error| {
-        let failure = if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-            Failure::Tls
-        } else {
-            Failure::Reset
-        };
-        connect_error(failure, &error)
-    })
+    TlsConnector::from(tls)
+        .connect(server_name, stream)
+        .await
+        .map_err(|error| {
+            let failure = if error
+                .get_ref()
+                .is_some_and(|inner| inner.is::<rustls::Error>())
+            {
+                Failure::Tls
+            } else {
+                Failure::Reset
+            };
+            connect_error(failure, &error)
+        })
 }
 
 fn connect_error(failure: Failure, error: &dyn std::error::Error) -> AttemptError {
-    AttemptError::Connect { failure, text: error.to_string() }
+    AttemptError::Connect {
+        failure,
+        text: error.to_string(),
+    }
 }

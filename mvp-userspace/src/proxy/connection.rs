@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -39,11 +39,14 @@ pub struct Connection {
 pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
     let Accepted { stream, peer, slot } = accepted;
     let shared = &thread.shared;
-    let Some(handshake) = Guard::below(&shared.load.handshakes, shared.limits.pending_handshakes) else {
+    let Some(handshake) = Guard::below(&shared.load.handshakes, shared.limits.pending_handshakes)
+    else {
         shared.metrics.refused("pending_handshakes");
         return;
     };
-    let stream = match TcpStream::from_std(stream).and_then(|stream| tune_client(&stream).map(|()| stream)) {
+    let stream = match TcpStream::from_std(stream)
+        .and_then(|stream| tune_client(&stream).map(|()| stream))
+    {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(%peer, %error, "connection was gone before its handshake");
@@ -56,7 +59,12 @@ pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
         Err(_gone) => return,
     };
     let acceptor = TlsAcceptor::from(tls);
-    let stream = match tokio::time::timeout(shared.limits.handshake_timeout, acceptor.accept(stream)).await {
+    let stream = match tokio::time::timeout(
+        shared.limits.handshake_timeout,
+        acceptor.accept(stream),
+    )
+    .await
+    {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             shared.metrics.handshake_failure("error");
@@ -72,11 +80,20 @@ pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
     serve_http(thread, peer, stream, slot).await;
 }
 
-async fn serve_http(thread: Arc<Thread>, peer: SocketAddr, stream: TlsStream<TcpStream>, slot: Slot) {
+async fn serve_http(
+    thread: Arc<Thread>,
+    peer: SocketAddr,
+    stream: TlsStream<TcpStream>,
+    slot: Slot,
+) {
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let certificates = PeerCertificates::new(session.peer_certificates());
-    let connection = Arc::new(Connection { thread: Arc::clone(&thread), peer, certificates });
+    let connection = Arc::new(Connection {
+        thread: Arc::clone(&thread),
+        peer,
+        certificates,
+    });
     let service = service_fn(move |request| {
         let connection = Arc::clone(&connection);
         async move { Ok::<_, Infallible>(handle(connection, request).await) }

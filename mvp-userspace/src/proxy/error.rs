@@ -27,11 +27,16 @@ pub enum ProxyError {
     #[error("no kube-apiserver that can serve {key} is reachable right now")]
     NoCapableServer { key: String },
     /// The control plane's fault: nobody is known to serve the type, but `server` may and cannot be asked.
-    #[error("{key} is not known, and what kube-apiserver {server} serves cannot be confirmed right now")]
+    #[error(
+        "{key} is not known, and what kube-apiserver {server} serves cannot be confirmed right now"
+    )]
     Unconfirmed { key: String, server: String },
     /// The named server's fault: it could not be reached or broke off before its answer.
     #[error("kube-apiserver {server} did not answer: {attempt}")]
-    Upstream { server: String, attempt: AttemptError },
+    Upstream {
+        server: String,
+        attempt: AttemptError,
+    },
     /// The named server's fault: no answer in time.
     #[error("Timeout: request did not complete within the allotted timeout")]
     Timeout { server: String },

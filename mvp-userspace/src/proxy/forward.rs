@@ -10,15 +10,16 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
+use super::Thread;
 use super::body::Upload;
 use super::error::{AttemptError, ProxyError};
 use super::headers::{HOP_MARKER, upstream_target};
 use super::pool::Lease;
 use super::upgrade::connect_for_upgrade;
-use super::Thread;
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
-    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide, random, verdict_unknown,
+    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide, random,
+    verdict_unknown,
 };
 use crate::tls::IdentityClass;
 
@@ -70,7 +71,10 @@ pub async fn forward(
     trace: &mut Trace,
 ) -> Result<Answer, ProxyError> {
     let shared = &thread.shared;
-    let context = Context { hop_marked: outgoing.hop_marked, interoperability: shared.interoperability };
+    let context = Context {
+        hop_marked: outgoing.hop_marked,
+        interoperability: shared.interoperability,
+    };
     let mut excluded = ServerSet::EMPTY;
     let mut refreshed = false;
     let mut last_error = None;
@@ -81,7 +85,16 @@ pub async fn forward(
             // What happened says more than "nobody is left".
             Err(none_left) => return Err(last_error.unwrap_or(none_left)),
         };
-        let answer = match attempt(thread, &server, reason, outgoing, info.is_long_running(), trace).await {
+        let answer = match attempt(
+            thread,
+            &server,
+            reason,
+            outgoing,
+            info.is_long_running(),
+            trace,
+        )
+        .await
+        {
             Ok(answer) => answer,
             Err(error) => {
                 if let Some(failure) = error.failure() {
@@ -103,7 +116,10 @@ pub async fn forward(
             }
         };
         server.succeeded();
-        if answer.head.status != StatusCode::NOT_FOUND || !info.is_resource || outgoing.hop_marked || !shared.interoperability
+        if answer.head.status != StatusCode::NOT_FOUND
+            || !info.is_resource
+            || outgoing.hop_marked
+            || !shared.interoperability
         {
             return Ok(answer);
         }
@@ -114,22 +130,34 @@ pub async fn forward(
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
         refreshed = true;
         let outcome = shared.discovery.refresh().await;
-        shared.metrics.refresh(if outcome.complete { "complete" } else { "incomplete" });
+        shared.metrics.refresh(if outcome.complete {
+            "complete"
+        } else {
+            "incomplete"
+        });
         let table = shared.table.load_full();
         excluded = excluded.union(set_of(&table, &server));
-        let others = table.lookup(info.key()).map_or(ServerSet::EMPTY, |entry| entry.servers()).difference(excluded);
+        let others = table
+            .lookup(info.key())
+            .map_or(ServerSet::EMPTY, |entry| entry.servers())
+            .difference(excluded);
         if others.is_empty() {
             return match verdict_unknown(&table) {
                 UnknownVerdict::NotFound => Ok(answer),
-                UnknownVerdict::Unavailable { server } => {
-                    Err(ProxyError::Unconfirmed { key: info.key().to_string(), server: server.to_string() })
-                }
+                UnknownVerdict::Unavailable { server } => Err(ProxyError::Unconfirmed {
+                    key: info.key().to_string(),
+                    server: server.to_string(),
+                }),
             };
         }
         if !outgoing.upload.is_replayable() {
-            return Err(ProxyError::NoCapableServer { key: info.key().to_string() });
+            return Err(ProxyError::NoCapableServer {
+                key: info.key().to_string(),
+            });
         }
-        last_error = Some(ProxyError::NoCapableServer { key: info.key().to_string() });
+        last_error = Some(ProxyError::NoCapableServer {
+            key: info.key().to_string(),
+        });
     }
 }
 
@@ -141,7 +169,9 @@ fn pick(
     excluded: ServerSet,
 ) -> Result<(Arc<Server>, Reason), ProxyError> {
     let decision = decide(info, table, context);
-    let nobody = || ProxyError::NoCapableServer { key: describe(info) };
+    let nobody = || ProxyError::NoCapableServer {
+        key: describe(info),
+    };
     let set = match decision.target {
         Target::Local => {
             let local = table.local().ok_or_else(nobody)?;
@@ -152,7 +182,9 @@ fn pick(
                 return Err(nobody());
             }
             match (info.is_resource, classify(&info.path)) {
-                (true, _) => table.lookup(info.key()).map_or(ServerSet::EMPTY, |entry| entry.servers()),
+                (true, _) => table
+                    .lookup(info.key())
+                    .map_or(ServerSet::EMPTY, |entry| entry.servers()),
                 // Probes are about this very server; nobody else can answer for it.
                 (false, PathClass::Probe) => ServerSet::EMPTY,
                 (false, _) => table.all(),
@@ -160,14 +192,19 @@ fn pick(
         }
         Target::Servers(set) => set,
         Target::Unknown => match table.local() {
-            Some(local) if local.server.available() && excluded.intersection(table.local_set()).is_empty() => {
+            Some(local)
+                if local.server.available()
+                    && excluded.intersection(table.local_set()).is_empty() =>
+            {
                 return Ok((Arc::clone(&local.server), decision.reason));
             }
             _ => table.all(),
         },
         Target::Unavailable => ServerSet::EMPTY,
     };
-    choose(table, set, excluded, random()).map(|server| (server, decision.reason)).ok_or_else(nobody)
+    choose(table, set, excluded, random())
+        .map(|server| (server, decision.reason))
+        .ok_or_else(nobody)
 }
 
 async fn attempt(
@@ -205,7 +242,12 @@ async fn attempt(
         }
     };
     let (head, body) = response.into_parts();
-    Ok(Answer { body: AnswerBody::Streaming(body, lease), head, server: Arc::clone(server), reason })
+    Ok(Answer {
+        body: AnswerBody::Streaming(body, lease),
+        head,
+        server: Arc::clone(server),
+        reason,
+    })
 }
 
 fn build(
@@ -218,11 +260,20 @@ fn build(
     if !server.local || outgoing.hop_marked {
         headers.insert(HOP_MARKER, HeaderValue::from_static("true"));
     }
-    let invalid = |text: String| AttemptError::Connect { failure: crate::route::Failure::Unreachable, text };
+    let invalid = |text: String| AttemptError::Connect {
+        failure: crate::route::Failure::Unreachable,
+        text,
+    };
     let endpoint = &server.endpoint;
-    let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
-    let fallback = Authority::try_from(format!("{host}:{}", endpoint.port)).map_err(|error| invalid(error.to_string()))?;
-    let uri = upstream_target(outgoing.uri, &mut headers, version, &fallback).map_err(|error| invalid(error.to_string()))?;
+    let host = if endpoint.host.contains(':') {
+        format!("[{}]", endpoint.host)
+    } else {
+        endpoint.host.clone()
+    };
+    let fallback = Authority::try_from(format!("{host}:{}", endpoint.port))
+        .map_err(|error| invalid(error.to_string()))?;
+    let uri = upstream_target(outgoing.uri, &mut headers, version, &fallback)
+        .map_err(|error| invalid(error.to_string()))?;
     let mut request = Request::new(outgoing.upload.body());
     *request.method_mut() = outgoing.method.clone();
     *request.uri_mut() = uri;
@@ -236,7 +287,8 @@ fn may_retry(error: &AttemptError, outgoing: &Outgoing<'_>) -> bool {
     if outgoing.upload.has_failed() || !outgoing.upload.is_replayable() {
         return false;
     }
-    let safe_method = matches!(*outgoing.method, Method::GET | Method::HEAD) && outgoing.upgrade.is_none();
+    let safe_method =
+        matches!(*outgoing.method, Method::GET | Method::HEAD) && outgoing.upgrade.is_none();
     match error {
         AttemptError::Connect { .. } | AttemptError::Unprocessed(_) => true,
         AttemptError::Broken { .. } => safe_method,
@@ -247,16 +299,27 @@ fn may_retry(error: &AttemptError, outgoing: &Outgoing<'_>) -> bool {
 
 fn proxy_error(server: &Server, error: AttemptError) -> ProxyError {
     match error {
-        AttemptError::TimedOut => ProxyError::Timeout { server: server.name.to_string() },
+        AttemptError::TimedOut => ProxyError::Timeout {
+            server: server.name.to_string(),
+        },
         AttemptError::Upload => ProxyError::BadRequest("the request's body broke off"),
-        attempt => ProxyError::Upstream { server: server.name.to_string(), attempt },
+        attempt => ProxyError::Upstream {
+            server: server.name.to_string(),
+            attempt,
+        },
     }
 }
 
 /// Reads a short 404 so that its kind can be seen; leaves long ones as they are.
 async fn read_not_found(mut answer: Answer) -> Answer {
-    let AnswerBody::Streaming(body, lease) = answer.body else { return answer };
-    if body.size_hint().upper().is_none_or(|upper| upper > NOT_FOUND_BYTES) {
+    let AnswerBody::Streaming(body, lease) = answer.body else {
+        return answer;
+    };
+    if body
+        .size_hint()
+        .upper()
+        .is_none_or(|upper| upper > NOT_FOUND_BYTES)
+    {
         answer.body = AnswerBody::Streaming(body, lease);
         return answer;
     }
@@ -267,7 +330,10 @@ async fn read_not_found(mut answer: Answer) -> Answer {
             bytes.extend_from_slice(chunk);
         }
     }
-    answer.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    answer
+        .head
+        .headers
+        .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     answer.body = AnswerBody::Whole(bytes.freeze());
     answer
 }
@@ -276,23 +342,37 @@ async fn read_not_found(mut answer: Answer) -> Answer {
 /// `notfoundhandler` (group version unknown) and a Status without a name (resource or subresource unknown), the latter in any
 /// encoding. A missing object is a Status that names it.
 fn is_no_such_type(answer: &Answer) -> bool {
-    let AnswerBody::Whole(body) = &answer.body else { return false };
-    let content_type = answer.head.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let AnswerBody::Whole(body) = &answer.body else {
+        return false;
+    };
+    let content_type = answer
+        .head
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     if content_type.starts_with("text/plain") {
         // HEAD has no body to look at.
         return body.is_empty() || body.as_ref() == b"404 page not found\n";
     }
     const NO_SUCH_RESOURCE: &[u8] = b"the server could not find the requested resource";
-    body.windows(NO_SUCH_RESOURCE.len()).any(|window| window == NO_SUCH_RESOURCE)
+    body.windows(NO_SUCH_RESOURCE.len())
+        .any(|window| window == NO_SUCH_RESOURCE)
 }
 
 /// Empty for a server that is no longer a member.
 fn set_of(table: &RouteTable, server: &Arc<Server>) -> ServerSet {
-    table.position(server).map_or(ServerSet::EMPTY, ServerSet::one)
+    table
+        .position(server)
+        .map_or(ServerSet::EMPTY, ServerSet::one)
 }
 
 fn describe(info: &RequestInfo<'_>) -> String {
-    if info.is_resource { info.key().to_string() } else { info.path.to_string() }
+    if info.is_resource {
+        info.key().to_string()
+    } else {
+        info.path.to_string()
+    }
 }
 
 impl Answer {
@@ -304,9 +384,10 @@ impl Answer {
     /// The response as hyper made it, for a tunnel.
     pub fn into_upgrade(self) -> Option<(Response<Incoming>, Lease)> {
         match self.body {
-            AnswerBody::Streaming(body, lease) => Some((Response::from_parts(self.head, body), lease)),
+            AnswerBody::Streaming(body, lease) => {
+                Some((Response::from_parts(self.head, body), lease))
+            }
             AnswerBody::Whole(_) => None,
         }
     }
 }
-

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri, Version};
 
@@ -32,8 +34,15 @@ pub fn upgrade_protocol(version: Version, headers: &HeaderMap) -> Option<HeaderV
     if version != Version::HTTP_11 {
         return None;
     }
-    let asks = headers.get_all(CONNECTION).iter().any(|value| tokens(value).any(|t| t.eq_ignore_ascii_case("upgrade")));
-    if asks { headers.get(UPGRADE).cloned() } else { None }
+    let asks = headers
+        .get_all(CONNECTION)
+        .iter()
+        .any(|value| tokens(value).any(|t| t.eq_ignore_ascii_case("upgrade")));
+    if asks {
+        headers.get(UPGRADE).cloned()
+    } else {
+        None
+    }
 }
 
 /// Removes what ends at this hop: the fixed list and everything that `Connection` nominates. Must come before any header of
@@ -99,11 +108,18 @@ pub fn upstream_target(
     upstream: Version,
     fallback: &Authority,
 ) -> Result<Uri, http::uri::InvalidUriParts> {
-    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path = uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
     let authority = uri
         .authority()
         .cloned()
-        .or_else(|| headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok()))
+        .or_else(|| {
+            headers
+                .get(HOST)
+                .and_then(|host| Authority::try_from(host.as_bytes()).ok())
+        })
         .unwrap_or_else(|| fallback.clone());
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(path);
@@ -125,7 +141,12 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
 }
 
 fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
+    value
+        .to_str()
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -135,7 +156,12 @@ mod tests {
     fn map(pairs: &[(&str, &str)]) -> HeaderMap {
         pairs
             .iter()
-            .map(|(n, v)| (HeaderName::from_bytes(n.as_bytes()).unwrap(), HeaderValue::from_str(v).unwrap()))
+            .map(|(n, v)| {
+                (
+                    HeaderName::from_bytes(n.as_bytes()).unwrap(),
+                    HeaderValue::from_str(v).unwrap(),
+                )
+            })
             .fold(HeaderMap::new(), |mut map, (n, v)| {
                 map.append(n, v);
                 map
@@ -156,14 +182,23 @@ mod tests {
             ("accept", "*/*"),
         ]);
         strip_hop_by_hop(&mut headers);
-        let left: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        let left: Vec<_> = headers
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
+            .collect();
         assert_eq!(left, [("accept", "*/*"), ("te", "trailers")]);
     }
 
     #[test]
     fn upgrade_needs_both_headers_and_http_1_1() {
-        let both = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
-        assert_eq!(upgrade_protocol(Version::HTTP_11, &both).unwrap(), "websocket");
+        let both = map(&[
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ]);
+        assert_eq!(
+            upgrade_protocol(Version::HTTP_11, &both).unwrap(),
+            "websocket"
+        );
         assert!(upgrade_protocol(Version::HTTP_2, &both).is_none());
         assert!(upgrade_protocol(Version::HTTP_10, &both).is_none());
         assert!(upgrade_protocol(Version::HTTP_11, &map(&[("upgrade", "websocket")])).is_none());
@@ -172,7 +207,11 @@ mod tests {
 
     #[test]
     fn forwarded_for_is_one_list() {
-        let mut headers = map(&[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "10.0.0.2"), ("expect", "100-continue")]);
+        let mut headers = map(&[
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-for", "10.0.0.2"),
+            ("expect", "100-continue"),
+        ]);
         prepare_request(&mut headers, "::ffff:192.0.2.7".parse().unwrap());
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2, 192.0.2.7");
         assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
@@ -192,15 +231,30 @@ mod tests {
         let fallback = Authority::from_static("10.0.0.9:6443");
         let raw = "/api/v1/namespaces/a%2Fb/pods?b=2&a=%20x&;&watch";
         let mut headers = map(&[("host", "api.example:6443")]);
-        let h2 = upstream_target(&raw.parse().unwrap(), &mut headers.clone(), Version::HTTP_2, &fallback).unwrap();
+        let h2 = upstream_target(
+            &raw.parse().unwrap(),
+            &mut headers.clone(),
+            Version::HTTP_2,
+            &fallback,
+        )
+        .unwrap();
         assert_eq!(h2.to_string(), format!("https://api.example:6443{raw}"));
-        let h1 = upstream_target(&raw.parse().unwrap(), &mut headers, Version::HTTP_11, &fallback).unwrap();
+        let h1 = upstream_target(
+            &raw.parse().unwrap(),
+            &mut headers,
+            Version::HTTP_11,
+            &fallback,
+        )
+        .unwrap();
         assert_eq!(h1.to_string(), raw);
         assert_eq!(headers[HOST], "api.example:6443");
 
         let mut none = HeaderMap::new();
         let absolute = format!("https://front.example{raw}").parse().unwrap();
         let h1 = upstream_target(&absolute, &mut none, Version::HTTP_11, &fallback).unwrap();
-        assert_eq!((h1.to_string().as_str(), none[HOST].to_str().unwrap()), (raw, "front.example"));
+        assert_eq!(
+            (h1.to_string().as_str(), none[HOST].to_str().unwrap()),
+            (raw, "front.example")
+        );
     }
 }

@@ -106,8 +106,19 @@ enum Sender {
 struct OpenCount(Arc<AtomicUsize>);
 
 impl Pool {
-    pub fn new(tls: Arc<ClientTls>, settings: ConnectSettings, connections: usize, counts: PoolCounts) -> Self {
-        Self { tls, settings, connections: connections.max(1), hosts: Mutex::default(), counts }
+    pub fn new(
+        tls: Arc<ClientTls>,
+        settings: ConnectSettings,
+        connections: usize,
+        counts: PoolCounts,
+    ) -> Self {
+        Self {
+            tls,
+            settings,
+            connections: connections.max(1),
+            hosts: Mutex::default(),
+            counts,
+        }
     }
 
     pub fn settings(&self) -> &ConnectSettings {
@@ -119,14 +130,21 @@ impl Pool {
     }
 
     /// A connection for one request: one that has room, else a new one.
-    pub async fn checkout(self: &Arc<Self>, server: &Arc<Server>, class: IdentityClass) -> Result<Checkout, AttemptError> {
+    pub async fn checkout(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        class: IdentityClass,
+    ) -> Result<Checkout, AttemptError> {
         let host = self.host(server, class);
         let tls = self.tls.config(class, Alpn::H2OrHttp1);
         if let Some(found) = self.find(&host, &tls) {
             return Ok(found);
         }
         if lock(&host.state).speaks_http1 {
-            return self.dial(&host, tls).await.map(|fresh| self.keep(&host, fresh));
+            return self
+                .dial(&host, tls)
+                .await
+                .map(|fresh| self.keep(&host, fresh));
         }
         let seen = host.dialled.load(Ordering::Acquire);
         let mut last_error = host.dialing.lock().await;
@@ -137,7 +155,10 @@ impl Pool {
             && let Some((failure, text)) = &*last_error
         {
             // A dial failed while this request waited for it: it shares the failure instead of another timeout.
-            return Err(AttemptError::Connect { failure: *failure, text: text.clone() });
+            return Err(AttemptError::Connect {
+                failure: *failure,
+                text: text.clone(),
+            });
         }
         let outcome = self.dial(&host, tls).await;
         *last_error = match &outcome {
@@ -168,7 +189,9 @@ impl Pool {
                     && (spare == 1 || now.saturating_duration_since(since) < IDLE)
             });
             state.http1.retain(|c| {
-                !c.sender.is_closed() && Arc::ptr_eq(&c.tls, &tls) && now.saturating_duration_since(c.since) < IDLE
+                !c.sender.is_closed()
+                    && Arc::ptr_eq(&c.tls, &tls)
+                    && now.saturating_duration_since(c.since) < IDLE
             });
         }
     }
@@ -177,24 +200,42 @@ impl Pool {
         let key = (Arc::as_ptr(server) as usize, class);
         let mut hosts = lock(&self.hosts);
         Arc::clone(hosts.entry(key).or_insert_with(|| {
-            Arc::new(Host::new(server, class, self.counts.counter(&server.name, class)))
+            Arc::new(Host::new(
+                server,
+                class,
+                self.counts.counter(&server.name, class),
+            ))
         }))
     }
 
     /// The least busy connection with room. Starts one more in the background when even that one is busy.
-    fn find(self: &Arc<Self>, host: &Arc<Host>, tls: &Arc<rustls::ClientConfig>) -> Option<Checkout> {
+    fn find(
+        self: &Arc<Self>,
+        host: &Arc<Host>,
+        tls: &Arc<rustls::ClientConfig>,
+    ) -> Option<Checkout> {
         let mut state = lock(&host.state);
         if let Some(connection) = take_http1(&mut state, tls) {
             return Some(Checkout {
                 lease: Lease::new(&host.server, connection.address, None),
-                sender: Sender::Http1 { connection, host: Arc::clone(host) },
+                sender: Sender::Http1 {
+                    connection,
+                    host: Arc::clone(host),
+                },
             });
         }
         state.http2.retain(|c| !c.sender.is_closed());
         let usable = state.http2.iter().filter(|c| Arc::ptr_eq(&c.tls, tls));
         let (count, best) = usable.fold((0_usize, None::<(usize, &Http2)>), |(count, best), c| {
             let active = c.active.load(Ordering::Relaxed);
-            (count + 1, if best.is_none_or(|(least, _)| active < least) { Some((active, c)) } else { best })
+            (
+                count + 1,
+                if best.is_none_or(|(least, _)| active < least) {
+                    Some((active, c))
+                } else {
+                    best
+                },
+            )
         });
         let (active, connection) = best?;
         let has_room = active < connection.stream_limit.load(Ordering::Relaxed);
@@ -219,29 +260,69 @@ impl Pool {
         Some(found)
     }
 
-    async fn dial(&self, host: &Arc<Host>, tls: Arc<rustls::ClientConfig>) -> Result<(Connected, Arc<rustls::ClientConfig>), AttemptError> {
+    async fn dial(
+        &self,
+        host: &Arc<Host>,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Result<(Connected, Arc<rustls::ClientConfig>), AttemptError> {
         let name: ServerName<'static> = self.tls.server_name();
-        connect(&host.server.endpoint, Arc::clone(&tls), name, &self.settings, false).await.map(|c| (c, tls))
+        connect(
+            &host.server.endpoint,
+            Arc::clone(&tls),
+            name,
+            &self.settings,
+            false,
+        )
+        .await
+        .map(|c| (c, tls))
     }
 
     /// Enters a new connection and takes its first place.
-    fn keep(&self, host: &Arc<Host>, (fresh, tls): (Connected, Arc<rustls::ClientConfig>)) -> Checkout {
+    fn keep(
+        &self,
+        host: &Arc<Host>,
+        (fresh, tls): (Connected, Arc<rustls::ClientConfig>),
+    ) -> Checkout {
         let open = OpenCount::new(&host.open);
         let mut state = lock(&host.state);
         match fresh {
-            Connected::Http2 { sender, address, stream_limit } => {
+            Connected::Http2 {
+                sender,
+                address,
+                stream_limit,
+            } => {
                 let active = Arc::new(AtomicUsize::new(0));
                 let lease = Lease::new(&host.server, address, Some(&active));
                 state.speaks_http1 = false;
-                state.http2.push(Http2 { sender: sender.clone(), address, active, stream_limit, tls, idle_since: None, _open: open });
-                Checkout { lease, sender: Sender::Http2(sender) }
+                state.http2.push(Http2 {
+                    sender: sender.clone(),
+                    address,
+                    active,
+                    stream_limit,
+                    tls,
+                    idle_since: None,
+                    _open: open,
+                });
+                Checkout {
+                    lease,
+                    sender: Sender::Http2(sender),
+                }
             }
             Connected::Http1 { sender, address } => {
                 state.speaks_http1 = true;
-                let connection = Http1 { sender, address, tls, since: Instant::now(), _open: open };
+                let connection = Http1 {
+                    sender,
+                    address,
+                    tls,
+                    since: Instant::now(),
+                    _open: open,
+                };
                 Checkout {
                     lease: Lease::new(&host.server, address, None),
-                    sender: Sender::Http1 { connection, host: Arc::clone(host) },
+                    sender: Sender::Http1 {
+                        connection,
+                        host: Arc::clone(host),
+                    },
                 }
             }
         }
@@ -254,11 +335,18 @@ impl PoolCounts {
             IdentityClass::FrontProxy => "front_proxy",
             IdentityClass::Bare => "bare",
         };
-        lock(&self.0).iter().map(|((s, c), n)| (s.to_string(), class(*c), n.load(Ordering::Relaxed))).collect()
+        lock(&self.0)
+            .iter()
+            .map(|((s, c), n)| (s.to_string(), class(*c), n.load(Ordering::Relaxed)))
+            .collect()
     }
 
     fn counter(&self, server: &Arc<str>, class: IdentityClass) -> Arc<AtomicUsize> {
-        Arc::clone(lock(&self.0).entry((Arc::clone(server), class)).or_default())
+        Arc::clone(
+            lock(&self.0)
+                .entry((Arc::clone(server), class))
+                .or_default(),
+        )
     }
 }
 
@@ -281,7 +369,11 @@ impl Lease {
         if let Some(active) = active {
             active.fetch_add(1, Ordering::Relaxed);
         }
-        Self { address, server: Arc::clone(server), active: active.cloned() }
+        Self {
+            address,
+            server: Arc::clone(server),
+            active: active.cloned(),
+        }
     }
 
     /// For a connection outside the pool (an upgrade).
@@ -308,13 +400,19 @@ impl Checkout {
     }
 
     /// Sends one request and waits for the head of its answer. Dropping the future cancels the request at the server.
-    pub async fn send(self, request: Request<UploadBody>) -> Result<(Response<Incoming>, Lease), AttemptError> {
+    pub async fn send(
+        self,
+        request: Request<UploadBody>,
+    ) -> Result<(Response<Incoming>, Lease), AttemptError> {
         match self.sender {
             Sender::Http2(mut sender) => match sender.try_send_request(request).await {
                 Ok(response) => Ok((response, self.lease)),
                 Err(error) => Err(attempt_error(error.into_error())),
             },
-            Sender::Http1 { mut connection, host } => match connection.sender.try_send_request(request).await {
+            Sender::Http1 {
+                mut connection,
+                host,
+            } => match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     tokio::spawn(async move {
                         // Ready once the answer's body has been read to its end; an error means that it closed.
@@ -356,7 +454,10 @@ pub fn attempt_error(error: hyper::Error) -> AttemptError {
                 return AttemptError::Unprocessed(h2.to_string());
             }
             if h2.is_reset() {
-                return AttemptError::Broken { failure: Failure::Protocol, text: h2.to_string() };
+                return AttemptError::Broken {
+                    failure: Failure::Protocol,
+                    text: h2.to_string(),
+                };
             }
         }
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
@@ -373,8 +474,15 @@ pub fn attempt_error(error: hyper::Error) -> AttemptError {
     if error.is_body_write_aborted() {
         return AttemptError::Upload;
     }
-    let failure = if error.is_timeout() { Failure::TimedOut } else { io_failure.unwrap_or(Failure::Reset) };
-    AttemptError::Broken { failure, text: error.to_string() }
+    let failure = if error.is_timeout() {
+        Failure::TimedOut
+    } else {
+        io_failure.unwrap_or(Failure::Reset)
+    };
+    AttemptError::Broken {
+        failure,
+        text: error.to_string(),
+    }
 }
 
 /// The most recently used HTTP/1.1 connection that is still good.

@@ -18,10 +18,17 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 
 /// `GET path` of that very server, as a member of `system:monitoring` (which Kubernetes' default roles let read exactly these).
-pub async fn probe(pool: &Arc<Pool>, server: &Arc<Server>, path: &str) -> Result<Response<Bytes>, AttemptError> {
+pub async fn probe(
+    pool: &Arc<Pool>,
+    server: &Arc<Server>,
+    path: &str,
+) -> Result<Response<Bytes>, AttemptError> {
     let ask = async {
         let checkout = pool.checkout(server, IdentityClass::FrontProxy).await?;
-        let invalid = |error: http::Error| AttemptError::Connect { failure: Failure::Unreachable, text: error.to_string() };
+        let invalid = |error: http::Error| AttemptError::Connect {
+            failure: Failure::Unreachable,
+            text: error.to_string(),
+        };
         let host = crate::discovery::authority(&server.endpoint);
         let uri = match checkout.version() {
             http::Version::HTTP_2 => format!("https://{host}{path}"),
@@ -35,17 +42,28 @@ pub async fn probe(pool: &Arc<Pool>, server: &Arc<Server>, path: &str) -> Result
             .map_err(invalid)?;
         let headers = request.headers_mut();
         if checkout.version() != http::Version::HTTP_2 {
-            headers.insert(http::header::HOST, HeaderValue::from_str(&host).map_err(|error| invalid(error.into()))?);
+            headers.insert(
+                http::header::HOST,
+                HeaderValue::from_str(&host).map_err(|error| invalid(error.into()))?,
+            );
         }
         headers.insert("x-remote-user", HeaderValue::from_static("system:mvp"));
-        headers.insert("x-remote-group", HeaderValue::from_static("system:monitoring"));
+        headers.insert(
+            "x-remote-group",
+            HeaderValue::from_static("system:monitoring"),
+        );
         let (response, _lease) = checkout.send(request).await?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MOST_BYTES).collect().await.map_err(|error| AttemptError::Broken {
-            failure: Failure::Protocol,
-            text: error.to_string(),
-        })?;
+        let body = Limited::new(body, MOST_BYTES)
+            .collect()
+            .await
+            .map_err(|error| AttemptError::Broken {
+                failure: Failure::Protocol,
+                text: error.to_string(),
+            })?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
-    tokio::time::timeout(TIMEOUT, ask).await.unwrap_or(Err(AttemptError::TimedOut))
+    tokio::time::timeout(TIMEOUT, ask)
+        .await
+        .unwrap_or(Err(AttemptError::TimedOut))
 }

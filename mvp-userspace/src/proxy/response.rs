@@ -35,16 +35,30 @@ struct WatchEnd {
 
 impl Download {
     pub fn upstream(incoming: Incoming, lease: Lease, record: Option<Box<AccessRecord>>) -> Self {
-        Self { inner: Inner::Upstream(incoming), watch: None, record, _lease: Some(lease) }
+        Self {
+            inner: Inner::Upstream(incoming),
+            watch: None,
+            record,
+            _lease: Some(lease),
+        }
     }
 
     pub fn whole(bytes: Bytes, record: Option<Box<AccessRecord>>) -> Self {
-        Self { inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())), watch: None, record, _lease: None }
+        Self {
+            inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())),
+            watch: None,
+            record,
+            _lease: None,
+        }
     }
 
     /// Ends the answer at the next event once `draining` resolves, and when its server dies between two events.
     pub fn as_watch(mut self, draining: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.watch = Some(WatchEnd { at_boundary: true, draining: Box::pin(draining), drained: false });
+        self.watch = Some(WatchEnd {
+            at_boundary: true,
+            draining: Box::pin(draining),
+            drained: false,
+        });
         self
     }
 }
@@ -53,7 +67,10 @@ impl Body for Download {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
         let incoming = match &mut this.inner {
             Inner::Upstream(incoming) => incoming,
@@ -108,7 +125,9 @@ impl Body for Download {
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Upstream(incoming) => incoming.size_hint(),
-            Inner::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Inner::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
         }
     }
 }

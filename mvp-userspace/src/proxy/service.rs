@@ -22,7 +22,10 @@ use crate::metrics::Metrics;
 use crate::request::{RequestInfo, Verb};
 
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
-pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>) -> Response<Download> {
+pub async fn handle(
+    connection: Arc<Connection>,
+    mut request: Request<Incoming>,
+) -> Response<Download> {
     let started = Instant::now();
     let shared = &connection.thread.shared;
     let _open = Guard::below(&shared.load.requests, usize::MAX);
@@ -34,17 +37,29 @@ pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>)
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().map(str::to_owned);
     let record = AccessRecord::start(connection.peer, &parts.method, &path, started);
-    let mut call = Call { connection: &connection, started, trace: Trace::default(), record };
+    let mut call = Call {
+        connection: &connection,
+        started,
+        trace: Trace::default(),
+        record,
+    };
 
     // What the client accepts is needed after its headers are gone upstream.
-    let accept: HeaderMap =
-        parts.headers.get_all(http::header::ACCEPT).iter().map(|v| (http::header::ACCEPT, v.clone())).collect();
+    let accept: HeaderMap = parts
+        .headers
+        .get_all(http::header::ACCEPT)
+        .iter()
+        .map(|v| (http::header::ACCEPT, v.clone()))
+        .collect();
     let answer = async {
         if parts.headers.len() > shared.limits.header_count {
             shared.metrics.refused("header_count");
             return Err(ProxyError::HeaderTooLarge);
         }
-        let certificate = connection.certificates.as_ref().map(|certificates| certificates.identity(&trust, now()));
+        let certificate = connection
+            .certificates
+            .as_ref()
+            .map(|certificates| certificates.identity(&trust, now()));
         let caller = identity::authenticate(certificate.as_deref(), &parts.headers, &trust)?;
         let mark = identity::hop_marked(&parts.headers, &caller);
         if mark == HopMark::Forged {
@@ -61,7 +76,12 @@ pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>)
         prepare_request(&mut parts.headers, connection.peer.ip());
         if let Some(record) = &mut call.record {
             record.user = caller.name_for_log().to_owned();
-            record.audit_id = parts.headers.get(AUDIT_ID).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+            record.audit_id = parts
+                .headers
+                .get(AUDIT_ID)
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default()
+                .to_owned();
             if info.is_resource {
                 record.key = info.key().to_string();
             }
@@ -80,7 +100,9 @@ pub async fn handle(connection: Arc<Connection>, mut request: Request<Incoming>)
         if let Err(error) = &answer
             && let Some(kind) = error.peer_error_kind()
         {
-            shared.metrics.peer_proxy_error(kind, &info.group, &info.version, &info.resource);
+            shared
+                .metrics
+                .peer_proxy_error(kind, &info.group, &info.version, &info.resource);
         }
         answer.map(|answer| (answer, info))
     }
@@ -110,9 +132,13 @@ impl Call<'_> {
         let shared = &self.connection.thread.shared;
         let status = answer.head.status;
         self.count(answer.reason.as_str(), &answer.server.name, status);
-        shared.metrics.server_time(&answer.server.name, self.trace.server_time);
+        shared
+            .metrics
+            .server_time(&answer.server.name, self.trace.server_time);
         if !answer.server.local {
-            shared.metrics.rerouted(status.as_u16(), &info.group, &info.version, &info.resource);
+            shared
+                .metrics
+                .rerouted(status.as_u16(), &info.group, &info.version, &info.resource);
         }
         if let Some(record) = &mut self.record {
             record.decision = answer.reason.as_str();
@@ -156,7 +182,12 @@ impl Call<'_> {
         Response::from_parts(head, body)
     }
 
-    fn refuse(mut self, error: &ProxyError, accept: &HeaderMap, upload: &Upload) -> Response<Download> {
+    fn refuse(
+        mut self,
+        error: &ProxyError,
+        accept: &HeaderMap,
+        upload: &Upload,
+    ) -> Response<Download> {
         let shared = &self.connection.thread.shared;
         let response = error_response(error, accept);
         self.count(error.decision(), &shared.no_server, response.status());
@@ -187,7 +218,9 @@ impl Call<'_> {
     }
 
     fn agent_time(&self) -> Duration {
-        self.started.elapsed().saturating_sub(self.trace.server_time)
+        self.started
+            .elapsed()
+            .saturating_sub(self.trace.server_time)
     }
 }
 
@@ -208,5 +241,9 @@ fn count_stripped(metrics: &Metrics, stripped: &Stripped) {
 }
 
 fn now() -> UnixTime {
-    UnixTime::since_unix_epoch(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
+    UnixTime::since_unix_epoch(
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO),
+    )
 }

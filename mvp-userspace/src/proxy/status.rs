@@ -26,7 +26,10 @@ pub fn error_response(error: &ProxyError, accept: &HeaderMap) -> Response<Bytes>
     let mut response = Response::new(body);
     *response.status_mut() = error.code();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static(format.content_type()),
+    );
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     headers.insert(ERROR_HEADER, HeaderValue::from_static("proxy"));
     if let Some(after) = error.retry_after() {
@@ -46,13 +49,20 @@ impl StatusFormat {
             let Ok(text) = value.to_str() else { continue };
             for clause in text.split(',') {
                 let mut parts = clause.split(';').map(str::trim);
-                let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+                let format = match parts
+                    .next()
+                    .unwrap_or_default()
+                    .to_ascii_lowercase()
+                    .as_str()
+                {
                     "application/json" | "*/*" | "application/*" => Self::Json,
                     "application/yaml" => Self::Yaml,
                     "application/vnd.kubernetes.protobuf" => Self::Protobuf,
                     _ => continue,
                 };
-                let q = parts.find_map(|p| p.strip_prefix("q=")).map_or(1000, thousandths);
+                let q = parts
+                    .find_map(|p| p.strip_prefix("q="))
+                    .map_or(1000, thousandths);
                 if q > 0 && best.is_none_or(|(found, _)| q > found) {
                     best = Some((q, format));
                 }
@@ -73,7 +83,9 @@ impl StatusFormat {
         let status = Status::of(error);
         match self {
             Self::Json => to_json(&status),
-            Self::Yaml => serde_saphyr::to_string(&status).map_or_else(|_| to_json(&status), Bytes::from),
+            Self::Yaml => {
+                serde_saphyr::to_string(&status).map_or_else(|_| to_json(&status), Bytes::from)
+            }
             Self::Protobuf => to_protobuf(&status),
         }
     }
@@ -81,7 +93,10 @@ impl StatusFormat {
 
 /// A q-value in thousandths; a malformed one counts as 0, so that the clause is not used.
 fn thousandths(q: &str) -> u16 {
-    q.parse::<f32>().ok().filter(|q| (0.0..=1.0).contains(q)).map_or(0, |q| (q * 1000.0) as u16)
+    q.parse::<f32>()
+        .ok()
+        .filter(|q| (0.0..=1.0).contains(q))
+        .map_or(0, |q| (q * 1000.0) as u16)
 }
 
 fn to_json(status: &Status) -> Bytes {
@@ -124,7 +139,9 @@ impl Status {
             status: "Failure",
             message: error.to_string(),
             reason: error.reason(),
-            details: error.retry_after().map(|after| Details { retry_after_seconds: after.as_secs() }),
+            details: error.retry_after().map(|after| Details {
+                retry_after_seconds: after.as_secs(),
+            }),
             code: error.code().as_u16(),
         }
     }
@@ -137,14 +154,16 @@ fn to_protobuf(status: &Status) -> Bytes {
         status: status.status.to_owned(),
         message: status.message.clone(),
         reason: status.reason.to_owned(),
-        details: status
-            .details
-            .as_ref()
-            .map(|d| DetailsProto { retry_after_seconds: i32::try_from(d.retry_after_seconds).unwrap_or(i32::MAX) }),
+        details: status.details.as_ref().map(|d| DetailsProto {
+            retry_after_seconds: i32::try_from(d.retry_after_seconds).unwrap_or(i32::MAX),
+        }),
         code: i32::from(status.code),
     };
     let unknown = UnknownProto {
-        type_meta: Some(TypeMetaProto { api_version: status.api_version.to_owned(), kind: status.kind.to_owned() }),
+        type_meta: Some(TypeMetaProto {
+            api_version: status.api_version.to_owned(),
+            kind: status.kind.to_owned(),
+        }),
         raw: raw.encode_to_vec(),
         content_encoding: String::new(),
         content_type: String::new(),
@@ -222,19 +241,28 @@ mod tests {
             (vec!["text/html"], Json),
             (vec!["application/yaml"], Yaml),
             (vec!["application/vnd.kubernetes.protobuf"], Protobuf),
-            (vec!["application/vnd.kubernetes.protobuf, application/json"], Protobuf),
+            (
+                vec!["application/vnd.kubernetes.protobuf, application/json"],
+                Protobuf,
+            ),
             (vec!["application/yaml;q=0.5, application/json;q=0.9"], Json),
             (vec!["application/json;q=0", "application/yaml"], Yaml),
             (vec!["application/json;q=x, application/yaml"], Yaml),
             (vec!["application/json;as=Table;g=meta.k8s.io;v=v1"], Json),
         ] {
-            assert_eq!(StatusFormat::negotiate(&accept(&values)), expected, "{values:?}");
+            assert_eq!(
+                StatusFormat::negotiate(&accept(&values)),
+                expected,
+                "{values:?}"
+            );
         }
     }
 
     #[test]
     fn unavailable_says_when_to_come_again() {
-        let error = ProxyError::NoCapableServer { key: "apps/v1 deployments".into() };
+        let error = ProxyError::NoCapableServer {
+            key: "apps/v1 deployments".into(),
+        };
         let response = error_response(&error, &accept(&["application/json"]));
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()[RETRY_AFTER], "1");
@@ -248,11 +276,16 @@ mod tests {
 
     #[test]
     fn yaml_and_protobuf_carry_the_same() {
-        let error = ProxyError::Timeout { server: "cp-b".into() };
+        let error = ProxyError::Timeout {
+            server: "cp-b".into(),
+        };
         let yaml = error_response(&error, &accept(&["application/yaml"]));
         assert_eq!(yaml.headers()[CONTENT_TYPE], "application/yaml");
         let text = std::str::from_utf8(yaml.body()).unwrap();
-        assert!(text.contains("reason: Timeout") && text.contains("code: 504"), "{text}");
+        assert!(
+            text.contains("reason: Timeout") && text.contains("code: 504"),
+            "{text}"
+        );
 
         let protobuf = error_response(&error, &accept(&["application/vnd.kubernetes.protobuf"]));
         let body = protobuf.body().strip_prefix(b"k8s\0").unwrap();

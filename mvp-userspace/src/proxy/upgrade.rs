@@ -32,10 +32,19 @@ pub async fn connect_for_upgrade(
     class: IdentityClass,
 ) -> Result<UpgradeConnection, AttemptError> {
     let tls = pool.tls().config(class, Alpn::Http1);
-    match connect(&server.endpoint, tls, pool.tls().server_name(), pool.settings(), true).await? {
-        Connected::Http1 { sender, address } => {
-            Ok(UpgradeConnection { sender, lease: Lease::of_own_connection(server, address) })
-        }
+    match connect(
+        &server.endpoint,
+        tls,
+        pool.tls().server_name(),
+        pool.settings(),
+        true,
+    )
+    .await?
+    {
+        Connected::Http1 { sender, address } => Ok(UpgradeConnection {
+            sender,
+            lease: Lease::of_own_connection(server, address),
+        }),
         // Only HTTP/1.1 was offered: a server that chooses HTTP/2 all the same breaks RFC 7301.
         Connected::Http2 { .. } => Err(AttemptError::Connect {
             failure: crate::route::Failure::Protocol,
@@ -51,7 +60,9 @@ impl UpgradeConnection {
         mut request: Request<UploadBody>,
         protocol: HeaderValue,
     ) -> Result<(Response<Incoming>, Lease), AttemptError> {
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        request
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         request.headers_mut().insert(UPGRADE, protocol);
         match self.sender.try_send_request(request).await {
             Ok(response) => Ok((response, self.lease)),
@@ -61,12 +72,19 @@ impl UpgradeConnection {
 }
 
 /// After a 101: relays until both sides have ended. Returns the head to give to the client.
-pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, lease: Lease, metrics: Arc<Metrics>) -> Response<()> {
+pub fn tunnel(
+    client: OnUpgrade,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    metrics: Arc<Metrics>,
+) -> Response<()> {
     let server = hyper::upgrade::on(&mut response);
     let (mut parts, _body) = response.into_parts();
     let protocol = parts.headers.get(UPGRADE).cloned();
     super::headers::strip_hop_by_hop(&mut parts.headers);
-    parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    parts
+        .headers
+        .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     if let Some(protocol) = protocol {
         parts.headers.insert(UPGRADE, protocol);
     }
@@ -78,7 +96,14 @@ pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, lease: Lease,
             Ok((client, server)) => {
                 let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
                 // An error is how most tunnels end (a side closes without TLS close_notify): nothing to report.
-                match tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await {
+                match tokio::io::copy_bidirectional_with_sizes(
+                    &mut client,
+                    &mut server,
+                    BUFFER,
+                    BUFFER,
+                )
+                .await
+                {
                     Ok((to_server, to_client)) => metrics.tunnel_bytes(to_server, to_client),
                     Err(error) => tracing::debug!(%error, "tunnel broke off"),
                 }

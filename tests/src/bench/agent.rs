@@ -47,7 +47,8 @@ impl Agent {
         Ok(process)
     }
 
-    fn config(&self, pki: &Path) -> serde_json::Value {
+    /// The configuration as JSON, which YAML includes.
+    pub fn config(&self, pki: &Path) -> serde_json::Value {
         let peers: Vec<_> = self
             .peers
             .iter()

@@ -1,0 +1,151 @@
+//! Agents in this process, in front of a simulated control plane.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use mvp::config::{self, Config};
+
+use crate::bench;
+use crate::client::Client;
+use crate::sim::ControlPlane;
+use crate::sim::pki::ClientAuth;
+
+/// An agent with the local server `node` and all other servers of the plane as peers. Stopped when dropped.
+pub struct TestAgent {
+    agent: Option<mvp::app::Agent>,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl TestAgent {
+    /// Starts an agent and waits until it is ready.
+    pub async fn start(plane: &ControlPlane, node: &str) -> anyhow::Result<Self> {
+        Self::start_with(plane, node, |_| {}).await
+    }
+
+    /// The same with a changed configuration.
+    pub async fn start_with(
+        plane: &ControlPlane,
+        node: &str,
+        change: impl FnOnce(&mut Config),
+    ) -> anyhow::Result<Self> {
+        let agent = Self::start_unready(plane, node, change)?;
+        agent.wait_ready().await?;
+        Ok(agent)
+    }
+
+    /// Starts an agent and does not wait: for servers that cannot be reached.
+    pub fn start_unready(
+        plane: &ControlPlane,
+        node: &str,
+        change: impl FnOnce(&mut Config),
+    ) -> anyhow::Result<Self> {
+        let address = |name: &str| {
+            plane
+                .servers()
+                .iter()
+                .find(|s| s.name() == name)
+                .map(|s| s.addr())
+        };
+        let settings = bench::agent::Agent {
+            node: node.to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+            local: address(node).context("no such server")?,
+            peers: plane
+                .servers()
+                .iter()
+                .filter(|s| s.name() != node)
+                .map(|s| (s.name().to_owned(), s.addr()))
+                .collect(),
+            threads: Some(2),
+        };
+        let text = settings.config(plane.pki().dir()).to_string();
+        let mut config = config::parse(&text, Path::new("/"))?;
+        change(&mut config);
+        let agent = mvp::app::Agent::start(config, Box::new(|_| Ok(())))?;
+        Ok(Self {
+            address: agent.listen_address(),
+            admin: agent.admin_address(),
+            agent: Some(agent),
+        })
+    }
+
+    /// A client of this agent over HTTP/2.
+    pub async fn http2(&self, plane: &ControlPlane, auth: ClientAuth) -> anyhow::Result<Client> {
+        Client::http2(self.address, &plane.pki().client_config(auth, &[])?.into()).await
+    }
+
+    /// A client of this agent over HTTP/1.1.
+    pub async fn http1(&self, plane: &ControlPlane, auth: ClientAuth) -> anyhow::Result<Client> {
+        Client::http1(self.address, &plane.pki().client_config(auth, &[])?.into()).await
+    }
+
+    /// Begins the graceful end.
+    pub fn drain(&self) {
+        if let Some(agent) = &self.agent {
+            agent.drain();
+        }
+    }
+
+    /// Body and status of a path on the admin port.
+    pub async fn admin_get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let io = hyper_util::rt::TokioIo::new(tokio::net::TcpStream::connect(self.admin).await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+        tokio::spawn(connection);
+        let request = http::Request::get(path)
+            .header("host", "admin")
+            .body(crate::client::empty())?;
+        let answer = crate::client::Answer::read(sender.send_request(request).await?).await?;
+        Ok((answer.status.as_u16(), answer.text()))
+    }
+
+    /// The value of a metric's sample, by its full name with labels as they stand in the output; 0 if it is not there.
+    pub async fn metric(&self, sample: &str) -> anyhow::Result<f64> {
+        let (_, text) = self.admin_get("/metrics").await?;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        Ok(value.map_or(Ok(0.0), str::parse)?)
+    }
+
+    async fn wait_ready(&self) -> anyhow::Result<()> {
+        eventually("the agent is ready", Duration::from_secs(20), || async {
+            Ok(self.admin_get("/readyz").await?.0 == 200)
+        })
+        .await
+    }
+}
+
+impl Drop for TestAgent {
+    fn drop(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            // Its own threads end it; a test's runtime must not wait for them.
+            std::thread::spawn(move || agent.stop());
+        }
+    }
+}
+
+/// Polls a condition until it holds.
+///
+/// # Errors
+/// It did not hold within `limit`; the last error of the condition is told.
+pub async fn eventually<F, Fut>(what: &str, limit: Duration, mut condition: F) -> anyhow::Result<()>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = anyhow::Result<bool>>,
+{
+    let deadline = Instant::now() + limit;
+    loop {
+        let outcome = condition().await;
+        if let Ok(true) = outcome {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("not within {limit:?}: {what} ({outcome:?})");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
