@@ -4,7 +4,7 @@ mod kinds;
 mod paths;
 mod schemas;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use http::header;
@@ -21,7 +21,8 @@ pub(super) struct Documents {
     /// By the path below `/openapi/v3/`: `api/v1`, `apis/apps/v1`, and the discovery paths above them.
     v3: BTreeMap<String, Hashed>,
     index: Bytes,
-    v2: Hashed,
+    /// Made only for a client that still asks for it: it is as large as all of v3.
+    v2: OnceLock<Hashed>,
     made: OffsetDateTime,
 }
 
@@ -33,7 +34,6 @@ struct Hashed {
 impl Documents {
     pub(super) fn new(surface: &Surface) -> Documents {
         let mut v3 = BTreeMap::new();
-        let mut v2 = Document::default();
         for group in &surface.groups {
             let root = match group.name.as_str() {
                 "" => "api".to_owned(),
@@ -43,7 +43,6 @@ impl Documents {
             for version in &group.versions {
                 let path = format!("{root}/{}", version.name);
                 v3.insert(path, hashed(&v3_of(surface, Document::new(group, version))));
-                v2.extend(Document::new(group, version));
             }
         }
         v3.insert(
@@ -61,7 +60,7 @@ impl Documents {
             .collect();
         Documents {
             index: json::compact(&json!({"paths": paths})).into(),
-            v2: hashed(&v2_of(surface, v2)),
+            v2: OnceLock::new(),
             v3,
             made: OffsetDateTime::now_utc(),
         }
@@ -109,7 +108,11 @@ pub(super) fn v3(request: &Request<'_>, path: &str) -> Answer {
 pub(super) fn v2(request: &Request<'_>) -> Answer {
     let documents = request.surface.documents.openapi(request.surface);
     match accept::first_of(request.header(header::ACCEPT), &[JSON]) {
-        Some(_) => documents.v2.answer(request, documents.made).uncached(),
+        Some(_) => documents
+            .v2
+            .get_or_init(|| hashed(&v2_of(request.surface)))
+            .answer(request, documents.made)
+            .uncached(),
         None => not_acceptable(),
     }
 }
@@ -174,7 +177,13 @@ fn v3_of(surface: &Surface, document: Document) -> Value {
     })
 }
 
-fn v2_of(surface: &Surface, document: Document) -> Value {
+fn v2_of(surface: &Surface) -> Value {
+    let mut document = Document::default();
+    for group in &surface.groups {
+        for version in &group.versions {
+            document.extend(Document::new(group, version));
+        }
+    }
     json!({
         "swagger": "2.0",
         "info": info(surface),

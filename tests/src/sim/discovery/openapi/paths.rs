@@ -23,24 +23,10 @@ pub(super) fn of(group: &Group, version: &Version) -> Map<String, Value> {
             ("create", "post"),
             ("deletecollection", "delete"),
         ];
-        insert(
-            &mut paths,
-            &collection,
-            &kind,
-            &resource.verbs,
-            &all,
-            resource,
-        );
+        insert(&mut paths, &collection, &kind, &resource.verbs, &all);
         if resource.namespaced {
             let everywhere = format!("{base}/{}", resource.name);
-            insert(
-                &mut paths,
-                &everywhere,
-                &kind,
-                &resource.verbs,
-                &all[..1],
-                resource,
-            );
+            insert(&mut paths, &everywhere, &kind, &resource.verbs, &all[..1]);
         }
         let item = format!("{collection}/{{name}}");
         let one = [
@@ -49,7 +35,7 @@ pub(super) fn of(group: &Group, version: &Version) -> Map<String, Value> {
             ("patch", "patch"),
             ("delete", "delete"),
         ];
-        insert(&mut paths, &item, &kind, &resource.verbs, &one, resource);
+        insert(&mut paths, &item, &kind, &resource.verbs, &one);
         for subresource in &resource.subresources {
             let kind = match subresource.kind_version.as_str() {
                 "" => Kind {
@@ -70,14 +56,7 @@ pub(super) fn of(group: &Group, version: &Version) -> Map<String, Value> {
                 ("patch", "patch"),
                 ("delete", "delete"),
             ];
-            insert(
-                &mut paths,
-                &path,
-                &kind,
-                &subresource.verbs,
-                &verbs,
-                resource,
-            );
+            insert(&mut paths, &path, &kind, &subresource.verbs, &verbs);
         }
     }
     paths
@@ -173,15 +152,11 @@ fn insert(
     kind: &Kind<'_>,
     verbs: &[String],
     methods: &[(&str, &str)],
-    resource: &Resource,
 ) {
     let mut item = Map::new();
     for (verb, method) in methods {
         if verbs.iter().any(|one| one == verb) {
-            item.insert(
-                (*method).to_owned(),
-                operation(path, verb, method, kind, resource),
-            );
+            item.insert((*method).to_owned(), operation(path, verb, method, kind));
         }
     }
     if item.is_empty() {
@@ -196,7 +171,7 @@ fn insert(
     paths.insert(path.to_owned(), item.into());
 }
 
-fn operation(path: &str, verb: &str, method: &str, kind: &Kind<'_>, resource: &Resource) -> Value {
+fn operation(path: &str, verb: &str, method: &str, kind: &Kind<'_>) -> Value {
     let answer = match verb {
         "list" => format!("{}List", kind.schema()),
         "delete" | "deletecollection" => schemas::status_name(),
@@ -226,17 +201,12 @@ fn operation(path: &str, verb: &str, method: &str, kind: &Kind<'_>, resource: &R
     let body = schemas::reference(&kind.schema());
     let media: &[&str] = match verb {
         "create" | "update" => &["*/*"],
-        // Custom resources have no merge keys.
-        "patch" if resource.custom => &[
-            "application/apply-patch+yaml",
-            "application/json-patch+json",
-            "application/merge-patch+json",
-        ],
+        // Not the strategic merge patch, though servers take it: kubectl would look for merge keys in these schemas,
+        // find none, warn, and use those it has built in.
         "patch" => &[
             "application/apply-patch+yaml",
             "application/json-patch+json",
             "application/merge-patch+json",
-            "application/strategic-merge-patch+json",
         ],
         _ => &[],
     };
