@@ -51,8 +51,8 @@ impl TestAgent {
         };
         let settings = bench::agent::Agent {
             node: node.to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 1)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 2)),
             local: address(node).context("no such server")?,
             peers: plane
                 .servers()
@@ -64,6 +64,9 @@ impl TestAgent {
         };
         let text = settings.config(plane.pki().dir()).to_string();
         let mut config = config::parse(&text, Path::new("/"))?;
+        // Any free ports: a file may not say so, since nobody would find them.
+        config.listen.set_port(0);
+        config.admin.listen.set_port(0);
         change(&mut config);
         let agent = mvp::app::Agent::start(config, Box::new(|_| Ok(())))?;
         Ok(Self {
