@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri, Version};
@@ -45,8 +46,8 @@ pub fn upgrade_protocol(version: Version, headers: &HeaderMap) -> Option<HeaderV
     }
 }
 
-/// Removes what ends at this hop: the fixed list and everything that `Connection` nominates. Must come before any header of
-/// the agent's own is set, so that a client cannot nominate those. `TE: trailers` stays, as HTTP/2 allows it.
+/// Removes what ends at this hop: the fixed list and what `Connection` nominates, except [`is_end_to_end`]. Must come before
+/// any header of the agent's own is set, so that a client cannot nominate those. `TE: trailers` stays, as HTTP/2 allows it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let nominated: Vec<HeaderName> = headers
@@ -54,6 +55,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .iter()
             .flat_map(tokens)
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .filter(|name| !is_end_to_end(name))
             .collect();
         for name in nominated {
             headers.remove(name);
@@ -69,6 +71,16 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
     }
+}
+
+/// What `Connection` may not nominate (RFC 9110 §7.6.1 forbids it for fields meant for the recipient): on whose behalf a request
+/// is, where it came from, and what its body is. A proxy that impersonates its users and passes their `Connection` on would
+/// otherwise let them take `Impersonate-User` off and be the proxy itself; kube-apiserver does not look at nominations.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    [AUTHORIZATION, HOST, AUDIT_ID, X_FORWARDED_FOR].contains(name)
+        || text.starts_with("impersonate-")
+        || text.starts_with("content-")
 }
 
 /// Headers that the agent sets on every request that leaves, besides identity. `Expect` ends here: the agent itself asks the
@@ -187,6 +199,23 @@ mod tests {
             .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
             .collect();
         assert_eq!(left, [("accept", "*/*"), ("te", "trailers")]);
+    }
+
+    #[test]
+    fn what_is_meant_for_the_server_cannot_be_nominated() {
+        let pairs = [
+            ("impersonate-user", "bob"),
+            ("impersonate-extra-scopes", "s"),
+            ("authorization", "Bearer t"),
+            ("content-length", "5"),
+            ("host", "k"),
+        ];
+        let mut headers = map(&pairs);
+        for (name, _) in pairs {
+            headers.append(CONNECTION, HeaderValue::from_static(name));
+        }
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&pairs));
     }
 
     #[test]
