@@ -82,4 +82,3 @@ impl Surface {
             .find(|r| r.name == resource)
     }
 }
-
