@@ -123,7 +123,7 @@ pub async fn forward(
         {
             return Ok(answer);
         }
-        let answer = read_not_found(answer).await;
+        let answer = read_not_found(answer, outgoing.method).await;
         if refreshed || !is_no_such_type(&answer) {
             return Ok(answer);
         }
@@ -314,7 +314,7 @@ fn proxy_error(server: &Server, error: AttemptError) -> ProxyError {
 }
 
 /// Reads a short 404 so that its kind can be seen; leaves long ones as they are.
-async fn read_not_found(mut answer: Answer) -> Answer {
+async fn read_not_found(mut answer: Answer, method: &Method) -> Answer {
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return answer;
     };
@@ -333,10 +333,13 @@ async fn read_not_found(mut answer: Answer) -> Answer {
             bytes.extend_from_slice(chunk);
         }
     }
-    answer
-        .head
-        .headers
-        .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    // To HEAD it tells the length of a body that is not there.
+    if *method != Method::HEAD {
+        answer
+            .head
+            .headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    }
     answer.body = AnswerBody::Whole(bytes.freeze());
     answer
 }
@@ -354,9 +357,12 @@ fn is_no_such_type(answer: &Answer) -> bool {
         .get(CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
+    if body.is_empty() {
+        // HEAD has no body to look at: it can only mean the type if nobody is known to serve that.
+        return matches!(answer.reason, Reason::UnknownKey | Reason::LocalUnknown);
+    }
     if content_type.starts_with("text/plain") {
-        // HEAD has no body to look at.
-        return body.is_empty() || body.as_ref() == b"404 page not found\n";
+        return body.as_ref() == b"404 page not found\n";
     }
     const NO_SUCH_RESOURCE: &[u8] = b"the server could not find the requested resource";
     body.windows(NO_SUCH_RESOURCE.len())

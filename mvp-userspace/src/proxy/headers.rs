@@ -83,13 +83,17 @@ fn is_end_to_end(name: &HeaderName) -> bool {
         || text.starts_with("content-")
 }
 
+/// Gives a request an id, unless the client gave it one. First of all, so that also a refusal can tell it.
+pub fn ensure_audit_id(headers: &mut HeaderMap) {
+    if !headers.contains_key(AUDIT_ID) {
+        insert(headers, AUDIT_ID, &uuid::Uuid::new_v4().to_string());
+    }
+}
+
 /// Headers that the agent sets on every request that leaves, besides identity. `Expect` ends here: the agent itself asks the
 /// client for the body (100 Continue) as soon as the server reads it.
 pub fn prepare_request(headers: &mut HeaderMap, client: IpAddr) {
     headers.remove(EXPECT);
-    if !headers.contains_key(AUDIT_ID) {
-        insert(headers, AUDIT_ID, &uuid::Uuid::new_v4().to_string());
-    }
     append_forwarded_for(headers, client);
 }
 
@@ -245,14 +249,16 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2, 192.0.2.7");
         assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
         assert!(!headers.contains_key(EXPECT));
-        assert_eq!(headers[AUDIT_ID].len(), 36);
     }
 
     #[test]
     fn the_clients_audit_id_stays() {
         let mut headers = map(&[("audit-id", "abc")]);
-        prepare_request(&mut headers, "192.0.2.7".parse().unwrap());
+        ensure_audit_id(&mut headers);
         assert_eq!(headers[AUDIT_ID], "abc");
+        headers.clear();
+        ensure_audit_id(&mut headers);
+        assert_eq!(headers[AUDIT_ID].len(), 36);
     }
 
     #[test]

@@ -4,22 +4,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
 use super::access::AccessRecord;
 use super::body::Upload;
 use super::connection::{Connection, Guard};
-use super::error::ProxyError;
+use super::error::{AttemptError, ProxyError};
 use super::forward::{Answer, AnswerBody, Outgoing, Trace, forward};
-use super::headers::{AUDIT_ID, prepare_request, strip_hop_by_hop, upgrade_protocol};
+use super::headers::{
+    AUDIT_ID, ensure_audit_id, prepare_request, strip_hop_by_hop, upgrade_protocol,
+};
 use super::response::Download;
 use super::status::error_response;
 use super::upgrade::tunnel;
 use crate::identity::{self, HopMark, Stripped};
 use crate::metrics::Metrics;
 use crate::request::{RequestInfo, Verb};
+use crate::route::Failure;
 
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
 pub async fn handle(
@@ -44,15 +47,10 @@ pub async fn handle(
         record,
     };
 
-    // What the client accepts is needed after its headers are gone upstream.
-    let accept: HeaderMap = parts
-        .headers
-        .get_all(http::header::ACCEPT)
-        .iter()
-        .map(|v| (http::header::ACCEPT, v.clone()))
-        .collect();
+    let header_count = parts.headers.len();
+    ensure_audit_id(&mut parts.headers);
     let answer = async {
-        if parts.headers.len() > shared.limits.header_count {
+        if header_count > shared.limits.header_count {
             shared.metrics.refused("header_count");
             return Err(ProxyError::HeaderTooLarge);
         }
@@ -95,7 +93,14 @@ pub async fn handle(
             upgrade: upgrade.as_ref(),
             hop_marked: mark == HopMark::Honoured,
         };
-        let answer = forward(&connection.thread, &info, &outgoing, &mut call.trace).await;
+        let answer = forward(&connection.thread, &info, &outgoing, &mut call.trace)
+            .await
+            .and_then(|answer| {
+                if answer.is_upgrade() && upgrade.is_none() {
+                    return Err(unasked_upgrade(&answer));
+                }
+                Ok(answer)
+            });
         upload.stop_recording();
         if let Err(error) = &answer
             && let Some(kind) = error.peer_error_kind()
@@ -109,7 +114,7 @@ pub async fn handle(
     .await;
     match answer {
         Ok((answer, info)) => call.respond(answer, &info, &upload, on_upgrade),
-        Err(error) => call.refuse(&error, &accept, &upload),
+        Err(error) => call.refuse(&error, &parts, &upload),
     }
 }
 
@@ -155,7 +160,7 @@ impl Call<'_> {
                     let head = tunnel(client, response, lease, Arc::clone(&shared.metrics));
                     head.map(|()| Download::whole(Bytes::new(), self.record))
                 }
-                // A 101 that nobody asked for: the server's fault, and nothing a client could use.
+                // Cannot be: an unasked 101 is an error already, and no 101 is read whole.
                 _ => {
                     let mut response = Response::new(Download::whole(Bytes::new(), self.record));
                     *response.status_mut() = StatusCode::BAD_GATEWAY;
@@ -185,11 +190,19 @@ impl Call<'_> {
     fn refuse(
         mut self,
         error: &ProxyError,
-        accept: &HeaderMap,
+        request: &http::request::Parts,
         upload: &Upload,
     ) -> Response<Download> {
         let shared = &self.connection.thread.shared;
-        let response = error_response(error, accept);
+        let mut response = error_response(error, &request.headers);
+        if request.method == Method::HEAD {
+            // hyper leaves a body out over HTTP/1.1 only.
+            response.body_mut().clear();
+        }
+        // As kube-apiserver does on every answer (`WithAuditInit`), so that client, log and audit can be brought together.
+        if let Some(id) = request.headers.get(AUDIT_ID) {
+            response.headers_mut().insert(AUDIT_ID, id.clone());
+        }
         self.count(error.decision(), &shared.no_server, response.status());
         tracing::debug!(peer = %self.connection.peer, %error, "request answered by the agent");
         if let Some(record) = &mut self.record {
@@ -221,6 +234,17 @@ impl Call<'_> {
         self.started
             .elapsed()
             .saturating_sub(self.trace.server_time)
+    }
+}
+
+/// A 101 that nobody asked for: nothing that a client could use.
+fn unasked_upgrade(answer: &Answer) -> ProxyError {
+    ProxyError::Upstream {
+        server: answer.server.name.to_string(),
+        attempt: AttemptError::Broken {
+            failure: Failure::Protocol,
+            text: "it switched protocols unasked".to_owned(),
+        },
     }
 }
 
