@@ -149,7 +149,9 @@ pub async fn forward(
             return match verdict_unknown(&table) {
                 UnknownVerdict::Unavailable { server } => Err(unconfirmed(&server)),
                 // Somebody did not answer in time: what it serves by now is not known.
-                UnknownVerdict::NotFound if !outcome.complete => Err(unconfirmed("(not all answered)")),
+                UnknownVerdict::NotFound if !outcome.complete => {
+                    Err(unconfirmed("(not all answered)"))
+                }
                 UnknownVerdict::NotFound => Ok(answer),
             };
         }

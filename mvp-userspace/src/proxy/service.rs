@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
@@ -19,6 +20,7 @@ use super::headers::{
 use super::response::Download;
 use super::status::error_response;
 use super::upgrade::tunnel;
+use crate::config::Limits;
 use crate::identity::{self, HopMark, Stripped};
 use crate::metrics::Metrics;
 use crate::request::{RequestInfo, Verb};
@@ -47,12 +49,16 @@ pub async fn handle(
         record,
     };
 
-    let header_count = parts.headers.len();
+    let exceeded = exceeded_limit(&parts, &shared.limits);
     ensure_audit_id(&mut parts.headers);
     let answer = async {
-        if header_count > shared.limits.header_count {
-            shared.metrics.refused("header_count");
+        if let Some(limit) = exceeded {
+            shared.metrics.refused(limit);
             return Err(ProxyError::HeaderTooLarge);
+        }
+        if parts.method == Method::CONNECT {
+            // No kube-apiserver is a proxy, and behind an answer to CONNECT a connection is not HTTP any more.
+            return Err(ProxyError::BadRequest("CONNECT is not supported"));
         }
         let certificate = connection
             .certificates
@@ -190,7 +196,7 @@ impl Call<'_> {
     fn refuse(
         mut self,
         error: &ProxyError,
-        request: &http::request::Parts,
+        request: &Parts,
         upload: &Upload,
     ) -> Response<Download> {
         let shared = &self.connection.thread.shared;
@@ -235,6 +241,22 @@ impl Call<'_> {
             .elapsed()
             .saturating_sub(self.trace.server_time)
     }
+}
+
+/// The limit that a request's header is above, if any. Over HTTP/1.1 the parser counted its bytes already.
+fn exceeded_limit(parts: &Parts, limits: &Limits) -> Option<&'static str> {
+    if parts.headers.len() > limits.header_count {
+        return Some("header_count");
+    }
+    // RFC 9113 §6.5.2 (SETTINGS_MAX_HEADER_LIST_SIZE).
+    let field = |name: usize, value: usize| name + value + 32;
+    let path = parts.uri.path_and_query().map_or(0, |p| p.as_str().len());
+    let fields = parts.headers.iter();
+    let bytes = fields.fold(field(":path".len(), path), |sum, (name, value)| {
+        sum + field(name.as_str().len(), value.len())
+    });
+    (parts.version == Version::HTTP_2 && bytes > limits.header_bytes as usize)
+        .then_some("header_bytes")
 }
 
 /// A 101 that nobody asked for: nothing that a client could use.
