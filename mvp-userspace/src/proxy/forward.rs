@@ -97,6 +97,12 @@ pub async fn forward(
         {
             Ok(answer) => answer,
             Err(error) => {
+                // A stream that the client's own broken upload ended looks as if the server had; it is not to blame.
+                let error = if outgoing.upload.has_failed() {
+                    AttemptError::Upload
+                } else {
+                    error
+                };
                 if let Some(failure) = error.failure() {
                     server.failed(failure);
                 }
