@@ -39,9 +39,9 @@ pub async fn handle(
     let (mut parts, incoming) = request.into_parts();
     let trust = shared.trust.load();
     let upload = Upload::new(incoming, &trust);
-    let path = parts.uri.path().to_owned();
-    let query = parts.uri.query().map(str::to_owned);
-    let record = AccessRecord::start(connection.peer, &parts.method, &path, started);
+    // A counted reference: what is parsed borrows from it while the head is being changed.
+    let uri = parts.uri.clone();
+    let record = AccessRecord::start(connection.peer, &parts.method, uri.path(), started);
     let mut call = Call {
         connection: &connection,
         started,
@@ -69,7 +69,7 @@ pub async fn handle(
         if mark == HopMark::Forged {
             shared.metrics.hop_marker_forged();
         }
-        let info = RequestInfo::parse(&parts.method, &path, query.as_deref())?;
+        let info = RequestInfo::parse(&parts.method, uri.path(), uri.query())?;
         // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
         strip_hop_by_hop(&mut parts.headers);
         let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust);
@@ -77,7 +77,7 @@ pub async fn handle(
         if !caller.is_front_proxy() {
             count_stripped(&shared.metrics, &stripped);
         }
-        prepare_request(&mut parts.headers, connection.peer.ip());
+        prepare_request(&mut parts.headers, &connection.forwarded_for);
         if let Some(record) = &mut call.record {
             record.user = caller.name_for_log().to_owned();
             record.audit_id = parts
