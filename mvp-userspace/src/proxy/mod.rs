@@ -6,6 +6,7 @@ mod connect;
 mod connection;
 mod error;
 mod forward;
+mod header_timeout;
 mod headers;
 mod pool;
 mod probe;
