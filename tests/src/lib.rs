@@ -7,4 +7,6 @@ pub mod client;
 pub mod demo;
 pub mod load;
 pub mod netns;
+pub mod raw;
+pub mod scripted;
 pub mod sim;

@@ -87,8 +87,9 @@ pub async fn mirror(
         }
         for file in &reload.files {
             let path = file.path.display().to_string();
+            // By key: two keys may name one file and count for themselves.
             grown(
-                format!("failures of {path}"),
+                format!("failures of {}", file.key),
                 file.failures.load(Ordering::Relaxed),
             )
             .for_each(|_| metrics.reload_failure(&path));

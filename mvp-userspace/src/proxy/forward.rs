@@ -96,6 +96,12 @@ pub async fn forward(
         {
             Ok(answer) => answer,
             Err(error) => {
+                // A stream that the client's own broken upload ended looks as if the server had; it is not to blame.
+                let error = if outgoing.upload.has_failed() {
+                    AttemptError::Upload
+                } else {
+                    error
+                };
                 if let Some(failure) = error.failure() {
                     server.failed(failure);
                 }
@@ -122,7 +128,7 @@ pub async fn forward(
         {
             return Ok(answer);
         }
-        let answer = Box::pin(read_not_found(answer)).await;
+        let answer = Box::pin(read_not_found(answer, outgoing.method)).await;
         if refreshed || !is_no_such_type(&answer) {
             return Ok(answer);
         }
@@ -148,7 +154,9 @@ pub async fn forward(
             return match verdict_unknown(&table) {
                 UnknownVerdict::Unavailable { server } => Err(unconfirmed(&server)),
                 // Somebody did not answer in time: what it serves by now is not known.
-                UnknownVerdict::NotFound if !outcome.complete => Err(unconfirmed("(not all answered)")),
+                UnknownVerdict::NotFound if !outcome.complete => {
+                    Err(unconfirmed("(not all answered)"))
+                }
                 UnknownVerdict::NotFound => Ok(answer),
             };
         }
@@ -220,7 +228,8 @@ async fn attempt(
     trace.attempts += 1;
     let answer = async {
         if let Some(protocol) = outgoing.upgrade {
-            let connection = Box::pin(connect_for_upgrade(&thread.pool, server, outgoing.class)).await?;
+            let connection =
+                Box::pin(connect_for_upgrade(&thread.pool, server, outgoing.class)).await?;
             let request = build(server, outgoing, http::Version::HTTP_11)?;
             let sent = Instant::now();
             let answer = connection.send(request, protocol.clone()).await;
@@ -262,9 +271,12 @@ fn build(
     if !server.local || outgoing.hop_marked {
         headers.insert(HOP_MARKER, HeaderValue::from_static("true"));
     }
-    let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint).map_err(|error| {
-        AttemptError::Connect { failure: crate::route::Failure::Unreachable, text: error.to_string() }
-    })?;
+    let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint).map_err(
+        |error| AttemptError::Connect {
+            failure: crate::route::Failure::Unreachable,
+            text: error.to_string(),
+        },
+    )?;
     let mut request = Request::new(outgoing.upload.body());
     *request.method_mut() = outgoing.method.clone();
     *request.uri_mut() = uri;
@@ -302,7 +314,7 @@ fn proxy_error(server: &Server, error: AttemptError) -> ProxyError {
 }
 
 /// Reads a short 404 so that its kind can be seen; leaves long ones as they are.
-async fn read_not_found(mut answer: Answer) -> Answer {
+async fn read_not_found(mut answer: Answer, method: &Method) -> Answer {
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return answer;
     };
@@ -321,10 +333,13 @@ async fn read_not_found(mut answer: Answer) -> Answer {
             bytes.extend_from_slice(chunk);
         }
     }
-    answer
-        .head
-        .headers
-        .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    // To HEAD it tells the length of a body that is not there.
+    if *method != Method::HEAD {
+        answer
+            .head
+            .headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    }
     answer.body = AnswerBody::Whole(bytes.freeze());
     answer
 }
@@ -342,9 +357,12 @@ fn is_no_such_type(answer: &Answer) -> bool {
         .get(CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
+    if body.is_empty() {
+        // HEAD has no body to look at: it can only mean the type if nobody is known to serve that.
+        return matches!(answer.reason, Reason::UnknownKey | Reason::LocalUnknown);
+    }
     if content_type.starts_with("text/plain") {
-        // HEAD has no body to look at.
-        return body.is_empty() || body.as_ref() == b"404 page not found\n";
+        return body.as_ref() == b"404 page not found\n";
     }
     const NO_SUCH_RESOURCE: &[u8] = b"the server could not find the requested resource";
     body.windows(NO_SUCH_RESOURCE.len())
