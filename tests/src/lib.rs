@@ -3,8 +3,10 @@
 
 pub mod agent;
 pub mod bench;
+pub mod child;
 pub mod client;
 pub mod demo;
 pub mod load;
 pub mod netns;
+pub mod raw;
 pub mod sim;
