@@ -3,9 +3,11 @@
 
 pub mod agent;
 pub mod bench;
+pub mod child;
 pub mod client;
 pub mod demo;
 pub mod kubectl;
 pub mod load;
 pub mod netns;
+pub mod raw;
 pub mod sim;

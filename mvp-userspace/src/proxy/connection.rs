@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::Thread;
 use super::service::handle;
+use super::upgrade::Tunnel;
 use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Deferred, Slot, tune_client};
 
@@ -33,6 +34,22 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// What the client presented, if anything; what it proves is asked for each request.
     pub certificates: Option<PeerCertificates>,
+    /// Set when a request of an HTTP/1.1 connection was answered with 101.
+    tunnel: Mutex<Option<Tunnel>>,
+}
+
+impl Connection {
+    /// `tunnel` runs once HTTP on this connection has ended.
+    pub fn upgraded(&self, tunnel: Tunnel) {
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+    }
+
+    fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
 }
 
 /// Serves one accepted connection to its end.
@@ -93,9 +110,11 @@ async fn serve_http(
         thread: Arc::clone(&thread),
         peer,
         certificates,
+        tunnel: Mutex::default(),
     });
+    let of_requests = Arc::clone(&connection);
     let service = service_fn(move |request| {
-        let connection = Arc::clone(&connection);
+        let connection = Arc::clone(&of_requests);
         async move { Ok::<_, Infallible>(handle(connection, request).await) }
     });
     let io = TokioIo::new(Deferred::new(stream));
@@ -148,6 +167,11 @@ async fn serve_http(
     };
     if let Err(error) = ended {
         note_end(&thread, peer, &error);
+    } else if let Some(tunnel) = connection.take_tunnel() {
+        tokio::select! {
+            () = tunnel => {}
+            () = drain.forced() => {}
+        }
     }
     drop(slot);
 }

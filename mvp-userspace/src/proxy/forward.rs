@@ -97,6 +97,12 @@ pub async fn forward(
         {
             Ok(answer) => answer,
             Err(error) => {
+                // Whatever the server made of it: an upload that broke off says nothing about the server.
+                let error = if outgoing.upload.has_failed() {
+                    AttemptError::Upload
+                } else {
+                    error
+                };
                 if let Some(failure) = error.failure() {
                     server.failed(failure);
                 }

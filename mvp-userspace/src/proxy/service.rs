@@ -152,7 +152,9 @@ impl Call<'_> {
         if answer.is_upgrade() {
             return match (on_upgrade, answer.into_upgrade()) {
                 (Some(client), Some((response, lease))) => {
-                    let head = tunnel(client, response, lease, Arc::clone(&shared.metrics));
+                    let (head, tunnel) =
+                        tunnel(client, response, lease, Arc::clone(&shared.metrics));
+                    self.connection.upgraded(tunnel);
                     head.map(|()| Download::whole(Bytes::new(), self.record))
                 }
                 // A 101 that nobody asked for: the server's fault, and nothing a client could use.

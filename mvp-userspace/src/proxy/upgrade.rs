@@ -1,6 +1,7 @@
 //! `Connection: Upgrade` tunnels (WebSocket, SPDY): exec, attach, port-forward, and watches over WebSocket. The request goes
 //! over an HTTP/1.1 connection of its own with the caller's identity on it; after 101 the bytes are relayed as they are.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, UPGRADE};
@@ -71,13 +72,17 @@ impl UpgradeConnection {
     }
 }
 
-/// After a 101: relays until both sides have ended. Returns the head to give to the client.
+/// What is left to do on a connection that was upgraded. Dropping it cuts both sides.
+pub type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// After a 101: the head to give to the client, and the relay, which runs until both sides have ended. It belongs to whoever
+/// serves the client's connection, so that a tunnel counts as its connection and is drained with it.
 pub fn tunnel(
     client: OnUpgrade,
     mut response: Response<Incoming>,
     lease: Lease,
     metrics: Arc<Metrics>,
-) -> Response<()> {
+) -> (Response<()>, Tunnel) {
     let server = hyper::upgrade::on(&mut response);
     let (mut parts, _body) = response.into_parts();
     let protocol = parts.headers.get(UPGRADE).cloned();
@@ -89,7 +94,7 @@ pub fn tunnel(
         parts.headers.insert(UPGRADE, protocol);
     }
     parts.status = StatusCode::SWITCHING_PROTOCOLS;
-    tokio::spawn(async move {
+    let relay = async move {
         let _lease = lease;
         let _open = metrics.upgrade();
         match tokio::try_join!(client, server) {
@@ -110,6 +115,6 @@ pub fn tunnel(
             }
             Err(error) => tracing::debug!(%error, "tunnel was not established"),
         }
-    });
-    Response::from_parts(parts, ())
+    };
+    (Response::from_parts(parts, ()), Box::pin(relay))
 }

@@ -1,5 +1,7 @@
-//! The `mvp` command for tests that need an agent in a process of its own.
+//! The `mvp` command once more, built with the tests so that they find it: cargo names a package's own binaries only.
 
-fn main() -> std::process::ExitCode {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
     mvp::cli::main(mvp::app::run)
 }
