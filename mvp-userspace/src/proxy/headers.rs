@@ -71,14 +71,18 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Headers that the agent sets on every request that leaves, besides identity. `Expect` ends here: the agent itself asks the
+/// Headers that the agent sets on every request that leaves, besides identity and [`ensure_audit_id`]. `Expect` ends here: the agent itself asks the
 /// client for the body (100 Continue) as soon as the server reads it.
 pub fn prepare_request(headers: &mut HeaderMap, client: IpAddr) {
     headers.remove(EXPECT);
+    append_forwarded_for(headers, client);
+}
+
+/// The client's own Audit-ID, or a new one, as `WithAuditInit` of kube-apiserver.
+pub fn ensure_audit_id(headers: &mut HeaderMap) {
     if !headers.contains_key(AUDIT_ID) {
         insert(headers, AUDIT_ID, &uuid::Uuid::new_v4().to_string());
     }
-    append_forwarded_for(headers, client);
 }
 
 /// Appends the client's address to one `X-Forwarded-For`, as Go's ReverseProxy does. kube-apiserver takes the audit's
@@ -216,14 +220,16 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2, 192.0.2.7");
         assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
         assert!(!headers.contains_key(EXPECT));
-        assert_eq!(headers[AUDIT_ID].len(), 36);
     }
 
     #[test]
     fn the_clients_audit_id_stays() {
         let mut headers = map(&[("audit-id", "abc")]);
-        prepare_request(&mut headers, "192.0.2.7".parse().unwrap());
+        ensure_audit_id(&mut headers);
         assert_eq!(headers[AUDIT_ID], "abc");
+        headers.remove(AUDIT_ID);
+        ensure_audit_id(&mut headers);
+        assert_eq!(headers[AUDIT_ID].len(), 36);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
@@ -13,7 +13,9 @@ use super::body::Upload;
 use super::connection::{Connection, Guard};
 use super::error::ProxyError;
 use super::forward::{Answer, AnswerBody, Outgoing, Trace, forward};
-use super::headers::{AUDIT_ID, prepare_request, strip_hop_by_hop, upgrade_protocol};
+use super::headers::{
+    AUDIT_ID, ensure_audit_id, prepare_request, strip_hop_by_hop, upgrade_protocol,
+};
 use super::response::Download;
 use super::status::error_response;
 use super::upgrade::tunnel;
@@ -36,7 +38,13 @@ pub async fn handle(
     let upload = Upload::new(incoming, &trust);
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().map(str::to_owned);
-    let record = AccessRecord::start(connection.peer, &parts.method, &path, started);
+    let mut record = AccessRecord::start(connection.peer, &parts.method, &path, started);
+    // First of all, since answers of the agent itself have it as well.
+    ensure_audit_id(&mut parts.headers);
+    let audit_id = parts.headers.get(AUDIT_ID).cloned();
+    if let (Some(record), Some(id)) = (&mut record, &audit_id) {
+        record.audit_id = id.to_str().unwrap_or_default().to_owned();
+    }
     let mut call = Call {
         connection: &connection,
         upload: &upload,
@@ -70,6 +78,9 @@ pub async fn handle(
         let info = RequestInfo::parse(&parts.method, &path, query.as_deref())?;
         // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
         strip_hop_by_hop(&mut parts.headers);
+        if let Some(id) = &audit_id {
+            parts.headers.insert(AUDIT_ID, id.clone());
+        }
         let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust);
         // From a front proxy they are how it speaks.
         if !caller.is_front_proxy() {
@@ -78,12 +89,6 @@ pub async fn handle(
         prepare_request(&mut parts.headers, connection.peer.ip());
         if let Some(record) = &mut call.record {
             record.user = caller.name_for_log().to_owned();
-            record.audit_id = parts
-                .headers
-                .get(AUDIT_ID)
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default()
-                .to_owned();
             if info.is_resource {
                 record.key = info.key().to_string();
             }
@@ -111,7 +116,7 @@ pub async fn handle(
     .await;
     match answer {
         Ok((answer, info)) => call.respond(answer, &info, on_upgrade),
-        Err(error) => call.refuse(&error, &accept),
+        Err(error) => call.refuse(&error, &accept, audit_id.as_ref()),
     }
 }
 
@@ -182,9 +187,17 @@ impl Call<'_> {
         Response::from_parts(head, body)
     }
 
-    fn refuse(mut self, error: &ProxyError, accept: &HeaderMap) -> Response<Download> {
+    fn refuse(
+        mut self,
+        error: &ProxyError,
+        accept: &HeaderMap,
+        audit_id: Option<&HeaderValue>,
+    ) -> Response<Download> {
         let shared = &self.connection.thread.shared;
-        let response = error_response(error, accept);
+        let mut response = error_response(error, accept);
+        if let Some(id) = audit_id {
+            response.headers_mut().insert(AUDIT_ID, id.clone());
+        }
         let status = response.status().as_u16();
         self.end(error.decision(), &shared.no_server, status);
         tracing::debug!(peer = %self.connection.peer, %error, "request answered by the agent");
