@@ -10,4 +10,5 @@ pub mod kubectl;
 pub mod load;
 pub mod netns;
 pub mod raw;
+pub mod scrape;
 pub mod sim;
