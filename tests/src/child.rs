@@ -164,6 +164,16 @@ impl Drop for ChildAgent {
 
 /// One request to an admin port.
 pub async fn admin(address: SocketAddr, method: http::Method, path: &str) -> Result<(u16, Answer)> {
+    admin_with(address, method, path, "").await
+}
+
+/// One request to an admin port, with a body.
+pub async fn admin_with(
+    address: SocketAddr,
+    method: http::Method,
+    path: &str,
+    body: &'static str,
+) -> Result<(u16, Answer)> {
     let io = hyper_util::rt::TokioIo::new(tokio::net::TcpStream::connect(address).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
     tokio::spawn(connection);
@@ -171,7 +181,7 @@ pub async fn admin(address: SocketAddr, method: http::Method, path: &str) -> Res
         .method(method)
         .uri(path)
         .header("host", "admin")
-        .body(crate::client::empty())?;
+        .body(crate::client::full(body))?;
     let answer = Answer::read(sender.send_request(request).await?).await?;
     Ok((answer.status.as_u16(), answer))
 }
