@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Thread;
+use super::headers::forwarded_for;
 use super::service::handle;
 use super::upgrade::Tunnel;
 use crate::identity::PeerCertificates;
@@ -32,6 +34,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Connection {
     pub thread: Arc<Thread>,
     pub peer: SocketAddr,
+    /// The client's address as a header's value, made once.
+    pub forwarded_for: HeaderValue,
     /// What the client presented, if anything; what it proves is asked for each request.
     pub certificates: Option<PeerCertificates>,
     /// Set when a request of an HTTP/1.1 connection was answered with 101.
@@ -109,13 +113,15 @@ async fn serve_http(
     let connection = Arc::new(Connection {
         thread: Arc::clone(&thread),
         peer,
+        forwarded_for: forwarded_for(peer.ip()),
         certificates,
         tunnel: Mutex::default(),
     });
     let of_requests = Arc::clone(&connection);
     let service = service_fn(move |request| {
         let connection = Arc::clone(&of_requests);
-        async move { Ok::<_, Infallible>(handle(connection, request).await) }
+        // Boxed: hyper moves the future of every stream several times.
+        Box::pin(async move { Ok::<_, Infallible>(handle(connection, request).await) })
     });
     let io = TokioIo::new(Deferred::new(stream));
     let shared = Arc::clone(&thread.shared);

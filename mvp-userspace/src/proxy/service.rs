@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
@@ -36,9 +36,9 @@ pub async fn handle(
     let (mut parts, incoming) = request.into_parts();
     let trust = shared.trust.load();
     let upload = Upload::new(incoming, &trust);
-    let path = parts.uri.path().to_owned();
-    let query = parts.uri.query().map(str::to_owned);
-    let mut record = AccessRecord::start(connection.peer, &parts.method, &path, started);
+    // A counted reference: what is parsed borrows from it while the head is being changed.
+    let uri = parts.uri.clone();
+    let mut record = AccessRecord::start(connection.peer, &parts.method, uri.path(), started);
     // First of all, since answers of the agent itself have it as well.
     ensure_audit_id(&mut parts.headers);
     let audit_id = parts.headers.get(AUDIT_ID).cloned();
@@ -54,13 +54,6 @@ pub async fn handle(
         answered: false,
     };
 
-    // What the client accepts is needed after its headers are gone upstream.
-    let accept: HeaderMap = parts
-        .headers
-        .get_all(http::header::ACCEPT)
-        .iter()
-        .map(|v| (http::header::ACCEPT, v.clone()))
-        .collect();
     let answer = async {
         if parts.headers.len() > shared.limits.header_count {
             shared.metrics.refused("header_count");
@@ -75,9 +68,10 @@ pub async fn handle(
         if mark == HopMark::Forged {
             shared.metrics.hop_marker_forged();
         }
-        let info = RequestInfo::parse(&parts.method, &path, query.as_deref())?;
+        let info = RequestInfo::parse(&parts.method, uri.path(), uri.query())?;
         // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
         strip_hop_by_hop(&mut parts.headers);
+        // Nor can it take its request out of the audit by nominating that.
         if let Some(id) = &audit_id {
             parts.headers.insert(AUDIT_ID, id.clone());
         }
@@ -86,7 +80,7 @@ pub async fn handle(
         if !caller.is_front_proxy() {
             count_stripped(&shared.metrics, &stripped);
         }
-        prepare_request(&mut parts.headers, connection.peer.ip());
+        prepare_request(&mut parts.headers, &connection.forwarded_for);
         if let Some(record) = &mut call.record {
             record.user = caller.name_for_log().to_owned();
             if info.is_resource {
@@ -116,7 +110,7 @@ pub async fn handle(
     .await;
     match answer {
         Ok((answer, info)) => call.respond(answer, &info, on_upgrade),
-        Err(error) => call.refuse(&error, &accept, audit_id.as_ref()),
+        Err(error) => call.refuse(&error, &parts.headers),
     }
 }
 
@@ -187,15 +181,10 @@ impl Call<'_> {
         Response::from_parts(head, body)
     }
 
-    fn refuse(
-        mut self,
-        error: &ProxyError,
-        accept: &HeaderMap,
-        audit_id: Option<&HeaderValue>,
-    ) -> Response<Download> {
+    fn refuse(mut self, error: &ProxyError, request: &HeaderMap) -> Response<Download> {
         let shared = &self.connection.thread.shared;
-        let mut response = error_response(error, accept);
-        if let Some(id) = audit_id {
+        let mut response = error_response(error, request);
+        if let Some(id) = request.get(AUDIT_ID) {
             response.headers_mut().insert(AUDIT_ID, id.clone());
         }
         let status = response.status().as_u16();
