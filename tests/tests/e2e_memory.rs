@@ -14,7 +14,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_mvp-agent");
 const LIMIT: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 /// Unoptimized code and its wider stack frames are resident as well.
-const IDLE: u64 = if cfg!(debug_assertions) { 60 } else { 30 } * MIB;
+const IDLE: u64 = if cfg!(debug_assertions) { 48 } else { 30 } * MIB;
 const SYNC_ERRORS: &str = "apiserver_peer_discovery_sync_errors_total{type=\"fetch_discovery\"}";
 /// Served by 1.36 only.
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
