@@ -134,7 +134,7 @@ async fn ten_thousand_idle_watches_on_one_agent() {
     assert_eq!(counts.broken.load(Ordering::Relaxed), 0);
     assert!(agent.memory().unwrap().peak < MOST);
 
-    // Half of the connections are closed with all their watches, as when a node goes.
+    // All clients go at once, as when a network partition cuts a rack off.
     connections.abort_all();
     while connections.join_next().await.is_some() {}
     eventually("nothing is left open", LIMIT, || async {
