@@ -1,14 +1,17 @@
 //! `Connection: Upgrade` tunnels (WebSocket, SPDY): exec, attach, port-forward, and watches over WebSocket. The request goes
 //! over an HTTP/1.1 connection of its own with the caller's identity on it; after 101 the bytes are relayed as they are.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::body::UploadBody;
 use super::connect::{Connected, connect};
@@ -99,9 +102,17 @@ pub fn tunnel(
         let _open = metrics.upgrade();
         match tokio::try_join!(client, server) {
             Ok((client, server)) => {
-                let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-                // An error is how most tunnels end (a side closes without TLS close_notify): nothing to report.
-                match tokio::io::copy_bidirectional_with_sizes(
+                let (to_server, to_client) = (Arc::clone(&metrics), metrics);
+                let mut client = Counted {
+                    io: TokioIo::new(client),
+                    wrote: move |bytes| to_client.tunnel_bytes(0, bytes),
+                };
+                let mut server = Counted {
+                    io: TokioIo::new(server),
+                    wrote: move |bytes| to_server.tunnel_bytes(bytes, 0),
+                };
+                // An error is how many tunnels end (a side closes without TLS close_notify): nothing to report.
+                if let Err(error) = tokio::io::copy_bidirectional_with_sizes(
                     &mut client,
                     &mut server,
                     BUFFER,
@@ -109,12 +120,47 @@ pub fn tunnel(
                 )
                 .await
                 {
-                    Ok((to_server, to_client)) => metrics.tunnel_bytes(to_server, to_client),
-                    Err(error) => tracing::debug!(%error, "tunnel broke off"),
+                    tracing::debug!(%error, "tunnel broke off");
                 }
             }
             Err(error) => tracing::debug!(%error, "tunnel was not established"),
         }
     };
     (Response::from_parts(parts, ()), Box::pin(relay))
+}
+
+/// Tells what is written, while it is written: a tunnel may last for days and end in an error.
+struct Counted<S, F> {
+    io: S,
+    wrote: F,
+}
+
+impl<S: AsyncRead + Unpin, F: Unpin> AsyncRead for Counted<S, F> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin, F: Fn(u64) + Unpin> AsyncWrite for Counted<S, F> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        (self.wrote)(written as u64);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }
