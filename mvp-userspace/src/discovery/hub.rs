@@ -70,8 +70,9 @@ const REFRESH_SLACK: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 struct Refresh {
-    running: Option<watch::Receiver<Option<Refreshed>>>,
-    last: Option<(Instant, Refreshed)>,
+    /// Announced and not begun: whoever asks before it begins gets its outcome.
+    waiting: Option<watch::Receiver<Option<Refreshed>>>,
+    last_begun: Option<Instant>,
 }
 
 impl Hub {
@@ -152,13 +153,11 @@ impl Hub {
             .fold(now + self.settings.stale_after, Instant::min)
     }
 
-    /// Asks all servers at once, once for all callers.
+    /// Asks all servers at once, once for all callers. What it brings was asked for after the caller asked: an answer to
+    /// somebody who came earlier may be from before the change that brought this caller here.
     pub async fn refresh(self: Arc<Self>) -> Refreshed {
-        let mut running = match self.join_refresh() {
-            Ok(running) => running,
-            Err(last) => return last,
-        };
-        let done = running.wait_for(Option::is_some);
+        let mut coming = self.join_refresh();
+        let done = coming.wait_for(Option::is_some);
         let done = timeout(self.settings.refresh + REFRESH_SLACK, done).await;
         match done.ok().and_then(Result::ok).and_then(|result| *result) {
             Some(refreshed) => refreshed,
@@ -169,35 +168,33 @@ impl Hub {
         }
     }
 
-    /// The refresh under way, or a new one; or the result of one that has just ended.
-    fn join_refresh(self: &Arc<Self>) -> Result<watch::Receiver<Option<Refreshed>>, Refreshed> {
+    /// The refresh that begins next; announced now if nobody has.
+    fn join_refresh(self: &Arc<Self>) -> watch::Receiver<Option<Refreshed>> {
         let mut refresh = lock(&self.refresh);
-        if let Some(running) = &refresh.running {
-            return Ok(running.clone());
-        }
-        if let Some((at, last)) = refresh.last
-            && at.elapsed() < REFRESH_SPACING
-        {
-            return Err(last);
+        if let Some(waiting) = &refresh.waiting {
+            return waiting.clone();
         }
         self.counters.refreshes.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = watch::channel(None);
-        refresh.running = Some(receiver.clone());
+        refresh.waiting = Some(receiver.clone());
+        let earliest = refresh.last_begun.map(|begun| begun + REFRESH_SPACING);
         drop(refresh);
         let hub = self.clone();
         self.runtime.spawn(async move {
+            if let Some(earliest) = earliest {
+                tokio::time::sleep_until(earliest).await;
+            }
+            *lock(&hub.refresh) = Refresh {
+                waiting: None,
+                last_begun: Some(Instant::now()),
+            };
             let complete = hub.ask_all().await;
-            let refreshed = Refreshed {
+            sender.send_replace(Some(Refreshed {
                 generation: hub.generation(),
                 complete,
-            };
-            *lock(&hub.refresh) = Refresh {
-                running: None,
-                last: Some((Instant::now(), refreshed)),
-            };
-            sender.send_replace(Some(refreshed));
+            }));
         });
-        Ok(receiver)
+        receiver
     }
 
     /// True if every server answered or failed in time. One that was silent when last asked is asked too, but not waited for.

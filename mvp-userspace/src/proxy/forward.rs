@@ -148,12 +148,15 @@ pub async fn forward(
             .map_or(ServerSet::EMPTY, |entry| entry.servers())
             .difference(excluded);
         if others.is_empty() {
+            let unconfirmed = |server: &str| ProxyError::Unconfirmed {
+                key: info.key().to_string(),
+                server: server.to_owned(),
+            };
             return match verdict_unknown(&table) {
+                UnknownVerdict::Unavailable { server } => Err(unconfirmed(&server)),
+                // Somebody did not answer in time: what it serves by now is not known.
+                UnknownVerdict::NotFound if !outcome.complete => Err(unconfirmed("(not all answered)")),
                 UnknownVerdict::NotFound => Ok(answer),
-                UnknownVerdict::Unavailable { server } => Err(ProxyError::Unconfirmed {
-                    key: info.key().to_string(),
-                    server: server.to_string(),
-                }),
             };
         }
         if !outgoing.upload.is_replayable() {
