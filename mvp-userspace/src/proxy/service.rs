@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
-use super::access::AccessRecord;
+use super::access::{AccessRecord, CLIENT_GONE};
 use super::body::Upload;
 use super::connection::{Connection, Guard};
 use super::error::ProxyError;
@@ -39,9 +39,11 @@ pub async fn handle(
     let record = AccessRecord::start(connection.peer, &parts.method, &path, started);
     let mut call = Call {
         connection: &connection,
+        upload: &upload,
         started,
         trace: Trace::default(),
         record,
+        answered: false,
     };
 
     // What the client accepts is needed after its headers are gone upstream.
@@ -108,17 +110,19 @@ pub async fn handle(
     }
     .await;
     match answer {
-        Ok((answer, info)) => call.respond(answer, &info, &upload, on_upgrade),
-        Err(error) => call.refuse(&error, &accept, &upload),
+        Ok((answer, info)) => call.respond(answer, &info, on_upgrade),
+        Err(error) => call.refuse(&error, &accept),
     }
 }
 
-/// What is known about a request until its answer has a head.
+/// What is known about a request until its answer has a head. Dropped before that, the client has gone: counted and logged too.
 struct Call<'a> {
     connection: &'a Connection,
+    upload: &'a Upload,
     started: Instant,
     trace: Trace,
     record: Option<Box<AccessRecord>>,
+    answered: bool,
 }
 
 impl Call<'_> {
@@ -126,40 +130,34 @@ impl Call<'_> {
         mut self,
         answer: Answer,
         info: &RequestInfo<'_>,
-        upload: &Upload,
         on_upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Response<Download> {
         let shared = &self.connection.thread.shared;
         let status = answer.head.status;
-        self.count(answer.reason.as_str(), &answer.server.name, status);
+        self.end(answer.reason.as_str(), &answer.server.name, status.as_u16());
         shared
             .metrics
-            .server_time(&answer.server.name, self.trace.server_time);
+            .server_time(&answer.server.name, self.trace.server_time());
         if !answer.server.local {
             shared
                 .metrics
                 .rerouted(status.as_u16(), &info.group, &info.version, &info.resource);
         }
-        if let Some(record) = &mut self.record {
-            record.decision = answer.reason.as_str();
-            record.server = answer.server.name.to_string();
-            record.server_address = match &answer.body {
-                AnswerBody::Streaming(_, lease) => Some(lease.address),
-                AnswerBody::Whole(_) => None,
-            };
+        let mut record = self.record.take();
+        if let Some(record) = &mut record {
+            record.server_address = Some(answer.address);
         }
-        self.finish(status, upload);
         if answer.is_upgrade() {
             return match (on_upgrade, answer.into_upgrade()) {
                 (Some(client), Some((response, lease))) => {
-                    let (head, tunnel) =
-                        tunnel(client, response, lease, Arc::clone(&shared.metrics));
+                    let metrics = Arc::clone(&shared.metrics);
+                    let (head, tunnel) = tunnel(client, response, lease, metrics, record);
                     self.connection.upgraded(tunnel);
-                    head.map(|()| Download::whole(Bytes::new(), self.record))
+                    head.map(|()| Download::whole(Bytes::new(), None))
                 }
                 // A 101 that nobody asked for: the server's fault, and nothing a client could use.
                 _ => {
-                    let mut response = Response::new(Download::whole(Bytes::new(), self.record));
+                    let mut response = Response::new(Download::whole(Bytes::new(), record));
                     *response.status_mut() = StatusCode::BAD_GATEWAY;
                     response
                 }
@@ -168,9 +166,9 @@ impl Call<'_> {
         let mut head = answer.head;
         strip_hop_by_hop(&mut head.headers);
         let body = match answer.body {
-            AnswerBody::Whole(bytes) => Download::whole(bytes, self.record),
+            AnswerBody::Whole(bytes) => Download::whole(bytes, record),
             AnswerBody::Streaming(incoming, lease) => {
-                let body = Download::upstream(incoming, lease, self.record);
+                let body = Download::upstream(incoming, lease, record);
                 if info.verb == Verb::Watch && status == StatusCode::OK {
                     let mut drain = shared.drain.clone();
                     body.as_watch(async move {
@@ -184,45 +182,54 @@ impl Call<'_> {
         Response::from_parts(head, body)
     }
 
-    fn refuse(
-        mut self,
-        error: &ProxyError,
-        accept: &HeaderMap,
-        upload: &Upload,
-    ) -> Response<Download> {
+    fn refuse(mut self, error: &ProxyError, accept: &HeaderMap) -> Response<Download> {
         let shared = &self.connection.thread.shared;
         let response = error_response(error, accept);
-        self.count(error.decision(), &shared.no_server, response.status());
+        let status = response.status().as_u16();
+        self.end(error.decision(), &shared.no_server, status);
         tracing::debug!(peer = %self.connection.peer, %error, "request answered by the agent");
-        if let Some(record) = &mut self.record {
-            record.decision = error.decision();
+        let mut record = self.record.take();
+        if let Some(record) = &mut record {
             record.error = Some(error.to_string());
         }
-        self.finish(response.status(), upload);
-        response.map(|body| Download::whole(body, self.record))
+        response.map(|body| Download::whole(body, record))
     }
 
-    fn count(&self, reason: &'static str, server: &Arc<str>, status: StatusCode) {
+    /// Counts the request and completes its access line.
+    fn end(&mut self, decision: &'static str, server: &Arc<str>, status: u16) {
+        self.answered = true;
+        let server_time = self.trace.server_time();
+        let agent = self.started.elapsed().saturating_sub(server_time);
         let metrics = &self.connection.thread.shared.metrics;
-        metrics.request(reason, server, status.as_u16());
-        metrics.added(self.agent_time());
-    }
-
-    fn finish(&mut self, status: StatusCode, upload: &Upload) {
-        let agent = self.agent_time();
+        metrics.request(decision, server, status);
+        metrics.added(agent);
         if let Some(record) = &mut self.record {
+            record.decision = decision;
+            record.server = server.to_string();
             record.status = status;
             record.attempts = self.trace.attempts;
             record.agent = agent;
-            record.server_time = self.trace.server_time;
-            record.received = upload.received();
+            record.server_time = server_time;
+            record.received = self.upload.received();
         }
     }
+}
 
-    fn agent_time(&self) -> Duration {
-        self.started
-            .elapsed()
-            .saturating_sub(self.trace.server_time)
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        if let Some(record) = &mut self.record {
+            record.error = Some("the client went away before the answer".to_owned());
+        }
+        match self.trace.asked.take() {
+            Some((server, reason)) => self.end(reason.as_str(), &server.name, CLIENT_GONE),
+            None => {
+                let nobody = Arc::clone(&self.connection.thread.shared.no_server);
+                self.end("client_gone", &nobody, CLIENT_GONE);
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::access::AccessRecord;
 use super::body::UploadBody;
 use super::connect::{Connected, connect};
 use super::error::AttemptError;
@@ -85,6 +86,7 @@ pub fn tunnel(
     mut response: Response<Incoming>,
     lease: Lease,
     metrics: Arc<Metrics>,
+    record: Option<Box<AccessRecord>>,
 ) -> (Response<()>, Tunnel) {
     let server = hyper::upgrade::on(&mut response);
     let (mut parts, _body) = response.into_parts();
@@ -102,16 +104,13 @@ pub fn tunnel(
         let _open = metrics.upgrade();
         match tokio::try_join!(client, server) {
             Ok((client, server)) => {
-                let (to_server, to_client) = (Arc::clone(&metrics), metrics);
                 let mut client = Counted {
-                    io: TokioIo::new(client),
-                    wrote: move |bytes| to_client.tunnel_bytes(0, bytes),
+                    stream: TokioIo::new(client),
+                    metrics: &metrics,
+                    record,
                 };
-                let mut server = Counted {
-                    io: TokioIo::new(server),
-                    wrote: move |bytes| to_server.tunnel_bytes(bytes, 0),
-                };
-                // An error is how many tunnels end (a side closes without TLS close_notify): nothing to report.
+                let mut server = TokioIo::new(server);
+                // An error is how most tunnels end (a side closes without TLS close_notify): nothing to report.
                 if let Err(error) = tokio::io::copy_bidirectional_with_sizes(
                     &mut client,
                     &mut server,
@@ -122,6 +121,9 @@ pub fn tunnel(
                 {
                     tracing::debug!(%error, "tunnel broke off");
                 }
+                if let Some(record) = &mut client.record {
+                    record.complete();
+                }
             }
             Err(error) => tracing::debug!(%error, "tunnel was not established"),
         }
@@ -129,38 +131,51 @@ pub fn tunnel(
     (Response::from_parts(parts, ()), Box::pin(relay))
 }
 
-/// Tells what is written, while it is written: a tunnel may last for days and end in an error.
-struct Counted<S, F> {
-    io: S,
-    wrote: F,
+/// The client's end of a tunnel. Bytes are counted as they pass, since a port-forward may be open for days.
+struct Counted<'a, S> {
+    stream: S,
+    metrics: &'a Metrics,
+    record: Option<Box<AccessRecord>>,
 }
 
-impl<S: AsyncRead + Unpin, F: Unpin> AsyncRead for Counted<S, F> {
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0 {
+            self.metrics.tunnel_bytes(bytes as u64, 0);
+            if let Some(record) = &mut self.record {
+                record.received(bytes);
+            }
+        }
+        read
     }
 }
 
-impl<S: AsyncWrite + Unpin, F: Fn(u64) + Unpin> AsyncWrite for Counted<S, F> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: &[u8],
+        bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-        (self.wrote)(written as u64);
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.metrics.tunnel_bytes(0, written as u64);
+        if let Some(record) = &mut self.record {
+            record.sent(written);
+        }
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
