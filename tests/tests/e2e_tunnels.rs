@@ -279,13 +279,16 @@ async fn big_transfers_go_both_ways_at_once_and_end_with_half_a_close() {
         "a clean end, with close_notify"
     );
     all_ended(&plane, &agent).await;
-    for direction in ["to_server", "to_client"] {
+    assert_eq!(tunnel_bytes(&agent).await, [(CHUNK * CHUNKS) as f64; 2]);
+}
+
+/// To servers and to clients.
+async fn tunnel_bytes(agent: &TestAgent) -> [f64; 2] {
+    let metric = async |direction| {
         let sample = format!("mvp_tunnel_bytes_total{{direction=\"{direction}\"}}");
-        assert_eq!(
-            agent.metric(&sample).await.unwrap(),
-            (CHUNK * CHUNKS) as f64
-        );
-    }
+        agent.metric(&sample).await.unwrap()
+    };
+    [metric("to_server").await, metric("to_client").await]
 }
 
 #[tokio::test]
@@ -297,6 +300,7 @@ async fn a_server_that_dies_ends_the_tunnel() {
         SWITCHED
     );
     tunnel.echo(b"before").await.unwrap();
+    assert_eq!(tunnel_bytes(&agent).await, [6.0, 6.0], "counted as they go");
     plane.named("cp-a").unwrap().kill().await;
     let end = tokio::time::timeout(LIMIT, tunnel.read_some())
         .await
