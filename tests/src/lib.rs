@@ -3,10 +3,14 @@
 
 pub mod agent;
 pub mod bench;
+pub mod child;
 pub mod client;
 pub mod demo;
+pub mod kubectl;
 pub mod load;
 pub mod netns;
 pub mod raw;
 pub mod scripted;
+pub mod scrape;
 pub mod sim;
+pub mod tunnel;

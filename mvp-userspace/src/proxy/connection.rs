@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -19,6 +19,7 @@ use super::Thread;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
 use super::headers::forwarded_for;
 use super::service::handle;
+use super::upgrade::Tunnel;
 use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Deferred, Slot, tune_client};
 
@@ -41,6 +42,22 @@ pub struct Connection {
     pub forwarded_for: HeaderValue,
     /// What the client presented, if anything; what it proves is asked for each request.
     pub certificates: Option<PeerCertificates>,
+    /// Set when a request of an HTTP/1.1 connection was answered with 101.
+    tunnel: Mutex<Option<Tunnel>>,
+}
+
+impl Connection {
+    /// `tunnel` runs once HTTP on this connection has ended.
+    pub fn upgraded(&self, tunnel: Tunnel) {
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+    }
+
+    fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
 }
 
 /// Serves one accepted connection to its end.
@@ -102,7 +119,9 @@ async fn serve_http(
         peer,
         forwarded_for: forwarded_for(peer.ip()),
         certificates,
+        tunnel: Mutex::default(),
     });
+    let of_requests = Arc::clone(&connection);
     let stream = Deferred::new(stream);
     let shared = Arc::clone(&thread.shared);
     let mut drain = shared.drain.clone();
@@ -122,7 +141,7 @@ async fn serve_http(
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
         let service = service_fn(move |request| {
-            let connection = Arc::clone(&connection);
+            let connection = Arc::clone(&of_requests);
             // Boxed: hyper moves the future of every stream several times.
             Box::pin(async move { Ok::<_, Infallible>(handle(connection, request).await) })
         });
@@ -149,7 +168,7 @@ async fn serve_http(
         let io = HeaderTimeout::new(stream, clock.clone(), limits.header_timeout);
         let service = service_fn(move |request| {
             clock.begin();
-            let (connection, clock) = (Arc::clone(&connection), clock.clone());
+            let (connection, clock) = (Arc::clone(&of_requests), clock.clone());
             Box::pin(async move {
                 let response = handle(connection, request).await;
                 let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
@@ -174,6 +193,11 @@ async fn serve_http(
     };
     if let Err(error) = ended {
         note_end(&thread, peer, &error);
+    } else if let Some(tunnel) = connection.take_tunnel() {
+        tokio::select! {
+            () = tunnel => {}
+            () = drain.forced() => {}
+        }
     }
     drop(slot);
 }

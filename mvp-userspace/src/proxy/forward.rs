@@ -1,5 +1,6 @@
 //! From a parsed request to the head of a server's answer: pick a server, try it, and try again where that is safe.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ pub struct Answer {
     pub body: AnswerBody,
     pub head: http::response::Parts,
     pub server: Arc<Server>,
+    /// Of the server's end of the connection.
+    pub address: SocketAddr,
     pub reason: Reason,
 }
 
@@ -54,12 +57,36 @@ pub enum AnswerBody {
     Whole(Bytes),
 }
 
-/// What the attempts cost; valid also when they failed.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the attempts cost; valid also when they failed, and while one is under way.
+#[derive(Debug, Default)]
 pub struct Trace {
     pub attempts: u32,
-    /// Time the servers took to answer, without connecting.
-    pub server_time: Duration,
+    /// The server asked last, and why it.
+    pub asked: Option<(Arc<Server>, Reason)>,
+    answered: Duration,
+    sent: Option<Instant>,
+}
+
+impl Trace {
+    /// Time the servers took to answer, without connecting; up to now if one still has not.
+    pub fn server_time(&self) -> Duration {
+        self.answered + self.sent.map_or(Duration::ZERO, |sent| sent.elapsed())
+    }
+
+    fn ask(&mut self, server: &Arc<Server>, reason: Reason) {
+        self.attempts += 1;
+        self.asked = Some((Arc::clone(server), reason));
+    }
+
+    fn sent(&mut self) {
+        self.sent = Some(Instant::now());
+    }
+
+    /// The attempt is over, whatever came of it.
+    fn ended(&mut self) {
+        self.answered = self.server_time();
+        self.sent = None;
+    }
 }
 
 /// Forwards one request. `trace` is filled in as attempts are made.
@@ -112,7 +139,7 @@ pub async fn forward(
                 if !matches!(error, AttemptError::Unprocessed(_)) {
                     excluded = excluded.union(set_of(&table, &server));
                 }
-                let error = proxy_error(&server, error);
+                let error = proxy_error(&server, info, error);
                 if !again {
                     return Err(error);
                 }
@@ -225,35 +252,33 @@ async fn attempt(
     long_running: bool,
     trace: &mut Trace,
 ) -> Result<Answer, AttemptError> {
-    trace.attempts += 1;
+    trace.ask(server, reason);
     let answer = async {
         if let Some(protocol) = outgoing.upgrade {
             let connection =
                 Box::pin(connect_for_upgrade(&thread.pool, server, outgoing.class)).await?;
             let request = build(server, outgoing, http::Version::HTTP_11)?;
-            let sent = Instant::now();
-            let answer = connection.send(request, protocol.clone()).await;
-            trace.server_time += sent.elapsed();
-            answer
+            trace.sent();
+            connection.send(request, protocol.clone()).await
         } else {
             let checkout = thread.pool.checkout(server, outgoing.class).await?;
             let request = build(server, outgoing, checkout.version())?;
-            let sent = Instant::now();
-            let answer = checkout.send(request).await;
-            trace.server_time += sent.elapsed();
-            answer
+            trace.sent();
+            checkout.send(request).await
         }
     };
-    let (response, lease) = if long_running {
-        answer.await?
+    let answer = if long_running {
+        answer.await
     } else {
-        match tokio::time::timeout(thread.shared.limits.response_timeout, answer).await {
-            Ok(answer) => answer?,
-            Err(_elapsed) => return Err(AttemptError::TimedOut),
-        }
+        tokio::time::timeout(thread.shared.limits.response_timeout, answer)
+            .await
+            .unwrap_or(Err(AttemptError::TimedOut))
     };
+    trace.ended();
+    let (response, lease) = answer?;
     let (head, body) = response.into_parts();
     Ok(Answer {
+        address: lease.address,
         body: AnswerBody::Streaming(body, lease),
         head,
         server: Arc::clone(server),
@@ -300,14 +325,22 @@ fn may_retry(error: &AttemptError, outgoing: &Outgoing<'_>) -> bool {
     }
 }
 
-fn proxy_error(server: &Server, error: AttemptError) -> ProxyError {
+fn proxy_error(server: &Server, info: &RequestInfo<'_>, error: AttemptError) -> ProxyError {
+    let (local, name) = (server.local, server.name.to_string());
+    let probe = !info.is_resource && classify(&info.path) == PathClass::Probe;
     match error {
         AttemptError::TimedOut => ProxyError::Timeout {
-            server: server.name.to_string(),
+            server: name,
+            local,
         },
         AttemptError::Upload => ProxyError::BadRequest("the request's body broke off"),
+        attempt if local && probe => ProxyError::LocalOnly {
+            server: name,
+            attempt,
+        },
         attempt => ProxyError::Upstream {
-            server: server.name.to_string(),
+            server: name,
+            local,
             attempt,
         },
     }
