@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, stream::unfold};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 
@@ -28,6 +28,27 @@ pub fn stream(
     frames: impl Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send + 'static,
 ) -> Body {
     StreamBody::new(frames).boxed_unsync()
+}
+
+/// The first `bytes` of `body` (trailers count nothing), then an error.
+pub fn cut(body: Body, bytes: usize) -> Body {
+    let state = (body, bytes);
+    self::stream(unfold(state, |(mut body, left)| async move {
+        let broken = || Err(std::io::ErrorKind::ConnectionReset.into());
+        if left == 0 {
+            // Lets what was written before leave: hyper drops what is buffered when a body fails.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            return Some((broken(), (body, 0)));
+        }
+        let frame = body.frame().await?;
+        let frame = frame
+            .map(|frame| frame.map_data(|mut data: Bytes| data.split_to(data.len().min(left))));
+        let length = match &frame {
+            Ok(frame) => frame.data_ref().map_or(0, Bytes::len),
+            Err(_) => 0,
+        };
+        Some((frame, (body, left - length)))
+    }))
 }
 
 /// Counts one until dropped.
