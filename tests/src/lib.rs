@@ -5,6 +5,7 @@ pub mod agent;
 pub mod bench;
 pub mod client;
 pub mod demo;
+pub mod fixtures;
 pub mod load;
 pub mod netns;
 pub mod sim;

@@ -31,6 +31,9 @@ pub enum ProxyError {
         "{key} is not known, and what kube-apiserver {server} serves cannot be confirmed right now"
     )]
     Unconfirmed { key: String, server: String },
+    /// The control plane's fault: nobody is known to serve the type, but not everybody could be asked in time.
+    #[error("{key} is not known, and not every kube-apiserver said in time what it serves")]
+    Unanswered { key: String },
     /// The named server's fault: it could not be reached or broke off before its answer.
     #[error("kube-apiserver {server} did not answer: {attempt}")]
     Upstream {
@@ -69,9 +72,10 @@ impl ProxyError {
             Self::Request(error) => error.status(),
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::NoCapableServer { .. } | Self::Unconfirmed { .. } | Self::Upstream { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoCapableServer { .. }
+            | Self::Unconfirmed { .. }
+            | Self::Unanswered { .. }
+            | Self::Upstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -95,7 +99,7 @@ impl ProxyError {
             Self::Request(_) | Self::BadRequest(_) => "refused_malformed",
             Self::HeaderTooLarge => "refused_header",
             Self::NoCapableServer { .. } => Reason::CapableServerUnreachable.as_str(),
-            Self::Unconfirmed { .. } => "knowledge_unconfirmed",
+            Self::Unconfirmed { .. } | Self::Unanswered { .. } => "knowledge_unconfirmed",
             Self::Upstream { .. } => "server_failed",
             Self::Timeout { .. } => "server_timeout",
         }
@@ -104,9 +108,10 @@ impl ProxyError {
     /// When the client should come again. A second: discovery is polled, and servers are probed, once a second.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NoCapableServer { .. } | Self::Unconfirmed { .. } | Self::Upstream { .. } => {
-                Some(Duration::from_secs(1))
-            }
+            Self::NoCapableServer { .. }
+            | Self::Unconfirmed { .. }
+            | Self::Unanswered { .. }
+            | Self::Upstream { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -114,7 +119,9 @@ impl ProxyError {
     /// The label `type` of `apiserver_peer_proxy_errors_total`; `None` where the native feature counts nothing.
     pub fn peer_error_kind(&self) -> Option<&'static str> {
         match self {
-            Self::NoCapableServer { .. } | Self::Unconfirmed { .. } => Some("endpoint_resolution"),
+            Self::NoCapableServer { .. } | Self::Unconfirmed { .. } | Self::Unanswered { .. } => {
+                Some("endpoint_resolution")
+            }
             Self::Upstream { .. } | Self::Timeout { .. } => Some("proxy_transport"),
             _ => None,
         }

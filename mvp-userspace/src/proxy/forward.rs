@@ -143,7 +143,11 @@ pub async fn forward(
             .difference(excluded);
         if others.is_empty() {
             return match verdict_unknown(&table) {
-                UnknownVerdict::NotFound => Ok(answer),
+                UnknownVerdict::NotFound if outcome.complete => Ok(answer),
+                // Confirmed a moment ago is not enough: a type may have come since, and this was the time to hear of it.
+                UnknownVerdict::NotFound => Err(ProxyError::Unanswered {
+                    key: info.key().to_string(),
+                }),
                 UnknownVerdict::Unavailable { server } => Err(ProxyError::Unconfirmed {
                     key: info.key().to_string(),
                     server: server.to_string(),
