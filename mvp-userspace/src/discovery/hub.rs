@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Dialer, FetchError};
 use super::entry::Entry;
@@ -53,7 +53,10 @@ pub(super) struct Hub {
     entries: Mutex<Vec<Arc<Entry>>>,
     published: Mutex<Published>,
     first_round: watch::Sender<bool>,
-    refresh: Mutex<Refresh>,
+    /// The refresh that has not begun yet, for all who ask meanwhile.
+    next_refresh: Mutex<Option<watch::Receiver<Option<Refreshed>>>>,
+    /// Held by the refresh under way; when the last one ended.
+    refreshing: tokio::sync::Mutex<Option<Instant>>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -63,16 +66,10 @@ struct Published {
     members: Vec<Member>,
 }
 
-/// Clients that keep asking for what nobody serves cost no more than one refresh in so long.
+/// From the end of one refresh to the start of the next: what clients that keep asking for what nobody serves may cost.
 const REFRESH_SPACING: Duration = Duration::from_millis(100);
 /// For the runtime that does the refresh to say so.
 const REFRESH_SLACK: Duration = Duration::from_millis(50);
-
-#[derive(Default)]
-struct Refresh {
-    running: Option<watch::Receiver<Option<Refreshed>>>,
-    last: Option<(Instant, Refreshed)>,
-}
 
 impl Hub {
     pub fn new(
@@ -87,7 +84,8 @@ impl Hub {
             entries: Mutex::default(),
             published: Mutex::default(),
             first_round: watch::Sender::new(false),
-            refresh: Mutex::default(),
+            next_refresh: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
             runtime,
         }
     }
@@ -152,13 +150,11 @@ impl Hub {
             .fold(now + self.settings.stale_after, Instant::min)
     }
 
-    /// Asks all servers at once, once for all callers.
+    /// Asks all servers, once for all callers, and not before the caller asked: one that was already under way, or has just
+    /// ended, may have missed the type that the caller was told of in the meantime.
     pub async fn refresh(self: Arc<Self>) -> Refreshed {
-        let mut running = match self.join_refresh() {
-            Ok(running) => running,
-            Err(last) => return last,
-        };
-        let done = running.wait_for(Option::is_some);
+        let mut next = self.join_refresh();
+        let done = next.wait_for(Option::is_some);
         let done = timeout(self.settings.refresh + REFRESH_SLACK, done).await;
         match done.ok().and_then(Result::ok).and_then(|result| *result) {
             Some(refreshed) => refreshed,
@@ -169,35 +165,29 @@ impl Hub {
         }
     }
 
-    /// The refresh under way, or a new one; or the result of one that has just ended.
-    fn join_refresh(self: &Arc<Self>) -> Result<watch::Receiver<Option<Refreshed>>, Refreshed> {
-        let mut refresh = lock(&self.refresh);
-        if let Some(running) = &refresh.running {
-            return Ok(running.clone());
+    fn join_refresh(self: &Arc<Self>) -> watch::Receiver<Option<Refreshed>> {
+        let mut next = lock(&self.next_refresh);
+        if let Some(next) = &*next {
+            return next.clone();
         }
-        if let Some((at, last)) = refresh.last
-            && at.elapsed() < REFRESH_SPACING
-        {
-            return Err(last);
-        }
-        self.counters.refreshes.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = watch::channel(None);
-        refresh.running = Some(receiver.clone());
-        drop(refresh);
+        *next = Some(receiver.clone());
         let hub = self.clone();
         self.runtime.spawn(async move {
+            let mut last = hub.refreshing.lock().await;
+            if let Some(ended) = *last {
+                sleep_until(ended + REFRESH_SPACING).await;
+            }
+            *lock(&hub.next_refresh) = None;
+            hub.counters.refreshes.fetch_add(1, Ordering::Relaxed);
             let complete = hub.ask_all().await;
-            let refreshed = Refreshed {
+            *last = Some(Instant::now());
+            sender.send_replace(Some(Refreshed {
                 generation: hub.generation(),
                 complete,
-            };
-            *lock(&hub.refresh) = Refresh {
-                running: None,
-                last: Some((Instant::now(), refreshed)),
-            };
-            sender.send_replace(Some(refreshed));
+            }));
         });
-        Ok(receiver)
+        receiver
     }
 
     /// True if every server answered or failed in time. One that was silent when last asked is asked too, but not waited for.

@@ -18,8 +18,8 @@ use super::pool::Lease;
 use super::upgrade::connect_for_upgrade;
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
-    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide, random,
-    verdict_unknown,
+    Context, Failure, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose,
+    decide, random, verdict_unknown,
 };
 use crate::tls::IdentityClass;
 
@@ -85,16 +85,7 @@ pub async fn forward(
             // What happened says more than "nobody is left".
             Err(none_left) => return Err(last_error.unwrap_or(none_left)),
         };
-        let answer = match attempt(
-            thread,
-            &server,
-            reason,
-            outgoing,
-            info.is_long_running(),
-            trace,
-        )
-        .await
-        {
+        let answer = match attempt(thread, &server, reason, outgoing, info, trace).await {
             Ok(answer) => answer,
             Err(error) => {
                 if let Some(failure) = error.failure() {
@@ -116,14 +107,6 @@ pub async fn forward(
             }
         };
         server.succeeded();
-        if answer.head.status != StatusCode::NOT_FOUND
-            || !info.is_resource
-            || outgoing.hop_marked
-            || !shared.interoperability
-        {
-            return Ok(answer);
-        }
-        let answer = read_not_found(answer).await;
         if refreshed || !is_no_such_type(&answer) {
             return Ok(answer);
         }
@@ -135,8 +118,12 @@ pub async fn forward(
         } else {
             "incomplete"
         });
+        let before = table;
         let table = shared.table.load_full();
-        excluded = excluded.union(set_of(&table, &server));
+        // Unless it has just come to serve the type: then its own 404 was the last one.
+        if lists(&before, &server, info) || !lists(&table, &server, info) {
+            excluded = excluded.union(set_of(&table, &server));
+        }
         let others = table
             .lookup(info.key())
             .map_or(ServerSet::EMPTY, |entry| entry.servers())
@@ -216,7 +203,7 @@ async fn attempt(
     server: &Arc<Server>,
     reason: Reason,
     outgoing: &Outgoing<'_>,
-    long_running: bool,
+    info: &RequestInfo<'_>,
     trace: &mut Trace,
 ) -> Result<Answer, AttemptError> {
     trace.attempts += 1;
@@ -237,21 +224,27 @@ async fn attempt(
             answer
         }
     };
-    let (response, lease) = if long_running {
-        answer.await?
-    } else {
-        match tokio::time::timeout(thread.shared.limits.response_timeout, answer).await {
-            Ok(answer) => answer?,
-            Err(_elapsed) => return Err(AttemptError::TimedOut),
+    let doubt_404 = info.is_resource && !outgoing.hop_marked && thread.shared.interoperability;
+    let answer = async {
+        let (response, lease) = answer.await?;
+        let (head, body) = response.into_parts();
+        let answer = Answer {
+            body: AnswerBody::Streaming(body, lease),
+            head,
+            server: Arc::clone(server),
+            reason,
+        };
+        match answer.head.status == StatusCode::NOT_FOUND && doubt_404 {
+            true => read_not_found(answer).await,
+            false => Ok(answer),
         }
     };
-    let (head, body) = response.into_parts();
-    Ok(Answer {
-        body: AnswerBody::Streaming(body, lease),
-        head,
-        server: Arc::clone(server),
-        reason,
-    })
+    if info.is_long_running() {
+        return answer.await;
+    }
+    tokio::time::timeout(thread.shared.limits.response_timeout, answer)
+        .await
+        .unwrap_or(Err(AttemptError::TimedOut))
 }
 
 fn build(
@@ -265,7 +258,7 @@ fn build(
         headers.insert(HOP_MARKER, HeaderValue::from_static("true"));
     }
     let invalid = |text: String| AttemptError::Connect {
-        failure: crate::route::Failure::Unreachable,
+        failure: Failure::Unreachable,
         text,
     };
     let endpoint = &server.endpoint;
@@ -314,10 +307,11 @@ fn proxy_error(server: &Server, error: AttemptError) -> ProxyError {
     }
 }
 
-/// Reads a short 404 so that its kind can be seen; leaves long ones as they are.
-async fn read_not_found(mut answer: Answer) -> Answer {
+/// Reads a short 404 so that its kind can be seen; leaves long ones as they are. One that breaks off is no answer: what is
+/// left of it would pass for a 404 of another kind.
+async fn read_not_found(mut answer: Answer) -> Result<Answer, AttemptError> {
     let AnswerBody::Streaming(body, lease) = answer.body else {
-        return answer;
+        return Ok(answer);
     };
     if body
         .size_hint()
@@ -325,11 +319,15 @@ async fn read_not_found(mut answer: Answer) -> Answer {
         .is_none_or(|upper| upper > NOT_FOUND_BYTES)
     {
         answer.body = AnswerBody::Streaming(body, lease);
-        return answer;
+        return Ok(answer);
     }
     let mut bytes = BytesMut::new();
     let mut body = body;
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| AttemptError::Broken {
+            failure: Failure::Reset,
+            text: error.to_string(),
+        })?;
         if let Some(chunk) = frame.data_ref() {
             bytes.extend_from_slice(chunk);
         }
@@ -339,7 +337,7 @@ async fn read_not_found(mut answer: Answer) -> Answer {
         .headers
         .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     answer.body = AnswerBody::Whole(bytes.freeze());
-    answer
+    Ok(answer)
 }
 
 /// The two shapes with which a kube-apiserver says that it has no such resource type: the plain page of its
@@ -362,6 +360,15 @@ fn is_no_such_type(answer: &Answer) -> bool {
     const NO_SUCH_RESOURCE: &[u8] = b"the server could not find the requested resource";
     body.windows(NO_SUCH_RESOURCE.len())
         .any(|window| window == NO_SUCH_RESOURCE)
+}
+
+fn lists(table: &RouteTable, server: &Arc<Server>, info: &RequestInfo<'_>) -> bool {
+    table.lookup(info.key()).is_some_and(|entry| {
+        !entry
+            .servers()
+            .intersection(set_of(table, server))
+            .is_empty()
+    })
 }
 
 /// Empty for a server that is no longer a member.
