@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use http::{Method, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use mvp::config::Config;
 use serde_json::{Value, json};
 
 use crate::agent::TestAgent;
@@ -23,6 +24,8 @@ pub const NOWHERE: &str = "/apis/nowhere.example.com/v1/widgets";
 
 /// For conditions that hold as soon as the machine finds time.
 pub const SOON: Duration = Duration::from_secs(30);
+/// Longer than any test.
+pub const NEVER: Duration = Duration::from_secs(3600);
 /// A server that is silent is found within this (DESIGN's promise).
 pub const SILENT: Duration = Duration::from_secs(15);
 
@@ -44,6 +47,19 @@ pub fn spec(letter: u8, minor: u8) -> ServerSpec {
 
 pub fn admin(plane: &ControlPlane) -> ClientAuth {
     ClientAuth::Certificate(plane.pki().admin().unwrap())
+}
+
+/// For an agent that waits for a refresh as long as a busy machine needs: with the default of 250 ms it would rightly answer
+/// 503 where a test wants to see what a complete refresh brings.
+pub fn patient(config: &mut Config) {
+    config.discovery.refresh = SOON;
+}
+
+/// The same, and nothing but such a refresh makes changes known.
+pub fn unpolled(config: &mut Config) {
+    patient(config);
+    config.discovery.interval = NEVER;
+    config.discovery.stale_after = NEVER;
 }
 
 /// An HTTP/2 connection of the administrator to an agent.

@@ -7,15 +7,12 @@ use http::Method;
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::full;
 use mvp_tests::fixtures::{
-    CONFIG_MAPS, DEFINITIONS, NOWHERE, ONLY_36, SOON, client, config_map, definition, direct,
-    plane, received, spec,
+    CONFIG_MAPS, DEFINITIONS, NEVER, NOWHERE, ONLY_36, SOON, client, config_map, definition,
+    direct, patient, plane, received, spec, unpolled,
 };
 use mvp_tests::sim::ControlPlane;
 use mvp_tests::sim::discovery::Newest;
 use serde_json::json;
-
-/// Longer than any test: the server never serves the definition.
-const NEVER: Duration = Duration::from_secs(3600);
 
 /// The two shapes in which a kube-apiserver says that it has no such type.
 const GROUP_UNKNOWN: &str = NOWHERE;
@@ -103,7 +100,9 @@ async fn a_verb_that_only_the_peer_has_is_served_by_the_peer() {
 #[tokio::test]
 async fn a_404_of_a_type_that_nobody_has_passes_unchanged_after_a_refresh() {
     let plane = plane(&[35, 36]).await;
-    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    let agent = TestAgent::start_with(&plane, "cp-a", patient)
+        .await
+        .unwrap();
     let client = client(&plane, &agent).await;
     let cp_a = direct(&plane, plane.server(0)).await;
     for target in [
@@ -163,10 +162,7 @@ async fn a_definition_made_through_one_agent_is_usable_through_all_at_once() {
     let mut agents = Vec::new();
     for name in ["cp-a", "cp-b", "cp-c"] {
         // Nothing but the refresh of a request can make the new type known.
-        let agent = TestAgent::start_with(&plane, name, |config| {
-            config.discovery.interval = Duration::from_secs(3000);
-            config.discovery.stale_after = NEVER;
-        });
+        let agent = TestAgent::start_with(&plane, name, unpolled);
         let agent = agent.await.unwrap();
         clients.push(client(&plane, &agent).await);
         agents.push(agent);
@@ -202,10 +198,7 @@ async fn a_create_of_a_type_just_defined_is_sent_on_with_its_body() {
         .start()
         .await
         .unwrap();
-    let agent = TestAgent::start_with(&plane, "cp-a", |config| {
-        config.discovery.interval = Duration::from_secs(3000);
-        config.discovery.stale_after = NEVER;
-    });
+    let agent = TestAgent::start_with(&plane, "cp-a", unpolled);
     let agent = agent.await.unwrap();
     let cp_b = direct(&plane, plane.server(1)).await;
     let crd = definition("late.example.com", "things", "Thing", json!({}));
@@ -224,10 +217,7 @@ async fn a_create_of_a_type_just_defined_is_sent_on_with_its_body() {
 #[tokio::test]
 async fn a_storm_of_unknown_types_costs_few_polls() {
     let plane = plane(&[35, 36]).await;
-    let agent = TestAgent::start_with(&plane, "cp-a", |config| {
-        config.discovery.interval = Duration::from_secs(3000);
-        config.discovery.stale_after = NEVER;
-    });
+    let agent = TestAgent::start_with(&plane, "cp-a", unpolled);
     let agent = agent.await.unwrap();
     let client = client(&plane, &agent).await;
     let polls = |index: usize| received(plane.server(index), "/apis");
@@ -323,7 +313,9 @@ async fn old_discovery_is_understood() {
             .start()
             .await
             .unwrap();
-        let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+        let agent = TestAgent::start_with(&plane, "cp-a", patient)
+            .await
+            .unwrap();
         let client = client(&plane, &agent).await;
         // Gone in 1.32.
         let schemas = "/apis/flowcontrol.apiserver.k8s.io/v1beta3/flowschemas";
@@ -343,7 +335,9 @@ async fn a_local_server_of_legacy_discovery_is_understood() {
         .start()
         .await
         .unwrap();
-    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    let agent = TestAgent::start_with(&plane, "cp-a", patient)
+        .await
+        .unwrap();
     let client = client(&plane, &agent).await;
     assert_eq!(client.get(ONLY_36, &[]).await.unwrap().status, 200);
     let made = client
