@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use mvp::config::Config;
 use serde_json::{Value, json};
 
-use crate::agent::TestAgent;
+use crate::agent::{TestAgent, eventually};
 use crate::client::{Client, empty};
 use crate::sim::pki::ClientAuth;
 use crate::sim::{ControlPlane, Server, ServerSpec};
@@ -77,6 +77,16 @@ pub fn config_map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": "v"}})
 }
 
+/// An object of [`ONLY_36`].
+pub fn policy(name: &str) -> Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {"reinvocationPolicy": "Never", "failurePolicy": "Fail", "mutations": []},
+    })
+}
+
 /// A namespaced definition `PLURAL.GROUP` with one version v1; `subresources` as it stands there.
 pub fn definition(group: &str, plural: &str, kind: &str, subresources: Value) -> Value {
     json!({
@@ -99,6 +109,16 @@ pub fn definition(group: &str, plural: &str, kind: &str, subresources: Value) ->
 pub fn received(server: &Server, target: &str) -> usize {
     let requests = server.requests();
     requests.iter().filter(|r| r.target == target).count()
+}
+
+/// Waits until an agent holds a server to be usable.
+pub async fn available(agent: &TestAgent, server: &str) {
+    let sample = format!("mvp_server_available{{server=\"{server}\"}}");
+    eventually(&sample, SOON, || async {
+        Ok(agent.metric(&sample).await? == 1.0)
+    })
+    .await
+    .unwrap();
 }
 
 /// A watch's events, read one by one.

@@ -26,7 +26,7 @@ use crate::tls::IdentityClass;
 /// Attempts for one request, over all servers. A control plane has 3 to 7 servers; each excluded one is not tried again.
 const ATTEMPTS: u32 = 6;
 /// "No such resource type" answers are at most a short Status; anything longer is another 404.
-const NOT_FOUND_BYTES: u64 = 4096;
+const NOT_FOUND_BYTES: usize = 4096;
 
 /// A request as it leaves: hop-by-hop headers gone, identity set.
 pub struct Outgoing<'a> {
@@ -53,6 +53,8 @@ pub enum AnswerBody {
     Streaming(Incoming, Lease),
     /// Read already, to see which 404 it is.
     Whole(Bytes),
+    /// Read in part, which was more than such a 404 has.
+    Begun(Bytes, Incoming, Lease),
 }
 
 /// What the attempts cost; valid also when they failed.
@@ -95,8 +97,13 @@ pub async fn forward(
                 if again {
                     shared.metrics.retry(error.retry_reason());
                 }
-                if !matches!(error, AttemptError::Unprocessed(_)) {
-                    excluded = excluded.union(set_of(&table, &server));
+                let tried = excluded.union(set_of(&table, &server));
+                // A server that only moves its clients to new connections is asked again; one that keeps refusing is left if
+                // there is another.
+                let keeps_refusing =
+                    || trace.attempts >= ATTEMPTS / 2 && pick(&table, info, context, tried).is_ok();
+                if !matches!(error, AttemptError::Unprocessed(_)) || keeps_refusing() {
+                    excluded = tried;
                 }
                 let error = proxy_error(&server, error);
                 if !again {
@@ -313,11 +320,7 @@ async fn read_not_found(mut answer: Answer) -> Result<Answer, AttemptError> {
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return Ok(answer);
     };
-    if body
-        .size_hint()
-        .upper()
-        .is_none_or(|upper| upper > NOT_FOUND_BYTES)
-    {
+    if body.size_hint().lower() > NOT_FOUND_BYTES as u64 {
         answer.body = AnswerBody::Streaming(body, lease);
         return Ok(answer);
     }
@@ -330,6 +333,10 @@ async fn read_not_found(mut answer: Answer) -> Result<Answer, AttemptError> {
         })?;
         if let Some(chunk) = frame.data_ref() {
             bytes.extend_from_slice(chunk);
+        }
+        if bytes.len() > NOT_FOUND_BYTES {
+            answer.body = AnswerBody::Begun(bytes.freeze(), body, lease);
+            return Ok(answer);
         }
     }
     answer
@@ -398,7 +405,7 @@ impl Answer {
             AnswerBody::Streaming(body, lease) => {
                 Some((Response::from_parts(self.head, body), lease))
             }
-            AnswerBody::Whole(_) => None,
+            AnswerBody::Whole(_) | AnswerBody::Begun(..) => None,
         }
     }
 }

@@ -13,6 +13,8 @@ use super::pool::Lease;
 
 /// What hyper sends to the client. Dropping it ends the server's stream at once (hyper resets it).
 pub struct Download {
+    /// Comes before the rest of `inner`.
+    before: Option<Bytes>,
     inner: Inner,
     /// Only answers that stream on without an end of their own (watches) care about draining.
     watch: Option<WatchEnd>,
@@ -36,6 +38,7 @@ struct WatchEnd {
 impl Download {
     pub fn upstream(incoming: Incoming, lease: Lease, record: Option<Box<AccessRecord>>) -> Self {
         Self {
+            before: None,
             inner: Inner::Upstream(incoming),
             watch: None,
             record,
@@ -45,11 +48,18 @@ impl Download {
 
     pub fn whole(bytes: Bytes, record: Option<Box<AccessRecord>>) -> Self {
         Self {
+            before: None,
             inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())),
             watch: None,
             record,
             _lease: None,
         }
+    }
+
+    /// Passes on `bytes` of the answer that were read already.
+    pub fn after(mut self, bytes: Bytes) -> Self {
+        self.before = Some(bytes);
+        self
     }
 
     /// Ends the answer at the next event once `draining` resolves, and when its server dies between two events.
@@ -72,6 +82,12 @@ impl Body for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
+        if let Some(bytes) = this.before.take() {
+            if let Some(record) = &mut this.record {
+                record.sent(bytes.len());
+            }
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
         let incoming = match &mut this.inner {
             Inner::Upstream(incoming) => incoming,
             Inner::Whole(bytes) => {
@@ -117,6 +133,7 @@ impl Body for Download {
 
     fn is_end_stream(&self) -> bool {
         match &self.inner {
+            _ if self.before.is_some() => false,
             Inner::Upstream(incoming) => incoming.is_end_stream(),
             Inner::Whole(bytes) => bytes.is_none(),
         }
@@ -124,6 +141,7 @@ impl Body for Download {
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
+            _ if self.before.is_some() => SizeHint::default(),
             Inner::Upstream(incoming) => incoming.size_hint(),
             Inner::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))

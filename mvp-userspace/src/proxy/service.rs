@@ -144,7 +144,9 @@ impl Call<'_> {
             record.decision = answer.reason.as_str();
             record.server = answer.server.name.to_string();
             record.server_address = match &answer.body {
-                AnswerBody::Streaming(_, lease) => Some(lease.address),
+                AnswerBody::Streaming(_, lease) | AnswerBody::Begun(_, _, lease) => {
+                    Some(lease.address)
+                }
                 AnswerBody::Whole(_) => None,
             };
         }
@@ -167,6 +169,9 @@ impl Call<'_> {
         strip_hop_by_hop(&mut head.headers);
         let body = match answer.body {
             AnswerBody::Whole(bytes) => Download::whole(bytes, self.record),
+            AnswerBody::Begun(bytes, incoming, lease) => {
+                Download::upstream(incoming, lease, self.record).after(bytes)
+            }
             AnswerBody::Streaming(incoming, lease) => {
                 let body = Download::upstream(incoming, lease, self.record);
                 if info.verb == Verb::Watch && status == StatusCode::OK {
