@@ -10,12 +10,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
-use super::Thread;
 use super::body::Upload;
 use super::error::{AttemptError, ProxyError};
 use super::headers::{HOP_MARKER, upstream_target};
 use super::pool::Lease;
 use super::upgrade::connect_for_upgrade;
+use super::{Shared, Thread};
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
     Context, Failure, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose,
@@ -84,6 +84,12 @@ pub async fn forward(
         let table = shared.table.load_full();
         let (server, reason) = match pick(&table, info, context, excluded) {
             Ok(picked) => picked,
+            // A capable server is known and skipped. It may be back since it was last asked: look before saying no.
+            Err(_) if !refreshed && last_error.is_none() => {
+                refreshed = true;
+                refresh(shared).await;
+                continue;
+            }
             // What happened says more than "nobody is left".
             Err(none_left) => return Err(last_error.unwrap_or(none_left)),
         };
@@ -119,12 +125,7 @@ pub async fn forward(
         }
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
         refreshed = true;
-        let outcome = shared.discovery.refresh().await;
-        shared.metrics.refresh(if outcome.complete {
-            "complete"
-        } else {
-            "incomplete"
-        });
+        let complete = refresh(shared).await;
         let before = table;
         let table = shared.table.load_full();
         // Unless it has just come to serve the type: then its own 404 was the last one.
@@ -137,7 +138,7 @@ pub async fn forward(
             .difference(excluded);
         if others.is_empty() {
             return match verdict_unknown(&table) {
-                UnknownVerdict::NotFound if outcome.complete => Ok(answer),
+                UnknownVerdict::NotFound if complete => Ok(answer),
                 // Confirmed a moment ago is not enough: a type may have come since, and this was the time to hear of it.
                 UnknownVerdict::NotFound => Err(ProxyError::Unanswered {
                     key: info.key().to_string(),
@@ -157,6 +158,16 @@ pub async fn forward(
             key: info.key().to_string(),
         });
     }
+}
+
+/// Has every server asked; true if all answered in time.
+async fn refresh(shared: &Shared) -> bool {
+    let complete = shared.discovery.refresh().await.complete;
+    shared.metrics.refresh(match complete {
+        true => "complete",
+        false => "incomplete",
+    });
+    complete
 }
 
 /// The server for the next attempt.
