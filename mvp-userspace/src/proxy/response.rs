@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::access::AccessRecord;
+use super::events::Events;
 use super::pool::Lease;
 
 /// What hyper sends to the client. Dropping it ends the server's stream at once (hyper resets it).
@@ -29,8 +30,7 @@ enum Inner {
 
 /// A watch may end at any event, and every client resumes it; in the middle of an event it must break, not end.
 struct WatchEnd {
-    /// The last byte passed on closed an event (JSON events end with a newline).
-    at_boundary: bool,
+    events: Events,
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
     drained: bool,
 }
@@ -63,9 +63,13 @@ impl Download {
     }
 
     /// Ends the answer at the next event once `draining` resolves, and when its server dies between two events.
-    pub fn as_watch(mut self, draining: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub fn as_watch(
+        mut self,
+        events: Events,
+        draining: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
         self.watch = Some(WatchEnd {
-            at_boundary: true,
+            events,
             draining: Box::pin(draining),
             drained: false,
         });
@@ -102,7 +106,7 @@ impl Body for Download {
             if !watch.drained {
                 watch.drained = watch.draining.as_mut().poll(cx).is_ready();
             }
-            if watch.drained && watch.at_boundary {
+            if watch.drained && watch.events.at_boundary() {
                 return Poll::Ready(None);
             }
         }
@@ -112,8 +116,8 @@ impl Body for Download {
                     if let Some(record) = &mut this.record {
                         record.sent(chunk.len());
                     }
-                    if let (Some(watch), Some(last)) = (&mut this.watch, chunk.last()) {
-                        watch.at_boundary = *last == b'\n';
+                    if let Some(watch) = &mut this.watch {
+                        watch.events.passed(chunk);
                     }
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -122,7 +126,7 @@ impl Body for Download {
                 if let Some(record) = &mut this.record {
                     record.broke();
                 }
-                if this.watch.as_ref().is_some_and(|watch| watch.at_boundary) {
+                if this.watch.as_ref().is_some_and(|w| w.events.at_boundary()) {
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Some(Err(error)))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
@@ -12,6 +13,7 @@ use super::access::AccessRecord;
 use super::body::Upload;
 use super::connection::{Connection, Guard};
 use super::error::ProxyError;
+use super::events::Events;
 use super::forward::{Answer, AnswerBody, Outgoing, Trace, forward};
 use super::headers::{AUDIT_ID, prepare_request, strip_hop_by_hop, upgrade_protocol};
 use super::response::Download;
@@ -175,8 +177,9 @@ impl Call<'_> {
             AnswerBody::Streaming(incoming, lease) => {
                 let body = Download::upstream(incoming, lease, self.record);
                 if info.verb == Verb::Watch && status == StatusCode::OK {
+                    let events = Events::of(head.headers.get(CONTENT_TYPE));
                     let mut drain = shared.drain.clone();
-                    body.as_watch(async move {
+                    body.as_watch(events, async move {
                         drain.draining().await;
                     })
                 } else {
