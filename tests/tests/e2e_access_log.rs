@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use mvp_tests::agent::eventually;
 use mvp_tests::child::ChildAgent;
 use mvp_tests::client::{Client, empty};
-use mvp_tests::raw::{RawConnection, WEBSOCKET};
+use mvp_tests::tunnel::{RawConnection, WEBSOCKET};
 use mvp_tests::sim::api::authn::User;
 use mvp_tests::sim::pki::{ClientAuth, Request};
 use mvp_tests::sim::{ControlPlane, ServerSpec};

@@ -8,7 +8,7 @@ use http::Method;
 use http_body_util::BodyExt;
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::{Client, empty, piecemeal};
-use mvp_tests::raw::RawConnection;
+use mvp_tests::tunnel::RawConnection;
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, Server, ServerSpec};
 use tokio::io::AsyncWriteExt;

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use mvp_tests::agent::eventually;
 use mvp_tests::child::{ChildAgent, admin};
 use mvp_tests::client::{Client, empty, piecemeal};
-use mvp_tests::raw::{RawConnection, SPDY};
+use mvp_tests::tunnel::{RawConnection, SPDY};
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
 use rustix::process::Signal;

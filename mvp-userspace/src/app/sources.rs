@@ -94,6 +94,7 @@ pub async fn mirror(
         }
         for file in &reload.files {
             let path = file.path.display().to_string();
+            // By key: two keys may name one file and count for themselves.
             grown(
                 format!("failures of {} at {path}", file.key),
                 file.failures.load(Ordering::Relaxed),

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri, Version};
@@ -45,8 +46,8 @@ pub fn upgrade_protocol(version: Version, headers: &HeaderMap) -> Option<HeaderV
     }
 }
 
-/// Removes what ends at this hop: the fixed list and everything that `Connection` nominates. Must come before any header of
-/// the agent's own is set, so that a client cannot nominate those. `TE: trailers` stays, as HTTP/2 allows it.
+/// Removes what ends at this hop: the fixed list and what `Connection` nominates, except [`is_end_to_end`]. Must come before
+/// any header of the agent's own is set, so that a client cannot nominate those. `TE: trailers` stays, as HTTP/2 allows it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let nominated: Vec<HeaderName> = headers
@@ -54,6 +55,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .iter()
             .flat_map(tokens)
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .filter(|name| !is_end_to_end(name))
             .collect();
         for name in nominated {
             headers.remove(name);
@@ -71,24 +73,31 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Headers that the agent sets on every request that leaves, besides identity and [`ensure_audit_id`]. `Expect` ends here: the agent itself asks the
+/// What `Connection` may not nominate (RFC 9110 §7.6.1 forbids it for fields meant for the recipient): on whose behalf a request
+/// is, where it came from, and what its body is. A proxy that impersonates its users and passes their `Connection` on would
+/// otherwise let them take `Impersonate-User` off and be the proxy itself; kube-apiserver does not look at nominations.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    [AUTHORIZATION, HOST, AUDIT_ID, X_FORWARDED_FOR].contains(name)
+        || text.starts_with("impersonate-")
+        || text.starts_with("content-")
+}
+
+/// Gives a request an id, unless the client gave it one. First of all, so that also a refusal can tell it.
+pub fn ensure_audit_id(headers: &mut HeaderMap) {
+    if !headers.contains_key(AUDIT_ID) {
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let id = uuid::Uuid::new_v4().hyphenated();
+        insert(headers, AUDIT_ID, id.encode_lower(&mut buffer));
+    }
+}
+
+/// Headers that the agent sets on every request that leaves, besides identity. `Expect` ends here: the agent itself asks the
 /// client for the body (100 Continue) as soon as the server reads it. `forwarded_for` is the client's address as
 /// [`forwarded_for`] made it.
 pub fn prepare_request(headers: &mut HeaderMap, forwarded_for: &HeaderValue) {
     headers.remove(EXPECT);
     append_forwarded_for(headers, forwarded_for);
-}
-
-/// The client's own Audit-ID, or a new one, as `WithAuditInit` of kube-apiserver.
-pub fn ensure_audit_id(headers: &mut HeaderMap) {
-    if !headers.contains_key(AUDIT_ID) {
-        let mut buffer = uuid::Uuid::encode_buffer();
-        insert(
-            headers,
-            AUDIT_ID,
-            uuid::Uuid::new_v4().hyphenated().encode_lower(&mut buffer),
-        );
-    }
 }
 
 /// A client's address as `X-Forwarded-For` has it.
@@ -209,6 +218,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_meant_for_the_server_cannot_be_nominated() {
+        let pairs = [
+            ("impersonate-user", "bob"),
+            ("impersonate-extra-scopes", "s"),
+            ("authorization", "Bearer t"),
+            ("content-length", "5"),
+            ("host", "k"),
+        ];
+        let mut headers = map(&pairs);
+        for (name, _) in pairs {
+            headers.append(CONNECTION, HeaderValue::from_static(name));
+        }
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&pairs));
+    }
+
+    #[test]
     fn upgrade_needs_both_headers_and_http_1_1() {
         let both = map(&[
             ("connection", "keep-alive, Upgrade"),
@@ -245,7 +271,7 @@ mod tests {
         let mut headers = map(&[("audit-id", "abc")]);
         ensure_audit_id(&mut headers);
         assert_eq!(headers[AUDIT_ID], "abc");
-        headers.remove(AUDIT_ID);
+        headers.clear();
         ensure_audit_id(&mut headers);
         assert_eq!(headers[AUDIT_ID].len(), 36);
     }
