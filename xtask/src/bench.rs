@@ -33,6 +33,8 @@ pub fn main(args: &Args) -> Result<()> {
     }
     setup::tools_if_possible(true)?;
     build_ebpf::if_usable()?;
+    // The agent too: it is a child process there, found beside the program.
+    run(cargo("build").args(["--release", "--bins"]))?;
     let mut bench = cargo("run");
     bench.args(["--release", "--bin", "mvp-bench", "--", &args.name]);
     if let Some(file) = &args.json {

@@ -24,6 +24,8 @@ pub struct Args {
 
 pub fn main(args: &Args) -> Result<()> {
     build_ebpf::if_usable()?;
+    // The agent too: it is a child process there, found beside the program.
+    run(cargo("build").args(["--release", "--bins"]))?;
     let mut demo = cargo("run");
     demo.args(["--release", "--bin", "mvp-demo", "--"]);
     if let Some(file) = &args.json {

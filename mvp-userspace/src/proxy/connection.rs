@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Thread;
+use super::headers::forwarded_for;
 use super::service::handle;
 use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Deferred, Slot, tune_client};
@@ -31,6 +33,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Connection {
     pub thread: Arc<Thread>,
     pub peer: SocketAddr,
+    /// The client's address as a header's value, made once.
+    pub forwarded_for: HeaderValue,
     /// What the client presented, if anything; what it proves is asked for each request.
     pub certificates: Option<PeerCertificates>,
 }
@@ -92,11 +96,13 @@ async fn serve_http(
     let connection = Arc::new(Connection {
         thread: Arc::clone(&thread),
         peer,
+        forwarded_for: forwarded_for(peer.ip()),
         certificates,
     });
     let service = service_fn(move |request| {
         let connection = Arc::clone(&connection);
-        async move { Ok::<_, Infallible>(handle(connection, request).await) }
+        // Boxed: hyper moves the future of every stream several times.
+        Box::pin(async move { Ok::<_, Infallible>(handle(connection, request).await) })
     });
     let io = TokioIo::new(Deferred::new(stream));
     let shared = Arc::clone(&thread.shared);

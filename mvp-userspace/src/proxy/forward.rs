@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -78,16 +77,16 @@ pub async fn forward(
         interoperability: shared.interoperability,
     };
     let mut excluded = ServerSet::EMPTY;
-    let mut refreshed = false;
+    // Whether all servers answered, once they were asked for this request.
+    let mut refreshed = None;
     let mut last_error = None;
     loop {
         let table = shared.table.load_full();
         let (server, reason) = match pick(&table, info, context, excluded) {
             Ok(picked) => picked,
             // A capable server is known and skipped. It may be back since it was last asked: look before saying no.
-            Err(_) if !refreshed && last_error.is_none() => {
-                refreshed = true;
-                refresh(shared).await;
+            Err(_) if refreshed.is_none() && last_error.is_none() => {
+                refreshed = Some(refresh(shared).await);
                 continue;
             }
             // What happened says more than "nobody is left".
@@ -120,12 +119,15 @@ pub async fn forward(
             }
         };
         server.succeeded();
-        if refreshed || !is_no_such_type(&answer) {
+        if !is_no_such_type(&answer) {
             return Ok(answer);
         }
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
-        refreshed = true;
-        let complete = refresh(shared).await;
+        let complete = match refreshed {
+            Some(complete) => complete,
+            None => refresh(shared).await,
+        };
+        refreshed = Some(complete);
         let before = table;
         let table = shared.table.load_full();
         // Unless it has just come to serve the type: then its own 404 was the last one.
@@ -136,7 +138,7 @@ pub async fn forward(
             .lookup(info.key())
             .map_or(ServerSet::EMPTY, |entry| entry.servers())
             .difference(excluded);
-        if others.is_empty() {
+        if others.is_empty() || trace.attempts >= ATTEMPTS {
             return match verdict_unknown(&table) {
                 UnknownVerdict::NotFound if complete => Ok(answer),
                 // Confirmed a moment ago is not enough: a type may have come since, and this was the time to hear of it.
@@ -162,7 +164,7 @@ pub async fn forward(
 
 /// Has every server asked; true if all answered in time.
 async fn refresh(shared: &Shared) -> bool {
-    let complete = shared.discovery.refresh().await.complete;
+    let complete = Box::pin(shared.discovery.refresh()).await.complete;
     shared.metrics.refresh(match complete {
         true => "complete",
         false => "incomplete",
@@ -227,7 +229,8 @@ async fn attempt(
     trace.attempts += 1;
     let answer = async {
         if let Some(protocol) = outgoing.upgrade {
-            let connection = connect_for_upgrade(&thread.pool, server, outgoing.class).await?;
+            let connection =
+                Box::pin(connect_for_upgrade(&thread.pool, server, outgoing.class)).await?;
             let request = build(server, outgoing, http::Version::HTTP_11)?;
             let sent = Instant::now();
             let answer = connection.send(request, protocol.clone()).await;
@@ -253,7 +256,7 @@ async fn attempt(
             reason,
         };
         match answer.head.status == StatusCode::NOT_FOUND && doubt_404 {
-            true => read_not_found(answer).await,
+            true => Box::pin(read_not_found(answer)).await,
             false => Ok(answer),
         }
     };
@@ -275,20 +278,12 @@ fn build(
     if !server.local || outgoing.hop_marked {
         headers.insert(HOP_MARKER, HeaderValue::from_static("true"));
     }
-    let invalid = |text: String| AttemptError::Connect {
-        failure: Failure::Unreachable,
-        text,
-    };
-    let endpoint = &server.endpoint;
-    let host = if endpoint.host.contains(':') {
-        format!("[{}]", endpoint.host)
-    } else {
-        endpoint.host.clone()
-    };
-    let fallback = Authority::try_from(format!("{host}:{}", endpoint.port))
-        .map_err(|error| invalid(error.to_string()))?;
-    let uri = upstream_target(outgoing.uri, &mut headers, version, &fallback)
-        .map_err(|error| invalid(error.to_string()))?;
+    let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint).map_err(
+        |error| AttemptError::Connect {
+            failure: Failure::Unreachable,
+            text: error.to_string(),
+        },
+    )?;
     let mut request = Request::new(outgoing.upload.body());
     *request.method_mut() = outgoing.method.clone();
     *request.uri_mut() = uri;
