@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::connection::{Dialer, FetchError};
 use super::entry::Entry;
@@ -54,10 +54,7 @@ pub(super) struct Hub {
     published: Mutex<Published>,
     first_round: watch::Sender<bool>,
     unasked: watch::Sender<Vec<String>>,
-    /// The refresh that has not begun yet, for all who ask meanwhile.
-    next_refresh: Mutex<Option<watch::Receiver<Option<Refreshed>>>>,
-    /// Held by the refresh under way; when the last one ended.
-    refreshing: tokio::sync::Mutex<Option<Instant>>,
+    refresh: Mutex<Refresh>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -67,10 +64,17 @@ struct Published {
     members: Vec<Member>,
 }
 
-/// From the end of one refresh to the start of the next: what clients that keep asking for what nobody serves may cost.
+/// Clients that keep asking for what nobody serves cost no more than one refresh in so long.
 const REFRESH_SPACING: Duration = Duration::from_millis(100);
 /// For the runtime that does the refresh to say so.
 const REFRESH_SLACK: Duration = Duration::from_millis(50);
+
+#[derive(Default)]
+struct Refresh {
+    /// Announced and not begun: whoever asks before it begins gets its outcome.
+    waiting: Option<watch::Receiver<Option<Refreshed>>>,
+    last_begun: Option<Instant>,
+}
 
 impl Hub {
     pub fn new(
@@ -86,8 +90,7 @@ impl Hub {
             published: Mutex::default(),
             first_round: watch::Sender::new(false),
             unasked: watch::Sender::default(),
-            next_refresh: Mutex::default(),
-            refreshing: tokio::sync::Mutex::default(),
+            refresh: Mutex::default(),
             runtime,
         }
     }
@@ -168,11 +171,11 @@ impl Hub {
             .fold(now + self.settings.stale_after, Instant::min)
     }
 
-    /// Asks all servers, once for all callers, and not before the caller asked: one that was already under way, or has just
-    /// ended, may have missed the type that the caller was told of in the meantime.
+    /// Asks all servers at once, once for all callers. What it brings was asked for after the caller asked: an answer to
+    /// somebody who came earlier may be from before the change that brought this caller here.
     pub async fn refresh(self: Arc<Self>) -> Refreshed {
-        let mut next = self.join_refresh();
-        let done = next.wait_for(Option::is_some);
+        let mut coming = self.join_refresh();
+        let done = coming.wait_for(Option::is_some);
         let done = timeout(self.settings.refresh + REFRESH_SLACK, done).await;
         match done.ok().and_then(Result::ok).and_then(|result| *result) {
             Some(refreshed) => refreshed,
@@ -183,23 +186,27 @@ impl Hub {
         }
     }
 
+    /// The refresh that begins next; announced now if nobody has.
     fn join_refresh(self: &Arc<Self>) -> watch::Receiver<Option<Refreshed>> {
-        let mut next = lock(&self.next_refresh);
-        if let Some(next) = &*next {
-            return next.clone();
+        let mut refresh = lock(&self.refresh);
+        if let Some(waiting) = &refresh.waiting {
+            return waiting.clone();
         }
+        self.counters.refreshes.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = watch::channel(None);
-        *next = Some(receiver.clone());
+        refresh.waiting = Some(receiver.clone());
+        let earliest = refresh.last_begun.map(|begun| begun + REFRESH_SPACING);
+        drop(refresh);
         let hub = self.clone();
         self.runtime.spawn(async move {
-            let mut last = hub.refreshing.lock().await;
-            if let Some(ended) = *last {
-                sleep_until(ended + REFRESH_SPACING).await;
+            if let Some(earliest) = earliest {
+                tokio::time::sleep_until(earliest).await;
             }
-            *lock(&hub.next_refresh) = None;
-            hub.counters.refreshes.fetch_add(1, Ordering::Relaxed);
+            *lock(&hub.refresh) = Refresh {
+                waiting: None,
+                last_begun: Some(Instant::now()),
+            };
             let complete = hub.ask_all().await;
-            *last = Some(Instant::now());
             sender.send_replace(Some(Refreshed {
                 generation: hub.generation(),
                 complete,

@@ -104,16 +104,16 @@ pub async fn forward(
         interoperability: shared.interoperability,
     };
     let mut excluded = ServerSet::EMPTY;
-    let mut refreshed = false;
+    // Whether all servers answered, once they were asked for this request.
+    let mut refreshed = None;
     let mut last_error = None;
     loop {
         let table = shared.table.load_full();
         let (server, reason) = match pick(&table, info, context, excluded) {
             Ok(picked) => picked,
             // A capable server is known and skipped. It may be back since it was last asked: look before saying no.
-            Err(_) if !refreshed && last_error.is_none() => {
-                refreshed = true;
-                refresh(shared).await;
+            Err(_) if refreshed.is_none() && last_error.is_none() => {
+                refreshed = Some(refresh(shared).await);
                 continue;
             }
             // What happened says more than "nobody is left".
@@ -152,12 +152,15 @@ pub async fn forward(
             }
         };
         server.succeeded();
-        if refreshed || !is_no_such_type(&answer) {
+        if !is_no_such_type(&answer) {
             return Ok(answer);
         }
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
-        refreshed = true;
-        let complete = Box::pin(refresh(shared)).await;
+        let complete = match refreshed {
+            Some(complete) => complete,
+            None => Box::pin(refresh(shared)).await,
+        };
+        refreshed = Some(complete);
         let before = table;
         let table = shared.table.load_full();
         // Unless it has just come to serve the type: then its own 404 was the last one.
@@ -168,7 +171,7 @@ pub async fn forward(
             .lookup(info.key())
             .map_or(ServerSet::EMPTY, |entry| entry.servers())
             .difference(excluded);
-        if others.is_empty() {
+        if others.is_empty() || trace.attempts >= ATTEMPTS {
             return match verdict_unknown(&table) {
                 UnknownVerdict::NotFound if complete => Ok(answer),
                 // Confirmed a moment ago is not enough: a type may have come since, and this was the time to hear of it.
@@ -194,7 +197,7 @@ pub async fn forward(
 
 /// Has every server asked; true if all answered in time.
 async fn refresh(shared: &Shared) -> bool {
-    let complete = shared.discovery.refresh().await.complete;
+    let complete = Box::pin(shared.discovery.refresh()).await.complete;
     shared.metrics.refresh(match complete {
         true => "complete",
         false => "incomplete",
@@ -310,7 +313,7 @@ fn build(
     }
     let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint).map_err(
         |error| AttemptError::Connect {
-            failure: crate::route::Failure::Unreachable,
+            failure: Failure::Unreachable,
             text: error.to_string(),
         },
     )?;

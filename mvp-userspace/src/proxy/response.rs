@@ -73,7 +73,7 @@ impl Download {
     }
 
     /// Ends the answer at the next event once `draining` resolves, and when its server dies between two events.
-    pub fn as_watch(
+    pub fn watch(
         mut self,
         events: Events,
         draining: impl Future<Output = ()> + Send + 'static,

@@ -192,7 +192,7 @@ impl Call<'_> {
                 if info.verb == Verb::Watch && status == StatusCode::OK {
                     let events = Events::of(head.headers.get(CONTENT_TYPE));
                     let mut drain = shared.drain.clone();
-                    body.as_watch(events, async move {
+                    body.watch(events, async move {
                         drain.draining().await;
                     })
                 } else {
