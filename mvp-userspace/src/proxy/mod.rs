@@ -5,6 +5,7 @@ mod body;
 mod connect;
 mod connection;
 mod error;
+mod events;
 mod forward;
 mod header_timeout;
 mod headers;
