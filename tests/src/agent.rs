@@ -42,26 +42,8 @@ impl TestAgent {
         node: &str,
         change: impl FnOnce(&mut Config),
     ) -> anyhow::Result<Self> {
-        let address = |name: &str| {
-            plane
-                .servers()
-                .iter()
-                .find(|s| s.name() == name)
-                .map(|s| s.addr())
-        };
-        let settings = bench::agent::Agent {
-            node: node.to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 1)),
-            admin: SocketAddr::from(([127, 0, 0, 1], 2)),
-            local: address(node).context("no such server")?,
-            peers: plane
-                .servers()
-                .iter()
-                .filter(|s| s.name() != node)
-                .map(|s| (s.name().to_owned(), s.addr()))
-                .collect(),
-            threads: Some(2),
-        };
+        let unused = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let settings = settings(plane, node, unused(1), unused(2))?;
         let text = settings.config(plane.pki().dir()).to_string();
         let mut config = config::parse(&text, Path::new("/"))?;
         // Any free ports: a file may not say so, since nobody would find them.
@@ -106,12 +88,8 @@ impl TestAgent {
     }
 
     /// The value of a metric's sample, by its full name with labels as they stand in the output; 0 if it is not there.
-    pub async fn metric(&self, sample: &str) -> anyhow::Result<f64> {
-        let (_, text) = self.admin_get("/metrics").await?;
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-        Ok(value.map_or(Ok(0.0), str::parse)?)
+    pub async fn metric(&self, sample_name: &str) -> anyhow::Result<f64> {
+        sample(&self.admin_get("/metrics").await?.1, sample_name)
     }
 
     async fn wait_ready(&self) -> anyhow::Result<()> {
@@ -129,6 +107,36 @@ impl Drop for TestAgent {
             std::thread::spawn(move || agent.stop());
         }
     }
+}
+
+/// The usual settings of the agent of `node` in front of `plane`.
+pub fn settings(
+    plane: &ControlPlane,
+    node: &str,
+    listen: SocketAddr,
+    admin: SocketAddr,
+) -> anyhow::Result<bench::agent::Agent> {
+    Ok(bench::agent::Agent {
+        node: node.to_owned(),
+        listen,
+        admin,
+        local: plane.named(node).context("no such server")?.addr(),
+        peers: plane
+            .servers()
+            .iter()
+            .filter(|s| s.name() != node)
+            .map(|s| (s.name().to_owned(), s.addr()))
+            .collect(),
+        threads: Some(2),
+    })
+}
+
+/// One sample of a scrape, by its full name with labels as they stand there; 0 if it is not there.
+pub fn sample(scrape: &str, name: &str) -> anyhow::Result<f64> {
+    let value = scrape
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.map_or(Ok(0.0), str::parse)?)
 }
 
 /// Polls a condition until it holds.

@@ -1,17 +1,21 @@
 //! A small HTTP client for tests: one connection, HTTP/2 or HTTP/1.1, whatever the test wants to see of it.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Frame;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -178,4 +182,26 @@ pub fn full(bytes: impl Into<Bytes>) -> TestBody {
     Full::new(bytes.into())
         .map_err(|never| match never {})
         .boxed()
+}
+
+/// A body that is sent as the test gives it: it ends when the sender is dropped, and breaks off at an error.
+pub fn piecemeal() -> (mpsc::Sender<std::io::Result<Bytes>>, TestBody) {
+    let (sender, receiver) = mpsc::channel(1);
+    (sender, Piecemeal(receiver).boxed())
+}
+
+struct Piecemeal(mpsc::Receiver<std::io::Result<Bytes>>);
+
+impl http_body::Body for Piecemeal {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        self.0
+            .poll_recv(cx)
+            .map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+    }
 }

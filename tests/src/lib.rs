@@ -3,9 +3,15 @@
 
 pub mod agent;
 pub mod bench;
+pub mod child;
 pub mod client;
 pub mod demo;
 pub mod fixtures;
+pub mod kubectl;
 pub mod load;
 pub mod netns;
+pub mod raw;
+pub mod scrape;
+pub mod scripted;
 pub mod sim;
+pub mod tunnel;

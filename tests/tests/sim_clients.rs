@@ -4,9 +4,9 @@
 mod sim_common;
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
 };
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -20,81 +20,17 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     discovery::Discovery,
 };
+use mvp_tests::kubectl::Kubectl;
 use mvp_tests::sim::{ControlPlane, pki::KubeconfigUser};
 use sim_common::plane;
-use tempfile::TempDir;
 
-/// kubectl with a home of its own.
-struct Kubectl {
-    binary: PathBuf,
-    kubeconfig: PathBuf,
-    home: TempDir,
-}
-
-impl Kubectl {
-    /// `None`, with a line that says so, where there is no kubectl; where everything is required that is a failure.
-    fn find(plane: &ControlPlane) -> Option<Self> {
-        let binary = PathBuf::from(std::env::var_os("KUBECTL").unwrap_or("kubectl".into()));
-        let works = Command::new(&binary)
-            .args(["version", "--client"])
-            .output()
-            .is_ok_and(|output| output.status.success());
-        if !works {
-            let required = ["CI", "MVP_REQUIRE_ALL"]
-                .iter()
-                .any(|name| std::env::var_os(name).is_some());
-            assert!(!required, "{} does not run", binary.display());
-            println!("skipped: {} does not run (set KUBECTL)", binary.display());
-            return None;
-        }
-        let admin = KubeconfigUser::Certificate(plane.pki().admin().unwrap());
-        let kubeconfig = plane
-            .kubeconfig("kubectl.kubeconfig", &plane.server(0).url(), &admin)
-            .unwrap();
-        Some(Self {
-            binary,
-            kubeconfig,
-            home: TempDir::new().unwrap(),
-        })
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
-        command
-            .env("HOME", self.home.path())
-            .env_remove("KUBECONFIG")
-            .env_remove("HTTPS_PROXY");
-        command
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .arg("--cache-dir")
-            .arg(self.home.path().join("cache"));
-        command.args(args);
-        command
-    }
-
-    fn output(&self, args: &[&str], input: &str) -> Output {
-        let mut command = self.command(args);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
-        child.wait_with_output().unwrap()
-    }
-
-    fn run(&self, args: &[&str], input: &str) -> String {
-        let output = self.output(args, input);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kubectl {args:?}: {stderr}");
-        String::from_utf8(output.stdout).unwrap()
-    }
+/// kubectl of the administrator, talking to the first server.
+fn kubectl_of(plane: &ControlPlane) -> Option<Kubectl> {
+    let admin = KubeconfigUser::Certificate(plane.pki().admin().unwrap());
+    let kubeconfig = plane
+        .kubeconfig("kubectl.kubeconfig", &plane.server(0).url(), &admin)
+        .unwrap();
+    Kubectl::find(&kubeconfig)
 }
 
 const MAP: &str =
@@ -103,7 +39,7 @@ const MAP: &str =
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_reads_and_writes() {
     let plane = plane(&[36]).await;
-    let Some(kubectl) = Kubectl::find(&plane) else {
+    let Some(kubectl) = kubectl_of(&plane) else {
         return;
     };
     let done = tokio::task::spawn_blocking(move || {
@@ -188,7 +124,7 @@ async fn kubectl_reads_and_writes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_watches() {
     let plane = plane(&[35]).await;
-    let Some(kubectl) = Kubectl::find(&plane) else {
+    let Some(kubectl) = kubectl_of(&plane) else {
         return;
     };
     let done = tokio::task::spawn_blocking(move || {

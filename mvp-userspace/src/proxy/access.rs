@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use http::{Method, StatusCode};
+use http::Method;
+
+/// The status of requests that the client gave up before they had an answer; nothing sends it. (nginx's word for it.)
+pub const CLIENT_GONE: u16 = 499;
 
 /// Everything one line says. Written when dropped, so that an answer the client broke off is logged as well.
 #[derive(Debug)]
@@ -17,13 +20,15 @@ pub struct AccessRecord {
     pub key: String,
     /// A routing reason (docs/routing.md), or why the agent itself refused.
     pub decision: &'static str,
+    /// The server that answered; of a request that the client gave up, the one that was being asked.
     pub server: String,
     pub server_address: Option<SocketAddr>,
     pub audit_id: String,
-    pub status: StatusCode,
     pub attempts: u32,
     /// Why the agent itself made the answer.
     pub error: Option<String>,
+    /// [`CLIENT_GONE`] if the client did not wait for an answer.
+    pub status: u16,
     /// In the agent, from the request's arrival to the answer's head, without the server.
     pub agent: Duration,
     /// From the request's departure to the head of the server's answer.
@@ -31,7 +36,7 @@ pub struct AccessRecord {
     pub received: u64,
     started: Instant,
     sent: u64,
-    broke: bool,
+    ended: &'static str,
 }
 
 impl AccessRecord {
@@ -55,7 +60,7 @@ impl AccessRecord {
             server: String::new(),
             server_address: None,
             audit_id: String::new(),
-            status: StatusCode::OK,
+            status: CLIENT_GONE,
             attempts: 0,
             error: None,
             agent: Duration::ZERO,
@@ -63,7 +68,7 @@ impl AccessRecord {
             received: 0,
             started,
             sent: 0,
-            broke: false,
+            ended: "cut",
         }))
     }
 
@@ -71,9 +76,21 @@ impl AccessRecord {
         self.sent += bytes as u64;
     }
 
+    /// From the client, after its request's header.
+    pub fn received(&mut self, bytes: usize) {
+        self.received += bytes as u64;
+    }
+
+    /// Everything was passed on. Without this the line says `cut`: the client left, or the agent ended.
+    pub fn complete(&mut self) {
+        if self.ended == "cut" {
+            self.ended = "complete";
+        }
+    }
+
     /// The server broke its answer off.
     pub fn broke(&mut self) {
-        self.broke = true;
+        self.ended = "server_broke";
     }
 }
 
@@ -89,7 +106,7 @@ impl Drop for AccessRecord {
             decision = self.decision,
             server = self.server,
             server_address = self.server_address.map(tracing::field::display),
-            status = self.status.as_u16(),
+            status = self.status,
             attempts = self.attempts,
             received = self.received,
             sent = self.sent,
@@ -97,7 +114,7 @@ impl Drop for AccessRecord {
             server_us = u64::try_from(self.server_time.as_micros()).unwrap_or(u64::MAX),
             total_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
             audit_id = self.audit_id,
-            broke = self.broke,
+            ended = self.ended,
             error = self.error,
         );
     }

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -16,8 +16,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Thread;
+use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
 use super::headers::forwarded_for;
 use super::service::handle;
+use super::upgrade::Tunnel;
 use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Deferred, Slot, tune_client};
 
@@ -28,6 +30,9 @@ const MAX_FRAME: u32 = 64 * 1024;
 /// A client that went away without a word is noticed after this; kube-apiserver itself waits for TCP keepalive.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two requests of an HTTP/1.1 connection. kube-apiserver waits 90 s (`IdleTimeout` of its http.Server), as long as Go's
+/// clients do; a little more lets the client be the one that closes.
+const KEEP_ALIVE: Duration = Duration::from_secs(120);
 
 /// What every request of a connection needs to know about it.
 pub struct Connection {
@@ -37,6 +42,22 @@ pub struct Connection {
     pub forwarded_for: HeaderValue,
     /// What the client presented, if anything; what it proves is asked for each request.
     pub certificates: Option<PeerCertificates>,
+    /// Set when a request of an HTTP/1.1 connection was answered with 101.
+    tunnel: Mutex<Option<Tunnel>>,
+}
+
+impl Connection {
+    /// `tunnel` runs once HTTP on this connection has ended.
+    pub fn upgraded(&self, tunnel: Tunnel) {
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+    }
+
+    fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
 }
 
 /// Serves one accepted connection to its end.
@@ -98,13 +119,10 @@ async fn serve_http(
         peer,
         forwarded_for: forwarded_for(peer.ip()),
         certificates,
+        tunnel: Mutex::default(),
     });
-    let service = service_fn(move |request| {
-        let connection = Arc::clone(&connection);
-        // Boxed: hyper moves the future of every stream several times.
-        Box::pin(async move { Ok::<_, Infallible>(handle(connection, request).await) })
-    });
-    let io = TokioIo::new(Deferred::new(stream));
+    let of_requests = Arc::clone(&connection);
+    let stream = Deferred::new(stream);
     let shared = Arc::clone(&thread.shared);
     let mut drain = shared.drain.clone();
     let limits = &shared.limits;
@@ -116,12 +134,18 @@ async fn serve_http(
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
             .max_concurrent_streams(limits.streams_per_connection)
-            .max_header_list_size(limits.header_bytes)
+            // hyper refuses above this by itself and tells nobody; `service` refuses from the limit on, and counts.
+            .max_header_list_size(limits.header_bytes.saturating_mul(2))
             .max_pending_accept_reset_streams(limits.pending_resets)
             .max_local_error_reset_streams(limits.pending_resets)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
-        let mut connection = pin!(builder.serve_connection(io, service));
+        let service = service_fn(move |request| {
+            let connection = Arc::clone(&of_requests);
+            // Boxed: hyper moves the future of every stream several times.
+            Box::pin(async move { Ok::<_, Infallible>(handle(connection, request).await) })
+        });
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             ended = connection.as_mut() => ended,
             _deadline = drain.draining() => {
@@ -136,11 +160,26 @@ async fn serve_http(
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
+            .header_read_timeout(KEEP_ALIVE)
             .max_headers(limits.header_count)
             .max_header_size(limits.header_bytes as usize)
             .max_buf_size(limits.header_bytes as usize + 64 * 1024);
-        let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+        let clock = RequestClock::default();
+        let io = HeaderTimeout::new(stream, clock.clone(), limits.header_timeout);
+        let service = service_fn(move |request| {
+            clock.begin();
+            let (connection, clock) = (Arc::clone(&of_requests), clock.clone());
+            Box::pin(async move {
+                let response = handle(connection, request).await;
+                let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+                Ok::<_, Infallible>(response.map(|body| clock.track(body, upgraded)))
+            })
+        });
+        let mut connection = pin!(
+            builder
+                .serve_connection(TokioIo::new(io), service)
+                .with_upgrades()
+        );
         tokio::select! {
             ended = connection.as_mut() => ended,
             _deadline = drain.draining() => {
@@ -154,6 +193,11 @@ async fn serve_http(
     };
     if let Err(error) = ended {
         note_end(&thread, peer, &error);
+    } else if let Some(tunnel) = connection.take_tunnel() {
+        tokio::select! {
+            () = tunnel => {}
+            () = drain.forced() => {}
+        }
     }
     drop(slot);
 }
@@ -170,12 +214,17 @@ fn note_end(thread: &Thread, peer: SocketAddr, error: &hyper::Error) {
             tracing::warn!(%peer, "connection closed: HTTP/2 reset flood");
             return;
         }
+        if let Some(io) = cause.downcast_ref::<std::io::Error>()
+            && io
+                .get_ref()
+                .is_some_and(|inner| inner.is::<HeaderTooSlow>())
+        {
+            thread.shared.metrics.refused("header_timeout");
+        }
         source = cause.source();
     }
     if error.is_parse_too_large() {
         thread.shared.metrics.refused("header_bytes");
-    } else if error.is_timeout() {
-        thread.shared.metrics.refused("header_timeout");
     }
     tracing::debug!(%peer, %error, "client connection ended");
 }

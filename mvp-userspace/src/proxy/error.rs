@@ -38,11 +38,18 @@ pub enum ProxyError {
     #[error("kube-apiserver {server} did not answer: {attempt}")]
     Upstream {
         server: String,
+        local: bool,
+        attempt: AttemptError,
+    },
+    /// The local server's fault: it did not answer what it alone can, a probe or its own version.
+    #[error("kube-apiserver {server} did not answer: {attempt}")]
+    LocalOnly {
+        server: String,
         attempt: AttemptError,
     },
     /// The named server's fault: no answer in time.
     #[error("Timeout: request did not complete within the allotted timeout")]
-    Timeout { server: String },
+    Timeout { server: String, local: bool },
 }
 
 /// Why one attempt at one server failed.
@@ -75,7 +82,8 @@ impl ProxyError {
             Self::NoCapableServer { .. }
             | Self::Unconfirmed { .. }
             | Self::Unanswered { .. }
-            | Self::Upstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Upstream { .. }
+            | Self::LocalOnly { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -100,12 +108,14 @@ impl ProxyError {
             Self::HeaderTooLarge => "refused_header",
             Self::NoCapableServer { .. } => Reason::CapableServerUnreachable.as_str(),
             Self::Unconfirmed { .. } | Self::Unanswered { .. } => "knowledge_unconfirmed",
-            Self::Upstream { .. } => "server_failed",
+            Self::Upstream { .. } | Self::LocalOnly { .. } => "server_failed",
             Self::Timeout { .. } => "server_timeout",
         }
     }
 
-    /// When the client should come again. A second: discovery is polled, and servers are probed, once a second.
+    /// When the client should come again. A second: discovery is polled, and servers are probed, once a second. Nothing for
+    /// what only the local server can say: client-go waits and retries up to ten times wherever it reads Retry-After
+    /// (`client-go/rest/with_retry.go`), and kubectl asks for `/version` before much of what it does.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NoCapableServer { .. }
@@ -122,7 +132,9 @@ impl ProxyError {
             Self::NoCapableServer { .. } | Self::Unconfirmed { .. } | Self::Unanswered { .. } => {
                 Some("endpoint_resolution")
             }
-            Self::Upstream { .. } | Self::Timeout { .. } => Some("proxy_transport"),
+            Self::Upstream { local: false, .. } | Self::Timeout { local: false, .. } => {
+                Some("proxy_transport")
+            }
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! From a parsed request to the head of a server's answer: pick a server, try it, and try again where that is safe.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ pub struct Answer {
     pub body: AnswerBody,
     pub head: http::response::Parts,
     pub server: Arc<Server>,
+    /// Of the server's end of the connection.
+    pub address: SocketAddr,
     pub reason: Reason,
 }
 
@@ -56,12 +59,36 @@ pub enum AnswerBody {
     Begun(Bytes, Incoming, Lease),
 }
 
-/// What the attempts cost; valid also when they failed.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the attempts cost; valid also when they failed, and while one is under way.
+#[derive(Debug, Default)]
 pub struct Trace {
     pub attempts: u32,
-    /// Time the servers took to answer, without connecting.
-    pub server_time: Duration,
+    /// The server asked last, and why it.
+    pub asked: Option<(Arc<Server>, Reason)>,
+    answered: Duration,
+    sent: Option<Instant>,
+}
+
+impl Trace {
+    /// Time the servers took to answer, without connecting; up to now if one still has not.
+    pub fn server_time(&self) -> Duration {
+        self.answered + self.sent.map_or(Duration::ZERO, |sent| sent.elapsed())
+    }
+
+    fn ask(&mut self, server: &Arc<Server>, reason: Reason) {
+        self.attempts += 1;
+        self.asked = Some((Arc::clone(server), reason));
+    }
+
+    fn sent(&mut self) {
+        self.sent = Some(Instant::now());
+    }
+
+    /// The attempt is over, whatever came of it.
+    fn ended(&mut self) {
+        self.answered = self.server_time();
+        self.sent = None;
+    }
 }
 
 /// Forwards one request. `trace` is filled in as attempts are made.
@@ -95,6 +122,12 @@ pub async fn forward(
         let answer = match attempt(thread, &server, reason, outgoing, info, trace).await {
             Ok(answer) => answer,
             Err(error) => {
+                // A stream that the client's own broken upload ended looks as if the server had; it is not to blame.
+                let error = if outgoing.upload.has_failed() {
+                    AttemptError::Upload
+                } else {
+                    error
+                };
                 if let Some(failure) = error.failure() {
                     server.failed(failure);
                 }
@@ -110,7 +143,7 @@ pub async fn forward(
                 if !matches!(error, AttemptError::Unprocessed(_)) || keeps_refusing() {
                     excluded = tried;
                 }
-                let error = proxy_error(&server, error);
+                let error = proxy_error(&server, info, error);
                 if !again {
                     return Err(error);
                 }
@@ -125,7 +158,7 @@ pub async fn forward(
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
         let complete = match refreshed {
             Some(complete) => complete,
-            None => refresh(shared).await,
+            None => Box::pin(refresh(shared)).await,
         };
         refreshed = Some(complete);
         let before = table;
@@ -226,23 +259,19 @@ async fn attempt(
     info: &RequestInfo<'_>,
     trace: &mut Trace,
 ) -> Result<Answer, AttemptError> {
-    trace.attempts += 1;
+    trace.ask(server, reason);
     let answer = async {
         if let Some(protocol) = outgoing.upgrade {
             let connection =
                 Box::pin(connect_for_upgrade(&thread.pool, server, outgoing.class)).await?;
             let request = build(server, outgoing, http::Version::HTTP_11)?;
-            let sent = Instant::now();
-            let answer = connection.send(request, protocol.clone()).await;
-            trace.server_time += sent.elapsed();
-            answer
+            trace.sent();
+            connection.send(request, protocol.clone()).await
         } else {
             let checkout = thread.pool.checkout(server, outgoing.class).await?;
             let request = build(server, outgoing, checkout.version())?;
-            let sent = Instant::now();
-            let answer = checkout.send(request).await;
-            trace.server_time += sent.elapsed();
-            answer
+            trace.sent();
+            checkout.send(request).await
         }
     };
     let doubt_404 = info.is_resource && !outgoing.hop_marked && thread.shared.interoperability;
@@ -250,22 +279,26 @@ async fn attempt(
         let (response, lease) = answer.await?;
         let (head, body) = response.into_parts();
         let answer = Answer {
+            address: lease.address,
             body: AnswerBody::Streaming(body, lease),
             head,
             server: Arc::clone(server),
             reason,
         };
         match answer.head.status == StatusCode::NOT_FOUND && doubt_404 {
-            true => Box::pin(read_not_found(answer)).await,
+            true => Box::pin(read_not_found(answer, outgoing.method)).await,
             false => Ok(answer),
         }
     };
-    if info.is_long_running() {
-        return answer.await;
-    }
-    tokio::time::timeout(thread.shared.limits.response_timeout, answer)
-        .await
-        .unwrap_or(Err(AttemptError::TimedOut))
+    let answer = if info.is_long_running() {
+        answer.await
+    } else {
+        tokio::time::timeout(thread.shared.limits.response_timeout, answer)
+            .await
+            .unwrap_or(Err(AttemptError::TimedOut))
+    };
+    trace.ended();
+    answer
 }
 
 fn build(
@@ -307,14 +340,22 @@ fn may_retry(error: &AttemptError, outgoing: &Outgoing<'_>) -> bool {
     }
 }
 
-fn proxy_error(server: &Server, error: AttemptError) -> ProxyError {
+fn proxy_error(server: &Server, info: &RequestInfo<'_>, error: AttemptError) -> ProxyError {
+    let (local, name) = (server.local, server.name.to_string());
+    let probe = !info.is_resource && classify(&info.path) == PathClass::Probe;
     match error {
         AttemptError::TimedOut => ProxyError::Timeout {
-            server: server.name.to_string(),
+            server: name,
+            local,
         },
         AttemptError::Upload => ProxyError::BadRequest("the request's body broke off"),
+        attempt if local && probe => ProxyError::LocalOnly {
+            server: name,
+            attempt,
+        },
         attempt => ProxyError::Upstream {
-            server: server.name.to_string(),
+            server: name,
+            local,
             attempt,
         },
     }
@@ -322,7 +363,7 @@ fn proxy_error(server: &Server, error: AttemptError) -> ProxyError {
 
 /// Reads a short 404 so that its kind can be seen; leaves long ones as they are. One that breaks off is no answer: what is
 /// left of it would pass for a 404 of another kind.
-async fn read_not_found(mut answer: Answer) -> Result<Answer, AttemptError> {
+async fn read_not_found(mut answer: Answer, method: &Method) -> Result<Answer, AttemptError> {
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return Ok(answer);
     };
@@ -345,10 +386,13 @@ async fn read_not_found(mut answer: Answer) -> Result<Answer, AttemptError> {
             return Ok(answer);
         }
     }
-    answer
-        .head
-        .headers
-        .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    // To HEAD it tells the length of a body that is not there.
+    if *method != Method::HEAD {
+        answer
+            .head
+            .headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    }
     answer.body = AnswerBody::Whole(bytes.freeze());
     Ok(answer)
 }
@@ -366,9 +410,12 @@ fn is_no_such_type(answer: &Answer) -> bool {
         .get(CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
+    if body.is_empty() {
+        // HEAD has no body to look at: it can only mean the type if nobody is known to serve that.
+        return matches!(answer.reason, Reason::UnknownKey | Reason::LocalUnknown);
+    }
     if content_type.starts_with("text/plain") {
-        // HEAD has no body to look at.
-        return body.is_empty() || body.as_ref() == b"404 page not found\n";
+        return body.as_ref() == b"404 page not found\n";
     }
     const NO_SUCH_RESOURCE: &[u8] = b"the server could not find the requested resource";
     body.windows(NO_SUCH_RESOURCE.len())

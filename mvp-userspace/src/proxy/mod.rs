@@ -7,6 +7,7 @@ mod connection;
 mod error;
 mod events;
 mod forward;
+mod header_timeout;
 mod headers;
 mod pool;
 mod probe;

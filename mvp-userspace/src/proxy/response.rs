@@ -36,7 +36,14 @@ struct WatchEnd {
 }
 
 impl Download {
-    pub fn upstream(incoming: Incoming, lease: Lease, record: Option<Box<AccessRecord>>) -> Self {
+    pub fn upstream(
+        incoming: Incoming,
+        lease: Lease,
+        mut record: Option<Box<AccessRecord>>,
+    ) -> Self {
+        if incoming.is_end_stream() {
+            complete(&mut record);
+        }
         Self {
             before: None,
             inner: Inner::Upstream(incoming),
@@ -46,7 +53,10 @@ impl Download {
         }
     }
 
-    pub fn whole(bytes: Bytes, record: Option<Box<AccessRecord>>) -> Self {
+    pub fn whole(bytes: Bytes, mut record: Option<Box<AccessRecord>>) -> Self {
+        if bytes.is_empty() {
+            complete(&mut record);
+        }
         Self {
             before: None,
             inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())),
@@ -98,6 +108,7 @@ impl Body for Download {
                 let bytes = bytes.take();
                 if let (Some(record), Some(bytes)) = (&mut this.record, &bytes) {
                     record.sent(bytes.len());
+                    record.complete();
                 }
                 return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
             }
@@ -107,11 +118,16 @@ impl Body for Download {
                 watch.drained = watch.draining.as_mut().poll(cx).is_ready();
             }
             if watch.drained && watch.events.at_boundary() {
+                complete(&mut this.record);
                 return Poll::Ready(None);
             }
         }
-        match ready!(Pin::new(incoming).poll_frame(cx)) {
+        match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
             Some(Ok(frame)) => {
+                // hyper asks for no further frame then.
+                if frame.is_trailers() || incoming.is_end_stream() {
+                    complete(&mut this.record);
+                }
                 if let Some(chunk) = frame.data_ref() {
                     if let Some(record) = &mut this.record {
                         record.sent(chunk.len());
@@ -131,7 +147,10 @@ impl Body for Download {
                 }
                 Poll::Ready(Some(Err(error)))
             }
-            None => Poll::Ready(None),
+            None => {
+                complete(&mut this.record);
+                Poll::Ready(None)
+            }
         }
     }
 
@@ -151,5 +170,11 @@ impl Body for Download {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
         }
+    }
+}
+
+fn complete(record: &mut Option<Box<AccessRecord>>) {
+    if let Some(record) = record {
+        record.complete();
     }
 }

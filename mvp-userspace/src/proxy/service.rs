@@ -5,23 +5,28 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
-use super::access::AccessRecord;
+use super::access::{AccessRecord, CLIENT_GONE};
 use super::body::Upload;
 use super::connection::{Connection, Guard};
-use super::error::ProxyError;
+use super::error::{AttemptError, ProxyError};
 use super::events::Events;
 use super::forward::{Answer, AnswerBody, Outgoing, Trace, forward};
-use super::headers::{AUDIT_ID, prepare_request, strip_hop_by_hop, upgrade_protocol};
+use super::headers::{
+    AUDIT_ID, ensure_audit_id, prepare_request, strip_hop_by_hop, upgrade_protocol,
+};
 use super::response::Download;
 use super::status::error_response;
 use super::upgrade::tunnel;
+use crate::config::Limits;
 use crate::identity::{self, HopMark, Stripped};
 use crate::metrics::Metrics;
 use crate::request::{RequestInfo, Verb};
+use crate::route::Failure;
 
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
 pub async fn handle(
@@ -38,18 +43,32 @@ pub async fn handle(
     let upload = Upload::new(incoming, &trust);
     // A counted reference: what is parsed borrows from it while the head is being changed.
     let uri = parts.uri.clone();
-    let record = AccessRecord::start(connection.peer, &parts.method, uri.path(), started);
+    let mut record = AccessRecord::start(connection.peer, &parts.method, uri.path(), started);
+    // First of all, since answers of the agent itself have it as well.
+    ensure_audit_id(&mut parts.headers);
+    let audit_id = parts.headers.get(AUDIT_ID).cloned();
+    if let (Some(record), Some(id)) = (&mut record, &audit_id) {
+        record.audit_id = id.to_str().unwrap_or_default().to_owned();
+    }
     let mut call = Call {
         connection: &connection,
+        upload: &upload,
         started,
         trace: Trace::default(),
         record,
+        answered: false,
     };
 
+    let exceeded = exceeded_limit(&parts, &shared.limits);
+    ensure_audit_id(&mut parts.headers);
     let answer = async {
-        if parts.headers.len() > shared.limits.header_count {
-            shared.metrics.refused("header_count");
+        if let Some(limit) = exceeded {
+            shared.metrics.refused(limit);
             return Err(ProxyError::HeaderTooLarge);
+        }
+        if parts.method == Method::CONNECT {
+            // No kube-apiserver is a proxy, and behind an answer to CONNECT a connection is not HTTP any more.
+            return Err(ProxyError::BadRequest("CONNECT is not supported"));
         }
         let certificate = connection
             .certificates
@@ -63,6 +82,10 @@ pub async fn handle(
         let info = RequestInfo::parse(&parts.method, uri.path(), uri.query())?;
         // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
         strip_hop_by_hop(&mut parts.headers);
+        // Nor can it take its request out of the audit by nominating that.
+        if let Some(id) = &audit_id {
+            parts.headers.insert(AUDIT_ID, id.clone());
+        }
         let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust);
         // From a front proxy they are how it speaks.
         if !caller.is_front_proxy() {
@@ -71,12 +94,6 @@ pub async fn handle(
         prepare_request(&mut parts.headers, &connection.forwarded_for);
         if let Some(record) = &mut call.record {
             record.user = caller.name_for_log().to_owned();
-            record.audit_id = parts
-                .headers
-                .get(AUDIT_ID)
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default()
-                .to_owned();
             if info.is_resource {
                 record.key = info.key().to_string();
             }
@@ -90,7 +107,14 @@ pub async fn handle(
             upgrade: upgrade.as_ref(),
             hop_marked: mark == HopMark::Honoured,
         };
-        let answer = forward(&connection.thread, &info, &outgoing, &mut call.trace).await;
+        let answer = forward(&connection.thread, &info, &outgoing, &mut call.trace)
+            .await
+            .and_then(|answer| {
+                if answer.is_upgrade() && upgrade.is_none() {
+                    return Err(unasked_upgrade(&answer));
+                }
+                Ok(answer)
+            });
         upload.stop_recording();
         if let Err(error) = &answer
             && let Some(kind) = error.peer_error_kind()
@@ -103,17 +127,19 @@ pub async fn handle(
     }
     .await;
     match answer {
-        Ok((answer, info)) => call.respond(answer, &info, &upload, on_upgrade),
-        Err(error) => call.refuse(&error, &parts.headers, &upload),
+        Ok((answer, info)) => call.respond(answer, &info, on_upgrade),
+        Err(error) => call.refuse(&error, &parts),
     }
 }
 
-/// What is known about a request until its answer has a head.
+/// What is known about a request until its answer has a head. Dropped before that, the client has gone: counted and logged too.
 struct Call<'a> {
     connection: &'a Connection,
+    upload: &'a Upload,
     started: Instant,
     trace: Trace,
     record: Option<Box<AccessRecord>>,
+    answered: bool,
 }
 
 impl Call<'_> {
@@ -121,40 +147,34 @@ impl Call<'_> {
         mut self,
         answer: Answer,
         info: &RequestInfo<'_>,
-        upload: &Upload,
         on_upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Response<Download> {
         let shared = &self.connection.thread.shared;
         let status = answer.head.status;
-        self.count(answer.reason.as_str(), &answer.server.name, status);
+        self.end(answer.reason.as_str(), &answer.server.name, status.as_u16());
         shared
             .metrics
-            .server_time(&answer.server.name, self.trace.server_time);
+            .server_time(&answer.server.name, self.trace.server_time());
         if !answer.server.local {
             shared
                 .metrics
                 .rerouted(status.as_u16(), &info.group, &info.version, &info.resource);
         }
-        if let Some(record) = &mut self.record {
-            record.decision = answer.reason.as_str();
-            record.server = answer.server.name.to_string();
-            record.server_address = match &answer.body {
-                AnswerBody::Streaming(_, lease) | AnswerBody::Begun(_, _, lease) => {
-                    Some(lease.address)
-                }
-                AnswerBody::Whole(_) => None,
-            };
+        let mut record = self.record.take();
+        if let Some(record) = &mut record {
+            record.server_address = Some(answer.address);
         }
-        self.finish(status, upload);
         if answer.is_upgrade() {
             return match (on_upgrade, answer.into_upgrade()) {
                 (Some(client), Some((response, lease))) => {
-                    let head = tunnel(client, response, lease, Arc::clone(&shared.metrics));
-                    head.map(|()| Download::whole(Bytes::new(), self.record))
+                    let metrics = Arc::clone(&shared.metrics);
+                    let (head, tunnel) = tunnel(client, response, lease, metrics, record);
+                    self.connection.upgraded(tunnel);
+                    head.map(|()| Download::whole(Bytes::new(), None))
                 }
-                // A 101 that nobody asked for: the server's fault, and nothing a client could use.
+                // Cannot be: an unasked 101 is an error already, and no 101 is read whole.
                 _ => {
-                    let mut response = Response::new(Download::whole(Bytes::new(), self.record));
+                    let mut response = Response::new(Download::whole(Bytes::new(), record));
                     *response.status_mut() = StatusCode::BAD_GATEWAY;
                     response
                 }
@@ -163,12 +183,12 @@ impl Call<'_> {
         let mut head = answer.head;
         strip_hop_by_hop(&mut head.headers);
         let body = match answer.body {
-            AnswerBody::Whole(bytes) => Download::whole(bytes, self.record),
+            AnswerBody::Whole(bytes) => Download::whole(bytes, record),
             AnswerBody::Begun(bytes, incoming, lease) => {
-                Download::upstream(incoming, lease, self.record).after(bytes)
+                Download::upstream(incoming, lease, record).after(bytes)
             }
             AnswerBody::Streaming(incoming, lease) => {
-                let body = Download::upstream(incoming, lease, self.record);
+                let body = Download::upstream(incoming, lease, record);
                 if info.verb == Verb::Watch && status == StatusCode::OK {
                     let events = Events::of(head.headers.get(CONTENT_TYPE));
                     let mut drain = shared.drain.clone();
@@ -183,45 +203,90 @@ impl Call<'_> {
         Response::from_parts(head, body)
     }
 
-    fn refuse(
-        mut self,
-        error: &ProxyError,
-        accept: &HeaderMap,
-        upload: &Upload,
-    ) -> Response<Download> {
+    fn refuse(mut self, error: &ProxyError, request: &Parts) -> Response<Download> {
         let shared = &self.connection.thread.shared;
-        let response = error_response(error, accept);
-        self.count(error.decision(), &shared.no_server, response.status());
+        let mut response = error_response(error, &request.headers);
+        if request.method == Method::HEAD {
+            // hyper leaves a body out over HTTP/1.1 only.
+            response.body_mut().clear();
+        }
+        // As kube-apiserver does on every answer (`WithAuditInit`), so that client, log and audit can be brought together.
+        if let Some(id) = request.headers.get(AUDIT_ID) {
+            response.headers_mut().insert(AUDIT_ID, id.clone());
+        }
+        let status = response.status().as_u16();
+        self.end(error.decision(), &shared.no_server, status);
         tracing::debug!(peer = %self.connection.peer, %error, "request answered by the agent");
-        if let Some(record) = &mut self.record {
-            record.decision = error.decision();
+        let mut record = self.record.take();
+        if let Some(record) = &mut record {
             record.error = Some(error.to_string());
         }
-        self.finish(response.status(), upload);
-        response.map(|body| Download::whole(body, self.record))
+        response.map(|body| Download::whole(body, record))
     }
 
-    fn count(&self, reason: &'static str, server: &Arc<str>, status: StatusCode) {
+    /// Counts the request and completes its access line.
+    fn end(&mut self, decision: &'static str, server: &Arc<str>, status: u16) {
+        self.answered = true;
+        let server_time = self.trace.server_time();
+        let agent = self.started.elapsed().saturating_sub(server_time);
         let metrics = &self.connection.thread.shared.metrics;
-        metrics.request(reason, server, status.as_u16());
-        metrics.added(self.agent_time());
-    }
-
-    fn finish(&mut self, status: StatusCode, upload: &Upload) {
-        let agent = self.agent_time();
+        metrics.request(decision, server, status);
+        metrics.added(agent);
         if let Some(record) = &mut self.record {
+            record.decision = decision;
+            record.server = server.to_string();
             record.status = status;
             record.attempts = self.trace.attempts;
             record.agent = agent;
-            record.server_time = self.trace.server_time;
-            record.received = upload.received();
+            record.server_time = server_time;
+            record.received = self.upload.received();
         }
     }
+}
 
-    fn agent_time(&self) -> Duration {
-        self.started
-            .elapsed()
-            .saturating_sub(self.trace.server_time)
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        if let Some(record) = &mut self.record {
+            record.error = Some("the client went away before the answer".to_owned());
+        }
+        match self.trace.asked.take() {
+            Some((server, reason)) => self.end(reason.as_str(), &server.name, CLIENT_GONE),
+            None => {
+                let nobody = Arc::clone(&self.connection.thread.shared.no_server);
+                self.end("client_gone", &nobody, CLIENT_GONE);
+            }
+        }
+    }
+}
+
+/// The limit that a request's header is above, if any. Over HTTP/1.1 the parser counted its bytes already.
+fn exceeded_limit(parts: &Parts, limits: &Limits) -> Option<&'static str> {
+    if parts.headers.len() > limits.header_count {
+        return Some("header_count");
+    }
+    // RFC 9113 §6.5.2 (SETTINGS_MAX_HEADER_LIST_SIZE).
+    let field = |name: usize, value: usize| name + value + 32;
+    let path = parts.uri.path_and_query().map_or(0, |p| p.as_str().len());
+    let fields = parts.headers.iter();
+    let bytes = fields.fold(field(":path".len(), path), |sum, (name, value)| {
+        sum + field(name.as_str().len(), value.len())
+    });
+    (parts.version == Version::HTTP_2 && bytes > limits.header_bytes as usize)
+        .then_some("header_bytes")
+}
+
+/// A 101 that nobody asked for: nothing that a client could use.
+fn unasked_upgrade(answer: &Answer) -> ProxyError {
+    ProxyError::Upstream {
+        server: answer.server.name.to_string(),
+        local: answer.server.local,
+        attempt: AttemptError::Broken {
+            failure: Failure::Protocol,
+            text: "it switched protocols unasked".to_owned(),
+        },
     }
 }
 

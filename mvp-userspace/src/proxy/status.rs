@@ -277,6 +277,7 @@ mod tests {
     #[test]
     fn yaml_and_protobuf_carry_the_same() {
         let error = ProxyError::Timeout {
+            local: false,
             server: "cp-b".into(),
         };
         let yaml = error_response(&error, &accept(&["application/yaml"]));

@@ -1,14 +1,19 @@
 //! `Connection: Upgrade` tunnels (WebSocket, SPDY): exec, attach, port-forward, and watches over WebSocket. The request goes
 //! over an HTTP/1.1 connection of its own with the caller's identity on it; after 101 the bytes are relayed as they are.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::access::AccessRecord;
 use super::body::UploadBody;
 use super::connect::{Connected, connect};
 use super::error::AttemptError;
@@ -71,13 +76,18 @@ impl UpgradeConnection {
     }
 }
 
-/// After a 101: relays until both sides have ended. Returns the head to give to the client.
+/// What is left to do on a connection that was upgraded. Dropping it cuts both sides.
+pub type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// After a 101: the head to give to the client, and the relay, which runs until both sides have ended. It belongs to whoever
+/// serves the client's connection, so that a tunnel counts as its connection and is drained with it.
 pub fn tunnel(
     client: OnUpgrade,
     mut response: Response<Incoming>,
     lease: Lease,
     metrics: Arc<Metrics>,
-) -> Response<()> {
+    record: Option<Box<AccessRecord>>,
+) -> (Response<()>, Tunnel) {
     let server = hyper::upgrade::on(&mut response);
     let (mut parts, _body) = response.into_parts();
     let protocol = parts.headers.get(UPGRADE).cloned();
@@ -89,14 +99,19 @@ pub fn tunnel(
         parts.headers.insert(UPGRADE, protocol);
     }
     parts.status = StatusCode::SWITCHING_PROTOCOLS;
-    tokio::spawn(async move {
+    let relay = async move {
         let _lease = lease;
         let _open = metrics.upgrade();
         match tokio::try_join!(client, server) {
             Ok((client, server)) => {
-                let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+                let mut client = Counted {
+                    stream: TokioIo::new(client),
+                    metrics: &metrics,
+                    record,
+                };
+                let mut server = TokioIo::new(server);
                 // An error is how most tunnels end (a side closes without TLS close_notify): nothing to report.
-                match tokio::io::copy_bidirectional_with_sizes(
+                if let Err(error) = tokio::io::copy_bidirectional_with_sizes(
                     &mut client,
                     &mut server,
                     BUFFER,
@@ -104,12 +119,63 @@ pub fn tunnel(
                 )
                 .await
                 {
-                    Ok((to_server, to_client)) => metrics.tunnel_bytes(to_server, to_client),
-                    Err(error) => tracing::debug!(%error, "tunnel broke off"),
+                    tracing::debug!(%error, "tunnel broke off");
+                }
+                if let Some(record) = &mut client.record {
+                    record.complete();
                 }
             }
             Err(error) => tracing::debug!(%error, "tunnel was not established"),
         }
-    });
-    Response::from_parts(parts, ())
+    };
+    (Response::from_parts(parts, ()), Box::pin(relay))
+}
+
+/// The client's end of a tunnel. Bytes are counted as they pass, since a port-forward may be open for days.
+struct Counted<'a, S> {
+    stream: S,
+    metrics: &'a Metrics,
+    record: Option<Box<AccessRecord>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0 {
+            self.metrics.tunnel_bytes(bytes as u64, 0);
+            if let Some(record) = &mut self.record {
+                record.received(bytes);
+            }
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.metrics.tunnel_bytes(0, written as u64);
+        if let Some(record) = &mut self.record {
+            record.sent(written);
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

@@ -17,6 +17,16 @@ pub(super) fn answer(request: Request) -> Answer {
     let surface = app.surface.load();
     let address = app.address.to_string();
     let method = request.method.as_str();
+    if matches!(path, "/api" | "/apis")
+        && let Some(document) = app.faults.false_discovery()
+    {
+        let mut response = Response::new(body::full(document));
+        let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(aggregated));
+        return Ok(response);
+    }
     if let Some(found) = discovery::answer(
         &surface,
         &address,

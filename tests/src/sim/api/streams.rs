@@ -6,6 +6,8 @@
 //! - `…/proxy/upload`: reads a body of any length, answers `{"bytes":N,"sha256":"…"}`.
 //! - `…/proxy/echo`: sends every chunk of the body back as it comes.
 //! - `…/proxy/trailers`: a short body with the trailers `x-mvp-trailer` and `x-mvp-bytes`.
+//! - `…/proxy/breaks`: a first chunk at once; the answer breaks off (RST_STREAM, or a cut connection) when the request's
+//!   body has ended.
 //! - `…/proxy/headers`: the request's headers as JSON; `…/proxy/status/<code>`: that code.
 
 use std::time::Duration;
@@ -163,6 +165,15 @@ async fn proxy(mut request: Request, path: &str) -> Answer {
                 HeaderValue::from_static("x-mvp-trailer, x-mvp-bytes"),
             );
             Ok(response)
+        }
+        "breaks" => {
+            let first = Ok(Frame::data(Bytes::from_static(b"so far\n")));
+            let rest = stream::once(async move {
+                while let Some(Ok(_)) = next(&mut incoming).await {}
+                Err(std::io::Error::other("as asked"))
+            });
+            let frames = futures_util::StreamExt::chain(stream::iter([first]), rest);
+            Ok(Response::new(body::stream(frames)))
         }
         "headers" => {
             let pairs: Vec<(String, String)> = request

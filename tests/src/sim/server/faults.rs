@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 /// Faults of one server. A restart clears them, as it would clear those of a process.
 #[derive(Debug, Default)]
 pub struct Faults {
@@ -22,6 +24,7 @@ pub struct Faults {
     scope: Mutex<String>,
     not_ready: AtomicBool,
     starting: AtomicBool,
+    discovery: Mutex<Option<Bytes>>,
 }
 
 /// What happens to one request instead of an answer.
@@ -75,7 +78,22 @@ impl Faults {
         self.starting.store(on, Ordering::SeqCst);
     }
 
+    pub fn discovery(&self, document: Option<Bytes>) {
+        *self
+            .discovery
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = document;
+    }
+
+    pub fn false_discovery(&self) -> Option<Bytes> {
+        self.discovery
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     pub fn clear(&self) {
+        self.discovery(None);
         self.slow(Duration::ZERO);
         self.reset_next(0);
         self.refuse_streams(0);

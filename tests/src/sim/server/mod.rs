@@ -19,6 +19,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use socket2::{Domain, Socket, Type};
 use tokio::{
     net::TcpListener,
@@ -251,6 +252,11 @@ impl Server {
     /// Unknown paths get 503 with Retry-After, as before all paths are installed.
     pub fn starting(&self, on: bool) {
         self.faults.starting(on);
+    }
+
+    /// Answers `/api` and `/apis` with these bytes, whatever they are, as its aggregated discovery document.
+    pub fn false_discovery(&self, document: Option<Bytes>) {
+        self.faults.discovery(document);
     }
 
     /// Sends GOAWAY on all connections (HTTP/1.1: closes them after the current request) and goes on serving new ones.

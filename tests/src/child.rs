@@ -1,0 +1,196 @@
+//! An agent as a process of its own: for its memory, its signals and its exit code.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::agent::{eventually, settings};
+use crate::bench::process::free_port;
+use crate::client::{Answer, Client};
+use crate::sim::ControlPlane;
+use crate::sim::pki::ClientAuth;
+
+/// An agent with the local server `node` and all other servers of the plane as peers. Killed when dropped.
+pub struct ChildAgent {
+    child: Child,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    dir: TempDir,
+}
+
+/// Resident memory in bytes, of `/proc/PID/status` (proc(5)).
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// VmRSS.
+    pub now: u64,
+    /// VmHWM.
+    pub peak: u64,
+}
+
+impl ChildAgent {
+    /// Runs `binary` (mvp-agent) with the usual configuration as `change` leaves it, and waits until it is ready.
+    pub async fn start(
+        binary: &str,
+        plane: &ControlPlane,
+        node: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Self> {
+        Self::start_with(binary, plane, node, &["--log-level", "warn"], change).await
+    }
+
+    /// The same with flags of `mvp agent`.
+    pub async fn start_with(
+        binary: &str,
+        plane: &ControlPlane,
+        node: &str,
+        flags: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let (address, admin) = (free_port("127.0.0.1")?, free_port("127.0.0.1")?);
+        let mut config = settings(plane, node, address, admin)?.config(plane.pki().dir());
+        change(&mut config);
+        let file = dir.path().join("agent.yaml");
+        std::fs::write(&file, config.to_string())?;
+        let log = std::fs::File::create(dir.path().join("log"))?;
+        let child = Command::new(binary)
+            .args(["agent", "--config"])
+            .arg(&file)
+            .args(flags)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("run {binary}"))?;
+        let agent = Self {
+            child,
+            address,
+            admin,
+            dir,
+        };
+        let ready = eventually("the agent is ready", Duration::from_secs(30), || async {
+            Ok(agent.admin_get("/readyz").await?.0 == 200)
+        });
+        ready.await.with_context(|| agent.log())?;
+        Ok(agent)
+    }
+
+    pub async fn http2(&self, plane: &ControlPlane, auth: ClientAuth) -> Result<Client> {
+        Client::http2(self.address, &plane.pki().client_config(auth, &[])?.into()).await
+    }
+
+    pub async fn http1(&self, plane: &ControlPlane, auth: ClientAuth) -> Result<Client> {
+        Client::http1(self.address, &plane.pki().client_config(auth, &[])?.into()).await
+    }
+
+    pub async fn admin_get(&self, path: &str) -> Result<(u16, String)> {
+        let (status, answer) = admin(self.admin, http::Method::GET, path).await?;
+        Ok((status, answer.text()))
+    }
+
+    /// [`crate::agent::TestAgent::metric`].
+    pub async fn metric(&self, sample: &str) -> Result<f64> {
+        crate::agent::sample(&self.admin_get("/metrics").await?.1, sample)
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Polls for the process's end.
+    pub async fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("the agent did not end within {limit:?}\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    pub fn memory(&self) -> Result<Memory> {
+        let file = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(&file).context(file)?;
+        let kib = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            number.with_context(|| format!("{name} in\n{text}"))
+        };
+        Ok(Memory {
+            now: kib("VmRSS:")? * 1024,
+            peak: kib("VmHWM:")? * 1024,
+        })
+    }
+
+    /// What it wrote.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// The access lines so far, of an agent started with `--log-format json`.
+    pub fn access_log(&self) -> Vec<Value> {
+        let log = self.log();
+        // The last line may be half written.
+        let lines = log.lines().filter_map(|l| serde_json::from_str(l).ok());
+        lines.filter(|l: &Value| l["target"] == "access").collect()
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for ChildAgent {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One request to an admin port.
+pub async fn admin(address: SocketAddr, method: http::Method, path: &str) -> Result<(u16, Answer)> {
+    admin_with(address, method, path, "").await
+}
+
+/// One request to an admin port, with a body.
+pub async fn admin_with(
+    address: SocketAddr,
+    method: http::Method,
+    path: &str,
+    body: &'static str,
+) -> Result<(u16, Answer)> {
+    let io = hyper_util::rt::TokioIo::new(tokio::net::TcpStream::connect(address).await?);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+    tokio::spawn(connection);
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "admin")
+        .body(crate::client::full(body))?;
+    let answer = Answer::read(sender.send_request(request).await?).await?;
+    Ok((answer.status.as_u16(), answer))
+}
+
+/// Lets this process and its children have as many descriptors as the system allows.
+pub fn raise_descriptor_limit() -> Result<u64> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)?;
+    Ok(limit.current.unwrap_or(u64::MAX))
+}
