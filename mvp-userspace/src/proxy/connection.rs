@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Thread;
+use super::headers::forwarded_for;
 use super::response::Download;
 use super::service::handle;
 use super::upgrade::Tunnel;
@@ -41,6 +42,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Connection {
     pub thread: Arc<Thread>,
     pub peer: SocketAddr,
+    /// The client's address as a header's value, made once.
+    pub forwarded_for: HeaderValue,
     /// What the client presented, if anything; what it proves is asked for each request.
     pub certificates: Option<PeerCertificates>,
     /// Set when a request of an HTTP/1.1 connection was answered with 101.
@@ -118,6 +121,7 @@ async fn serve_http(
     let connection = Arc::new(Connection {
         thread: Arc::clone(&thread),
         peer,
+        forwarded_for: forwarded_for(peer.ip()),
         certificates,
         tunnel: Mutex::default(),
     });
@@ -125,7 +129,8 @@ async fn serve_http(
     let of_requests = Arc::clone(&connection);
     let service = service_fn(move |request| {
         let connection = Arc::clone(&of_requests);
-        async move { Ok::<_, Infallible>(handle(connection, request).await) }
+        // Boxed: hyper moves the future of every stream several times.
+        Box::pin(async move { Ok::<_, Infallible>(handle(connection, request).await) })
     });
     let io = Deferred::new(stream);
     let shared = Arc::clone(&thread.shared);

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -156,13 +155,13 @@ pub async fn forward(
         {
             return Ok(answer);
         }
-        let answer = read_not_found(answer).await;
+        let answer = Box::pin(read_not_found(answer)).await;
         if refreshed || !is_no_such_type(&answer) {
             return Ok(answer);
         }
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
         refreshed = true;
-        let outcome = shared.discovery.refresh().await;
+        let outcome = Box::pin(shared.discovery.refresh()).await;
         shared.metrics.refresh(if outcome.complete {
             "complete"
         } else {
@@ -256,7 +255,8 @@ async fn attempt(
     trace.ask(server, reason);
     let answer = async {
         if let Some(protocol) = outgoing.upgrade {
-            let connection = connect_for_upgrade(&thread.pool, server, outgoing.class).await?;
+            let connection =
+                Box::pin(connect_for_upgrade(&thread.pool, server, outgoing.class)).await?;
             let request = build(server, outgoing, http::Version::HTTP_11)?;
             trace.sent();
             connection.send(request, protocol.clone()).await
@@ -296,20 +296,12 @@ fn build(
     if !server.local || outgoing.hop_marked {
         headers.insert(HOP_MARKER, HeaderValue::from_static("true"));
     }
-    let invalid = |text: String| AttemptError::Connect {
-        failure: crate::route::Failure::Unreachable,
-        text,
-    };
-    let endpoint = &server.endpoint;
-    let host = if endpoint.host.contains(':') {
-        format!("[{}]", endpoint.host)
-    } else {
-        endpoint.host.clone()
-    };
-    let fallback = Authority::try_from(format!("{host}:{}", endpoint.port))
-        .map_err(|error| invalid(error.to_string()))?;
-    let uri = upstream_target(outgoing.uri, &mut headers, version, &fallback)
-        .map_err(|error| invalid(error.to_string()))?;
+    let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint).map_err(
+        |error| AttemptError::Connect {
+            failure: crate::route::Failure::Unreachable,
+            text: error.to_string(),
+        },
+    )?;
     let mut request = Request::new(outgoing.upload.body());
     *request.method_mut() = outgoing.method.clone();
     *request.uri_mut() = uri;

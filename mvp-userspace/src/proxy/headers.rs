@@ -72,31 +72,43 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Headers that the agent sets on every request that leaves, besides identity. `Expect` ends here: the agent itself asks the
-/// client for the body (100 Continue) as soon as the server reads it.
-pub fn prepare_request(headers: &mut HeaderMap, client: IpAddr) {
+/// client for the body (100 Continue) as soon as the server reads it. `forwarded_for` is the client's address as
+/// [`forwarded_for`] made it.
+pub fn prepare_request(headers: &mut HeaderMap, forwarded_for: &HeaderValue) {
     headers.remove(EXPECT);
     if !headers.contains_key(AUDIT_ID) {
-        insert(headers, AUDIT_ID, &uuid::Uuid::new_v4().to_string());
+        let mut buffer = uuid::Uuid::encode_buffer();
+        insert(
+            headers,
+            AUDIT_ID,
+            uuid::Uuid::new_v4().hyphenated().encode_lower(&mut buffer),
+        );
     }
-    append_forwarded_for(headers, client);
+    append_forwarded_for(headers, forwarded_for);
+}
+
+/// A client's address as `X-Forwarded-For` has it.
+pub fn forwarded_for(client: IpAddr) -> HeaderValue {
+    // An address is always a legal value.
+    HeaderValue::try_from(client.to_canonical().to_string())
+        .unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// Appends the client's address to one `X-Forwarded-For`, as Go's ReverseProxy does. kube-apiserver takes the audit's
 /// source addresses from it.
-fn append_forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
-    let client = client.to_canonical();
+fn append_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
     if !headers.contains_key(X_FORWARDED_FOR) {
-        insert(headers, X_FORWARDED_FOR, &client.to_string());
+        headers.insert(X_FORWARDED_FOR, client.clone());
         return;
     }
     let mut joined = String::new();
-    for value in headers.get_all(X_FORWARDED_FOR) {
-        if let Ok(text) = value.to_str() {
-            joined.push_str(text);
+    let values = headers.get_all(X_FORWARDED_FOR).iter().chain([client]);
+    for text in values.filter_map(|value| value.to_str().ok()) {
+        if !joined.is_empty() {
             joined.push_str(", ");
         }
+        joined.push_str(text);
     }
-    joined.push_str(&client.to_string());
     insert(headers, X_FORWARDED_FOR, &joined);
 }
 
@@ -106,8 +118,8 @@ pub fn upstream_target(
     uri: &Uri,
     headers: &mut HeaderMap,
     upstream: Version,
-    fallback: &Authority,
-) -> Result<Uri, http::uri::InvalidUriParts> {
+    fallback: &crate::config::Endpoint,
+) -> Result<Uri, http::Error> {
     let path = uri
         .path_and_query()
         .cloned()
@@ -120,7 +132,10 @@ pub fn upstream_target(
                 .get(HOST)
                 .and_then(|host| Authority::try_from(host.as_bytes()).ok())
         })
-        .unwrap_or_else(|| fallback.clone());
+        .map_or_else(
+            || Authority::try_from(crate::discovery::authority(fallback)),
+            Ok,
+        )?;
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(path);
     if upstream == Version::HTTP_2 {
@@ -130,7 +145,7 @@ pub fn upstream_target(
     } else {
         insert(headers, HOST, authority.as_str());
     }
-    Uri::from_parts(parts)
+    Ok(Uri::from_parts(parts)?)
 }
 
 /// Sets one value; a text that is no header value (cannot happen for the agent's own texts) sets nothing.
@@ -212,7 +227,10 @@ mod tests {
             ("x-forwarded-for", "10.0.0.2"),
             ("expect", "100-continue"),
         ]);
-        prepare_request(&mut headers, "::ffff:192.0.2.7".parse().unwrap());
+        prepare_request(
+            &mut headers,
+            &forwarded_for("::ffff:192.0.2.7".parse().unwrap()),
+        );
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2, 192.0.2.7");
         assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
         assert!(!headers.contains_key(EXPECT));
@@ -222,13 +240,17 @@ mod tests {
     #[test]
     fn the_clients_audit_id_stays() {
         let mut headers = map(&[("audit-id", "abc")]);
-        prepare_request(&mut headers, "192.0.2.7".parse().unwrap());
+        prepare_request(&mut headers, &forwarded_for("192.0.2.7".parse().unwrap()));
         assert_eq!(headers[AUDIT_ID], "abc");
     }
 
     #[test]
     fn target_keeps_path_and_query_byte_for_byte() {
-        let fallback = Authority::from_static("10.0.0.9:6443");
+        let fallback = crate::config::Endpoint {
+            name: "cp-b".into(),
+            host: "10.0.0.9".into(),
+            port: 6443,
+        };
         let raw = "/api/v1/namespaces/a%2Fb/pods?b=2&a=%20x&;&watch";
         let mut headers = map(&[("host", "api.example:6443")]);
         let h2 = upstream_target(

@@ -34,9 +34,9 @@ pub async fn handle(
     let (mut parts, incoming) = request.into_parts();
     let trust = shared.trust.load();
     let upload = Upload::new(incoming, &trust);
-    let path = parts.uri.path().to_owned();
-    let query = parts.uri.query().map(str::to_owned);
-    let record = AccessRecord::start(connection.peer, &parts.method, &path, started);
+    // A counted reference: what is parsed borrows from it while the head is being changed.
+    let uri = parts.uri.clone();
+    let record = AccessRecord::start(connection.peer, &parts.method, uri.path(), started);
     let mut call = Call {
         connection: &connection,
         upload: &upload,
@@ -46,13 +46,6 @@ pub async fn handle(
         answered: false,
     };
 
-    // What the client accepts is needed after its headers are gone upstream.
-    let accept: HeaderMap = parts
-        .headers
-        .get_all(http::header::ACCEPT)
-        .iter()
-        .map(|v| (http::header::ACCEPT, v.clone()))
-        .collect();
     let answer = async {
         if parts.headers.len() > shared.limits.header_count {
             shared.metrics.refused("header_count");
@@ -67,7 +60,7 @@ pub async fn handle(
         if mark == HopMark::Forged {
             shared.metrics.hop_marker_forged();
         }
-        let info = RequestInfo::parse(&parts.method, &path, query.as_deref())?;
+        let info = RequestInfo::parse(&parts.method, uri.path(), uri.query())?;
         // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
         strip_hop_by_hop(&mut parts.headers);
         let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust);
@@ -75,7 +68,7 @@ pub async fn handle(
         if !caller.is_front_proxy() {
             count_stripped(&shared.metrics, &stripped);
         }
-        prepare_request(&mut parts.headers, connection.peer.ip());
+        prepare_request(&mut parts.headers, &connection.forwarded_for);
         if let Some(record) = &mut call.record {
             record.user = caller.name_for_log().to_owned();
             record.audit_id = parts
@@ -111,7 +104,7 @@ pub async fn handle(
     .await;
     match answer {
         Ok((answer, info)) => call.respond(answer, &info, on_upgrade),
-        Err(error) => call.refuse(&error, &accept),
+        Err(error) => call.refuse(&error, &parts.headers),
     }
 }
 
