@@ -207,7 +207,7 @@ fn admin() -> (String, DrainSignal) {
         available: true,
         knowledge: "fresh".into(),
         age_ms: Some(1500),
-        source: "v2 nopeer".into(),
+        source: "v2".into(),
         keys: 3,
         ..ServerView::default()
     };
@@ -294,8 +294,8 @@ fn a_running_agent_is_asked() {
     assert_eq!(
         ask(&["servers"]),
         "\
-NAME  ROLE  URL                     VERSION  READY  AVAILABLE  KNOWLEDGE  AGE  SOURCE     KEYS  OUTSTANDING  LAST ERROR
-cp-b  peer  https://127.0.0.3:6443  v1.36.3  yes    yes        fresh      1s   v2 nopeer  3     0
+NAME  ROLE  URL                     VERSION  READY  AVAILABLE  KNOWLEDGE  AGE  SOURCE  KEYS  OUTSTANDING  LAST ERROR
+cp-b  peer  https://127.0.0.3:6443  v1.36.3  yes    yes        fresh      1s   v2      3     0
 "
     );
     assert_eq!(

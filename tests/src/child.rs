@@ -41,6 +41,17 @@ impl ChildAgent {
         node: &str,
         change: impl FnOnce(&mut Value),
     ) -> Result<Self> {
+        Self::start_with(binary, plane, node, &["--log-level", "warn"], change).await
+    }
+
+    /// The same with flags of `mvp agent`.
+    pub async fn start_with(
+        binary: &str,
+        plane: &ControlPlane,
+        node: &str,
+        flags: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let (address, admin) = (free_port("127.0.0.1")?, free_port("127.0.0.1")?);
         let mut config = settings(plane, node, address, admin)?.config(plane.pki().dir());
@@ -49,8 +60,10 @@ impl ChildAgent {
         std::fs::write(&file, config.to_string())?;
         let log = std::fs::File::create(dir.path().join("log"))?;
         let child = Command::new(binary)
-            .args(["agent", "--log-level", "warn", "--config"])
+            .args(["agent", "--config"])
             .arg(&file)
+            .args(flags)
+            .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -128,6 +141,14 @@ impl ChildAgent {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// The access lines so far, of an agent started with `--log-format json`.
+    pub fn access_log(&self) -> Vec<Value> {
+        let log = self.log();
+        // The last line may be half written.
+        let lines = log.lines().filter_map(|l| serde_json::from_str(l).ok());
+        lines.filter(|l: &Value| l["target"] == "access").collect()
+    }
+
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -143,6 +164,16 @@ impl Drop for ChildAgent {
 
 /// One request to an admin port.
 pub async fn admin(address: SocketAddr, method: http::Method, path: &str) -> Result<(u16, Answer)> {
+    admin_with(address, method, path, "").await
+}
+
+/// One request to an admin port, with a body.
+pub async fn admin_with(
+    address: SocketAddr,
+    method: http::Method,
+    path: &str,
+    body: &'static str,
+) -> Result<(u16, Answer)> {
     let io = hyper_util::rt::TokioIo::new(tokio::net::TcpStream::connect(address).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
     tokio::spawn(connection);
@@ -150,7 +181,7 @@ pub async fn admin(address: SocketAddr, method: http::Method, path: &str) -> Res
         .method(method)
         .uri(path)
         .header("host", "admin")
-        .body(crate::client::empty())?;
+        .body(crate::client::full(body))?;
     let answer = Answer::read(sender.send_request(request).await?).await?;
     Ok((answer.status.as_u16(), answer))
 }

@@ -10,4 +10,7 @@ pub mod kubectl;
 pub mod load;
 pub mod netns;
 pub mod raw;
+pub mod scrape;
+pub mod scripted;
 pub mod sim;
+pub mod tunnel;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::connect_tls;
-use mvp_tests::raw::{RawConnection, SPDY, read_some};
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
+use mvp_tests::tunnel::{RawConnection, SPDY, read_some};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 

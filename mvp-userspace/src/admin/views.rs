@@ -88,9 +88,11 @@ pub struct ThreadView {
 #[serde(rename_all = "camelCase")]
 pub struct CertificateView {
     pub file: String,
-    pub subject: String,
-    /// Until the first certificate of the file expires; negative after that.
-    pub expires_in_seconds: i64,
+    /// The configuration key that names the file.
+    pub key: String,
+    /// Until the first certificate of a chain, or the last of a CA bundle, expires; negative after that. None: a file without
+    /// certificates, listed because of its error.
+    pub expires_in_seconds: Option<i64>,
     /// Why the newest content is not in use.
     pub last_error: Option<String>,
 }
@@ -110,7 +112,7 @@ pub struct ServerView {
     pub knowledge: String,
     /// Since it last confirmed what it serves.
     pub age_ms: Option<u64>,
-    /// Where the knowledge is from: `v2 nopeer`, `v2`, `v2beta1`, `legacy`.
+    /// Where the knowledge is from: `v2`, `v2beta1`, `legacy`.
     pub source: String,
     /// Number of (group, version, resource, subresource) it serves.
     pub keys: u64,

@@ -159,12 +159,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let metrics = Arc::new(Metrics::new());
     let counters = Arc::new(SyncCounters::default());
     let discovery = start_discovery(&config, &client_tls, &counters).await?;
-    let first_round = readiness.register("discovery: first round of all servers");
-    let done = discovery.first_round_done();
-    tokio::spawn(async move {
-        done.await;
-        first_round.done();
-    });
+    await_first_round(&readiness, &discovery);
     let reloader = Reloader::new(vec![
         Arc::clone(&server_tls) as _,
         Arc::clone(&client_tls) as _,
@@ -267,6 +262,31 @@ async fn start_discovery(
         Arc::clone(counters),
         &runtime,
     ))
+}
+
+/// The agent is ready once it has asked every server. Those it knows at its start are awaited by name.
+fn await_first_round(readiness: &Readiness, discovery: &DiscoveryHandle) {
+    let all = readiness.register("discovery: first round of all servers");
+    let mut unasked = discovery.unasked();
+    let mut each: Vec<_> = unasked
+        .borrow()
+        .iter()
+        .map(|name| {
+            let task = readiness.register(format!("discovery: first round of {name}"));
+            (name.clone(), task)
+        })
+        .collect();
+    tokio::spawn(async move {
+        while !each.is_empty() && unasked.changed().await.is_ok() {
+            let left = unasked.borrow_and_update();
+            each.retain(|(name, _)| left.contains(name));
+        }
+    });
+    let done = discovery.first_round_done();
+    tokio::spawn(async move {
+        done.await;
+        all.done();
+    });
 }
 
 impl Running {

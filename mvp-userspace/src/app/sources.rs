@@ -1,6 +1,7 @@
 //! Metrics whose values live elsewhere: gauges read at each scrape, and counts that other modules keep, mirrored once a second.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -41,14 +42,20 @@ pub fn register(metrics: &Metrics, shared: &Arc<Shared>, reload: Arc<ReloadStats
         for (server, class, count) in shared.load.pools.counts() {
             sink.set(&POOL_CONNECTIONS, &[&server, class], count as f64);
         }
+        // Two keys often name one file (`clientCAFile` and `upstream.caFile`), and a sample may come only once.
+        let mut expiries: BTreeMap<&Path, i64> = BTreeMap::new();
         for file in &reload.files {
             if let Some(not_after) = file.not_after() {
-                sink.set(
-                    &CERTIFICATE_EXPIRY,
-                    &[&file.path.display().to_string()],
-                    not_after as f64 - unix_now(),
-                );
+                let first = expiries.entry(&file.path).or_insert(not_after);
+                *first = not_after.min(*first);
             }
+        }
+        for (path, not_after) in expiries {
+            sink.set(
+                &CERTIFICATE_EXPIRY,
+                &[&path.display().to_string()],
+                not_after as f64 - unix_now(),
+            );
         }
     }));
 }
@@ -87,8 +94,9 @@ pub async fn mirror(
         }
         for file in &reload.files {
             let path = file.path.display().to_string();
+            // By key: two keys may name one file and count for themselves.
             grown(
-                format!("failures of {path}"),
+                format!("failures of {} at {path}", file.key),
                 file.failures.load(Ordering::Relaxed),
             )
             .for_each(|_| metrics.reload_failure(&path));

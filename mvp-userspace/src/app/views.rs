@@ -289,14 +289,13 @@ fn certificates(reload: &ReloadStats) -> Vec<CertificateView> {
     reload
         .files
         .iter()
-        .filter_map(|file| {
-            Some(CertificateView {
-                file: file.path.display().to_string(),
-                subject: file.key.clone(),
-                expires_in_seconds: file.not_after()?.saturating_sub(now),
-                last_error: None,
-            })
+        .map(|file| CertificateView {
+            file: file.path.display().to_string(),
+            key: file.key.clone(),
+            expires_in_seconds: file.not_after().map(|at| at.saturating_sub(now)),
+            last_error: file.last_error(),
         })
+        .filter(|view| view.expires_in_seconds.is_some() || view.last_error.is_some())
         .collect()
 }
 

@@ -52,8 +52,8 @@ pub fn status(view: &StatusView) -> String {
             let error = c.last_error.clone().unwrap_or_default();
             [
                 c.file.clone(),
-                c.subject.clone(),
-                expiry(c.expires_in_seconds),
+                c.key.clone(),
+                c.expires_in_seconds.map_or_else(|| "-".to_owned(), expiry),
                 error,
             ]
         })
@@ -66,7 +66,7 @@ pub fn status(view: &StatusView) -> String {
         );
     }
     if !certificates.is_empty() {
-        let heading = ["FILE", "SUBJECT", "EXPIRES", "ERROR"];
+        let heading = ["FILE", "KEY", "EXPIRES", "ERROR"];
         let _ = write!(out, "\n{}", table(heading, &certificates));
     }
     if !view.servers.is_empty() {
@@ -189,7 +189,7 @@ mod tests {
                 available: true,
                 knowledge: "fresh".into(),
                 age_ms: Some(350),
-                source: "v2 nopeer".into(),
+                source: "v2".into(),
                 keys: 412,
                 outstanding: 7,
                 last_error: None,
@@ -209,9 +209,9 @@ mod tests {
         assert_eq!(
             servers(&servers_view()),
             "\
-NAME  ROLE   URL                     VERSION  READY  AVAILABLE  KNOWLEDGE  AGE    SOURCE     KEYS  OUTSTANDING  LAST ERROR
-cp-a  local  https://127.0.0.2:6443  v1.35.6  yes    yes        fresh      350ms  v2 nopeer  412   7
-cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -                 0     0            connection refused?
+NAME  ROLE   URL                     VERSION  READY  AVAILABLE  KNOWLEDGE  AGE    SOURCE  KEYS  OUTSTANDING  LAST ERROR
+cp-a  local  https://127.0.0.2:6443  v1.35.6  yes    yes        fresh      350ms  v2      412   7
+cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -              0     0            connection refused?
 "
         );
     }
@@ -239,8 +239,8 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
             }],
             certificates: vec![CertificateView {
                 file: "/pki/apiserver.crt".into(),
-                subject: "CN=kube-apiserver".into(),
-                expires_in_seconds: -7200,
+                key: "serving.certFile".into(),
+                expires_in_seconds: Some(-7200),
                 last_error: Some("key does not match".into()),
             }],
             ..StatusView::default()
@@ -261,8 +261,8 @@ open    3 connections, 12 requests, 1 upgrades
 THREAD  CONNECTIONS  SILENT
 data-0  3            4ms
 
-FILE                SUBJECT            EXPIRES   ERROR
-/pki/apiserver.crt  CN=kube-apiserver  2h0m ago  key does not match
+FILE                KEY               EXPIRES   ERROR
+/pki/apiserver.crt  serving.certFile  2h0m ago  key does not match
 "
         );
         view.ready = false;

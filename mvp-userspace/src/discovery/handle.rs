@@ -137,6 +137,11 @@ impl DiscoveryHandle {
         self.hub.counters.clone()
     }
 
+    /// Names of the servers that were not asked once yet; empty from the end of the first round of all on.
+    pub fn unasked(&self) -> watch::Receiver<Vec<String>> {
+        self.hub.unasked()
+    }
+
     /// Resolves when every server was asked once, whatever came of it.
     pub fn first_round_done(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut first_round = self.hub.first_round();

@@ -53,6 +53,7 @@ pub(super) struct Hub {
     entries: Mutex<Vec<Arc<Entry>>>,
     published: Mutex<Published>,
     first_round: watch::Sender<bool>,
+    unasked: watch::Sender<Vec<String>>,
     refresh: Mutex<Refresh>,
     runtime: tokio::runtime::Handle,
 }
@@ -88,6 +89,7 @@ impl Hub {
             entries: Mutex::default(),
             published: Mutex::default(),
             first_round: watch::Sender::new(false),
+            unasked: watch::Sender::default(),
             refresh: Mutex::default(),
             runtime,
         }
@@ -134,9 +136,25 @@ impl Hub {
             return;
         }
         let entries = self.entries();
-        if !entries.is_empty() && entries.iter().all(|entry| entry.rounds() > 0) {
+        let unasked: Vec<String> = entries
+            .iter()
+            .filter(|entry| entry.rounds() == 0)
+            .map(|entry| entry.endpoint.name.clone())
+            .collect();
+        let done = !entries.is_empty() && unasked.is_empty();
+        self.unasked.send_if_modified(|before| {
+            let changed = *before != unasked;
+            *before = unasked;
+            changed
+        });
+        if done {
             self.first_round.send_replace(true);
         }
+    }
+
+    /// Members whose first round has not ended, until that of all has.
+    pub fn unasked(&self) -> watch::Receiver<Vec<String>> {
+        self.unasked.subscribe()
     }
 
     pub fn first_round(&self) -> watch::Receiver<bool> {

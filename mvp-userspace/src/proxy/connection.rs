@@ -144,7 +144,8 @@ async fn serve_http(
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
             .max_concurrent_streams(limits.streams_per_connection)
-            .max_header_list_size(limits.header_bytes)
+            // hyper refuses above this by itself and tells nobody; `service` refuses from the limit on, and counts.
+            .max_header_list_size(limits.header_bytes.saturating_mul(2))
             .max_pending_accept_reset_streams(limits.pending_resets)
             .max_local_error_reset_streams(limits.pending_resets)
             .keep_alive_interval(PING_INTERVAL)

@@ -123,7 +123,7 @@ pub async fn forward(
         {
             Ok(answer) => answer,
             Err(error) => {
-                // Whatever the server made of it: an upload that broke off says nothing about the server.
+                // A stream that the client's own broken upload ended looks as if the server had; it is not to blame.
                 let error = if outgoing.upload.has_failed() {
                     AttemptError::Upload
                 } else {
@@ -155,7 +155,7 @@ pub async fn forward(
         {
             return Ok(answer);
         }
-        let answer = Box::pin(read_not_found(answer)).await;
+        let answer = Box::pin(read_not_found(answer, outgoing.method)).await;
         if refreshed || !is_no_such_type(&answer) {
             return Ok(answer);
         }
@@ -347,7 +347,7 @@ fn proxy_error(server: &Server, info: &RequestInfo<'_>, error: AttemptError) -> 
 }
 
 /// Reads a short 404 so that its kind can be seen; leaves long ones as they are.
-async fn read_not_found(mut answer: Answer) -> Answer {
+async fn read_not_found(mut answer: Answer, method: &Method) -> Answer {
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return answer;
     };
@@ -366,10 +366,13 @@ async fn read_not_found(mut answer: Answer) -> Answer {
             bytes.extend_from_slice(chunk);
         }
     }
-    answer
-        .head
-        .headers
-        .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    // To HEAD it tells the length of a body that is not there.
+    if *method != Method::HEAD {
+        answer
+            .head
+            .headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    }
     answer.body = AnswerBody::Whole(bytes.freeze());
     answer
 }
@@ -387,9 +390,12 @@ fn is_no_such_type(answer: &Answer) -> bool {
         .get(CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
+    if body.is_empty() {
+        // HEAD has no body to look at: it can only mean the type if nobody is known to serve that.
+        return matches!(answer.reason, Reason::UnknownKey | Reason::LocalUnknown);
+    }
     if content_type.starts_with("text/plain") {
-        // HEAD has no body to look at.
-        return body.is_empty() || body.as_ref() == b"404 page not found\n";
+        return body.as_ref() == b"404 page not found\n";
     }
     const NO_SUCH_RESOURCE: &[u8] = b"the server could not find the requested resource";
     body.windows(NO_SUCH_RESOURCE.len())

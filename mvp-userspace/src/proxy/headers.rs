@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri, Version};
@@ -45,8 +46,8 @@ pub fn upgrade_protocol(version: Version, headers: &HeaderMap) -> Option<HeaderV
     }
 }
 
-/// Removes what ends at this hop: the fixed list and everything that `Connection` nominates. Must come before any header of
-/// the agent's own is set, so that a client cannot nominate those. `TE: trailers` stays, as HTTP/2 allows it.
+/// Removes what ends at this hop: the fixed list and what `Connection` nominates, except [`is_end_to_end`]. Must come before
+/// any header of the agent's own is set, so that a client cannot nominate those. `TE: trailers` stays, as HTTP/2 allows it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let nominated: Vec<HeaderName> = headers
@@ -54,6 +55,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .iter()
             .flat_map(tokens)
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .filter(|name| !is_end_to_end(name))
             .collect();
         for name in nominated {
             headers.remove(name);
@@ -71,19 +73,30 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// What `Connection` may not nominate (RFC 9110 §7.6.1 forbids it for fields meant for the recipient): on whose behalf a request
+/// is, where it came from, and what its body is. A proxy that impersonates its users and passes their `Connection` on would
+/// otherwise let them take `Impersonate-User` off and be the proxy itself; kube-apiserver does not look at nominations.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    [AUTHORIZATION, HOST, AUDIT_ID, X_FORWARDED_FOR].contains(name)
+        || text.starts_with("impersonate-")
+        || text.starts_with("content-")
+}
+
+/// Gives a request an id, unless the client gave it one. First of all, so that also a refusal can tell it.
+pub fn ensure_audit_id(headers: &mut HeaderMap) {
+    if !headers.contains_key(AUDIT_ID) {
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let id = uuid::Uuid::new_v4().hyphenated();
+        insert(headers, AUDIT_ID, id.encode_lower(&mut buffer));
+    }
+}
+
 /// Headers that the agent sets on every request that leaves, besides identity. `Expect` ends here: the agent itself asks the
 /// client for the body (100 Continue) as soon as the server reads it. `forwarded_for` is the client's address as
 /// [`forwarded_for`] made it.
 pub fn prepare_request(headers: &mut HeaderMap, forwarded_for: &HeaderValue) {
     headers.remove(EXPECT);
-    if !headers.contains_key(AUDIT_ID) {
-        let mut buffer = uuid::Uuid::encode_buffer();
-        insert(
-            headers,
-            AUDIT_ID,
-            uuid::Uuid::new_v4().hyphenated().encode_lower(&mut buffer),
-        );
-    }
     append_forwarded_for(headers, forwarded_for);
 }
 
@@ -205,6 +218,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_meant_for_the_server_cannot_be_nominated() {
+        let pairs = [
+            ("impersonate-user", "bob"),
+            ("impersonate-extra-scopes", "s"),
+            ("authorization", "Bearer t"),
+            ("content-length", "5"),
+            ("host", "k"),
+        ];
+        let mut headers = map(&pairs);
+        for (name, _) in pairs {
+            headers.append(CONNECTION, HeaderValue::from_static(name));
+        }
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&pairs));
+    }
+
+    #[test]
     fn upgrade_needs_both_headers_and_http_1_1() {
         let both = map(&[
             ("connection", "keep-alive, Upgrade"),
@@ -234,14 +264,16 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2, 192.0.2.7");
         assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
         assert!(!headers.contains_key(EXPECT));
-        assert_eq!(headers[AUDIT_ID].len(), 36);
     }
 
     #[test]
     fn the_clients_audit_id_stays() {
         let mut headers = map(&[("audit-id", "abc")]);
-        prepare_request(&mut headers, &forwarded_for("192.0.2.7".parse().unwrap()));
+        ensure_audit_id(&mut headers);
         assert_eq!(headers[AUDIT_ID], "abc");
+        headers.clear();
+        ensure_audit_id(&mut headers);
+        assert_eq!(headers[AUDIT_ID].len(), 36);
     }
 
     #[test]

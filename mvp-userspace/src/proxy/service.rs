@@ -4,22 +4,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
 use super::access::{AccessRecord, CLIENT_GONE};
 use super::body::Upload;
 use super::connection::{Connection, Guard};
-use super::error::ProxyError;
+use super::error::{AttemptError, ProxyError};
 use super::forward::{Answer, AnswerBody, Outgoing, Trace, forward};
-use super::headers::{AUDIT_ID, prepare_request, strip_hop_by_hop, upgrade_protocol};
+use super::headers::{
+    AUDIT_ID, ensure_audit_id, prepare_request, strip_hop_by_hop, upgrade_protocol,
+};
 use super::response::Download;
 use super::status::error_response;
 use super::upgrade::tunnel;
+use crate::config::Limits;
 use crate::identity::{self, HopMark, Stripped};
 use crate::metrics::Metrics;
 use crate::request::{RequestInfo, Verb};
+use crate::route::Failure;
 
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
 pub async fn handle(
@@ -36,7 +41,13 @@ pub async fn handle(
     let upload = Upload::new(incoming, &trust);
     // A counted reference: what is parsed borrows from it while the head is being changed.
     let uri = parts.uri.clone();
-    let record = AccessRecord::start(connection.peer, &parts.method, uri.path(), started);
+    let mut record = AccessRecord::start(connection.peer, &parts.method, uri.path(), started);
+    // First of all, since answers of the agent itself have it as well.
+    ensure_audit_id(&mut parts.headers);
+    let audit_id = parts.headers.get(AUDIT_ID).cloned();
+    if let (Some(record), Some(id)) = (&mut record, &audit_id) {
+        record.audit_id = id.to_str().unwrap_or_default().to_owned();
+    }
     let mut call = Call {
         connection: &connection,
         upload: &upload,
@@ -46,10 +57,16 @@ pub async fn handle(
         answered: false,
     };
 
+    let exceeded = exceeded_limit(&parts, &shared.limits);
+    ensure_audit_id(&mut parts.headers);
     let answer = async {
-        if parts.headers.len() > shared.limits.header_count {
-            shared.metrics.refused("header_count");
+        if let Some(limit) = exceeded {
+            shared.metrics.refused(limit);
             return Err(ProxyError::HeaderTooLarge);
+        }
+        if parts.method == Method::CONNECT {
+            // No kube-apiserver is a proxy, and behind an answer to CONNECT a connection is not HTTP any more.
+            return Err(ProxyError::BadRequest("CONNECT is not supported"));
         }
         let certificate = connection
             .certificates
@@ -63,6 +80,10 @@ pub async fn handle(
         let info = RequestInfo::parse(&parts.method, uri.path(), uri.query())?;
         // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
         strip_hop_by_hop(&mut parts.headers);
+        // Nor can it take its request out of the audit by nominating that.
+        if let Some(id) = &audit_id {
+            parts.headers.insert(AUDIT_ID, id.clone());
+        }
         let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust);
         // From a front proxy they are how it speaks.
         if !caller.is_front_proxy() {
@@ -71,12 +92,6 @@ pub async fn handle(
         prepare_request(&mut parts.headers, &connection.forwarded_for);
         if let Some(record) = &mut call.record {
             record.user = caller.name_for_log().to_owned();
-            record.audit_id = parts
-                .headers
-                .get(AUDIT_ID)
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default()
-                .to_owned();
             if info.is_resource {
                 record.key = info.key().to_string();
             }
@@ -90,7 +105,14 @@ pub async fn handle(
             upgrade: upgrade.as_ref(),
             hop_marked: mark == HopMark::Honoured,
         };
-        let answer = forward(&connection.thread, &info, &outgoing, &mut call.trace).await;
+        let answer = forward(&connection.thread, &info, &outgoing, &mut call.trace)
+            .await
+            .and_then(|answer| {
+                if answer.is_upgrade() && upgrade.is_none() {
+                    return Err(unasked_upgrade(&answer));
+                }
+                Ok(answer)
+            });
         upload.stop_recording();
         if let Err(error) = &answer
             && let Some(kind) = error.peer_error_kind()
@@ -104,7 +126,7 @@ pub async fn handle(
     .await;
     match answer {
         Ok((answer, info)) => call.respond(answer, &info, on_upgrade),
-        Err(error) => call.refuse(&error, &parts.headers),
+        Err(error) => call.refuse(&error, &parts),
     }
 }
 
@@ -148,7 +170,7 @@ impl Call<'_> {
                     self.connection.upgraded(tunnel);
                     head.map(|()| Download::whole(Bytes::new(), None))
                 }
-                // A 101 that nobody asked for: the server's fault, and nothing a client could use.
+                // Cannot be: an unasked 101 is an error already, and no 101 is read whole.
                 _ => {
                     let mut response = Response::new(Download::whole(Bytes::new(), record));
                     *response.status_mut() = StatusCode::BAD_GATEWAY;
@@ -175,9 +197,17 @@ impl Call<'_> {
         Response::from_parts(head, body)
     }
 
-    fn refuse(mut self, error: &ProxyError, accept: &HeaderMap) -> Response<Download> {
+    fn refuse(mut self, error: &ProxyError, request: &Parts) -> Response<Download> {
         let shared = &self.connection.thread.shared;
-        let response = error_response(error, accept);
+        let mut response = error_response(error, &request.headers);
+        if request.method == Method::HEAD {
+            // hyper leaves a body out over HTTP/1.1 only.
+            response.body_mut().clear();
+        }
+        // As kube-apiserver does on every answer (`WithAuditInit`), so that client, log and audit can be brought together.
+        if let Some(id) = request.headers.get(AUDIT_ID) {
+            response.headers_mut().insert(AUDIT_ID, id.clone());
+        }
         let status = response.status().as_u16();
         self.end(error.decision(), &shared.no_server, status);
         tracing::debug!(peer = %self.connection.peer, %error, "request answered by the agent");
@@ -223,6 +253,34 @@ impl Drop for Call<'_> {
                 self.end("client_gone", &nobody, CLIENT_GONE);
             }
         }
+    }
+}
+
+/// The limit that a request's header is above, if any. Over HTTP/1.1 the parser counted its bytes already.
+fn exceeded_limit(parts: &Parts, limits: &Limits) -> Option<&'static str> {
+    if parts.headers.len() > limits.header_count {
+        return Some("header_count");
+    }
+    // RFC 9113 §6.5.2 (SETTINGS_MAX_HEADER_LIST_SIZE).
+    let field = |name: usize, value: usize| name + value + 32;
+    let path = parts.uri.path_and_query().map_or(0, |p| p.as_str().len());
+    let fields = parts.headers.iter();
+    let bytes = fields.fold(field(":path".len(), path), |sum, (name, value)| {
+        sum + field(name.as_str().len(), value.len())
+    });
+    (parts.version == Version::HTTP_2 && bytes > limits.header_bytes as usize)
+        .then_some("header_bytes")
+}
+
+/// A 101 that nobody asked for: nothing that a client could use.
+fn unasked_upgrade(answer: &Answer) -> ProxyError {
+    ProxyError::Upstream {
+        server: answer.server.name.to_string(),
+        local: answer.server.local,
+        attempt: AttemptError::Broken {
+            failure: Failure::Protocol,
+            text: "it switched protocols unasked".to_owned(),
+        },
     }
 }
 

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
@@ -30,6 +30,7 @@ pub struct FileStats {
     /// Different contents that were refused, this file being to blame.
     pub failures: AtomicU64,
     not_after: AtomicI64,
+    last_error: Mutex<Option<String>>,
 }
 
 impl FileStats {
@@ -37,6 +38,17 @@ impl FileStats {
     /// union, and an old CA is left in it on purpose). `None` for a key file.
     pub fn not_after(&self) -> Option<i64> {
         Some(self.not_after.load(Ordering::Relaxed)).filter(|&t| t != i64::MIN)
+    }
+
+    /// Why the newest content is not in use; `None`: it is.
+    pub fn last_error(&self) -> Option<String> {
+        self.lock_error().clone()
+    }
+
+    fn lock_error(&self) -> MutexGuard<'_, Option<String>> {
+        self.last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,6 +114,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
                 successes: AtomicU64::new(0),
                 failures: AtomicU64::new(0),
                 not_after: AtomicI64::new(i64::MIN),
+                last_error: Mutex::default(),
             })
         });
         let source = Self {
@@ -128,6 +141,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
                 self.publish();
                 for stats in &self.stats {
                     stats.successes.fetch_add(1, Ordering::Relaxed);
+                    *stats.lock_error() = None;
                 }
                 Refreshed::Changed
             }
@@ -147,6 +161,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
             .or(self.stats.first());
         if let Some(stats) = blamed {
             stats.failures.fetch_add(1, Ordering::Relaxed);
+            *stats.lock_error() = Some(error.to_string());
         }
     }
 

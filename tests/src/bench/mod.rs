@@ -7,4 +7,4 @@ pub mod process;
 pub mod report;
 pub mod upstream;
 
-mod answers;
+pub(crate) mod answers;

@@ -3,7 +3,7 @@
 
 use std::{
     io::BufRead,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -77,8 +77,8 @@ struct PlaneArgs {
     /// Folder for key material and kubeconfigs
     #[arg(long)]
     dir: PathBuf,
-    /// Servers listen on this port of 127.0.0.2, 127.0.0.3, …; 0: on free ports of 127.0.0.1
-    #[arg(long, default_value_t = 6443)]
+    /// Servers listen on this port of 127.0.0.1 and those that follow it; 0: on free ports
+    #[arg(long, default_value_t = 7443)]
     port: u16,
 }
 
@@ -139,8 +139,11 @@ async fn plane(args: PlaneArgs) -> Result<()> {
             .get(usize::from(index))
             .or(args.minor.last())
             .context("--minor")?;
-        let last = if args.port == 0 { 1 } else { 2 + index };
-        let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), args.port);
+        let port = match args.port {
+            0 => 0,
+            first => first.checked_add(index.into()).context("--port")?,
+        };
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let name = format!("cp-{}", char::from(b'a' + index));
         let mut spec = ServerSpec::new(&name, *minor).listen(listen);
         spec.all_apis = args.all_apis;
