@@ -6,6 +6,7 @@ pub mod bench;
 pub mod child;
 pub mod client;
 pub mod demo;
+pub mod fixtures;
 pub mod kubectl;
 pub mod load;
 pub mod netns;

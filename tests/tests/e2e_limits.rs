@@ -262,9 +262,20 @@ async fn a_header_that_takes_forever() {
         .await
         .unwrap();
     assert_eq!(second.answer(false).await.unwrap().status, 200);
+    let mut idle = scene.http1().await;
     second.send("GET /").await.unwrap();
     second.until_closed().await.unwrap();
     scene.counts_refused("header_timeout", 2.0).await;
+    // One that has said nothing all that time was not slow, before its first request or between two.
+    for _ in 0..2 {
+        idle.send(format!("GET {TARGET} HTTP/1.1\r\nHost: k\r\n\r\n"))
+            .await
+            .unwrap();
+        assert_eq!(idle.answer(false).await.unwrap().status, 200);
+        let mut slow = scene.http1().await;
+        slow.send("GET /").await.unwrap();
+        slow.until_closed().await.unwrap();
+    }
     scene.serves().await;
 }
 

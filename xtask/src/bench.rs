@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     build_ebpf,
-    run::{cargo, run},
+    run::{cargo, root, run},
     setup,
 };
 
@@ -33,12 +33,15 @@ pub fn main(args: &Args) -> Result<()> {
     }
     setup::tools_if_possible(true)?;
     build_ebpf::if_usable()?;
-    // The agent too: it is a child process there, found beside the program.
-    run(cargo("build").args(["--release", "--bins"]))?;
+    // What ships is what is measured: the agent is a child process there.
+    run(cargo("build").args(["--profile", "dist", "--bin", "mvp"]))?;
     let mut bench = cargo("run");
     bench.args(["--release", "--bin", "mvp-bench", "--", &args.name]);
     if let Some(file) = &args.json {
         bench.arg("--json").arg(file);
+    }
+    if args.name == "forward" {
+        bench.arg("--mvp-binary").arg(root().join("target/dist/mvp"));
     }
     run(bench.args(&args.args))
 }

@@ -13,7 +13,7 @@ pub struct Args {}
 
 pub fn main(_: &Args) -> Result<()> {
     build_ebpf::if_possible()?;
-    run(cargo("build").args(["--release", "--bin", "mvp"]))?;
-    say(&format!("{}", root().join("target/release/mvp").display()));
+    run(cargo("build").args(["--profile", "dist", "--bin", "mvp"]))?;
+    say(&format!("{}", root().join("target/dist/mvp").display()));
     Ok(())
 }

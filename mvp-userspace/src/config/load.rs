@@ -1,12 +1,13 @@
 //! Files to a [`Config`]: nothing here binds a port or starts a thread.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::tree::Tree;
-use super::{Config, ConfigError, Overrides, build, check, manifest};
+use super::{Config, ConfigError, Endpoint, Overrides, build, check, manifest};
 
 /// Reads, overrides and checks a configuration file, and the files it names.
 pub fn from_file(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
@@ -30,10 +31,23 @@ pub fn parse(text: &str, base: &Path) -> Result<Config, ConfigError> {
 }
 
 impl Config {
-    /// Sixteen hexadecimal digits that differ when any value does: two nodes can be compared at a glance. Contents of
-    /// files are not part of it.
+    /// Sixteen hexadecimal digits that differ when any value does that all nodes should have in common: two nodes can be
+    /// compared at a glance. Names and addresses of servers and of the agent itself, which are each node's own, and contents
+    /// of files are not part of it.
     pub fn digest(&self) -> String {
-        let hash = Sha256::digest(format!("{self:?}"));
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut common = self.clone();
+        common.node.clear();
+        common.listen = nowhere;
+        common.admin.listen = nowhere;
+        common.local = Endpoint {
+            name: String::new(),
+            host: String::new(),
+            port: 0,
+        };
+        common.advertise = None;
+        common.peers.fixed.clear();
+        let hash = Sha256::digest(format!("{common:?}"));
         hash.iter()
             .take(8)
             .map(|byte| format!("{byte:02x}"))

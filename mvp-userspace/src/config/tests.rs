@@ -413,3 +413,18 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn nodes_with_the_same_settings_have_the_same_digest() {
+    let here = parse(FULL, base()).unwrap();
+    let mut there = here.clone();
+    there.node = "another".into();
+    there.listen.set_port(1);
+    there.local.host = "10.9.9.9".into();
+    there.advertise = Some(there.listen);
+    there.peers.fixed.clear();
+    there.admin.listen.set_port(2);
+    assert_eq!(there.digest(), here.digest());
+    there.limits.connections += 1;
+    assert_ne!(there.digest(), here.digest());
+}

@@ -108,8 +108,8 @@ impl DiscoveryHandle {
         self.hub.members()
     }
 
-    /// Asks all servers at once and waits until they answered, but no longer than `discovery.refresh`. All callers on all
-    /// threads share one refresh, and within 100 ms after it its result.
+    /// Asks all servers and waits until they answered, but no longer than `discovery.refresh`. Callers on all threads share
+    /// the next refresh to begin; it begins at least 100 ms after the last one ended.
     pub fn refresh(&self) -> impl Future<Output = Refreshed> + Send + 'static {
         self.hub.clone().refresh()
     }

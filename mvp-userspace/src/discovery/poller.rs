@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::connection::{Connection, FetchError};
@@ -16,6 +16,8 @@ use crate::route::{Failure, Probe};
 
 /// First wait after a connection could not be had or was lost; it doubles up to the poll interval.
 const BACKOFF: Duration = Duration::from_millis(50);
+/// A slow readiness check holds the round of a skipped server up for no longer.
+const PROBE_PATIENCE: Duration = Duration::from_millis(100);
 const MAX_VERSION: usize = 128;
 
 /// Polls until it is dropped.
@@ -54,7 +56,7 @@ struct Poller {
 struct Open {
     connection: Connection,
     since: Instant,
-    probe: Option<AbortHandle>,
+    probe: Option<JoinHandle<()>>,
     version_known: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -99,13 +101,18 @@ impl Poller {
         };
         open.start_probe(&self.entry);
         let known = self.entry.set();
-        self.roots
+        let found = self
+            .roots
             .round(
                 &open.connection,
                 known.as_ref(),
                 self.hub.settings.max_bytes,
             )
-            .await
+            .await?;
+        if !self.entry.server.available() {
+            open.await_probe().await;
+        }
+        Ok(found)
     }
 
     /// Takes the round's result into the entry; returns when the next round is due.
@@ -195,7 +202,16 @@ impl Open {
                 entry.set_version(version);
             }
         });
-        self.probe = Some(task.abort_handle());
+        self.probe = Some(task);
+    }
+
+    /// Whoever waits for the round of a server that is skipped wants to know whether it may be used again.
+    async fn await_probe(&mut self) {
+        if let Some(probe) = &mut self.probe
+            && timeout(PROBE_PATIENCE, probe).await.is_ok()
+        {
+            self.probe = None;
+        }
     }
 }
 

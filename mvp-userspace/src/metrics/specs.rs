@@ -67,7 +67,7 @@ specs! {
     BUILD_INFO, Gauge, "mvp_build_info", ["version"],
         "Always 1; the label tells the agent's version";
     REQUESTS, Counter, "mvp_requests_total", ["decision", "server", "code"],
-        "Requests answered, by why they went where, the server that answered (empty: the agent itself) and the status code";
+        "Requests, by why they went where, the server that answered (empty: the agent itself) and the status code; 499: the client went away before its answer";
     ADDED, Histogram, "mvp_added_seconds", [],
         "Time the agent added to a request: from its header to the answer's header, without the server's share";
     SERVER_TIME, Histogram, "mvp_server_seconds", ["server"],
@@ -97,7 +97,7 @@ specs! {
     HANDSHAKE_FAILURES, Counter, "mvp_tls_handshake_failures_total", ["reason"],
         "TLS handshakes with clients that failed";
     CERTIFICATE_EXPIRY, Gauge, "mvp_certificate_expiry_seconds", ["file"],
-        "Time until the first certificate in the file expires; negative after that";
+        "Time until the first certificate of a chain, or the last of a CA bundle, expires; negative after that";
     RELOAD_FAILURES, Counter, "mvp_certificate_reload_failures_total", ["file"],
         "Changed certificate or key files that could not be used; the old ones stay in use";
     REFRESHES, Counter, "mvp_discovery_refreshes_total", ["result"],

@@ -2,41 +2,38 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use http::HeaderValue;
 use hyper::server::conn::{http1, http2};
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Thread;
+use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
 use super::headers::forwarded_for;
-use super::response::Download;
+use super::preface::PrefaceTimeout;
 use super::service::handle;
 use super::upgrade::Tunnel;
 use crate::identity::PeerCertificates;
-use crate::net::{Accepted, Deferred, Patient, Slot, Turn, Turns, tune_client};
+use crate::net::{Accepted, Deferred, Slot, tune_client};
 
 /// Window a stream and a connection, for uploads.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const MAX_FRAME: u32 = 64 * 1024;
-/// An HTTP/1.1 connection may rest this long between two requests, as kube-apiserver's `IdleTimeout` (apiserver
-/// `server/secure_serving.go`), which is Go clients' own: who closes earlier breaks requests that are just being sent.
-const REST: Duration = Duration::from_secs(90);
 /// A client that went away without a word is noticed after this; kube-apiserver itself waits for TCP keepalive.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two requests of an HTTP/1.1 connection. kube-apiserver waits 90 s (`IdleTimeout` of its http.Server), as long as Go's
+/// clients do; a little more lets the client be the one that closes.
+const KEEP_ALIVE: Duration = Duration::from_secs(120);
 
 /// What every request of a connection needs to know about it.
 pub struct Connection {
@@ -125,14 +122,8 @@ async fn serve_http(
         certificates,
         tunnel: Mutex::default(),
     });
-    let turns = Arc::new(Turns::default());
     let of_requests = Arc::clone(&connection);
-    let service = service_fn(move |request| {
-        let connection = Arc::clone(&of_requests);
-        // Boxed: hyper moves the future of every stream several times.
-        Box::pin(async move { Ok::<_, Infallible>(handle(connection, request).await) })
-    });
-    let io = Deferred::new(stream);
+    let stream = Deferred::new(stream);
     let shared = Arc::clone(&thread.shared);
     let mut drain = shared.drain.clone();
     let limits = &shared.limits;
@@ -150,7 +141,12 @@ async fn serve_http(
             .max_local_error_reset_streams(limits.pending_resets)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
-        let io = Patient::http2(io, Arc::clone(&turns), limits.header_timeout);
+        let service = service_fn(move |request| {
+            let connection = Arc::clone(&of_requests);
+            // Boxed: hyper moves the future of every stream several times.
+            Box::pin(async move { Ok::<_, Infallible>(handle(connection, request).await) })
+        });
+        let io = PrefaceTimeout::new(stream, limits.header_timeout);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -166,14 +162,26 @@ async fn serve_http(
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(REST.max(limits.header_timeout))
+            .header_read_timeout(KEEP_ALIVE)
             .max_headers(limits.header_count)
             .max_header_size(limits.header_bytes as usize)
             .max_buf_size(limits.header_bytes as usize + 64 * 1024);
-        let io = Patient::http1(io, Arc::clone(&turns), limits.header_timeout);
-        let service = in_turns(service, Arc::clone(&turns));
-        let io = TokioIo::new(io);
-        let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+        let clock = RequestClock::default();
+        let io = HeaderTimeout::new(stream, clock.clone(), limits.header_timeout);
+        let service = service_fn(move |request| {
+            clock.begin();
+            let (connection, clock) = (Arc::clone(&of_requests), clock.clone());
+            Box::pin(async move {
+                let response = handle(connection, request).await;
+                let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+                Ok::<_, Infallible>(response.map(|body| clock.track(body, upgraded)))
+            })
+        });
+        let mut connection = pin!(
+            builder
+                .serve_connection(TokioIo::new(io), service)
+                .with_upgrades()
+        );
         tokio::select! {
             ended = connection.as_mut() => ended,
             _deadline = drain.draining() => {
@@ -185,10 +193,7 @@ async fn serve_http(
             }
         }
     };
-    if turns.timed_out() {
-        shared.metrics.refused("header_timeout");
-        tracing::debug!(%peer, "client connection closed: header or preface did not come in time");
-    } else if let Err(error) = ended {
+    if let Err(error) = ended {
         note_end(&thread, peer, &error);
     } else if let Some(tunnel) = connection.take_tunnel() {
         tokio::select! {
@@ -197,64 +202,6 @@ async fn serve_http(
         }
     }
     drop(slot);
-}
-
-/// Notes for an HTTP/1.1 connection when it is the agent's turn.
-fn in_turns<S>(
-    service: S,
-    turns: Arc<Turns>,
-) -> impl Service<
-    Request<Incoming>,
-    Response = Response<InTurn>,
-    Error = Infallible,
-    Future: Future<Output = Result<Response<InTurn>, Infallible>> + Send,
->
-where
-    S: Service<Request<Incoming>, Response = Response<Download>, Error = Infallible>,
-    S::Future: Send,
-{
-    service_fn(move |request| {
-        let turn = turns.begin();
-        let answer = service.call(request);
-        async move {
-            let response = answer.await?;
-            Ok(if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                turn.stay();
-                response.map(|body| InTurn { body, _turn: None })
-            } else {
-                response.map(|body| InTurn {
-                    body,
-                    _turn: Some(turn),
-                })
-            })
-        }
-    })
-}
-
-/// An answer's body, until whose end it is the agent's turn.
-struct InTurn {
-    body: Download,
-    _turn: Option<Turn>,
-}
-
-impl Body for InTurn {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 /// Counts the ends that are a client's attack or breach of protocol; the rest is the usual coming and going.
@@ -268,6 +215,13 @@ fn note_end(thread: &Thread, peer: SocketAddr, error: &hyper::Error) {
             thread.shared.metrics.reset_flood();
             tracing::warn!(%peer, "connection closed: HTTP/2 reset flood");
             return;
+        }
+        if let Some(io) = cause.downcast_ref::<std::io::Error>()
+            && io
+                .get_ref()
+                .is_some_and(|inner| inner.is::<HeaderTooSlow>())
+        {
+            thread.shared.metrics.refused("header_timeout");
         }
         source = cause.source();
     }

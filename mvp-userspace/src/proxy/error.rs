@@ -31,6 +31,9 @@ pub enum ProxyError {
         "{key} is not known, and what kube-apiserver {server} serves cannot be confirmed right now"
     )]
     Unconfirmed { key: String, server: String },
+    /// The control plane's fault: nobody is known to serve the type, but not everybody could be asked in time.
+    #[error("{key} is not known, and not every kube-apiserver said in time what it serves")]
+    Unanswered { key: String },
     /// The named server's fault: it could not be reached or broke off before its answer.
     #[error("kube-apiserver {server} did not answer: {attempt}")]
     Upstream {
@@ -78,6 +81,7 @@ impl ProxyError {
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoCapableServer { .. }
             | Self::Unconfirmed { .. }
+            | Self::Unanswered { .. }
             | Self::Upstream { .. }
             | Self::LocalOnly { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -103,7 +107,7 @@ impl ProxyError {
             Self::Request(_) | Self::BadRequest(_) => "refused_malformed",
             Self::HeaderTooLarge => "refused_header",
             Self::NoCapableServer { .. } => Reason::CapableServerUnreachable.as_str(),
-            Self::Unconfirmed { .. } => "knowledge_unconfirmed",
+            Self::Unconfirmed { .. } | Self::Unanswered { .. } => "knowledge_unconfirmed",
             Self::Upstream { .. } | Self::LocalOnly { .. } => "server_failed",
             Self::Timeout { .. } => "server_timeout",
         }
@@ -114,9 +118,10 @@ impl ProxyError {
     /// (`client-go/rest/with_retry.go`), and kubectl asks for `/version` before much of what it does.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NoCapableServer { .. } | Self::Unconfirmed { .. } | Self::Upstream { .. } => {
-                Some(Duration::from_secs(1))
-            }
+            Self::NoCapableServer { .. }
+            | Self::Unconfirmed { .. }
+            | Self::Unanswered { .. }
+            | Self::Upstream { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -124,7 +129,9 @@ impl ProxyError {
     /// The label `type` of `apiserver_peer_proxy_errors_total`; `None` where the native feature counts nothing.
     pub fn peer_error_kind(&self) -> Option<&'static str> {
         match self {
-            Self::NoCapableServer { .. } | Self::Unconfirmed { .. } => Some("endpoint_resolution"),
+            Self::NoCapableServer { .. } | Self::Unconfirmed { .. } | Self::Unanswered { .. } => {
+                Some("endpoint_resolution")
+            }
             Self::Upstream { local: false, .. } | Self::Timeout { local: false, .. } => {
                 Some("proxy_transport")
             }

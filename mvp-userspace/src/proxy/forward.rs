@@ -10,23 +10,23 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
-use super::Thread;
 use super::body::Upload;
 use super::error::{AttemptError, ProxyError};
 use super::headers::{HOP_MARKER, upstream_target};
 use super::pool::Lease;
 use super::upgrade::connect_for_upgrade;
+use super::{Shared, Thread};
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
-    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide, random,
-    verdict_unknown,
+    Context, Failure, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose,
+    decide, random, verdict_unknown,
 };
 use crate::tls::IdentityClass;
 
 /// Attempts for one request, over all servers. A control plane has 3 to 7 servers; each excluded one is not tried again.
 const ATTEMPTS: u32 = 6;
 /// "No such resource type" answers are at most a short Status; anything longer is another 404.
-const NOT_FOUND_BYTES: u64 = 4096;
+const NOT_FOUND_BYTES: usize = 4096;
 
 /// A request as it leaves: hop-by-hop headers gone, identity set.
 pub struct Outgoing<'a> {
@@ -55,6 +55,8 @@ pub enum AnswerBody {
     Streaming(Incoming, Lease),
     /// Read already, to see which 404 it is.
     Whole(Bytes),
+    /// Read in part, which was more than such a 404 has.
+    Begun(Bytes, Incoming, Lease),
 }
 
 /// What the attempts cost; valid also when they failed, and while one is under way.
@@ -102,25 +104,22 @@ pub async fn forward(
         interoperability: shared.interoperability,
     };
     let mut excluded = ServerSet::EMPTY;
-    let mut refreshed = false;
+    // Whether all servers answered, once they were asked for this request.
+    let mut refreshed = None;
     let mut last_error = None;
     loop {
         let table = shared.table.load_full();
         let (server, reason) = match pick(&table, info, context, excluded) {
             Ok(picked) => picked,
+            // A capable server is known and skipped. It may be back since it was last asked: look before saying no.
+            Err(_) if refreshed.is_none() && last_error.is_none() => {
+                refreshed = Some(refresh(shared).await);
+                continue;
+            }
             // What happened says more than "nobody is left".
             Err(none_left) => return Err(last_error.unwrap_or(none_left)),
         };
-        let answer = match attempt(
-            thread,
-            &server,
-            reason,
-            outgoing,
-            info.is_long_running(),
-            trace,
-        )
-        .await
-        {
+        let answer = match attempt(thread, &server, reason, outgoing, info, trace).await {
             Ok(answer) => answer,
             Err(error) => {
                 // A stream that the client's own broken upload ended looks as if the server had; it is not to blame.
@@ -136,8 +135,13 @@ pub async fn forward(
                 if again {
                     shared.metrics.retry(error.retry_reason());
                 }
-                if !matches!(error, AttemptError::Unprocessed(_)) {
-                    excluded = excluded.union(set_of(&table, &server));
+                let tried = excluded.union(set_of(&table, &server));
+                // A server that only moves its clients to new connections is asked again; one that keeps refusing is left if
+                // there is another.
+                let keeps_refusing =
+                    || trace.attempts >= ATTEMPTS / 2 && pick(&table, info, context, tried).is_ok();
+                if !matches!(error, AttemptError::Unprocessed(_)) || keeps_refusing() {
+                    excluded = tried;
                 }
                 let error = proxy_error(&server, info, error);
                 if !again {
@@ -148,43 +152,36 @@ pub async fn forward(
             }
         };
         server.succeeded();
-        if answer.head.status != StatusCode::NOT_FOUND
-            || !info.is_resource
-            || outgoing.hop_marked
-            || !shared.interoperability
-        {
-            return Ok(answer);
-        }
-        let answer = Box::pin(read_not_found(answer, outgoing.method)).await;
-        if refreshed || !is_no_such_type(&answer) {
+        if !is_no_such_type(&answer) {
             return Ok(answer);
         }
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
-        refreshed = true;
-        let outcome = Box::pin(shared.discovery.refresh()).await;
-        shared.metrics.refresh(if outcome.complete {
-            "complete"
-        } else {
-            "incomplete"
-        });
+        let complete = match refreshed {
+            Some(complete) => complete,
+            None => Box::pin(refresh(shared)).await,
+        };
+        refreshed = Some(complete);
+        let before = table;
         let table = shared.table.load_full();
-        excluded = excluded.union(set_of(&table, &server));
+        // Unless it has just come to serve the type: then its own 404 was the last one.
+        if lists(&before, &server, info) || !lists(&table, &server, info) {
+            excluded = excluded.union(set_of(&table, &server));
+        }
         let others = table
             .lookup(info.key())
             .map_or(ServerSet::EMPTY, |entry| entry.servers())
             .difference(excluded);
-        if others.is_empty() {
-            let unconfirmed = |server: &str| ProxyError::Unconfirmed {
-                key: info.key().to_string(),
-                server: server.to_owned(),
-            };
+        if others.is_empty() || trace.attempts >= ATTEMPTS {
             return match verdict_unknown(&table) {
-                UnknownVerdict::Unavailable { server } => Err(unconfirmed(&server)),
-                // Somebody did not answer in time: what it serves by now is not known.
-                UnknownVerdict::NotFound if !outcome.complete => {
-                    Err(unconfirmed("(not all answered)"))
-                }
-                UnknownVerdict::NotFound => Ok(answer),
+                UnknownVerdict::NotFound if complete => Ok(answer),
+                // Confirmed a moment ago is not enough: a type may have come since, and this was the time to hear of it.
+                UnknownVerdict::NotFound => Err(ProxyError::Unanswered {
+                    key: info.key().to_string(),
+                }),
+                UnknownVerdict::Unavailable { server } => Err(ProxyError::Unconfirmed {
+                    key: info.key().to_string(),
+                    server: server.to_string(),
+                }),
             };
         }
         if !outgoing.upload.is_replayable() {
@@ -196,6 +193,16 @@ pub async fn forward(
             key: info.key().to_string(),
         });
     }
+}
+
+/// Has every server asked; true if all answered in time.
+async fn refresh(shared: &Shared) -> bool {
+    let complete = Box::pin(shared.discovery.refresh()).await.complete;
+    shared.metrics.refresh(match complete {
+        true => "complete",
+        false => "incomplete",
+    });
+    complete
 }
 
 /// The server for the next attempt.
@@ -249,7 +256,7 @@ async fn attempt(
     server: &Arc<Server>,
     reason: Reason,
     outgoing: &Outgoing<'_>,
-    long_running: bool,
+    info: &RequestInfo<'_>,
     trace: &mut Trace,
 ) -> Result<Answer, AttemptError> {
     trace.ask(server, reason);
@@ -267,7 +274,23 @@ async fn attempt(
             checkout.send(request).await
         }
     };
-    let answer = if long_running {
+    let doubt_404 = info.is_resource && !outgoing.hop_marked && thread.shared.interoperability;
+    let answer = async {
+        let (response, lease) = answer.await?;
+        let (head, body) = response.into_parts();
+        let answer = Answer {
+            address: lease.address,
+            body: AnswerBody::Streaming(body, lease),
+            head,
+            server: Arc::clone(server),
+            reason,
+        };
+        match answer.head.status == StatusCode::NOT_FOUND && doubt_404 {
+            true => Box::pin(read_not_found(answer, outgoing.method)).await,
+            false => Ok(answer),
+        }
+    };
+    let answer = if info.is_long_running() {
         answer.await
     } else {
         tokio::time::timeout(thread.shared.limits.response_timeout, answer)
@@ -275,15 +298,7 @@ async fn attempt(
             .unwrap_or(Err(AttemptError::TimedOut))
     };
     trace.ended();
-    let (response, lease) = answer?;
-    let (head, body) = response.into_parts();
-    Ok(Answer {
-        address: lease.address,
-        body: AnswerBody::Streaming(body, lease),
-        head,
-        server: Arc::clone(server),
-        reason,
-    })
+    answer
 }
 
 fn build(
@@ -298,7 +313,7 @@ fn build(
     }
     let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint).map_err(
         |error| AttemptError::Connect {
-            failure: crate::route::Failure::Unreachable,
+            failure: Failure::Unreachable,
             text: error.to_string(),
         },
     )?;
@@ -346,24 +361,29 @@ fn proxy_error(server: &Server, info: &RequestInfo<'_>, error: AttemptError) -> 
     }
 }
 
-/// Reads a short 404 so that its kind can be seen; leaves long ones as they are.
-async fn read_not_found(mut answer: Answer, method: &Method) -> Answer {
+/// Reads a short 404 so that its kind can be seen; leaves long ones as they are. One that breaks off is no answer: what is
+/// left of it would pass for a 404 of another kind.
+async fn read_not_found(mut answer: Answer, method: &Method) -> Result<Answer, AttemptError> {
     let AnswerBody::Streaming(body, lease) = answer.body else {
-        return answer;
+        return Ok(answer);
     };
-    if body
-        .size_hint()
-        .upper()
-        .is_none_or(|upper| upper > NOT_FOUND_BYTES)
-    {
+    if body.size_hint().lower() > NOT_FOUND_BYTES as u64 {
         answer.body = AnswerBody::Streaming(body, lease);
-        return answer;
+        return Ok(answer);
     }
     let mut bytes = BytesMut::new();
     let mut body = body;
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| AttemptError::Broken {
+            failure: Failure::Reset,
+            text: error.to_string(),
+        })?;
         if let Some(chunk) = frame.data_ref() {
             bytes.extend_from_slice(chunk);
+        }
+        if bytes.len() > NOT_FOUND_BYTES {
+            answer.body = AnswerBody::Begun(bytes.freeze(), body, lease);
+            return Ok(answer);
         }
     }
     // To HEAD it tells the length of a body that is not there.
@@ -374,7 +394,7 @@ async fn read_not_found(mut answer: Answer, method: &Method) -> Answer {
             .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     }
     answer.body = AnswerBody::Whole(bytes.freeze());
-    answer
+    Ok(answer)
 }
 
 /// The two shapes with which a kube-apiserver says that it has no such resource type: the plain page of its
@@ -400,6 +420,15 @@ fn is_no_such_type(answer: &Answer) -> bool {
     const NO_SUCH_RESOURCE: &[u8] = b"the server could not find the requested resource";
     body.windows(NO_SUCH_RESOURCE.len())
         .any(|window| window == NO_SUCH_RESOURCE)
+}
+
+fn lists(table: &RouteTable, server: &Arc<Server>, info: &RequestInfo<'_>) -> bool {
+    table.lookup(info.key()).is_some_and(|entry| {
+        !entry
+            .servers()
+            .intersection(set_of(table, server))
+            .is_empty()
+    })
 }
 
 /// Empty for a server that is no longer a member.
@@ -429,7 +458,7 @@ impl Answer {
             AnswerBody::Streaming(body, lease) => {
                 Some((Response::from_parts(self.head, body), lease))
             }
-            AnswerBody::Whole(_) => None,
+            AnswerBody::Whole(_) | AnswerBody::Begun(..) => None,
         }
     }
 }

@@ -9,10 +9,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::access::AccessRecord;
+use super::events::Events;
 use super::pool::Lease;
 
 /// What hyper sends to the client. Dropping it ends the server's stream at once (hyper resets it).
 pub struct Download {
+    /// Comes before the rest of `inner`.
+    before: Option<Bytes>,
     inner: Inner,
     /// Only answers that stream on without an end of their own (watches) care about draining.
     watch: Option<WatchEnd>,
@@ -27,8 +30,7 @@ enum Inner {
 
 /// A watch may end at any event, and every client resumes it; in the middle of an event it must break, not end.
 struct WatchEnd {
-    /// The last byte passed on closed an event (JSON events end with a newline).
-    at_boundary: bool,
+    events: Events,
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
     drained: bool,
 }
@@ -43,6 +45,7 @@ impl Download {
             complete(&mut record);
         }
         Self {
+            before: None,
             inner: Inner::Upstream(incoming),
             watch: None,
             record,
@@ -55,6 +58,7 @@ impl Download {
             complete(&mut record);
         }
         Self {
+            before: None,
             inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())),
             watch: None,
             record,
@@ -62,10 +66,20 @@ impl Download {
         }
     }
 
+    /// Passes on `bytes` of the answer that were read already.
+    pub fn after(mut self, bytes: Bytes) -> Self {
+        self.before = Some(bytes);
+        self
+    }
+
     /// Ends the answer at the next event once `draining` resolves, and when its server dies between two events.
-    pub fn as_watch(mut self, draining: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub fn watch(
+        mut self,
+        events: Events,
+        draining: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
         self.watch = Some(WatchEnd {
-            at_boundary: true,
+            events,
             draining: Box::pin(draining),
             drained: false,
         });
@@ -82,6 +96,12 @@ impl Body for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
+        if let Some(bytes) = this.before.take() {
+            if let Some(record) = &mut this.record {
+                record.sent(bytes.len());
+            }
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
         let incoming = match &mut this.inner {
             Inner::Upstream(incoming) => incoming,
             Inner::Whole(bytes) => {
@@ -97,7 +117,7 @@ impl Body for Download {
             if !watch.drained {
                 watch.drained = watch.draining.as_mut().poll(cx).is_ready();
             }
-            if watch.drained && watch.at_boundary {
+            if watch.drained && watch.events.at_boundary() {
                 complete(&mut this.record);
                 return Poll::Ready(None);
             }
@@ -112,8 +132,8 @@ impl Body for Download {
                     if let Some(record) = &mut this.record {
                         record.sent(chunk.len());
                     }
-                    if let (Some(watch), Some(last)) = (&mut this.watch, chunk.last()) {
-                        watch.at_boundary = *last == b'\n';
+                    if let Some(watch) = &mut this.watch {
+                        watch.events.passed(chunk);
                     }
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -122,7 +142,7 @@ impl Body for Download {
                 if let Some(record) = &mut this.record {
                     record.broke();
                 }
-                if this.watch.as_ref().is_some_and(|watch| watch.at_boundary) {
+                if this.watch.as_ref().is_some_and(|w| w.events.at_boundary()) {
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Some(Err(error)))
@@ -136,6 +156,7 @@ impl Body for Download {
 
     fn is_end_stream(&self) -> bool {
         match &self.inner {
+            _ if self.before.is_some() => false,
             Inner::Upstream(incoming) => incoming.is_end_stream(),
             Inner::Whole(bytes) => bytes.is_none(),
         }
@@ -143,6 +164,7 @@ impl Body for Download {
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
+            _ if self.before.is_some() => SizeHint::default(),
             Inner::Upstream(incoming) => incoming.size_hint(),
             Inner::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -13,6 +14,7 @@ use super::access::{AccessRecord, CLIENT_GONE};
 use super::body::Upload;
 use super::connection::{Connection, Guard};
 use super::error::{AttemptError, ProxyError};
+use super::events::Events;
 use super::forward::{Answer, AnswerBody, Outgoing, Trace, forward};
 use super::headers::{
     AUDIT_ID, ensure_audit_id, prepare_request, strip_hop_by_hop, upgrade_protocol,
@@ -182,11 +184,15 @@ impl Call<'_> {
         strip_hop_by_hop(&mut head.headers);
         let body = match answer.body {
             AnswerBody::Whole(bytes) => Download::whole(bytes, record),
+            AnswerBody::Begun(bytes, incoming, lease) => {
+                Download::upstream(incoming, lease, record).after(bytes)
+            }
             AnswerBody::Streaming(incoming, lease) => {
                 let body = Download::upstream(incoming, lease, record);
                 if info.verb == Verb::Watch && status == StatusCode::OK {
+                    let events = Events::of(head.headers.get(CONTENT_TYPE));
                     let mut drain = shared.drain.clone();
-                    body.as_watch(async move {
+                    body.watch(events, async move {
                         drain.draining().await;
                     })
                 } else {

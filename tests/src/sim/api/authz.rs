@@ -23,6 +23,8 @@ pub struct Rule {
     pub paths: Vec<String>,
 }
 
+const MONITORING: &str = "system:monitoring";
+
 /// What a control plane accepts and grants; all its servers share it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Policy {
@@ -78,7 +80,7 @@ impl Policy {
         if member(MASTERS) {
             return true;
         }
-        if built_in(member(AUTHENTICATED), info) {
+        if built_in(member(AUTHENTICATED), info) || member(MONITORING) && monitoring(info) {
             return true;
         }
         self.rules
@@ -119,6 +121,15 @@ impl Rule {
             None => self.paths.iter().any(|path| matches(path, &info.path)),
         }
     }
+}
+
+/// ClusterRole system:monitoring, bound to the group of that name (what it adds to the public paths).
+fn monitoring(info: &RequestInfo) -> bool {
+    info.resource.is_none()
+        && info.verb == "get"
+        && ["/metrics", "/metrics/slis", "/healthz/*"]
+            .iter()
+            .any(|path| matches(path, &info.path))
 }
 
 /// ClusterRoles system:discovery, system:public-info-viewer and system:basic-user.

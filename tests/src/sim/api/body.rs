@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, stream::unfold};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 
@@ -28,6 +28,52 @@ pub fn stream(
     frames: impl Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send + 'static,
 ) -> Body {
     StreamBody::new(frames).boxed_unsync()
+}
+
+/// The first `bytes` of `body` (trailers count nothing), then an error. It announces the length of the whole body.
+pub fn cut(body: Body, bytes: usize) -> Body {
+    let hint = http_body::Body::size_hint(&body);
+    let state = (body, bytes);
+    let frames = unfold(state, |(mut body, left)| async move {
+        if left == 0 {
+            // Lets what was written before leave: hyper drops what is buffered when a body fails.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            let broken = Err(std::io::ErrorKind::ConnectionReset.into());
+            return Some((broken, (body, 0)));
+        }
+        let frame = body
+            .frame()
+            .await?
+            .map(|frame| frame.map_data(|mut data: Bytes| data.split_to(data.len().min(left))));
+        let length = match &frame {
+            Ok(frame) => frame.data_ref().map_or(0, Bytes::len),
+            Err(_) => 0,
+        };
+        Some((frame, (body, left - length)))
+    });
+    let body = self::stream(frames);
+    Announced { body, hint }.boxed_unsync()
+}
+
+struct Announced {
+    body: Body,
+    hint: SizeHint,
+}
+
+impl http_body::Body for Announced {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.hint.clone()
+    }
 }
 
 /// Counts one until dropped.

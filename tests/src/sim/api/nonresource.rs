@@ -33,7 +33,7 @@ pub(super) fn answer(request: Request) -> Answer {
         method,
         path,
         &request.raw_query,
-        &request.headers,
+        &app.discovery.limit(&request.headers),
     ) {
         return Ok(from_discovery(found));
     }

@@ -23,6 +23,45 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// The newest form of discovery that a server knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Newest {
+    /// What the server's minor has.
+    #[default]
+    V2,
+    /// As Kubernetes 1.27 to 1.29. The simulated minor must be one that still has v2beta1: at most 32.
+    V2beta1,
+    /// As Kubernetes before 1.26.
+    Legacy,
+}
+
+impl Newest {
+    /// Headers in which `Accept` asks for no newer form: what a server does not know it does not offer.
+    pub fn limit(self, headers: &HeaderMap) -> HeaderMap {
+        let mut headers = headers.clone();
+        let unknown: &[&str] = match self {
+            Newest::V2 => return headers,
+            Newest::V2beta1 => &["v=v2"],
+            Newest::Legacy => &["v=v2", "v=v2beta1"],
+        };
+        let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+        let limited = accept.unwrap_or_default().split(',').map(|clause| {
+            let words = clause
+                .split(';')
+                .map(|word| match unknown.contains(&word.trim()) {
+                    true => "v=unknown",
+                    false => word,
+                });
+            words.collect::<Vec<_>>().join(";")
+        });
+        let limited = limited.collect::<Vec<_>>().join(",");
+        if let Ok(limited) = limited.parse() {
+            headers.insert(header::ACCEPT, limited);
+        }
+        headers
+    }
+}
+
 /// Answers requests to `/api`, `/apis`, groups and versions below them, `/openapi/v2` and `/openapi/v3`. `None`: the
 /// path is none of these.
 ///

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, watch};
 use super::{Faults, RequestLog};
 use crate::sim::{
     api::{authn::Authorities, authz::Policy},
+    discovery::Newest,
     store::{Scope, Store, StoreError},
     surface::Surface,
 };
@@ -44,6 +45,7 @@ pub struct App {
     pub authorities: Authorities,
     pub faults: Arc<Faults>,
     pub log: Arc<RequestLog>,
+    pub discovery: Newest,
     pub crd_delay: Duration,
     pub max_concurrent_streams: u32,
     pub(super) phase: watch::Receiver<Phase>,

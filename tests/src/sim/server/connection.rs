@@ -147,24 +147,31 @@ async fn respond(
 ) -> Result<Response<CountedBody>, Box<dyn Error + Send + Sync>> {
     let count = Counted::new(&app.open_streams);
     let (parts, body) = request.into_parts();
-    if let Some(fault) = app.faults.take() {
+    let concerned = app.faults.concern(parts.uri.path());
+    let fault = if concerned { app.faults.take() } else { None };
+    // hyper resets the stream with the reason of the h2 error that it finds here.
+    let reason = match fault {
+        None | Some(Fault::Cut(_)) => None,
+        Some(Fault::Refused) => Some(h2::Reason::REFUSED_STREAM),
+        Some(Fault::Reset) => Some(h2::Reason::INTERNAL_ERROR),
+    };
+    if let Some(reason) = reason {
         app.log.record(Recorded {
-            fault: Some(fault),
+            fault,
             ..Recorded::new(&parts, &connection, None)
         });
         if !connection.http2 {
             connection.abort.store(true, Ordering::SeqCst);
         }
-        // hyper resets the stream with the reason of the h2 error that it finds here.
-        return Err(match fault {
-            Fault::Refused => h2::Error::from(h2::Reason::REFUSED_STREAM).into(),
-            Fault::Reset => h2::Error::from(h2::Reason::INTERNAL_ERROR).into(),
-        });
+        return Err(h2::Error::from(reason).into());
     }
     let delay = app.faults.delay();
-    if !delay.is_zero() {
+    if concerned && !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
     let response = api::handle(app, &connection, parts, body).await;
-    Ok(response.map(|body| CountedBody::new(body, count)))
+    Ok(response.map(|body| match fault {
+        Some(Fault::Cut(bytes)) => CountedBody::new(api::body::cut(body, bytes), count),
+        _ => CountedBody::new(body, count),
+    }))
 }

@@ -19,6 +19,9 @@ pub struct Faults {
     slow_micros: AtomicU64,
     resets: AtomicUsize,
     refusals: AtomicUsize,
+    cuts: AtomicUsize,
+    cut_after: AtomicUsize,
+    scope: Mutex<String>,
     not_ready: AtomicBool,
     starting: AtomicBool,
     discovery: Mutex<Option<Bytes>>,
@@ -29,6 +32,8 @@ pub struct Faults {
 pub enum Fault {
     Reset,
     Refused,
+    /// The answer breaks off after so many bytes of its body.
+    Cut(usize),
 }
 
 impl Faults {
@@ -52,6 +57,17 @@ impl Faults {
 
     pub fn refuse_streams(&self, requests: usize) {
         self.refusals.store(requests, Ordering::SeqCst);
+    }
+
+    /// Breaks off the bodies of the next `requests` answers after `bytes`.
+    pub fn cut_next(&self, requests: usize, bytes: usize) {
+        self.cut_after.store(bytes, Ordering::SeqCst);
+        self.cuts.store(requests, Ordering::SeqCst);
+    }
+
+    /// Only requests whose path begins with `prefix` are slow, reset, refused or cut.
+    pub fn only_on(&self, prefix: &str) {
+        *self.scope.lock().unwrap_or_else(PoisonError::into_inner) = prefix.to_owned();
     }
 
     pub fn not_ready(&self, on: bool) {
@@ -81,6 +97,8 @@ impl Faults {
         self.slow(Duration::ZERO);
         self.reset_next(0);
         self.refuse_streams(0);
+        self.cut_next(0, 0);
+        self.only_on("");
         self.not_ready(false);
         self.starting(false);
         self.hang(false);
@@ -92,6 +110,12 @@ impl Faults {
 
     pub fn is_starting(&self) -> bool {
         self.starting.load(Ordering::SeqCst)
+    }
+
+    /// True if requests to `path` are meant at all.
+    pub(super) fn concern(&self, path: &str) -> bool {
+        let scope = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
+        path.starts_with(scope.as_str())
     }
 
     pub(super) fn delay(&self) -> Duration {
@@ -110,7 +134,10 @@ impl Faults {
         if due(&self.resets) {
             return Some(Fault::Reset);
         }
-        due(&self.refusals).then_some(Fault::Refused)
+        if due(&self.refusals) {
+            return Some(Fault::Refused);
+        }
+        due(&self.cuts).then(|| Fault::Cut(self.cut_after.load(Ordering::SeqCst)))
     }
 
     /// Pending while the server hangs.

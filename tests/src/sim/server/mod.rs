@@ -27,7 +27,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::sim::{api::authz::Policy, identity, pki::Pki, store::Store, surface};
+use crate::sim::{
+    api::authz::Policy, discovery::Newest, identity, pki::Pki, store::Store, surface,
+};
 
 pub use app::{App, Ending, Phase};
 pub use connection::Connection;
@@ -53,6 +55,8 @@ pub struct ServerSpec {
     pub listen: SocketAddr,
     pub http1_only: bool,
     pub max_concurrent_streams: u32,
+    /// The newest form of discovery this server knows.
+    pub discovery: Newest,
     /// How late this server is to serve a new CustomResourceDefinition.
     pub crd_delay: Duration,
     /// Requests that are kept for [`Server::requests`].
@@ -68,6 +72,7 @@ impl ServerSpec {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             http1_only: false,
             max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+            discovery: Newest::V2,
             crd_delay: Duration::ZERO,
             log_capacity: 4096,
         }
@@ -90,6 +95,11 @@ impl ServerSpec {
 
     pub fn max_concurrent_streams(mut self, limit: u32) -> Self {
         self.max_concurrent_streams = limit;
+        self
+    }
+
+    pub fn discovery(mut self, newest: Newest) -> Self {
+        self.discovery = newest;
         self
     }
 
@@ -223,6 +233,17 @@ impl Server {
         self.faults.refuse_streams(requests);
     }
 
+    /// Breaks off the bodies of the next `requests` answers after `bytes` (HTTP/2: RST_STREAM, HTTP/1.1: the connection ends).
+    pub fn cut_next(&self, requests: usize, bytes: usize) {
+        self.faults.cut_next(requests, bytes);
+    }
+
+    /// Only requests whose path begins with `prefix` are slow, reset, refused or cut from now on: an agent's polls and probes
+    /// must not take the faults that a test meant for something else.
+    pub fn faults_only_on(&self, prefix: &str) {
+        self.faults.only_on(prefix);
+    }
+
     /// `/readyz` fails.
     pub fn not_ready(&self, on: bool) {
         self.faults.not_ready(on);
@@ -318,6 +339,7 @@ impl Server {
             authorities: tls.authorities,
             faults: self.faults.clone(),
             log: self.log.clone(),
+            discovery: self.spec.discovery,
             crd_delay: self.spec.crd_delay,
             max_concurrent_streams: self.spec.max_concurrent_streams,
             phase: receiver,

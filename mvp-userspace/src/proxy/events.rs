@@ -1,0 +1,163 @@
+//! Where the events of a watch begin and end. Between two a stream may end: every client resumes it.
+
+use http::HeaderValue;
+
+/// Follows a watch's bytes in the framing of its media type (apimachinery/pkg/runtime/serializer).
+#[derive(Debug, PartialEq)]
+pub enum Events {
+    /// JSON: an event is a line.
+    Lines { whole: bool },
+    /// Protobuf: a length of four bytes, big-endian, and so many bytes (util/framer).
+    Framed(Frame),
+    /// Any other: only the very beginning is known.
+    Opaque { begun: bool },
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Frame {
+    Length { read: u8, value: u32 },
+    Content { left: u32 },
+}
+
+const BETWEEN: Frame = Frame::Length { read: 0, value: 0 };
+
+impl Events {
+    /// By the answer's `Content-Type`.
+    pub fn of(content_type: Option<&HeaderValue>) -> Self {
+        let media = content_type.map_or(&b""[..], HeaderValue::as_bytes);
+        let is = |name: &str| {
+            let end = media
+                .get(name.len())
+                .is_none_or(|next| b"; ".contains(next));
+            end && media
+                .get(..name.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        if is("application/json") {
+            Self::Lines { whole: true }
+        } else if is("application/vnd.kubernetes.protobuf") {
+            Self::Framed(BETWEEN)
+        } else {
+            Self::Opaque { begun: false }
+        }
+    }
+
+    /// True if what was passed on so far is whole events.
+    pub fn at_boundary(&self) -> bool {
+        match self {
+            Self::Lines { whole } => *whole,
+            Self::Framed(frame) => *frame == BETWEEN,
+            Self::Opaque { begun } => !begun,
+        }
+    }
+
+    /// Takes note of bytes that were passed on.
+    pub fn passed(&mut self, chunk: &[u8]) {
+        let Some(last) = chunk.last() else { return };
+        match self {
+            Self::Lines { whole } => *whole = *last == b'\n',
+            Self::Framed(frame) => frame.passed(chunk),
+            Self::Opaque { begun } => *begun = true,
+        }
+    }
+}
+
+impl Frame {
+    fn passed(&mut self, mut chunk: &[u8]) {
+        while let [first, rest @ ..] = chunk {
+            match self {
+                Frame::Length { read, value } => {
+                    let value = *value << 8 | u32::from(*first);
+                    *self = match *read {
+                        3 if value == 0 => BETWEEN,
+                        3 => Frame::Content { left: value },
+                        read => Frame::Length {
+                            read: read + 1,
+                            value,
+                        },
+                    };
+                    chunk = rest;
+                }
+                Frame::Content { left } => {
+                    let taken = chunk
+                        .len()
+                        .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    chunk = chunk.get(taken..).unwrap_or_default();
+                    // At most `left`, so it fits.
+                    *left -= u32::try_from(taken).unwrap_or(*left);
+                    if *left == 0 {
+                        *self = BETWEEN;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(content_type: &str) -> Events {
+        Events::of(Some(&HeaderValue::from_str(content_type).unwrap()))
+    }
+
+    #[test]
+    fn media_types() {
+        let lines = Events::Lines { whole: true };
+        assert_eq!(of("application/json"), lines);
+        assert_eq!(of("application/json;as=Table;g=meta.k8s.io;v=v1"), lines);
+        assert_eq!(of("Application/JSON; charset=utf-8"), lines);
+        let framed = of("application/vnd.kubernetes.protobuf;stream=watch");
+        assert_eq!(framed, Events::Framed(BETWEEN));
+        for other in ["application/cbor-seq", "application/jsonx", "text/plain"] {
+            assert_eq!(of(other), Events::Opaque { begun: false }, "{other}");
+        }
+        assert_eq!(Events::of(None), Events::Opaque { begun: false });
+    }
+
+    #[test]
+    fn lines_end_with_a_newline() {
+        let mut events = of("application/json");
+        assert!(events.at_boundary());
+        events.passed(b"{\"type\"");
+        assert!(!events.at_boundary());
+        events.passed(b"");
+        assert!(!events.at_boundary());
+        events.passed(b":1}\n{}\n");
+        assert!(events.at_boundary());
+    }
+
+    #[test]
+    fn frames_are_counted_however_they_are_cut() {
+        let mut stream = Vec::new();
+        let mut ends = vec![0];
+        // A newline at the end of a part of a frame means nothing.
+        for content in [&b"k8s\0\n"[..], b"", &[b'\n'; 300], b"x"] {
+            stream.extend_from_slice(&(content.len() as u32).to_be_bytes());
+            stream.extend_from_slice(content);
+            ends.push(stream.len());
+        }
+        for size in [1, 2, 3, 7, 64, stream.len()] {
+            let mut events = of("application/vnd.kubernetes.protobuf;stream=watch");
+            let mut passed = 0;
+            for chunk in stream.chunks(size) {
+                events.passed(chunk);
+                passed += chunk.len();
+                assert_eq!(
+                    events.at_boundary(),
+                    ends.contains(&passed),
+                    "{size} {passed}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn of_what_is_not_known_no_event_is_whole() {
+        let mut events = of("application/cbor-seq");
+        assert!(events.at_boundary());
+        events.passed(b"\n");
+        assert!(!events.at_boundary());
+    }
+}
