@@ -1,9 +1,11 @@
 //! Requests on their way to a server and answers on their way back.
 
 mod access;
+mod attempt;
 mod body;
 mod connect;
 mod connection;
+mod counts;
 mod error;
 mod events;
 mod forward;
@@ -32,7 +34,8 @@ use crate::tls::ServerTls;
 
 pub use connect::ConnectSettings;
 pub use connection::serve;
-pub use pool::{Pool, PoolCounts};
+pub use counts::PoolCounts;
+pub use pool::Pool;
 pub use probe::probe;
 
 /// What all data threads share: read-mostly, swapped whole.

@@ -12,8 +12,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use rustls_pki_types::ServerName;
 
+use super::attempt::attempt_error;
 use super::body::UploadBody;
 use super::connect::{ConnectSettings, Connected, connect};
+use super::counts::{OpenCount, PoolCounts};
 use super::error::AttemptError;
 use crate::route::{Failure, Server};
 use crate::tls::{Alpn, ClientTls, IdentityClass};
@@ -35,12 +37,6 @@ pub struct Pool {
     hosts: Mutex<HashMap<(usize, IdentityClass), Arc<Host>>>,
     counts: PoolCounts,
 }
-
-type Counters = HashMap<(Arc<str>, IdentityClass), Arc<AtomicUsize>>;
-
-/// Open connections by server and class, over all data threads.
-#[derive(Clone, Debug, Default)]
-pub struct PoolCounts(Arc<Mutex<Counters>>);
 
 /// One server as seen with one identity class.
 struct Host {
@@ -102,8 +98,6 @@ enum Sender {
     Http2(http2::SendRequest<UploadBody>),
     Http1 { connection: Http1, host: Arc<Host> },
 }
-
-struct OpenCount(Arc<AtomicUsize>);
 
 impl Pool {
     pub fn new(
@@ -329,27 +323,6 @@ impl Pool {
     }
 }
 
-impl PoolCounts {
-    pub fn counts(&self) -> Vec<(String, &'static str, usize)> {
-        let class = |class| match class {
-            IdentityClass::FrontProxy => "front_proxy",
-            IdentityClass::Bare => "bare",
-        };
-        lock(&self.0)
-            .iter()
-            .map(|((s, c), n)| (s.to_string(), class(*c), n.load(Ordering::Relaxed)))
-            .collect()
-    }
-
-    fn counter(&self, server: &Arc<str>, class: IdentityClass) -> Arc<AtomicUsize> {
-        Arc::clone(
-            lock(&self.0)
-                .entry((Arc::clone(server), class))
-                .or_default(),
-        )
-    }
-}
-
 impl Host {
     fn new(server: &Arc<Server>, class: IdentityClass, open: Arc<AtomicUsize>) -> Self {
         Self {
@@ -426,62 +399,6 @@ impl Checkout {
                 Err(error) => Err(attempt_error(error.into_error())),
             },
         }
-    }
-}
-
-impl OpenCount {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for OpenCount {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What hyper's error says about the request. HTTP/2: RFC 9113 §6.8 (a stream above GOAWAY's last id was not processed) and
-/// §8.7 (REFUSED_STREAM); hyper itself reports requests it never wrote as cancelled.
-pub fn attempt_error(error: hyper::Error) -> AttemptError {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    let mut io_failure = None;
-    while let Some(cause) = source {
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);
-            if h2.is_remote() && (h2.is_go_away() || (h2.is_reset() && refused)) {
-                return AttemptError::Unprocessed(h2.to_string());
-            }
-            if h2.is_reset() {
-                return AttemptError::Broken {
-                    failure: Failure::Protocol,
-                    text: h2.to_string(),
-                };
-            }
-        }
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            io_failure = Some(match io.kind() {
-                std::io::ErrorKind::TimedOut => Failure::TimedOut,
-                _ => Failure::Reset,
-            });
-        }
-        source = cause.source();
-    }
-    if error.is_canceled() {
-        return AttemptError::Unprocessed(error.to_string());
-    }
-    if error.is_body_write_aborted() {
-        return AttemptError::Upload;
-    }
-    let failure = if error.is_timeout() {
-        Failure::TimedOut
-    } else {
-        io_failure.unwrap_or(Failure::Reset)
-    };
-    AttemptError::Broken {
-        failure,
-        text: error.to_string(),
     }
 }
 

@@ -14,10 +14,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::access::AccessRecord;
+use super::attempt::attempt_error;
 use super::body::UploadBody;
 use super::connect::{Connected, connect};
 use super::error::AttemptError;
-use super::pool::{Lease, Pool, attempt_error};
+use super::pool::{Lease, Pool};
 use crate::metrics::Metrics;
 use crate::route::Server;
 use crate::tls::{Alpn, IdentityClass};
