@@ -11,7 +11,7 @@ pub mod kubectl;
 pub mod load;
 pub mod netns;
 pub mod raw;
-pub mod scripted;
 pub mod scrape;
+pub mod scripted;
 pub mod sim;
 pub mod tunnel;

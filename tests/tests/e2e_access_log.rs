@@ -7,10 +7,10 @@ use http::{Method, StatusCode};
 use mvp_tests::agent::eventually;
 use mvp_tests::child::ChildAgent;
 use mvp_tests::client::{Client, empty};
-use mvp_tests::tunnel::{RawConnection, WEBSOCKET};
 use mvp_tests::sim::api::authn::User;
 use mvp_tests::sim::pki::{ClientAuth, Request};
 use mvp_tests::sim::{ControlPlane, ServerSpec};
+use mvp_tests::tunnel::{RawConnection, WEBSOCKET};
 use serde_json::{Value, json};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_mvp-agent");

@@ -8,9 +8,9 @@ use http::Method;
 use http_body_util::BodyExt;
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::{Client, empty, piecemeal};
-use mvp_tests::tunnel::RawConnection;
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, Server, ServerSpec};
+use mvp_tests::tunnel::RawConnection;
 use tokio::io::AsyncWriteExt;
 
 const LIMIT: Duration = Duration::from_secs(20);

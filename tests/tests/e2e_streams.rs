@@ -10,9 +10,9 @@ use hyper::body::Incoming;
 use mvp_tests::agent::eventually;
 use mvp_tests::child::ChildAgent;
 use mvp_tests::client::{Answer, Client, empty, piecemeal};
-use mvp_tests::tunnel::RawConnection;
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
+use mvp_tests::tunnel::RawConnection;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 

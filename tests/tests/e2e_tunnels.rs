@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 use mvp_tests::agent::{TestAgent, eventually};
-use mvp_tests::tunnel::{RawConnection, SPDY, WEBSOCKET, WEBSOCKET_ACCEPT};
 use mvp_tests::sim::api::authn::{Method, User};
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
+use mvp_tests::tunnel::{RawConnection, SPDY, WEBSOCKET, WEBSOCKET_ACCEPT};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -41,7 +41,9 @@ pub fn main(args: &Args) -> Result<()> {
         bench.arg("--json").arg(file);
     }
     if args.name == "forward" {
-        bench.arg("--mvp-binary").arg(root().join("target/dist/mvp"));
+        bench
+            .arg("--mvp-binary")
+            .arg(root().join("target/dist/mvp"));
     }
     run(bench.args(&args.args))
 }
