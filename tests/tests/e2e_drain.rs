@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use mvp_tests::agent::eventually;
 use mvp_tests::child::{ChildAgent, admin};
-use mvp_tests::client::{Client, empty, piecemeal};
+use mvp_tests::client::{Client, connect_tls, empty, piecemeal};
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
 use mvp_tests::tunnel::{RawConnection, SPDY};
@@ -39,7 +39,10 @@ impl Setup {
             .start()
             .await
             .unwrap();
-        let change = |config: &mut serde_json::Value| config["drain"]["deadline"] = deadline.into();
+        let change = |config: &mut serde_json::Value| {
+            config["drain"]["deadline"] = deadline.into();
+            config["limits"] = json!({"headerTimeout": "5s", "handshakeTimeout": "5s"});
+        };
         let agent = ChildAgent::start(BINARY, &plane, "cp-a", change)
             .await
             .unwrap();
@@ -297,4 +300,34 @@ async fn an_idle_agent_drains_at_once_and_answers_who_asked_it_to() {
         (202, "draining, at most 3600s\n")
     );
     setup.exits_well().await;
+}
+
+#[tokio::test]
+async fn connections_that_never_asked_anything_do_not_delay_the_end() {
+    let setup = Setup::new("1h").await;
+    let tcp = TcpStream::connect(setup.agent.address).await.unwrap();
+    let silent1 = setup.raw().await;
+    let mut half = setup.raw().await;
+    tokio::io::AsyncWriteExt::write_all(&mut half.stream, b"GET /version HT")
+        .await
+        .unwrap();
+    let tls = setup
+        .plane
+        .pki()
+        .client_config(setup.auth(), &[])
+        .unwrap()
+        .into();
+    // No preface follows.
+    let silent2 = connect_tls(setup.agent.address, &tls, &[b"h2"], "kubernetes")
+        .await
+        .unwrap();
+    eventually("all are accepted", LIMIT, || async {
+        Ok(setup.agent.metric("mvp_client_connections_open").await? == 4.0)
+    })
+    .await
+    .unwrap();
+    setup.agent.signal(Signal::TERM).unwrap();
+    // Handshake, header and preface have their own limits, and these are short.
+    setup.exits_well().await;
+    drop((tcp, silent1, half, silent2));
 }

@@ -98,7 +98,7 @@ pub const KEYS: &[Key] = &[
     key("limits.connections", Count(1, 10_000_000), Default("20000"), "Open client connections."),
     key("limits.pendingHandshakes", Count(1, 1_000_000), Default("1024"), "TLS handshakes under way."),
     key("limits.handshakeTimeout", Duration(100, HOUR), Default("10s"), "Time for one TLS handshake."),
-    key("limits.headerTimeout", Duration(100, HOUR), Default("10s"), "From the first byte of an HTTP/1.1 request to the end of its header."),
+    key("limits.headerTimeout", Duration(100, HOUR), Default("10s"), "From the first byte of an HTTP/1.1 request to the end of its header; on HTTP/2, until the client's preface."),
     key("limits.headerBytes", Count(8 * 1024, 16 << 20), Default("262144"), "Sum of all header fields of a request, bytes."),
     key("limits.headerCount", Count(16, 100_000), Default("512"), "Header fields of a request."),
     key("limits.streamsPerConnection", Count(1, 100_000), Default("250"), "Concurrent HTTP/2 streams of one connection."),

@@ -151,7 +151,7 @@ pub struct Limits {
     /// TLS handshakes under way.
     pub pending_handshakes: usize,
     pub handshake_timeout: Duration,
-    /// From the first byte of an HTTP/1.1 request to the end of its header.
+    /// From the first byte of an HTTP/1.1 request to the end of its header; on HTTP/2, until the client's preface.
     pub header_timeout: Duration,
     /// Sum of all header fields, bytes.
     pub header_bytes: u32,

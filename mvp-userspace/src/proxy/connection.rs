@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use super::Thread;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
 use super::headers::forwarded_for;
+use super::preface::PrefaceTimeout;
 use super::service::handle;
 use super::upgrade::Tunnel;
 use crate::identity::PeerCertificates;
@@ -145,7 +146,8 @@ async fn serve_http(
             // Boxed: hyper moves the future of every stream several times.
             Box::pin(async move { Ok::<_, Infallible>(handle(connection, request).await) })
         });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let io = PrefaceTimeout::new(stream, limits.header_timeout);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         tokio::select! {
             ended = connection.as_mut() => ended,
             _deadline = drain.draining() => {

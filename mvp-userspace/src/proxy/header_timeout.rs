@@ -45,7 +45,9 @@ pub struct HeaderTimeout<S> {
 
 /// Why the connection was closed.
 #[derive(Debug, thiserror::Error)]
-#[error("the client's fault: the header of a request took longer than limits.headerTimeout")]
+#[error(
+    "the client's fault: the header of a request, or an HTTP/2 preface, took longer than limits.headerTimeout"
+)]
 pub struct HeaderTooSlow;
 
 impl RequestClock {

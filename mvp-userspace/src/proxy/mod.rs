@@ -10,6 +10,7 @@ mod forward;
 mod header_timeout;
 mod headers;
 mod pool;
+mod preface;
 mod probe;
 mod response;
 mod service;

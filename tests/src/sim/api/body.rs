@@ -72,7 +72,7 @@ impl http_body::Body for Announced {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 
