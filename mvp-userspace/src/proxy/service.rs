@@ -44,10 +44,11 @@ pub async fn handle(
     // A counted reference: what is parsed borrows from it while the head is being changed.
     let uri = parts.uri.clone();
     let mut record = AccessRecord::start(connection.peer, &parts.method, uri.path(), started);
+    // Of what the client sent, before anything is added.
+    let exceeded = exceeded_limit(&parts, &shared.limits);
     // First of all, since answers of the agent itself have it as well.
     ensure_audit_id(&mut parts.headers);
-    let audit_id = parts.headers.get(AUDIT_ID).cloned();
-    if let (Some(record), Some(id)) = (&mut record, &audit_id) {
+    if let (Some(record), Some(id)) = (&mut record, parts.headers.get(AUDIT_ID)) {
         record.audit_id = id.to_str().unwrap_or_default().to_owned();
     }
     let mut call = Call {
@@ -59,8 +60,6 @@ pub async fn handle(
         answered: false,
     };
 
-    let exceeded = exceeded_limit(&parts, &shared.limits);
-    ensure_audit_id(&mut parts.headers);
     let answer = async {
         if let Some(limit) = exceeded {
             shared.metrics.refused(limit);
@@ -82,10 +81,6 @@ pub async fn handle(
         let info = RequestInfo::parse(&parts.method, uri.path(), uri.query())?;
         // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
         strip_hop_by_hop(&mut parts.headers);
-        // Nor can it take its request out of the audit by nominating that.
-        if let Some(id) = &audit_id {
-            parts.headers.insert(AUDIT_ID, id.clone());
-        }
         let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust);
         // From a front proxy they are how it speaks.
         if !caller.is_front_proxy() {
