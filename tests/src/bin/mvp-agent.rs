@@ -1,7 +1,9 @@
-//! The `mvp` command once more, built with the tests so that they find it: cargo names a package's own binaries only.
+//! The agent as a child process of tests, as the `mvp` binary has it.
 
-use std::process::ExitCode;
+/// As in `mvp`: memory is measured here.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     mvp::cli::main(mvp::app::run)
 }
