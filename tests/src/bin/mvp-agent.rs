@@ -1,9 +1,7 @@
-//! The agent as a child process of tests, as the `mvp` binary has it.
+//! The `mvp` command once more, built with the tests so that they find it: cargo names a package's own binaries only.
 
-/// As in `mvp`: memory is measured here.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use std::process::ExitCode;
 
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
     mvp::cli::main(mvp::app::run)
 }
