@@ -35,6 +35,16 @@ pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
         let problem = "must not be above limits.connections";
         return Err(tree.fail("limits.pendingHandshakes", problem));
     }
+    // Who says `on` relies on it: better no start than one that only looks as if.
+    for (key, mode) in [
+        ("kernel.steering", config.kernel.steering),
+        ("kernel.shortcut", config.kernel.shortcut),
+    ] {
+        if mode == Mode::On {
+            let problem = "this release does not have it; auto and off work without";
+            return Err(tree.fail(key, problem));
+        }
+    }
     Ok(())
 }
 

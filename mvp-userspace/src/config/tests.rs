@@ -250,6 +250,14 @@ fn refusals_name_the_key() {
             "kernel.steering: \"maybe\" is none of auto, on, off",
         ),
         (
+            with("kernel: {steering: on}"),
+            "kernel.steering: this release does not have it; auto and off work without",
+        ),
+        (
+            with("kernel: {shortcut: on}"),
+            "kernel.shortcut: this release does not have it; auto and off work without",
+        ),
+        (
             with("relay: {mode: on}"),
             "relay.mode: \"on\" is none of auto, off",
         ),
