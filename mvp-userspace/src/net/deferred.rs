@@ -13,6 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
+/// So many waits in a row that gathered nothing, and flushes do not wait any more: a connection with one stream at a time only
+/// loses by it.
+const USELESS: u8 = 8;
+/// Flushes after which a connection that does not wait tries again whether it pays.
+const RETRY: u8 = 64;
 /// Encrypted bytes that may wait; with more a flush does not wait, so that bulk data keeps moving.
 const WAIT_LIMIT: usize = 32 * 1024;
 
@@ -28,8 +33,18 @@ pub struct Deferred<S> {
     stream: S,
     /// Plain bytes written since the last flush.
     waiting: usize,
-    /// The flush has had its turn at the end of the queue.
-    deferred: bool,
+    flush: Flush,
+    /// Waits in a row that gathered nothing; from [`USELESS`] on also the flushes since that did not wait.
+    useless: u8,
+}
+
+/// How far the present flush is.
+#[derive(Clone, Copy, Debug)]
+enum Flush {
+    None,
+    /// At the end of the runtime's queue, with so many plain bytes.
+    Waiting(usize),
+    Writing,
 }
 
 impl<S: TlsIo> Deferred<S> {
@@ -37,12 +52,24 @@ impl<S: TlsIo> Deferred<S> {
         Self {
             stream,
             waiting: 0,
-            deferred: false,
+            flush: Flush::None,
+            useless: 0,
         }
     }
 
-    pub fn get_ref(&self) -> &S {
-        &self.stream
+    /// Whether a flush that begins now is to wait for the end of the turn.
+    fn waits(&mut self) -> bool {
+        if self.waiting == 0 || self.waiting >= WAIT_LIMIT {
+            return false;
+        }
+        if self.useless >= USELESS + RETRY {
+            self.useless = USELESS - 1;
+        }
+        if self.useless < USELESS {
+            return true;
+        }
+        self.useless += 1;
+        false
     }
 }
 
@@ -84,14 +111,21 @@ impl<S: TlsIo> AsyncWrite for Deferred<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.waiting > 0 && self.waiting < WAIT_LIMIT && !self.deferred {
-            self.deferred = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        let flush = self.flush;
+        match flush {
+            Flush::None if self.waits() => {
+                self.flush = Flush::Waiting(self.waiting);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Flush::Waiting(before) if before == self.waiting => self.useless += 1,
+            Flush::Waiting(_) => self.useless = 0,
+            Flush::None | Flush::Writing => {}
         }
+        self.flush = Flush::Writing;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.waiting = 0;
-        self.deferred = false;
+        self.flush = Flush::None;
         Poll::Ready(Ok(()))
     }
 
@@ -109,5 +143,123 @@ impl TlsIo for server::TlsStream<TcpStream> {
 impl TlsIo for client::TlsStream<TcpStream> {
     fn encrypt(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         io::Write::write_vectored(&mut self.get_mut().1.writer(), bufs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Fake {
+        encrypted: usize,
+        flushes: usize,
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl TlsIo for Fake {
+        fn encrypt(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+            let bytes = bufs.iter().map(|buf| buf.len()).sum();
+            self.encrypted += bytes;
+            Ok(bytes)
+        }
+    }
+
+    impl AsyncRead for Fake {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Fake {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Writes `frames` frames, the first before the flush begins and the rest while it waits; true if it waited.
+    fn turn(io: &mut Deferred<Fake>, frames: usize) -> bool {
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut cx = Context::from_waker(&waker);
+        assert!(Pin::new(&mut *io).poll_write(&mut cx, b"frame").is_ready());
+        let waited = Pin::new(&mut *io).poll_flush(&mut cx).is_pending();
+        assert_eq!(count.0.load(Ordering::Relaxed), usize::from(waited));
+        if waited {
+            for _ in 1..frames {
+                let written = Pin::new(&mut *io).poll_write(&mut cx, b"frame");
+                assert!(matches!(written, Poll::Ready(Ok(5))));
+            }
+            assert!(Pin::new(&mut *io).poll_flush(&mut cx).is_ready());
+        }
+        waited
+    }
+
+    #[test]
+    fn frames_of_one_turn_leave_together() {
+        let mut io = Deferred::new(Fake::default());
+        for round in 1..=100 {
+            assert!(turn(&mut io, 3));
+            assert_eq!(
+                (io.stream.encrypted, io.stream.flushes),
+                (round * 15, round)
+            );
+        }
+    }
+
+    #[test]
+    fn waiting_ends_where_it_gathers_nothing_and_is_tried_again() {
+        let mut io = Deferred::new(Fake::default());
+        for _ in 0..USELESS {
+            assert!(turn(&mut io, 1));
+        }
+        for _ in 0..RETRY {
+            assert!(!turn(&mut io, 1));
+        }
+        assert!(turn(&mut io, 1), "one more try");
+        assert!(!turn(&mut io, 1), "in vain");
+        for _ in 1..RETRY {
+            assert!(!turn(&mut io, 1));
+        }
+        assert!(turn(&mut io, 2), "this one gathers");
+        assert!(turn(&mut io, 1), "and so waiting is back");
+    }
+
+    #[test]
+    fn bulk_does_not_wait() {
+        let mut io = Deferred::new(Fake::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let big = vec![0; WAIT_LIMIT];
+        assert!(Pin::new(&mut io).poll_write(&mut cx, &big).is_ready());
+        assert!(Pin::new(&mut io).poll_flush(&mut cx).is_ready());
     }
 }
