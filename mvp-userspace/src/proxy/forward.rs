@@ -12,10 +12,11 @@ use hyper::body::{Body, Incoming};
 
 use super::body::Upload;
 use super::error::{AttemptError, ProxyError};
-use super::headers::{HOP_MARKER, upstream_target};
+use super::headers::upstream_target;
 use super::pool::Lease;
 use super::upgrade::connect_for_upgrade;
 use super::{Shared, Thread};
+use crate::identity::PEER_PROXIED;
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
     Context, Failure, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose,
@@ -309,7 +310,7 @@ fn build(
     let mut headers = outgoing.headers.clone();
     // Set, never appended to: a peer reads the first value only.
     if !server.local || outgoing.hop_marked {
-        headers.insert(HOP_MARKER, HeaderValue::from_static("true"));
+        headers.insert(PEER_PROXIED, HeaderValue::from_static("true"));
     }
     let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint).map_err(
         |error| AttemptError::Connect {

@@ -9,8 +9,6 @@ use http::header::{
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri, Version};
 
-/// Set towards peers so that their own mixed version proxy does not forward once more (`peerproxy_handler.go`).
-pub const HOP_MARKER: HeaderName = HeaderName::from_static("x-kubernetes-peer-proxied");
 /// One id for a request in every server's audit log (`apiserver/pkg/audit`).
 pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
