@@ -170,6 +170,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
 
     let shared = Arc::new(Shared {
         table: discovery.table_cell(),
+        view: discovery.view_cell(),
         discovery: discovery.clone(),
         server_tls,
         trust,

@@ -84,6 +84,8 @@ pub async fn mirror(
             grown(kind.to_owned(), counter.load(Ordering::Relaxed))
                 .for_each(|_| metrics.peer_discovery_sync_error(kind));
         }
+        grown("merges".to_owned(), discovery.merges())
+            .for_each(|_| metrics.peer_aggregated_cache(false));
         for member in discovery.members() {
             let server = &member.server;
             grown(

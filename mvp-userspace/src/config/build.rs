@@ -82,6 +82,7 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
             refresh: tree.duration("discovery.refresh")?,
             stale_after: tree.duration("discovery.staleAfter")?,
             max_bytes: tree.count("discovery.maxBytes")?,
+            retain: tree.duration("discovery.retain")?,
         },
         drain: Drain {
             deadline: tree.duration("drain.deadline")?,

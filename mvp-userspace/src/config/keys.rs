@@ -109,6 +109,7 @@ pub const KEYS: &[Key] = &[
     key("discovery.refresh", Duration(1, MINUTE), Default("250ms"), "How long one client's request may wait for a refresh."),
     key("discovery.staleAfter", Duration(100, 24 * HOUR), Default("10s"), "Knowledge a reachable server has not confirmed for so long is stale."),
     key("discovery.maxBytes", Count(64 * 1024, GIB), Default("16777216"), "Largest discovery document accepted, bytes."),
+    key("discovery.retain", Duration(0, 24 * HOUR), Default("10m"), "How long discovery still lists what only a server serves that cannot be asked any more, marked as stale."),
     key("drain.deadline", Duration(0, HOUR), Default("30s"), "After this much draining, connections still open are closed."),
 ];
 

@@ -175,6 +175,8 @@ pub struct Discovery {
     pub stale_after: Duration,
     /// Largest discovery document accepted, bytes.
     pub max_bytes: usize,
+    /// How long the merged view shows what only a server tells that cannot be asked any more.
+    pub retain: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::ApiSet;
 use super::connection::authority;
 use super::limits::GroupVersion;
-use super::roots::{Found, Source};
+use super::merged::Told;
+use super::roots::{Documents, Found, Source};
 use crate::config::Endpoint;
 use crate::route::{Failure, Knowledge, Member, Probe, Server};
 
@@ -63,11 +64,11 @@ pub(super) struct Entry {
 #[derive(Clone, Default)]
 struct State {
     set: Option<Arc<ApiSet>>,
+    documents: Documents,
     confirmed: Option<Instant>,
     last: Last,
     error: Option<String>,
     source: Option<Source>,
-    etag: Option<String>,
     stale: Vec<GroupVersion>,
     refused: usize,
     version: Option<String>,
@@ -118,11 +119,30 @@ impl Entry {
         }
     }
 
-    /// When the present knowledge becomes stale if nothing happens.
-    pub fn expires(&self, stale_after: Duration) -> Option<Instant> {
+    pub fn documents(&self) -> Documents {
+        self.state().documents.clone()
+    }
+
+    /// What the merged view is made from; `None` while nothing was told.
+    pub fn told(&self, now: Instant, stale_after: Duration) -> Option<Told> {
         let state = self.state();
-        let confirmed = state.confirmed.filter(|_| state.last == Last::Succeeded)?;
-        Some(confirmed + stale_after)
+        Some(Told {
+            server: Arc::clone(&self.server),
+            documents: state.documents.clone(),
+            alive: state.knowledge(now, stale_after) == Knowledge::Confirmed,
+            confirmed: state.confirmed?,
+            version: state.version.clone(),
+        })
+    }
+
+    /// When the present knowledge becomes stale, and when it is shown no more, if nothing happens.
+    pub fn expires(&self, stale_after: Duration, retain: Duration) -> [Option<Instant>; 2] {
+        let state = self.state();
+        let stale = state
+            .confirmed
+            .filter(|_| state.last == Last::Succeeded)
+            .map(|confirmed| confirmed + stale_after);
+        [stale, state.confirmed.map(|confirmed| confirmed + retain)]
     }
 
     pub fn status(&self, now: Instant, stale_after: Duration) -> ServerStatus {
@@ -139,7 +159,11 @@ impl Entry {
             keys: state.set.map_or(0, |set| set.entries().len()),
             stale: state.stale,
             refused: state.refused,
-            etag: state.etag,
+            etag: state
+                .documents
+                .groups
+                .etag
+                .and_then(|etag| etag.to_str().ok().map(str::to_owned)),
             last_error: state.error,
             polls: state.polls,
         }
@@ -157,9 +181,7 @@ impl Entry {
         }
         state.confirmed = Some(Instant::now());
         state.source = Some(found.source);
-        state.etag = found
-            .etag
-            .and_then(|etag| etag.to_str().ok().map(str::to_owned));
+        state.documents = found.documents;
         state.stale = found.stale;
         state.refused = found.refused;
         state.error = None;

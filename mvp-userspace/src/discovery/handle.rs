@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::connection::Dialer;
 use super::entry::{Entry, ServerStatus};
 use super::hub::{Hub, Refreshed, Settings, SyncCounters};
+use super::merged::View;
 use super::poller;
 use crate::config::{self, Endpoint};
 use crate::route::{Member, RouteTable, Server};
@@ -24,7 +25,7 @@ pub struct Discovery;
 #[derive(Clone)]
 pub struct DiscoveryHandle {
     hub: Arc<Hub>,
-    _tasks: Arc<AbortOnDrop>,
+    _tasks: Arc<[AbortOnDrop; 2]>,
 }
 
 struct AbortOnDrop(AbortHandle);
@@ -55,6 +56,7 @@ impl Settings {
             refresh: discovery.refresh,
             stale_after: discovery.stale_after,
             max_bytes: discovery.max_bytes,
+            retain: discovery.retain,
         })
     }
 }
@@ -79,10 +81,11 @@ impl Discovery {
         };
         // Before the first turn of the runtime, so that a table with all members is there from the start.
         pollers.follow(&members.borrow());
-        let task = runtime.spawn(pollers.supervise(members, restarts));
+        let views = runtime.spawn(Arc::clone(&hub.views).run());
+        let pollers = runtime.spawn(pollers.supervise(members, restarts));
         DiscoveryHandle {
             hub,
-            _tasks: Arc::new(AbortOnDrop(task.abort_handle())),
+            _tasks: Arc::new([views, pollers].map(|task| AbortOnDrop(task.abort_handle()))),
         }
     }
 }
@@ -96,6 +99,27 @@ impl DiscoveryHandle {
     /// For readers that look at every request.
     pub fn table_cell(&self) -> Arc<ArcSwap<RouteTable>> {
         self.hub.table.clone()
+    }
+
+    /// The merged view of what all servers serve, for readers that look at every discovery request.
+    pub fn view_cell(&self) -> Arc<ArcSwap<View>> {
+        Arc::clone(&self.hub.views.cell)
+    }
+
+    /// Waits until all that is known now is in the view.
+    pub fn view_settled(&self) -> impl Future<Output = ()> + Send + 'static {
+        let views = Arc::clone(&self.hub.views);
+        async move { views.settled().await }
+    }
+
+    /// Largest document that a server may send, bytes.
+    pub fn max_bytes(&self) -> usize {
+        self.hub.settings.max_bytes
+    }
+
+    /// How many views of servers that differ were built.
+    pub fn merges(&self) -> u64 {
+        self.hub.views.merges()
     }
 
     /// Of the present table. Grows with every change of what routing looks at: members, sets, knowledge.

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::{Dialer, FetchError};
 use super::entry::Entry;
+use super::merged::Views;
 use crate::route::{Member, RouteTable};
 
 /// How to poll.
@@ -24,6 +25,8 @@ pub struct Settings {
     pub stale_after: Duration,
     /// Largest document accepted, bytes.
     pub max_bytes: usize,
+    /// How long the merged view shows what only a server tells that cannot be asked any more.
+    pub retain: Duration,
 }
 
 /// Errors by type, as `apiserver_peer_discovery_sync_errors_total` has them, and refreshes.
@@ -50,6 +53,7 @@ pub(super) struct Hub {
     pub settings: Settings,
     pub counters: Arc<SyncCounters>,
     pub table: Arc<ArcSwap<RouteTable>>,
+    pub views: Arc<Views>,
     entries: Mutex<Vec<Arc<Entry>>>,
     published: Mutex<Published>,
     first_round: watch::Sender<bool>,
@@ -83,6 +87,7 @@ impl Hub {
         runtime: tokio::runtime::Handle,
     ) -> Self {
         Self {
+            views: Arc::new(Views::new(settings.retain)),
             settings,
             counters,
             table: Arc::new(ArcSwap::from_pointee(RouteTable::build(0, Vec::new()))),
@@ -113,17 +118,22 @@ impl Hub {
             .collect()
     }
 
-    /// Puts a new table in place if anything that routing looks at differs from the present one's.
+    /// Puts a new table in place if anything that routing looks at differs from the present one's, and then has a view built
+    /// if anything it is made from does: what can be seen can be routed.
     pub fn publish(&self) {
         let mut published = lock(&self.published);
         let members = self.members();
-        if same(&published.members, &members) {
-            return;
+        if !same(&published.members, &members) {
+            published.generation += 1;
+            published.members = members.clone();
+            self.table
+                .store(Arc::new(RouteTable::build(published.generation, members)));
         }
-        published.generation += 1;
-        published.members = members.clone();
-        self.table
-            .store(Arc::new(RouteTable::build(published.generation, members)));
+        let (now, entries) = (Instant::now(), self.entries());
+        let told = entries
+            .iter()
+            .filter_map(|entry| entry.told(now, self.settings.stale_after));
+        self.views.want(told, now);
     }
 
     pub fn generation(&self) -> u64 {
@@ -166,7 +176,8 @@ impl Hub {
         let now = Instant::now();
         self.entries()
             .iter()
-            .filter_map(|entry| entry.expires(self.settings.stale_after))
+            .flat_map(|entry| entry.expires(self.settings.stale_after, self.settings.retain))
+            .flatten()
             .filter(|at| *at > now)
             .fold(now + self.settings.stale_after, Instant::min)
     }
@@ -254,6 +265,6 @@ fn same(a: &[Member], b: &[Member]) -> bool {
         })
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -28,6 +28,7 @@ pub(super) async fn run(entry: Arc<Entry>, hub: Arc<Hub>) {
         connection: None,
         roots: Roots::default(),
         failures: 0,
+        told_over: None,
         breaks: 0,
     };
     loop {
@@ -49,6 +50,8 @@ struct Poller {
     roots: Roots,
     /// Rounds failed on the network since the last success.
     failures: u32,
+    /// When the connection was opened over which the server last told what it serves.
+    told_over: Option<Instant>,
     /// Connections that ended young since one that did not.
     breaks: u32,
 }
@@ -121,6 +124,12 @@ impl Poller {
         let name = &*self.entry.server.name;
         match result {
             Ok(found) => {
+                let over = self.connection.as_ref().map(|open| open.since);
+                if over.is_some() && over == self.told_over {
+                    let before = self.entry.documents();
+                    self.hub.views.dropped(&before, &found.documents);
+                }
+                self.told_over = over;
                 if self.entry.succeeded(found) {
                     info!(server = name, "discovery works");
                 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::connection::{Answer, Connection, FetchError};
 use super::decode::{Root, aggregated};
 use super::limits::{DecodeError, Decoded, GroupVersion, MAX_ENTRIES};
+use super::view::Document;
 use super::{ApiEntry, ApiSet, legacy};
 use crate::route::Failure;
 
@@ -30,10 +31,43 @@ pub enum Source {
 pub struct Found {
     /// `None`: the server confirmed what is known.
     pub set: Option<Arc<ApiSet>>,
+    /// The roots' documents, as they stand after this round; the same objects as before if nothing in them changed.
+    pub documents: Documents,
     pub source: Source,
-    pub etag: Option<HeaderValue>,
     pub stale: Vec<GroupVersion>,
     pub refused: usize,
+}
+
+/// Both roots of one server, with the validators by which it knows them.
+#[derive(Clone, Debug, Default)]
+pub struct Documents {
+    pub core: RootDocument,
+    pub groups: RootDocument,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct RootDocument {
+    pub document: Arc<Document>,
+    pub source: Option<Source>,
+    /// Only of aggregated answers: kube-apiserver gives none for legacy ones.
+    pub etag: Option<HeaderValue>,
+}
+
+impl Documents {
+    pub fn root(&self, root: Root) -> &RootDocument {
+        match root {
+            Root::Core => &self.core,
+            Root::Groups => &self.groups,
+        }
+    }
+
+    /// True if nothing changed since `other` was taken.
+    pub fn same(&self, other: &Self) -> bool {
+        [Root::Core, Root::Groups].into_iter().all(|root| {
+            let (a, b) = (self.root(root), other.root(root));
+            Arc::ptr_eq(&a.document, &b.document) && a.etag == b.etag && a.source == b.source
+        })
+    }
 }
 
 /// The two roots' validators between rounds.
@@ -45,9 +79,7 @@ pub struct Roots {
 
 #[derive(Clone, Default)]
 struct RootState {
-    /// Only of aggregated answers: kube-apiserver gives none for legacy ones.
-    etag: Option<HeaderValue>,
-    source: Option<Source>,
+    told: RootDocument,
     /// Of a legacy server: what the root listed and when the documents below it were read.
     listed: Vec<GroupVersion>,
     listed_at: Option<Instant>,
@@ -97,7 +129,10 @@ impl Roots {
             (Root::Groups, &mut self.groups, groups),
         ] {
             match answer {
-                Some((new, found)) => {
+                Some((mut new, found)) => {
+                    if new.told.document == state.told.document {
+                        new.told.document = Arc::clone(&state.told.document);
+                    }
                     *state = new;
                     entries.extend(found);
                 }
@@ -111,10 +146,14 @@ impl Roots {
             set: set.filter(|set| known != Some(set)),
             source: self
                 .core
+                .told
                 .source
-                .max(self.groups.source)
+                .max(self.groups.told.source)
                 .unwrap_or(Source::Legacy),
-            etag: self.groups.etag.clone(),
+            documents: Documents {
+                core: self.core.told.clone(),
+                groups: self.groups.told.clone(),
+            },
             stale: [&*self.core.stale, &*self.groups.stale].concat(),
             refused: self.core.refused + self.groups.refused,
         })
@@ -132,7 +171,7 @@ async fn ask(
     max_bytes: usize,
 ) -> Result<Changed, FetchError> {
     let answer = connection
-        .get(root.path(), ACCEPT, state.etag.as_ref(), max_bytes)
+        .get(root.path(), ACCEPT, state.told.etag.as_ref(), max_bytes)
         .await?;
     match answer.status {
         StatusCode::NOT_MODIFIED => return Ok(None),
@@ -153,10 +192,14 @@ async fn ask(
             });
     };
     let etag = answer.etag;
-    let found = decode(root.path(), answer.body, move |body| aggregated(body, root)).await?;
+    let read = move |body: &[u8]| Ok((aggregated(body, root)?, Document::aggregated(body, root)?));
+    let (found, document) = decode(root.path(), answer.body, read).await?;
     let state = RootState {
-        etag,
-        source: Some(source),
+        told: RootDocument {
+            document: Arc::new(document),
+            source: Some(source),
+            etag,
+        },
         stale: found.stale,
         refused: found.refused,
         ..RootState::default()
@@ -168,7 +211,7 @@ async fn ask_legacy(
     connection: &Connection,
     root: Root,
     state: &RootState,
-    known: &ApiSet,
+    set: &ApiSet,
     answer: Answer,
     max_bytes: usize,
 ) -> Result<Changed, FetchError> {
@@ -185,6 +228,7 @@ async fn ask_legacy(
     if listed.len() > LEGACY_MAX_DOCUMENTS {
         return Err(too_many(root, "group versions", LEGACY_MAX_DOCUMENTS));
     }
+    let known = &state.told;
     let listed_at = Instant::now();
     let asks: Vec<_> = listed
         .iter()
@@ -192,22 +236,23 @@ async fn ask_legacy(
         .collect();
     let mut documents = stream::iter(asks).buffer_unordered(LEGACY_CONCURRENT);
     let mut entries = Vec::new();
+    let mut lists = Vec::new();
     let mut state = RootState {
-        source: Some(Source::Legacy),
         listed_at: Some(listed_at),
         ..RootState::default()
     };
     while let Some((gv, document)) = documents.try_next().await? {
         match document {
-            Document::Read(found) => {
+            List::Read(found, body) => {
                 entries.extend(found.entries);
                 state.refused += found.refused;
+                lists.push((gv.clone(), body));
             }
-            Document::NotServed => {}
-            Document::Unavailable => {
+            List::NotServed => {}
+            List::Unavailable => {
                 state.stale.push(gv.clone());
                 entries.extend(
-                    of_root(known, root).filter(|e| e.group == gv.group && e.version == gv.version),
+                    of_root(set, root).filter(|e| e.group == gv.group && e.version == gv.version),
                 );
             }
         }
@@ -217,12 +262,23 @@ async fn ask_legacy(
     }
     drop(documents);
     state.stale.sort();
+    let (order, stale) = (listed.clone(), state.stale.clone());
+    let known = Arc::clone(&known.document);
+    let build = move || legacy_document(lists, &order, &stale, &known);
+    state.told.document = match tokio::task::spawn_blocking(build).await {
+        Ok(document) => Arc::new(document.map_err(|error| FetchError::Decode {
+            path: root.path().to_owned(),
+            error,
+        })?),
+        Err(error) => return Err(given_up(root.path(), &error)),
+    };
+    state.told.source = Some(Source::Legacy);
     state.listed = listed;
     Ok(Some((state, entries)))
 }
 
-enum Document {
-    Read(Decoded),
+enum List {
+    Read(Decoded, bytes::Bytes),
     /// `/apis` of an old server lists groups that only newer servers serve: it is made from APIService objects, which they share.
     NotServed,
     /// An extension API server that is down.
@@ -234,7 +290,7 @@ async fn ask_group_version<'g>(
     root: Root,
     gv: &'g GroupVersion,
     max_bytes: usize,
-) -> Result<(&'g GroupVersion, Document), FetchError> {
+) -> Result<(&'g GroupVersion, List), FetchError> {
     let path = match root {
         Root::Core => format!("/api/{}", escaped(&gv.version)),
         Root::Groups => format!("/apis/{}/{}", escaped(&gv.group), escaped(&gv.version)),
@@ -246,13 +302,35 @@ async fn ask_group_version<'g>(
         StatusCode::OK => {
             let wanted = gv.clone();
             let read = move |body: &[u8]| legacy::resources(body, &wanted);
-            Document::Read(decode(&path, answer.body, read).await?)
+            let body = answer.body.clone();
+            List::Read(decode(&path, answer.body, read).await?, body)
         }
-        StatusCode::NOT_FOUND => Document::NotServed,
-        status if status.is_server_error() => Document::Unavailable,
+        StatusCode::NOT_FOUND => List::NotServed,
+        status if status.is_server_error() => List::Unavailable,
         status => return Err(status_error(&path, status)),
     };
     Ok((gv, document))
+}
+
+/// The lists in the root's order, each as it was read or, of a group version that did not answer, as it was known.
+fn legacy_document(
+    mut lists: Vec<(GroupVersion, bytes::Bytes)>,
+    listed: &[GroupVersion],
+    stale: &[GroupVersion],
+    known: &Document,
+) -> Result<Document, DecodeError> {
+    let place = |gv: &GroupVersion| listed.iter().position(|other| other == gv);
+    lists.sort_by_key(|(gv, _)| place(gv));
+    let mut document = Document::from_legacy(&lists)?;
+    for gv in stale {
+        document.add_stale(known, gv);
+    }
+    document.groups.sort_by_key(|group| {
+        listed
+            .iter()
+            .position(|other| *other.group == *group.name)
+    });
+    Ok(document)
 }
 
 /// A name as a segment of a request path; names of real groups and versions come through unchanged.
@@ -296,13 +374,20 @@ async fn decode<T: Send + 'static>(
     } else {
         match tokio::task::spawn_blocking(move || read(&body)).await {
             Ok(decoded) => decoded,
-            Err(error) => Err(DecodeError::Json(format!("decoding was given up: {error}"))),
+            Err(error) => return Err(given_up(path, &error)),
         }
     };
     decoded.map_err(|error| FetchError::Decode {
         path: path.to_owned(),
         error,
     })
+}
+
+fn given_up(path: &str, error: &tokio::task::JoinError) -> FetchError {
+    FetchError::Decode {
+        path: path.to_owned(),
+        error: DecodeError::Json(format!("decoding was given up: {error}")),
+    }
 }
 
 fn of_root(set: &ApiSet, root: Root) -> impl Iterator<Item = ApiEntry> {

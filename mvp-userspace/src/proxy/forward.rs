@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 use super::body::Upload;
+use super::discovery::{Preferred, Validators};
 use super::error::{AttemptError, ProxyError};
 use super::headers::upstream_target;
 use super::pool::Lease;
@@ -40,6 +41,10 @@ pub struct Outgoing<'a> {
     pub upgrade: Option<&'a HeaderValue>,
     /// The caller's own hop marker was honoured: passed on to whichever server is asked.
     pub hop_marked: bool,
+    /// What to ask each server with instead of the client's `If-None-Match`.
+    pub validators: Option<&'a Validators>,
+    /// Asked before what routing decides, if any can be.
+    pub preferred: Option<&'a Preferred>,
 }
 
 /// The head of an answer, and who gave it.
@@ -110,7 +115,14 @@ pub async fn forward(
     let mut last_error = None;
     loop {
         let table = shared.table.load_full();
-        let (server, reason) = match pick(&table, info, context, excluded) {
+        let preferred = outgoing
+            .preferred
+            .and_then(|preferred| pick_preferred(&table, preferred, excluded));
+        let picked = match preferred {
+            Some(preferred) => Ok(preferred),
+            None => pick(&table, info, context, excluded),
+        };
+        let (server, reason) = match picked {
             Ok(picked) => picked,
             // A capable server is known and skipped. It may be back since it was last asked: look before saying no.
             Err(_) if refreshed.is_none() && last_error.is_none() => {
@@ -252,6 +264,18 @@ fn pick(
         .ok_or_else(nobody)
 }
 
+/// One of those that another reason than routing speaks for.
+fn pick_preferred(
+    table: &RouteTable,
+    preferred: &Preferred,
+    excluded: ServerSet,
+) -> Option<(Arc<Server>, Reason)> {
+    let members = preferred.servers.iter().map(|server| set_of(table, server));
+    let set = members.fold(ServerSet::EMPTY, ServerSet::union);
+    let server = choose(table, set, excluded, random())?;
+    Some((server, preferred.reason))
+}
+
 async fn attempt(
     thread: &Thread,
     server: &Arc<Server>,
@@ -303,11 +327,14 @@ async fn attempt(
 }
 
 fn build(
-    server: &Server,
+    server: &Arc<Server>,
     outgoing: &Outgoing<'_>,
     version: http::Version,
 ) -> Result<Request<super::body::UploadBody>, AttemptError> {
     let mut headers = outgoing.headers.clone();
+    if let Some(validators) = outgoing.validators {
+        validators.apply(server, &mut headers);
+    }
     // Set, never appended to: a peer reads the first value only.
     if !server.local || outgoing.hop_marked {
         headers.insert(PEER_PROXIED, HeaderValue::from_static("true"));
@@ -448,6 +475,14 @@ fn describe(info: &RequestInfo<'_>) -> String {
 }
 
 impl Answer {
+    /// The body, as far as it was read.
+    pub fn whole(&self) -> &[u8] {
+        match &self.body {
+            AnswerBody::Whole(bytes) => bytes,
+            AnswerBody::Streaming(..) | AnswerBody::Begun(..) => &[],
+        }
+    }
+
     /// For clients that get it as it came.
     pub fn is_upgrade(&self) -> bool {
         self.head.status == StatusCode::SWITCHING_PROTOCOLS

@@ -6,6 +6,7 @@ mod body;
 mod connect;
 mod connection;
 mod counts;
+mod discovery;
 mod error;
 mod events;
 mod forward;
@@ -26,7 +27,7 @@ use arc_swap::ArcSwap;
 
 use crate::app::DrainSignal;
 use crate::config::Limits;
-use crate::discovery::DiscoveryHandle;
+use crate::discovery::{DiscoveryHandle, View};
 use crate::identity::TrustCell;
 use crate::metrics::Metrics;
 use crate::route::RouteTable;
@@ -41,6 +42,8 @@ pub use probe::probe;
 /// What all data threads share: read-mostly, swapped whole.
 pub struct Shared {
     pub table: Arc<ArcSwap<RouteTable>>,
+    /// What all servers serve together.
+    pub view: Arc<ArcSwap<View>>,
     pub discovery: DiscoveryHandle,
     pub server_tls: Arc<ServerTls>,
     pub trust: Arc<TrustCell>,

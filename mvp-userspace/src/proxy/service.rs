@@ -15,7 +15,8 @@ use super::body::Upload;
 use super::connection::{Connection, Guard};
 use super::error::{AttemptError, ProxyError};
 use super::events::Events;
-use super::forward::{Answer, AnswerBody, Outgoing, Trace, forward};
+use super::discovery;
+use super::forward::{Answer, AnswerBody, Outgoing, Trace};
 use super::headers::{
     AUDIT_ID, ensure_audit_id, prepare_request, strip_hop_by_hop, upgrade_protocol,
 };
@@ -101,8 +102,10 @@ pub async fn handle(
             class: caller.class(),
             upgrade: upgrade.as_ref(),
             hop_marked: mark == HopMark::Honoured,
+            validators: None,
+            preferred: None,
         };
-        let answer = forward(&connection.thread, &info, &outgoing, &mut call.trace)
+        let answer = discovery::answer(&connection.thread, &info, &outgoing, &mut call.trace)
             .await
             .and_then(|answer| {
                 if answer.is_upgrade() && upgrade.is_none() {

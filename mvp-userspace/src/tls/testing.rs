@@ -209,6 +209,7 @@ impl Files {
                 refresh: second,
                 stale_after: second,
                 max_bytes: 1,
+                retain: Duration::ZERO,
             },
             drain: config::Drain { deadline: second },
             interoperability_proxy: true,

@@ -412,6 +412,7 @@ pub fn settings(pki: &Pki) -> Settings {
         refresh: Duration::from_secs(20),
         stale_after: Duration::from_secs(60),
         max_bytes: 1 << 20,
+        retain: Duration::from_secs(600),
     }
 }
 

@@ -1,0 +1,88 @@
+//! What servers were seen to stop serving while they ran: a deleted CRD, most often. A server that is down cannot say so, and what
+//! was last known of it must not bring the type back.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::view::Document;
+
+/// Far above what anybody deletes within [`super::Settings::retain`]; when there is more, the oldest are forgotten first.
+const MAX_DROPPED: usize = 4_096;
+
+/// (group, version, resource) by when one server, over one connection and so as one process, stopped listing it. A server that
+/// restarts with another version drops types too, but says nothing about others that run the version that has them.
+#[derive(Debug, Default)]
+pub struct Dropped {
+    at: HashMap<Key, Instant>,
+}
+
+type Key = (Box<str>, Box<str>, Box<str>);
+
+impl Dropped {
+    /// Notes what `before` has and `after` has not.
+    pub fn note(&mut self, before: &Document, after: &Document, now: Instant) {
+        let left = keys(after).collect::<std::collections::HashSet<_>>();
+        for (group, version, resource) in keys(before).filter(|key| !left.contains(key)) {
+            if self.at.len() >= MAX_DROPPED {
+                let oldest = self.at.iter().min_by_key(|(_, at)| **at);
+                if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                    self.at.remove(&oldest);
+                }
+            }
+            self.at
+                .insert((group.into(), version.into(), resource.into()), now);
+        }
+    }
+
+    /// Forgets what is of no use any more: knowledge older than `retain` is not shown anyway.
+    pub fn purge(&mut self, now: Instant, retain: Duration) {
+        self.at
+            .retain(|_, at| now.saturating_duration_since(*at) <= retain);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    /// What is left of a document that was last confirmed at `confirmed`.
+    pub fn without<'d>(&self, document: &'d Document, confirmed: Instant) -> Cow<'d, Document> {
+        let gone = |(group, version, resource): (&str, &str, &str)| {
+            self.at
+                .get(&(group.into(), version.into(), resource.into()) as &Key)
+                .is_some_and(|at| *at > confirmed)
+        };
+        if !keys(document).any(gone) {
+            return Cow::Borrowed(document);
+        }
+        let mut document = document.clone();
+        for group in &mut document.groups {
+            let name = group.name.clone();
+            for version in &mut group.versions {
+                let of = version.version.clone();
+                version
+                    .resources
+                    .retain(|resource| !gone((&name, &of, &resource.resource)));
+            }
+            // A version that lists nothing, as one whose extension server is down does, was not emptied by this.
+            group
+                .versions
+                .retain(|version| !version.resources.is_empty());
+        }
+        document.groups.retain(|group| !group.versions.is_empty());
+        Cow::Owned(document)
+    }
+}
+
+fn keys(document: &Document) -> impl Iterator<Item = (&str, &str, &str)> {
+    document.groups.iter().flat_map(|group| {
+        group.versions.iter().flat_map(move |version| {
+            version
+                .resources
+                .iter()
+                .map(move |resource| (&*group.name, &*version.version, &*resource.resource))
+        })
+    })
+}

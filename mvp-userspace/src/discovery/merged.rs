@@ -1,0 +1,358 @@
+//! One view of what the whole control plane serves: built from all servers' documents whenever one of them changes, off the
+//! request path, then never changed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::HeaderValue;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::decode::Root;
+use super::dropped::Dropped;
+use super::encoding::{self, Encoding, Form, Media, encode_root};
+use super::hub::lock;
+use super::roots::{Documents, Source};
+use super::version::ServerVersion;
+use super::view::{Document, Freshness, Input, Priorities, Text, Version, etag, merge};
+use crate::route::Server;
+
+/// What one server last told.
+#[derive(Clone)]
+pub(super) struct Told {
+    pub server: Arc<Server>,
+    pub documents: Documents,
+    /// Confirmed just now; else the server may be gone.
+    pub alive: bool,
+    pub confirmed: Instant,
+    /// `gitVersion`.
+    pub version: Option<String>,
+}
+
+/// A snapshot of the merged discovery of all servers.
+#[derive(Default)]
+pub struct View {
+    core: RootView,
+    groups: RootView,
+    /// Servers of the newest version among those that are alive.
+    newest: Vec<Arc<Server>>,
+}
+
+/// One root of the view.
+#[derive(Default)]
+pub struct RootView {
+    /// `None`: all servers tell the same, and each may answer for itself.
+    pub merged: Option<Arc<Merged>>,
+    told: Vec<(Arc<Server>, Source, HeaderValue)>,
+}
+
+/// A document that no single server has, with its encodings.
+pub struct Merged {
+    pub document: Document,
+    /// As `ETag` has it, with its quotes.
+    pub etag: HeaderValue,
+    /// Groups and group versions of which some server would tell less, or in another order.
+    groups: HashSet<Text>,
+    versions: HashMap<Text, HashSet<Text>>,
+    encodings: Mutex<Vec<(Encoding, Arc<OnceLock<Bytes>>)>>,
+}
+
+
+impl View {
+    pub fn root(&self, root: Root) -> &RootView {
+        match root {
+            Root::Core => &self.core,
+            Root::Groups => &self.groups,
+        }
+    }
+
+    /// The root that has `group`.
+    pub fn root_of(&self, group: &str) -> &RootView {
+        match group.is_empty() {
+            true => &self.core,
+            false => &self.groups,
+        }
+    }
+
+    /// True if servers tell different things.
+    pub fn differs(&self) -> bool {
+        self.core.merged.is_some() || self.groups.merged.is_some()
+    }
+
+    /// Those that run the newest version; empty while no version is known.
+    pub fn newest(&self) -> &[Arc<Server>] {
+        &self.newest
+    }
+
+    /// So that no client waits for what most clients ask for.
+    fn encode_usual(&self) {
+        for merged in [&self.core, &self.groups].into_iter().flat_map(|r| &r.merged) {
+            for (form, media) in [
+                (Form::V2, Media::Json),
+                (Form::V2, Media::Protobuf),
+                (Form::Legacy, Media::Json),
+            ] {
+                let plain = Encoding { form, media, gzip: false };
+                if merged.encoded(plain).len() > encoding::GZIP_ABOVE {
+                    merged.encoded(Encoding { gzip: true, ..plain });
+                }
+            }
+        }
+    }
+
+    fn build(told: &[Told], dropped: &Dropped, priorities: &Priorities) -> Self {
+        let version = |told: &Told| told.version.as_deref().and_then(ServerVersion::parse);
+        let newest = told.iter().filter(|t| t.alive).filter_map(version).max();
+        let newest = told
+            .iter()
+            .filter(|told| told.alive && newest.is_some() && version(told) == newest)
+            .map(|told| Arc::clone(&told.server))
+            .collect();
+        Self {
+            core: RootView::build(Root::Core, told, dropped, priorities),
+            groups: RootView::build(Root::Groups, told, dropped, priorities),
+            newest,
+        }
+    }
+}
+
+impl RootView {
+    /// The validator of what `server` itself was last known to tell in this form.
+    pub fn etag_of(&self, server: &Arc<Server>, source: Source) -> Option<&HeaderValue> {
+        self.told
+            .iter()
+            .find(|(other, of, _)| Arc::ptr_eq(other, server) && *of == source)
+            .map(|(_, _, etag)| etag)
+    }
+
+    fn build(root: Root, told: &[Told], dropped: &Dropped, priorities: &Priorities) -> Self {
+        let documents: Vec<_> = told
+            .iter()
+            .map(|told| {
+                let document = &*told.documents.root(root).document;
+                match told.alive {
+                    true => std::borrow::Cow::Borrowed(document),
+                    false => dropped.without(document, told.confirmed),
+                }
+            })
+            .collect();
+        let agree = documents
+            .windows(2)
+            .all(|pair| matches!(pair, [a, b] if a == b));
+        let merged = (!agree).then(|| {
+            let inputs: Vec<_> = told
+                .iter()
+                .zip(&documents)
+                .map(|(told, document)| Input {
+                    server: &told.server.name,
+                    document,
+                    alive: told.alive,
+                })
+                .collect();
+            Arc::new(Merged::new(merge(&inputs, priorities), &documents))
+        });
+        let told = told
+            .iter()
+            .filter_map(|told| {
+                let of = told.documents.root(root);
+                Some((Arc::clone(&told.server), of.source?, of.etag.clone()?))
+            })
+            .collect();
+        Self { merged, told }
+    }
+}
+
+impl Merged {
+    fn new<D: AsRef<Document>>(document: Document, parts: &[D]) -> Self {
+        let mut groups = HashSet::new();
+        let mut versions = HashMap::<Text, HashSet<Text>>::new();
+        for group in &document.groups {
+            let theirs = parts.iter().flat_map(|part| &part.as_ref().groups);
+            for other in theirs.filter(|other| other.name == group.name) {
+                let names = |versions: &[Version]| {
+                    let names = versions.iter().map(|v| v.version.clone());
+                    names.collect::<Vec<_>>()
+                };
+                if names(&other.versions) != names(&group.versions)
+                    || group.versions.iter().any(|v| v.freshness == Freshness::Stale)
+                {
+                    groups.insert(group.name.clone());
+                }
+                for version in &group.versions {
+                    let differs = |theirs: &Version| theirs.resources != version.resources;
+                    let theirs = other.versions.iter().find(|v| v.version == version.version);
+                    if theirs.is_some_and(differs) {
+                        let of_group = versions.entry(group.name.clone()).or_default();
+                        of_group.insert(version.version.clone());
+                    }
+                }
+            }
+        }
+        // Hexadecimal: always a header's value.
+        let etag = HeaderValue::try_from(format!("\"{}\"", etag(&document)))
+            .unwrap_or(HeaderValue::from_static("\"\""));
+        Self {
+            document,
+            etag,
+            groups,
+            versions,
+            encodings: Mutex::default(),
+        }
+    }
+
+    /// True if some server that has the group would list other versions of it, or in another order.
+    pub fn differs_in_group(&self, group: &str) -> bool {
+        self.groups.contains(group)
+    }
+
+    /// True if some server that has the group version would list less in it.
+    pub fn differs_in(&self, group: &str, version: &str) -> bool {
+        let of_group = self.versions.get(group);
+        of_group.is_some_and(|versions| versions.contains(version))
+    }
+
+    /// The whole document: made by whoever needs the encoding first, then shared.
+    pub fn encoded(&self, encoding: Encoding) -> Bytes {
+        let cell = {
+            let mut encodings = lock(&self.encodings);
+            match encodings.iter().find(|(name, _)| *name == encoding) {
+                Some((_, cell)) => Arc::clone(cell),
+                None => {
+                    let cell = Arc::<OnceLock<Bytes>>::default();
+                    encodings.push((encoding, Arc::clone(&cell)));
+                    cell
+                }
+            }
+        };
+        let Encoding { form, media, gzip } = encoding;
+        let make = || match gzip {
+            true => encoding::gzip(&self.encoded(Encoding { gzip: false, ..encoding })),
+            false => encode_root(&self.document, form, media),
+        };
+        cell.get_or_init(make).clone()
+    }
+}
+
+/// Where views are wanted and built.
+pub(super) struct Views {
+    pub cell: Arc<ArcSwap<View>>,
+    retain: Duration,
+    dropped: Mutex<Dropped>,
+    wanted: watch::Sender<Wanted>,
+    /// The number of the last one built.
+    built: watch::Sender<u64>,
+    merges: AtomicU64,
+    priorities: ArcSwap<Priorities>,
+}
+
+#[derive(Clone, Default)]
+struct Wanted {
+    number: u64,
+    told: Arc<[Told]>,
+    priorities: Arc<Priorities>,
+}
+
+impl Views {
+    pub fn new(retain: Duration) -> Self {
+        Self {
+            cell: Arc::default(),
+            retain,
+            dropped: Mutex::default(),
+            wanted: watch::Sender::default(),
+            built: watch::Sender::default(),
+            merges: AtomicU64::new(0),
+            priorities: ArcSwap::default(),
+        }
+    }
+
+    /// Wants a view of `told`, in which there may be servers that are long dead.
+    pub fn want(&self, told: impl Iterator<Item = Told>, now: Instant) {
+        let fresh =
+            |told: &Told| told.alive || now.saturating_duration_since(told.confirmed) < self.retain;
+        let told: Arc<[Told]> = told.filter(fresh).collect();
+        lock(&self.dropped).purge(now, self.retain);
+        let priorities = self.priorities.load_full();
+        self.wanted.send_if_modified(|wanted| {
+            let same = Arc::ptr_eq(&wanted.priorities, &priorities) && same(&wanted.told, &told);
+            if !same {
+                *wanted = Wanted {
+                    number: wanted.number + 1,
+                    told,
+                    priorities,
+                };
+            }
+            !same
+        });
+    }
+
+    /// A server that runs on was seen to tell `after` after `before`.
+    pub fn dropped(&self, before: &Documents, after: &Documents) {
+        for root in [Root::Core, Root::Groups] {
+            let (before, after) = (&before.root(root).document, &after.root(root).document);
+            if !Arc::ptr_eq(before, after) {
+                lock(&self.dropped).note(before, after, Instant::now());
+            }
+        }
+    }
+
+    pub fn set_priorities(&self, priorities: Arc<Priorities>) {
+        self.priorities.store(priorities);
+    }
+
+    /// Number of documents merged so far.
+    pub fn merges(&self) -> u64 {
+        self.merges.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything that was wanted before the call is built.
+    pub async fn settled(&self) {
+        let number = self.wanted.borrow().number;
+        let mut built = self.built.subscribe();
+        // An error means that nobody builds any more.
+        let _ = built.wait_for(|built| *built >= number).await;
+    }
+
+    /// Builds what is wanted, one view at a time, until dropped.
+    pub async fn run(self: Arc<Self>) {
+        let mut wanted = self.wanted.subscribe();
+        loop {
+            let now = wanted.borrow_and_update().clone();
+            let (views, number) = (Arc::clone(&self), now.number);
+            let building = tokio::task::spawn_blocking(move || {
+                let dropped = lock(&views.dropped);
+                let view = View::build(&now.told, &dropped, &now.priorities);
+                view.encode_usual();
+                view
+            });
+            match building.await {
+                Ok(view) => {
+                    let merged = [&view.core, &view.groups].map(|root| root.merged.is_some());
+                    let merged = merged.into_iter().filter(|merged| *merged).count();
+                    self.merges.fetch_add(merged as u64, Ordering::Relaxed);
+                    self.cell.store(Arc::new(view));
+                }
+                Err(error) => tracing::error!(%error, "the merged view of discovery was given up"),
+            }
+            self.built.send_replace(number);
+            if wanted.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn same(a: &[Told], b: &[Told]) -> bool {
+    a.len() == b.len()
+        && a.iter().zip(b).all(|(a, b)| {
+            Arc::ptr_eq(&a.server, &b.server)
+                && a.alive == b.alive
+                && a.version == b.version
+                // Matters only where something was dropped meanwhile; a live server's never does.
+                && (a.alive || a.confirmed == b.confirmed)
+                && a.documents.same(&b.documents)
+        })
+}

@@ -1,0 +1,297 @@
+//! The answer as the client gets it: the head is the server's, so that who asked and what for is in its audit log; what is told is
+//! the whole control plane's.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    ETAG, IF_NONE_MATCH, LAST_MODIFIED, TRANSFER_ENCODING, USER_AGENT, VARY,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::accept::{Choice, answered, content_type};
+use super::ask::Ask;
+use super::Wanted;
+use crate::discovery::view::{ApiResourceList, encode, merge_resource_list, protobuf};
+use crate::discovery::{Encoding, Form, GZIP_ABOVE, Media, Merged, View, gzip, merge_indexes, read_bounded};
+use crate::proxy::Shared;
+use crate::proxy::error::{AttemptError, ProxyError};
+use crate::proxy::forward::{Answer, AnswerBody, Outgoing};
+use crate::route::{Failure, Reason};
+
+/// What replaces an answer's body.
+struct Told {
+    body: Bytes,
+    content_type: HeaderValue,
+    /// Only of whole roots.
+    etag: Option<HeaderValue>,
+    gzipped: bool,
+}
+
+/// Replaces what the server told by what the view has; anything but a 200 or 304 passes as it is.
+pub async fn from_view(
+    ask: &Ask,
+    answer: Answer,
+    view: &Arc<View>,
+    client: &Outgoing<'_>,
+    shared: &Shared,
+) -> Result<Answer, ProxyError> {
+    let passes = !matches!(answer.head.status, StatusCode::OK | StatusCode::NOT_MODIFIED);
+    if passes || ask.passes() {
+        return Ok(for_head(answer, client.method));
+    }
+    let answer = read(answer, shared).await?;
+    let told = match &ask.wanted {
+        Wanted::Root { root, .. } => {
+            let merged = view.root(*root).merged.as_ref();
+            merged.and_then(|merged| whole_root(ask, &answer, merged, client))
+        }
+        Wanted::Group(group) => one_group(ask, &answer, view, group, client),
+        Wanted::GroupVersion(gv) => {
+            one_version(ask, &answer, view, &gv.group, &gv.version, client)?
+        }
+        Wanted::OpenApiIndex => index(ask, &answer, client)?,
+        Wanted::OpenApiDocument | Wanted::OpenApiV2 => None,
+    };
+    let Some(told) = told else {
+        return Ok(for_head(answer, client.method));
+    };
+    shared.metrics.peer_aggregated_cache(true);
+    Ok(replaced(answer, told, client))
+}
+
+/// The whole answer, so that its connection is free again and what must be merged can be.
+async fn read(mut answer: Answer, shared: &Shared) -> Result<Answer, ProxyError> {
+    let AnswerBody::Streaming(body, lease) = answer.body else {
+        return Ok(answer);
+    };
+    let broken = |text: String| ProxyError::Upstream {
+        server: answer.server.name.to_string(),
+        local: answer.server.local,
+        attempt: AttemptError::Broken {
+            failure: Failure::Reset,
+            text,
+        },
+    };
+    let limit = shared.discovery.max_bytes();
+    let bytes = read_bounded(body, limit)
+        .await
+        .map_err(|error| broken(error.to_string()))?
+        .ok_or_else(|| broken(format!("its document has more than {limit} bytes")))?;
+    drop(lease);
+    answer.body = AnswerBody::Whole(bytes);
+    Ok(answer)
+}
+
+fn whole_root(
+    ask: &Ask,
+    answer: &Answer,
+    merged: &Merged,
+    client: &Outgoing<'_>,
+) -> Option<Told> {
+    let (form, media) = form_of(ask, answer)?;
+    let gzipped = accepts_gzip(client.headers);
+    let pretty = media == Media::Json && is_pretty(client);
+    let mut body = merged.encoded(Encoding { form, media, gzip: false });
+    if pretty {
+        body = encode::pretty(&body).into();
+    }
+    let gzipped = gzipped && body.len() > GZIP_ABOVE;
+    if gzipped {
+        body = match pretty {
+            true => gzip(&body),
+            false => merged.encoded(Encoding { form, media, gzip: true }),
+        };
+    }
+    Some(Told {
+        body,
+        content_type: content_type(form, media),
+        etag: (form != Form::Legacy).then(|| merged.etag.clone()),
+        gzipped,
+    })
+}
+
+fn one_group(
+    ask: &Ask,
+    answer: &Answer,
+    view: &View,
+    group: &str,
+    client: &Outgoing<'_>,
+) -> Option<Told> {
+    let (_, media) = form_of(ask, answer)?;
+    let merged = view.root_of(group).merged.as_ref()?;
+    let api_group = encode::api_group(&merged.document, group)?;
+    let body = match ask.choice.map(|choice| choice.media) {
+        Some(Media::Protobuf) if media == Media::Protobuf => protobuf::api_group(&api_group),
+        wanted => written(encode::json(&api_group), wanted, client),
+    };
+    Some(legacy(body, ask, client))
+}
+
+fn one_version(
+    ask: &Ask,
+    answer: &Answer,
+    view: &View,
+    group: &str,
+    version: &str,
+    client: &Outgoing<'_>,
+) -> Result<Option<Told>, ProxyError> {
+    let Some(merged) = view.root_of(group).merged.as_ref() else {
+        return Ok(None);
+    };
+    let Some((_, media)) = form_of(ask, answer) else {
+        return Ok(None);
+    };
+    let bytes = answer.whole();
+    let local = match media {
+        Media::Protobuf => ApiResourceList::from_protobuf(bytes),
+        Media::Json | Media::Yaml => ApiResourceList::from_json(bytes),
+    };
+    // A short list would do what a false 404 does; one that cannot be read is no answer.
+    let local = local.map_err(|error| ProxyError::Upstream {
+        server: answer.server.name.to_string(),
+        local: answer.server.local,
+        attempt: AttemptError::Broken {
+            failure: Failure::Protocol,
+            text: error.to_string(),
+        },
+    })?;
+    let list = merge_resource_list(local, &merged.document, group, version);
+    let body = match media {
+        Media::Protobuf => list.to_protobuf(),
+        Media::Json | Media::Yaml => {
+            written(list.to_json(), ask.choice.map(|choice| choice.media), client)
+        }
+    };
+    Ok(Some(legacy(body, ask, client)))
+}
+
+fn index(ask: &Ask, answer: &Answer, client: &Outgoing<'_>) -> Result<Option<Told>, ProxyError> {
+    let Some(indexes) = &ask.indexes else {
+        return Ok(None);
+    };
+    let body = merge_indexes(answer.whole(), &answer.server, indexes).map_err(|error| {
+        ProxyError::Upstream {
+            server: answer.server.name.to_string(),
+            local: answer.server.local,
+            attempt: AttemptError::Broken {
+                failure: Failure::Protocol,
+                text: error.to_string(),
+            },
+        }
+    })?;
+    // kube-openapi's handler compresses whatever its size.
+    let gzipped = accepts_gzip(client.headers);
+    let body = match gzipped {
+        true => gzip(&body),
+        false => Bytes::from(body),
+    };
+    let kind = answer.head.headers.get(CONTENT_TYPE).cloned();
+    Ok(Some(Told {
+        body,
+        content_type: kind.unwrap_or(HeaderValue::from_static("application/json")),
+        etag: None,
+        gzipped,
+    }))
+}
+
+/// The form of what the server told: a 304 has no content type, but was asked for in one form only.
+fn form_of(ask: &Ask, answer: &Answer) -> Option<(Form, Media)> {
+    let Choice { form, media, .. } = ask.choice?;
+    match answer.head.status {
+        StatusCode::NOT_MODIFIED => Some((form, media)),
+        _ => answered(answer.head.headers.get(CONTENT_TYPE)?.to_str().ok()?),
+    }
+}
+
+fn written(json: Vec<u8>, media: Option<Media>, client: &Outgoing<'_>) -> Vec<u8> {
+    match media {
+        Some(Media::Yaml) => encode::yaml(&json),
+        _ if is_pretty(client) => encode::pretty(&json),
+        _ => json,
+    }
+}
+
+fn legacy(body: Vec<u8>, ask: &Ask, client: &Outgoing<'_>) -> Told {
+    let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.headers);
+    Told {
+        body: match gzipped {
+            true => gzip(&body),
+            false => Bytes::from(body),
+        },
+        content_type: content_type(
+            Form::Legacy,
+            ask.choice.map_or(Media::Json, |choice| choice.media),
+        ),
+        etag: None,
+        gzipped,
+    }
+}
+
+fn replaced(mut answer: Answer, told: Told, client: &Outgoing<'_>) -> Answer {
+    let headers = &mut answer.head.headers;
+    for name in [CONTENT_ENCODING, TRANSFER_ENCODING, LAST_MODIFIED, ACCEPT_RANGES, ETAG] {
+        headers.remove(name);
+    }
+    // Exactly the quoted value, as kube-apiserver compares it: no lists, no weak validators, no `*`.
+    let unchanged =
+        told.etag.is_some() && client.headers.get(IF_NONE_MATCH) == told.etag.as_ref();
+    if let Some(etag) = told.etag {
+        headers.insert(ETAG, etag);
+        headers.insert(VARY, HeaderValue::from_static("Accept"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    }
+    answer.reason = Reason::DiscoveryMerged;
+    if unchanged {
+        headers.remove(CONTENT_TYPE);
+        headers.remove(CONTENT_LENGTH);
+        answer.head.status = StatusCode::NOT_MODIFIED;
+        answer.body = AnswerBody::Whole(Bytes::new());
+        return answer;
+    }
+    answer.head.status = StatusCode::OK;
+    headers.insert(CONTENT_TYPE, told.content_type);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(told.body.len()));
+    if told.gzipped {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    answer.body = AnswerBody::Whole(told.body);
+    for_head(answer, client.method)
+}
+
+/// To HEAD, the length of a body that is not there.
+fn for_head(mut answer: Answer, method: &Method) -> Answer {
+    if *method == Method::HEAD {
+        if let AnswerBody::Whole(bytes) = &answer.body {
+            let length = HeaderValue::from(bytes.len());
+            answer.head.headers.insert(CONTENT_LENGTH, length);
+        }
+        answer.body = AnswerBody::Whole(Bytes::new());
+    }
+    answer
+}
+
+/// `negotiateContentEncoding` in `apiserver/pkg/endpoints/handlers/responsewriters/writers.go`: the first header, bare tokens.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
+    accepted.is_some_and(|accepted| accepted.split(',').any(|token| token.trim() == "gzip"))
+}
+
+/// `isPrettyPrint` in `apiserver/pkg/endpoints/handlers/negotiation/negotiate.go`: the query's word, else people's clients.
+fn is_pretty(client: &Outgoing<'_>) -> bool {
+    let query = client.uri.query().unwrap_or_default();
+    let asked = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, value)| *name == "pretty" && !value.is_empty());
+    if let Some((_, value)) = asked {
+        // Go's ParseBool.
+        return matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True");
+    }
+    let agent = client.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
+    ["curl", "Wget", "Mozilla/5.0"]
+        .iter()
+        .any(|people| agent.unwrap_or_default().starts_with(people))
+}
