@@ -64,7 +64,7 @@ impl Dropped {
                 let of = version.version.clone();
                 version
                     .resources
-                    .retain(|resource| !gone((&name, &of, &resource.resource)));
+                    .retain(|resource| !gone((&*name, &*of, &*resource.resource)));
             }
             // A version that lists nothing, as one whose extension server is down does, was not emptied by this.
             group
@@ -85,4 +85,63 @@ fn keys(document: &Document) -> impl Iterator<Item = (&str, &str, &str)> {
                 .map(move |resource| (&*group.name, &*version.version, &*resource.resource))
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::Root;
+
+    fn document(resources: &[&str]) -> Document {
+        let resources: Vec<_> = resources
+            .iter()
+            .map(|name| {
+                serde_json::json!({
+                    "resource": name, "scope": "Namespaced", "singularResource": "", "verbs": ["get"],
+                    "responseKind": {"group": "", "version": "", "kind": "K"},
+                })
+            })
+            .collect();
+        let list = serde_json::json!({
+            "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {},
+            "items": [{"metadata": {"name": "a.example"}, "versions": [
+                {"version": "v1", "freshness": "Current", "resources": resources},
+            ]}],
+        });
+        Document::aggregated(list.to_string().as_bytes(), Root::Groups).unwrap()
+    }
+
+    #[test]
+    fn what_was_dropped_later_is_left_out() {
+        let start = Instant::now();
+        let second = |n| start + Duration::from_secs(n);
+        let (both, one) = (document(&["a", "b"]), document(&["a"]));
+        let mut dropped = Dropped::default();
+        assert!(matches!(dropped.without(&both, start), Cow::Borrowed(_)));
+        dropped.note(&both, &one, second(5));
+        assert_eq!(*dropped.without(&both, second(4)), one);
+        // Told after it was dropped: it is there again.
+        assert_eq!(*dropped.without(&both, second(6)), both);
+        assert_eq!(*dropped.without(&one, second(4)), one);
+        dropped.note(&one, &Document::default(), second(7));
+        assert_eq!(*dropped.without(&both, second(4)), Document::default());
+        dropped.purge(second(66), Duration::from_secs(60));
+        assert_eq!(*dropped.without(&both, second(4)), document(&["b"]));
+        dropped.purge(second(100), Duration::from_secs(60));
+        assert!(dropped.is_empty());
+    }
+
+    #[test]
+    fn there_is_a_bound() {
+        let mut dropped = Dropped::default();
+        let start = Instant::now();
+        for n in 0..MAX_DROPPED as u64 + 10 {
+            let name = format!("r{n}");
+            let before = document(&[&name]);
+            dropped.note(&before, &Document::default(), start + Duration::from_millis(n));
+        }
+        assert_eq!(dropped.at.len(), MAX_DROPPED);
+        let first = document(&["r0"]);
+        assert_eq!(*dropped.without(&first, start - Duration::from_secs(1)), first);
+    }
 }

@@ -5,9 +5,13 @@ use std::io::Write;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde::Serialize;
 
 use super::Source;
-use super::view::{Document, encode, protobuf};
+use super::view::{
+    AggregatedVersion, Document, Layout, ToProtobuf, aggregated_json, aggregated_protobuf,
+    aggregated_yaml, api_group_list, to_json, to_yaml,
+};
 
 /// The media types of a discovery document that are merged. CBOR, alpha in every release, is asked of no server.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -67,18 +71,25 @@ pub fn gzip(bytes: &[u8]) -> Bytes {
     Bytes::from(encoder.finish().unwrap_or_default())
 }
 
-/// The whole document, without compression.
-pub fn encode_root(document: &Document, form: Form, media: Media) -> Bytes {
-    let bytes = match (form, media) {
-        (Form::V2, Media::Json) => encode::aggregated_json(document, Source::V2),
-        (Form::V2beta1, Media::Json) => encode::aggregated_json(document, Source::V2beta1),
-        (Form::Legacy, Media::Json) => encode::json(&encode::api_group_list(document)),
-        (Form::V2, Media::Yaml) => encode::yaml(&encode::aggregated_json(document, Source::V2)),
-        (Form::V2beta1, Media::Yaml) => encode::yaml(&encode::aggregated_json(document, Source::V2beta1)),
-        (Form::Legacy, Media::Yaml) => encode::yaml(&encode::json(&encode::api_group_list(document))),
-        (Form::V2, Media::Protobuf) => protobuf::aggregated(document, Source::V2),
-        (Form::V2beta1, Media::Protobuf) => protobuf::aggregated(document, Source::V2beta1),
-        (Form::Legacy, Media::Protobuf) => protobuf::api_group_list(&encode::api_group_list(document)),
+/// The whole document, without compression. Layout matters to JSON only.
+pub fn encode_root(document: &Document, form: Form, media: Media, layout: Layout) -> Bytes {
+    let aggregated = |version| match media {
+        Media::Json => aggregated_json(document, version, layout),
+        Media::Yaml => aggregated_yaml(document, version),
+        Media::Protobuf => aggregated_protobuf(document, version),
     };
-    Bytes::from(bytes)
+    Bytes::from(match form {
+        Form::V2 => aggregated(AggregatedVersion::V2),
+        Form::V2beta1 => aggregated(AggregatedVersion::V2beta1),
+        Form::Legacy => encode(&api_group_list(document), media, layout),
+    })
+}
+
+/// One legacy object.
+pub fn encode<T: Serialize + ToProtobuf>(object: &T, media: Media, layout: Layout) -> Vec<u8> {
+    match media {
+        Media::Json => to_json(object, layout),
+        Media::Yaml => to_yaml(object),
+        Media::Protobuf => object.to_protobuf(),
+    }
 }

@@ -17,8 +17,8 @@ use super::dropped::Dropped;
 use super::encoding::{self, Encoding, Form, Media, encode_root};
 use super::hub::lock;
 use super::roots::{Documents, Source};
-use super::version::ServerVersion;
-use super::view::{Document, Freshness, Input, Priorities, Text, Version, etag, merge};
+use super::version::GitVersion;
+use super::view::{Document, Freshness, Input, Layout, Priorities, Text, Version, etag, merge};
 use crate::route::Server;
 
 /// What one server last told.
@@ -105,7 +105,7 @@ impl View {
     }
 
     fn build(told: &[Told], dropped: &Dropped, priorities: &Priorities) -> Self {
-        let version = |told: &Told| told.version.as_deref().and_then(ServerVersion::parse);
+        let version = |told: &Told| told.version.as_deref().and_then(GitVersion::parse);
         let newest = told.iter().filter(|t| t.alive).filter_map(version).max();
         let newest = told
             .iter()
@@ -148,7 +148,6 @@ impl RootView {
                 .iter()
                 .zip(&documents)
                 .map(|(told, document)| Input {
-                    server: &told.server.name,
                     document,
                     alive: told.alive,
                 })
@@ -231,7 +230,7 @@ impl Merged {
         let Encoding { form, media, gzip } = encoding;
         let make = || match gzip {
             true => encoding::gzip(&self.encoded(Encoding { gzip: false, ..encoding })),
-            false => encode_root(&self.document, form, media),
+            false => encode_root(&self.document, form, media, Layout::Compact),
         };
         cell.get_or_init(make).clone()
     }

@@ -3,18 +3,22 @@
 mod apiset;
 mod connection;
 mod decode;
+mod dropped;
+mod encoding;
 mod entry;
 mod handle;
 mod hub;
 mod json;
 mod legacy;
 mod limits;
+mod merged;
 mod poller;
 mod roots;
 
 pub use apiset::{ApiEntry, ApiSet};
 pub use connection::{Dialer, FetchError, authority, read_bounded};
 pub use decode::{Root, aggregated};
+pub use encoding::{Encoding, Form, GZIP_ABOVE, Media, encode, encode_root, gzip};
 pub use entry::{Polls, ServerStatus};
 pub use handle::{Discovery, DiscoveryHandle};
 pub use hub::{Refreshed, Settings, SyncCounters};
@@ -23,6 +27,7 @@ pub use limits::{
     DecodeError, Decoded, GroupVersion, MAX_ENTRIES, MAX_GROUPS, MAX_NAME, MAX_VERBS, MAX_VERSIONS,
     is_path_segment,
 };
+pub use merged::{Merged, RootView, View};
 pub use roots::{ACCEPT, Source};
 
 /// Gives `data` to every decoder, as the fuzz target does. Must neither panic nor keep more than the limits allow.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::connection::{Answer, Connection, FetchError};
 use super::decode::{Root, aggregated};
 use super::limits::{DecodeError, Decoded, GroupVersion, MAX_ENTRIES};
-use super::view::Document;
+use super::view::{Document, Freshness, Group, Version};
 use super::{ApiEntry, ApiSet, legacy};
 use crate::route::Failure;
 
@@ -323,14 +323,45 @@ fn legacy_document(
     lists.sort_by_key(|(gv, _)| place(gv));
     let mut document = Document::from_legacy(&lists)?;
     for gv in stale {
-        document.add_stale(known, gv);
+        add_stale(&mut document, known, gv);
     }
     document.groups.sort_by_key(|group| {
         listed
             .iter()
             .position(|other| *other.group == *group.name)
     });
+    for group in &mut document.groups {
+        let name = Arc::clone(&group.name);
+        group.versions.sort_by_key(|version| {
+            listed
+                .iter()
+                .position(|other| *other.group == *name && *other.version == *version.version)
+        });
+    }
     Ok(document)
+}
+
+fn add_stale(document: &mut Document, known: &Document, gv: &GroupVersion) {
+    let version = match known.version(&gv.group, &gv.version) {
+        Some(version) => version.clone(),
+        None => Version {
+            version: Arc::from(&*gv.version),
+            resources: Vec::new(),
+            freshness: Freshness::Stale,
+        },
+    };
+    let version = Version {
+        freshness: Freshness::Stale,
+        ..version
+    };
+    let group = document.groups.iter_mut().find(|group| *group.name == *gv.group);
+    match group {
+        Some(group) => group.versions.push(version),
+        None => document.groups.push(Group {
+            name: Arc::from(&*gv.group),
+            versions: vec![version],
+        }),
+    }
 }
 
 /// A name as a segment of a request path; names of real groups and versions come through unchanged.

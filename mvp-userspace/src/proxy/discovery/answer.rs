@@ -8,13 +8,19 @@ use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
     ETAG, IF_NONE_MATCH, LAST_MODIFIED, TRANSFER_ENCODING, USER_AGENT, VARY,
 };
+use serde::Serialize;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::accept::{Choice, answered, content_type};
 use super::ask::Ask;
 use super::Wanted;
-use crate::discovery::view::{ApiResourceList, encode, merge_resource_list, protobuf};
-use crate::discovery::{Encoding, Form, GZIP_ABOVE, Media, Merged, View, gzip, merge_indexes, read_bounded};
+use crate::discovery::view::{
+    ApiResourceList, Layout, ToProtobuf, api_group, merge_resource_list,
+};
+use crate::discovery::{
+    Encoding, Form, GZIP_ABOVE, Media, Merged, View, encode, encode_root, gzip, merge_indexes,
+    read_bounded,
+};
 use crate::proxy::Shared;
 use crate::proxy::error::{AttemptError, ProxyError};
 use crate::proxy::forward::{Answer, AnswerBody, Outgoing};
@@ -47,7 +53,7 @@ pub async fn from_view(
             let merged = view.root(*root).merged.as_ref();
             merged.and_then(|merged| whole_root(ask, &answer, merged, client))
         }
-        Wanted::Group(group) => one_group(ask, &answer, view, group, client),
+        Wanted::Group(group) => one_group(ask, view, group, client),
         Wanted::GroupVersion(gv) => {
             one_version(ask, &answer, view, &gv.group, &gv.version, client)?
         }
@@ -91,17 +97,18 @@ fn whole_root(
     client: &Outgoing<'_>,
 ) -> Option<Told> {
     let (form, media) = form_of(ask, answer)?;
-    let gzipped = accepts_gzip(client.headers);
-    let pretty = media == Media::Json && is_pretty(client);
-    let mut body = merged.encoded(Encoding { form, media, gzip: false });
-    if pretty {
-        body = encode::pretty(&body).into();
-    }
-    let gzipped = gzipped && body.len() > GZIP_ABOVE;
+    // Kept are the forms that programs ask for.
+    let kept = media != Media::Json || layout(client) == Layout::Compact;
+    let plain = Encoding { form, media, gzip: false };
+    let mut body = match kept {
+        true => merged.encoded(plain),
+        false => encode_root(&merged.document, form, media, Layout::Pretty),
+    };
+    let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.headers);
     if gzipped {
-        body = match pretty {
-            true => gzip(&body),
-            false => merged.encoded(Encoding { form, media, gzip: true }),
+        body = match kept {
+            true => merged.encoded(Encoding { gzip: true, ..plain }),
+            false => gzip(&body),
         };
     }
     Some(Told {
@@ -114,19 +121,13 @@ fn whole_root(
 
 fn one_group(
     ask: &Ask,
-    answer: &Answer,
     view: &View,
     group: &str,
     client: &Outgoing<'_>,
 ) -> Option<Told> {
-    let (_, media) = form_of(ask, answer)?;
     let merged = view.root_of(group).merged.as_ref()?;
-    let api_group = encode::api_group(&merged.document, group)?;
-    let body = match ask.choice.map(|choice| choice.media) {
-        Some(Media::Protobuf) if media == Media::Protobuf => protobuf::api_group(&api_group),
-        wanted => written(encode::json(&api_group), wanted, client),
-    };
-    Some(legacy(body, ask, client))
+    let group = api_group(&merged.document, group)?;
+    legacy(&group, ask, client)
 }
 
 fn one_version(
@@ -158,13 +159,7 @@ fn one_version(
         },
     })?;
     let list = merge_resource_list(local, &merged.document, group, version);
-    let body = match media {
-        Media::Protobuf => list.to_protobuf(),
-        Media::Json | Media::Yaml => {
-            written(list.to_json(), ask.choice.map(|choice| choice.media), client)
-        }
-    };
-    Ok(Some(legacy(body, ask, client)))
+    Ok(legacy(&list, ask, client))
 }
 
 fn index(ask: &Ask, answer: &Answer, client: &Outgoing<'_>) -> Result<Option<Told>, ProxyError> {
@@ -205,28 +200,20 @@ fn form_of(ask: &Ask, answer: &Answer) -> Option<(Form, Media)> {
     }
 }
 
-fn written(json: Vec<u8>, media: Option<Media>, client: &Outgoing<'_>) -> Vec<u8> {
-    match media {
-        Some(Media::Yaml) => encode::yaml(&json),
-        _ if is_pretty(client) => encode::pretty(&json),
-        _ => json,
-    }
-}
-
-fn legacy(body: Vec<u8>, ask: &Ask, client: &Outgoing<'_>) -> Told {
+/// In the media type that the client asked for, whatever the server was asked for.
+fn legacy<T: Serialize + ToProtobuf>(object: &T, ask: &Ask, client: &Outgoing<'_>) -> Option<Told> {
+    let media = ask.choice?.media;
+    let body = Bytes::from(encode(object, media, layout(client)));
     let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.headers);
-    Told {
+    Some(Told {
         body: match gzipped {
             true => gzip(&body),
-            false => Bytes::from(body),
+            false => body,
         },
-        content_type: content_type(
-            Form::Legacy,
-            ask.choice.map_or(Media::Json, |choice| choice.media),
-        ),
+        content_type: content_type(Form::Legacy, media),
         etag: None,
         gzipped,
-    }
+    })
 }
 
 fn replaced(mut answer: Answer, told: Told, client: &Outgoing<'_>) -> Answer {
@@ -280,7 +267,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// `isPrettyPrint` in `apiserver/pkg/endpoints/handlers/negotiation/negotiate.go`: the query's word, else people's clients.
-fn is_pretty(client: &Outgoing<'_>) -> bool {
+fn layout(client: &Outgoing<'_>) -> Layout {
     let query = client.uri.query().unwrap_or_default();
     let asked = query
         .split('&')
@@ -288,10 +275,15 @@ fn is_pretty(client: &Outgoing<'_>) -> bool {
         .find(|(name, value)| *name == "pretty" && !value.is_empty());
     if let Some((_, value)) = asked {
         // Go's ParseBool.
-        return matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True");
+        return match value {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Layout::Pretty,
+            _ => Layout::Compact,
+        };
     }
     let agent = client.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
-    ["curl", "Wget", "Mozilla/5.0"]
-        .iter()
-        .any(|people| agent.unwrap_or_default().starts_with(people))
+    let agent = agent.unwrap_or_default();
+    match ["curl", "Wget", "Mozilla/5.0"].iter().any(|people| agent.starts_with(people)) {
+        true => Layout::Pretty,
+        false => Layout::Compact,
+    }
 }
