@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::{Dialer, FetchError};
 use super::entry::Entry;
+use super::events::{EventTimes, Events};
 use crate::route::{Member, RouteTable};
 
 /// How to poll.
@@ -24,6 +25,7 @@ pub struct Settings {
     pub stale_after: Duration,
     /// Largest document accepted, bytes.
     pub max_bytes: usize,
+    pub events: EventTimes,
 }
 
 /// Errors by type, as `apiserver_peer_discovery_sync_errors_total` has them, and refreshes.
@@ -56,6 +58,7 @@ pub(super) struct Hub {
     unasked: watch::Sender<Vec<String>>,
     refresh: Mutex<Refresh>,
     runtime: tokio::runtime::Handle,
+    pub events: Events,
 }
 
 #[derive(Default)]
@@ -83,6 +86,7 @@ impl Hub {
         runtime: tokio::runtime::Handle,
     ) -> Self {
         Self {
+            events: Events::new(settings.events),
             settings,
             counters,
             table: Arc::new(ArcSwap::from_pointee(RouteTable::build(0, Vec::new()))),

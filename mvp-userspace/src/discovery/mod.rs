@@ -1,21 +1,26 @@
 //! What every server can serve: one poller a server, last known good, age.
 
 mod apiset;
+mod changes;
 mod connection;
 mod decode;
 mod entry;
+mod events;
 mod handle;
 mod hub;
 mod json;
 mod legacy;
 mod limits;
 mod poller;
+mod priorities;
 mod roots;
+mod version;
 
 pub use apiset::{ApiEntry, ApiSet};
 pub use connection::{Dialer, FetchError, authority, read_bounded};
 pub use decode::{Root, aggregated};
 pub use entry::{Polls, ServerStatus};
+pub use events::{EventState, EventTimes, EventsStatus, Followed};
 pub use handle::{Discovery, DiscoveryHandle};
 pub use hub::{Refreshed, Settings, SyncCounters};
 pub use legacy::{group_versions, resources};
@@ -23,7 +28,9 @@ pub use limits::{
     DecodeError, Decoded, GroupVersion, MAX_ENTRIES, MAX_GROUPS, MAX_NAME, MAX_VERBS, MAX_VERSIONS,
     is_path_segment,
 };
+pub use priorities::{ApiService, ApiServices, Priorities};
 pub use roots::{ACCEPT, Source};
+pub use version::{GitVersion, newest};
 
 /// Gives `data` to every decoder, as the fuzz target does. Must neither panic nor keep more than the limits allow.
 pub fn fuzz_decode(data: &[u8]) {

@@ -17,7 +17,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mvp::config::Endpoint;
-use mvp::discovery::{Dialer, Discovery, DiscoveryHandle, Settings, SyncCounters};
+use mvp::discovery::{
+    Dialer, Discovery, DiscoveryHandle, EventTimes, Settings, SyncCounters,
+};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
@@ -412,6 +414,7 @@ pub fn settings(pki: &Pki) -> Settings {
         refresh: Duration::from_secs(20),
         stale_after: Duration::from_secs(60),
         max_bytes: 1 << 20,
+        events: EventTimes::default(),
     }
 }
 
