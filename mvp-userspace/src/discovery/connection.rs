@@ -168,6 +168,42 @@ impl Connection {
         let _ = self.closed.clone().wait_for(|closed| *closed).await;
     }
 
+    /// Begins a GET whose answer is read as it comes (a watch), and returns with its head, within the dialer's timeout.
+    /// Dropping the answer ends it. Over HTTP/1.1 the connection is of no other use until then: see [`Self::is_multiplexed`].
+    pub async fn stream(
+        &self,
+        path: &str,
+        accept: &'static str,
+    ) -> Result<http::Response<Incoming>, FetchError> {
+        let request = self.request(path, accept, None)?;
+        let head = async {
+            match &self.sender {
+                Sender::Http2(sender) => {
+                    let mut sender = sender.clone();
+                    sender.ready().await.map_err(lost)?;
+                    sender.send_request(request).await.map_err(lost)
+                }
+                Sender::Http1(sender) => {
+                    let mut sender = sender.lock().await;
+                    sender.ready().await.map_err(lost)?;
+                    sender.send_request(request).await.map_err(lost)
+                }
+            }
+        };
+        timeout(self.timeout, head).await.unwrap_or_else(|_| {
+            Err(transport(
+                "waiting for an answer",
+                "no answer in time",
+                Failure::TimedOut,
+            ))
+        })
+    }
+
+    /// True if it carries several exchanges at a time.
+    pub fn is_multiplexed(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
     async fn exchange(
         &self,
         path: &str,
@@ -357,6 +393,12 @@ async fn connect(dialer: &Dialer, endpoint: &Endpoint) -> Result<Connection, Fet
         closed,
         _driver: Arc::new(AbortOnDrop(driver.abort_handle())),
     })
+}
+
+impl From<hyper::Error> for FetchError {
+    fn from(error: hyper::Error) -> Self {
+        lost(error)
+    }
 }
 
 /// An error that ended the connection or the stream.

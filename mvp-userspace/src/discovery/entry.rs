@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::ApiSet;
-use super::connection::authority;
+use super::connection::{Connection, authority};
 use super::limits::GroupVersion;
 use super::merged::Told;
 use super::roots::{Documents, Found, Source};
@@ -59,6 +59,8 @@ pub(super) struct Entry {
     poke: Notify,
     begun: AtomicU64,
     finished: watch::Sender<u64>,
+    /// The poller's, while it is open.
+    connection: watch::Sender<Option<Connection>>,
 }
 
 #[derive(Clone, Default)]
@@ -97,6 +99,7 @@ impl Entry {
             poke: Notify::new(),
             begun: AtomicU64::new(0),
             finished: watch::Sender::new(0),
+            connection: watch::Sender::new(None),
         }
     }
 
@@ -247,6 +250,19 @@ impl Entry {
         self.poke();
         // An error means that the poller is gone: nothing more to wait for.
         let _ = finished.wait_for(|round| *round >= wanted).await;
+    }
+
+    /// Lends the poller's connection to whoever follows events, or takes it back.
+    pub fn set_connection(&self, connection: Option<Connection>) {
+        self.connection.send_if_modified(|before| {
+            let changed = before.is_some() || connection.is_some();
+            *before = connection;
+            changed
+        });
+    }
+
+    pub fn connection(&self) -> watch::Receiver<Option<Connection>> {
+        self.connection.subscribe()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

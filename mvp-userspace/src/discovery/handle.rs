@@ -12,9 +12,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connection::Dialer;
 use super::entry::{Entry, ServerStatus};
+use super::events::{self, EventTimes, EventsStatus, Followed};
 use super::hub::{Hub, Refreshed, Settings, SyncCounters};
 use super::merged::View;
 use super::poller;
+use super::priorities::Priorities;
 use crate::config::{self, Endpoint};
 use crate::route::{Member, RouteTable, Server};
 
@@ -57,6 +59,7 @@ impl Settings {
             stale_after: discovery.stale_after,
             max_bytes: discovery.max_bytes,
             retain: discovery.retain,
+            events: EventTimes::default(),
         })
     }
 }
@@ -78,6 +81,7 @@ impl Discovery {
             runtime: runtime.clone(),
             local,
             running: Vec::new(),
+            _events: following(&hub, runtime),
         };
         // Before the first turn of the runtime, so that a table with all members is there from the start.
         pollers.follow(&members.borrow());
@@ -174,6 +178,21 @@ impl DiscoveryHandle {
             let _ = first_round.wait_for(|done| *done).await;
         }
     }
+
+    /// How changes of CustomResourceDefinitions and APIServices come to be known.
+    pub fn events(&self) -> EventsStatus {
+        self.hub.events.status()
+    }
+
+    /// What APIServices say of the order of groups and versions; empty until they could be listed.
+    pub fn priorities(&self) -> Arc<Priorities> {
+        self.hub.events.priorities.load_full()
+    }
+
+    /// For readers that look often.
+    pub fn priorities_cell(&self) -> Arc<ArcSwap<Priorities>> {
+        self.hub.events.priorities.clone()
+    }
 }
 
 struct Pollers {
@@ -181,6 +200,7 @@ struct Pollers {
     runtime: tokio::runtime::Handle,
     local: Endpoint,
     running: Vec<(Arc<Entry>, AbortOnDrop)>,
+    _events: Vec<AbortOnDrop>,
 }
 
 impl Pollers {
@@ -249,6 +269,15 @@ impl Pollers {
                 .collect(),
         );
     }
+}
+
+fn following(hub: &Arc<Hub>, runtime: &tokio::runtime::Handle) -> Vec<AbortOnDrop> {
+    let follow = Followed::ALL.map(|followed| runtime.spawn(events::follow(followed, hub.clone())));
+    let quicken = runtime.spawn(events::quicken(hub.clone()));
+    let tasks = follow.iter().chain([&quicken]);
+    tasks
+        .map(|task| AbortOnDrop(task.abort_handle()))
+        .collect()
 }
 
 fn poke(hub: &Hub, endpoint: Option<&Endpoint>) {

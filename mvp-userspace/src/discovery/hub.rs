@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::connection::{Dialer, FetchError};
 use super::entry::Entry;
 use super::merged::Views;
+use super::events::{EventTimes, Events};
 use crate::route::{Member, RouteTable};
 
 /// How to poll.
@@ -27,6 +28,7 @@ pub struct Settings {
     pub max_bytes: usize,
     /// How long the merged view shows what only a server tells that cannot be asked any more.
     pub retain: Duration,
+    pub events: EventTimes,
 }
 
 /// Errors by type, as `apiserver_peer_discovery_sync_errors_total` has them, and refreshes.
@@ -60,6 +62,7 @@ pub(super) struct Hub {
     unasked: watch::Sender<Vec<String>>,
     refresh: Mutex<Refresh>,
     runtime: tokio::runtime::Handle,
+    pub events: Events,
 }
 
 #[derive(Default)]
@@ -88,6 +91,7 @@ impl Hub {
     ) -> Self {
         Self {
             views: Arc::new(Views::new(settings.retain)),
+            events: Events::new(settings.events),
             settings,
             counters,
             table: Arc::new(ArcSwap::from_pointee(RouteTable::build(0, Vec::new()))),

@@ -1,11 +1,13 @@
 //! What every server can serve: one poller a server, last known good, age.
 
 mod apiset;
+mod changes;
 mod connection;
 mod decode;
 mod dropped;
 mod encoding;
 mod entry;
+mod events;
 mod handle;
 mod hub;
 mod json;
@@ -13,13 +15,16 @@ mod legacy;
 mod limits;
 mod merged;
 mod poller;
+mod priorities;
 mod roots;
+mod version;
 
 pub use apiset::{ApiEntry, ApiSet};
 pub use connection::{Dialer, FetchError, authority, read_bounded};
 pub use decode::{Root, aggregated};
 pub use encoding::{Encoding, Form, GZIP_ABOVE, Media, encode, encode_root, gzip};
 pub use entry::{Polls, ServerStatus};
+pub use events::{EventState, EventTimes, EventsStatus, Followed};
 pub use handle::{Discovery, DiscoveryHandle};
 pub use hub::{Refreshed, Settings, SyncCounters};
 pub use legacy::{group_versions, resources};
@@ -28,7 +33,9 @@ pub use limits::{
     is_path_segment,
 };
 pub use merged::{Merged, RootView, View};
+pub use priorities::{ApiService, ApiServices, Priorities};
 pub use roots::{ACCEPT, Source};
+pub use version::{GitVersion, newest};
 
 /// Gives `data` to every decoder, as the fuzz target does. Must neither panic nor keep more than the limits allow.
 pub fn fuzz_decode(data: &[u8]) {

@@ -56,6 +56,13 @@ struct Poller {
     breaks: u32,
 }
 
+/// The server is a member no more.
+impl Drop for Poller {
+    fn drop(&mut self) {
+        self.entry.set_connection(None);
+    }
+}
+
 struct Open {
     connection: Connection,
     since: Instant,
@@ -85,16 +92,16 @@ impl Poller {
                 result => return result,
             }
         }
-        self.connection = None;
+        self.hold(None);
         let connection = Connection::open(&self.hub.settings.dialer, &self.entry.endpoint)
             .await
             .map_err(|e| vec![e])?;
-        self.connection = Some(Open {
+        self.hold(Some(Open {
             connection,
             since: Instant::now(),
             probe: None,
             version_known: Arc::default(),
-        });
+        }));
         self.ask().await
     }
 
@@ -121,7 +128,8 @@ impl Poller {
     /// Takes the round's result into the entry; returns when the next round is due.
     fn note(&mut self, began: Instant, result: Result<Found, Vec<FetchError>>) -> Instant {
         let interval = self.hub.settings.interval;
-        let name = &*self.entry.server.name;
+        let server = self.entry.server.clone();
+        let name = &*server.name;
         match result {
             Ok(found) => {
                 let over = self.connection.as_ref().map(|open| open.since);
@@ -140,7 +148,7 @@ impl Poller {
                 let failure = errors.iter().find_map(FetchError::failure);
                 self.hub.counters.count(&errors);
                 if errors.iter().any(FetchError::lost) {
-                    self.connection = None;
+                    self.hold(None);
                 }
                 if let Some(failure) = failure {
                     self.entry.server.probed(Probe::Failed(failure));
@@ -162,6 +170,17 @@ impl Poller {
                 self.failures = self.failures.saturating_add(1);
                 Instant::now() + pause
             }
+        }
+    }
+
+    /// Keeps a connection, or none, and lends it to whoever follows events.
+    fn hold(&mut self, open: Option<Open>) {
+        let connection = open.as_ref().map(|open| open.connection.clone());
+        let opened = connection.is_some();
+        self.entry.set_connection(connection);
+        self.connection = open;
+        if opened {
+            self.hub.events.opened();
         }
     }
 

@@ -17,7 +17,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mvp::config::Endpoint;
-use mvp::discovery::{Dialer, Discovery, DiscoveryHandle, Settings, SyncCounters};
+use mvp::discovery::{
+    Dialer, Discovery, DiscoveryHandle, EventTimes, Settings, SyncCounters,
+};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
@@ -413,6 +415,7 @@ pub fn settings(pki: &Pki) -> Settings {
         stale_after: Duration::from_secs(60),
         max_bytes: 1 << 20,
         retain: Duration::from_secs(600),
+        events: EventTimes::default(),
     }
 }
 
