@@ -43,10 +43,6 @@ impl Dropped {
             .retain(|_, at| now.saturating_duration_since(*at) <= retain);
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.at.is_empty()
-    }
-
     /// What is left of a document that was last confirmed at `confirmed`.
     pub fn without<'d>(&self, document: &'d Document, confirmed: Instant) -> Cow<'d, Document> {
         let gone = |(group, version, resource): (&str, &str, &str)| {
@@ -128,7 +124,7 @@ mod tests {
         dropped.purge(second(66), Duration::from_secs(60));
         assert_eq!(*dropped.without(&both, second(4)), document(&["b"]));
         dropped.purge(second(100), Duration::from_secs(60));
-        assert!(dropped.is_empty());
+        assert!(dropped.at.is_empty());
     }
 
     #[test]

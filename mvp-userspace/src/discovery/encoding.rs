@@ -89,7 +89,7 @@ pub fn encode_root(document: &Document, form: Form, media: Media, layout: Layout
 pub fn encode<T: Serialize + ToProtobuf>(object: &T, media: Media, layout: Layout) -> Vec<u8> {
     match media {
         Media::Json => to_json(object, layout),
-        Media::Yaml => to_yaml(object),
+        Media::Yaml => to_yaml(object).unwrap_or_default(),
         Media::Protobuf => object.to_protobuf(),
     }
 }

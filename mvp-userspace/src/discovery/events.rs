@@ -9,7 +9,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use tokio::sync::{Notify, watch};
@@ -21,7 +20,7 @@ use super::connection::{Connection, FetchError};
 use super::entry::Entry;
 use super::hub::Hub;
 use super::limits::MAX_VERSIONS;
-use super::priorities::{ApiServices, Priorities};
+use super::priorities::ApiServices;
 
 /// How long things last.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +68,6 @@ pub struct EventsStatus {
 pub(super) struct Events {
     times: EventTimes,
     status: Mutex<EventsStatus>,
-    pub priorities: Arc<ArcSwap<Priorities>>,
     happened: Notify,
     /// A server's connection was opened.
     opened: Notify,
@@ -188,7 +186,6 @@ impl Events {
         Self {
             times,
             status: Mutex::default(),
-            priorities: Arc::default(),
             happened: Notify::new(),
             opened: Notify::new(),
         }
@@ -477,8 +474,9 @@ impl Follower {
     }
 
     fn publish(&self) {
-        let priorities = self.services.priorities();
-        self.hub.events.priorities.store(Arc::new(priorities));
+        if self.hub.views.set_priorities(self.services.priorities()) {
+            self.hub.publish();
+        }
     }
 }
 

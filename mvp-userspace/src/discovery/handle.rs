@@ -16,7 +16,7 @@ use super::events::{self, EventTimes, EventsStatus, Followed};
 use super::hub::{Hub, Refreshed, Settings, SyncCounters};
 use super::merged::View;
 use super::poller;
-use super::priorities::Priorities;
+use super::view::Priorities;
 use crate::config::{self, Endpoint};
 use crate::route::{Member, RouteTable, Server};
 
@@ -186,12 +186,7 @@ impl DiscoveryHandle {
 
     /// What APIServices say of the order of groups and versions; empty until they could be listed.
     pub fn priorities(&self) -> Arc<Priorities> {
-        self.hub.events.priorities.load_full()
-    }
-
-    /// For readers that look often.
-    pub fn priorities_cell(&self) -> Arc<ArcSwap<Priorities>> {
-        self.hub.events.priorities.clone()
+        self.hub.views.priorities()
     }
 }
 

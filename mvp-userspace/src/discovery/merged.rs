@@ -298,8 +298,17 @@ impl Views {
         }
     }
 
-    pub fn set_priorities(&self, priorities: Arc<Priorities>) {
-        self.priorities.store(priorities);
+    /// True if they are other ones than before.
+    pub fn set_priorities(&self, priorities: Priorities) -> bool {
+        let changed = **self.priorities.load() != priorities;
+        if changed {
+            self.priorities.store(Arc::new(priorities));
+        }
+        changed
+    }
+
+    pub fn priorities(&self) -> Arc<Priorities> {
+        self.priorities.load_full()
     }
 
     /// Number of documents merged so far.

@@ -18,6 +18,7 @@ mod poller;
 mod priorities;
 mod roots;
 mod version;
+pub mod view;
 
 pub use apiset::{ApiEntry, ApiSet};
 pub use connection::{Dialer, FetchError, authority, read_bounded};
@@ -33,7 +34,7 @@ pub use limits::{
     is_path_segment,
 };
 pub use merged::{Merged, RootView, View};
-pub use priorities::{ApiService, ApiServices, Priorities};
+pub use priorities::{ApiService, ApiServices};
 pub use roots::{ACCEPT, Source};
 pub use version::{GitVersion, newest};
 
@@ -63,3 +64,12 @@ pub fn fuzz_decode(data: &[u8]) {
         }
     }
 }
+// STUB
+#[derive(Default)]
+pub struct OpenApiIndexes;
+impl OpenApiIndexes {
+    pub fn is_empty(&self) -> bool { true }
+    pub fn find(&self, _path: &str, _query: &str) -> Vec<std::sync::Arc<crate::route::Server>> { Vec::new() }
+}
+pub fn merge_indexes(_: &[u8], _: &std::sync::Arc<crate::route::Server>, _: &OpenApiIndexes) -> Result<Vec<u8>, DecodeError> { Ok(Vec::new()) }
+impl DiscoveryHandle { pub fn openapi_indexes(&self) -> OpenApiIndexes { OpenApiIndexes } }

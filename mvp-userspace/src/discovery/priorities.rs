@@ -5,17 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::limits::{MAX_NAME, MAX_VERSIONS, is_path_segment};
-
-/// Higher comes first, in both maps. A group or version that is not in them has no APIService.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Priorities {
-    /// The highest `groupPriorityMinimum` of the group's objects, as kube-aggregator takes it (`sortByGroupPriority` in
-    /// `apis/apiregistration/v1/helper`). The core group is "".
-    pub groups: BTreeMap<Box<str>, i32>,
-    /// `versionPriority` by (group, version).
-    pub versions: BTreeMap<(Box<str>, Box<str>), i32>,
-}
+use super::limits::{GroupVersion, MAX_NAME, MAX_VERSIONS, is_path_segment};
+use super::view::Priorities;
 
 /// The part of an APIService's spec that says in which order a group version is listed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,16 +31,6 @@ pub(super) struct ApiServiceSpec {
     version: Option<String>,
     group_priority_minimum: Option<i32>,
     version_priority: Option<i32>,
-}
-
-impl Priorities {
-    pub fn group(&self, group: &str) -> Option<i32> {
-        self.groups.get(group).copied()
-    }
-
-    pub fn version(&self, group: &str, version: &str) -> Option<i32> {
-        self.versions.get(&(group.into(), version.into())).copied()
-    }
 }
 
 impl ApiServiceSpec {
@@ -95,6 +76,8 @@ impl ApiServices {
         self.by_name.is_empty()
     }
 
+    /// A group has the highest `groupPriorityMinimum` of its objects, as kube-aggregator takes it (`sortByGroupPriority` in
+    /// `apis/apiregistration/v1/helper`).
     pub fn priorities(&self) -> Priorities {
         let mut priorities = Priorities::default();
         for service in self.by_name.values() {
@@ -104,7 +87,10 @@ impl ApiServices {
                 .entry(group.clone())
                 .or_insert(service.group_priority);
             *highest = service.group_priority.max(*highest);
-            let key = (group.clone(), service.version.clone());
+            let key = GroupVersion {
+                group: group.clone(),
+                version: service.version.clone(),
+            };
             let highest = priorities
                 .versions
                 .entry(key)
@@ -120,6 +106,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn group(priorities: &Priorities, group: &str) -> Option<i32> {
+        priorities.groups.get(group).copied()
+    }
+
+    fn version(priorities: &Priorities, group: &str, version: &str) -> Option<i32> {
+        let gv = GroupVersion {
+            group: group.into(),
+            version: version.into(),
+        };
+        priorities.versions.get(&gv).copied()
+    }
 
     fn service(group: &str, version: &str, group_priority: i32, priority: i32) -> ApiService {
         ApiService {
@@ -138,13 +136,13 @@ mod tests {
         assert!(services.apply("v1beta1.apps", service("apps", "v1beta1", 17900, 9)));
         assert!(!services.apply("v1.apps", service("apps", "v1", 17800, 15)));
         let priorities = services.priorities();
-        assert_eq!(priorities.group(""), Some(18000));
-        assert_eq!(priorities.group("apps"), Some(17900));
-        assert_eq!(priorities.version("apps", "v1"), Some(15));
-        assert_eq!(priorities.version("apps", "v2"), None);
+        assert_eq!(group(&priorities, ""), Some(18000));
+        assert_eq!(group(&priorities, "apps"), Some(17900));
+        assert_eq!(version(&priorities, "apps", "v1"), Some(15));
+        assert_eq!(version(&priorities, "apps", "v2"), None);
         assert!(services.delete("v1beta1.apps"));
         assert!(!services.delete("v1beta1.apps"));
-        assert_eq!(services.priorities().group("apps"), Some(17800));
+        assert_eq!(group(&services.priorities(), "apps"), Some(17800));
     }
 
     #[test]
@@ -190,9 +188,9 @@ mod tests {
             let priorities = services.priorities();
             for one in model.values() {
                 let of_group = model.values().filter(|o| o.group == one.group);
-                prop_assert_eq!(priorities.group(&one.group), of_group.clone().map(|o| o.group_priority).max());
+                prop_assert_eq!(group(&priorities, &one.group), of_group.clone().map(|o| o.group_priority).max());
                 let of_version = of_group.filter(|o| o.version == one.version);
-                prop_assert_eq!(priorities.version(&one.group, &one.version), of_version.map(|o| o.version_priority).max());
+                prop_assert_eq!(version(&priorities, &one.group, &one.version), of_version.map(|o| o.version_priority).max());
             }
             let groups: std::collections::BTreeSet<_> = model.values().map(|o| o.group.clone()).collect();
             prop_assert_eq!(priorities.groups.len(), groups.len());

@@ -321,7 +321,11 @@ fn legacy_document(
 ) -> Result<Document, DecodeError> {
     let place = |gv: &GroupVersion| listed.iter().position(|other| other == gv);
     lists.sort_by_key(|(gv, _)| place(gv));
-    let mut document = Document::from_legacy(&lists)?;
+    let bodies: Vec<_> = lists
+        .iter()
+        .map(|(gv, body)| (gv.clone(), body.as_ref()))
+        .collect();
+    let mut document = Document::from_legacy(&bodies)?;
     for gv in stale {
         add_stale(&mut document, known, gv);
     }
