@@ -2,6 +2,7 @@
 
 mod custom;
 mod parse;
+pub mod priority;
 mod table;
 
 use std::sync::Arc;
