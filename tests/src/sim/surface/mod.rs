@@ -7,6 +7,7 @@ mod table;
 
 use std::sync::Arc;
 
+pub use custom::version_order;
 pub use parse::{Apis, surface, surface_of};
 
 use super::discovery::Documents;
