@@ -2,6 +2,7 @@
 //! HTTP, as recorded kube-apiservers did, and fail on command.
 
 pub mod api;
+mod apiservices;
 mod clock;
 pub mod control;
 pub mod discovery;

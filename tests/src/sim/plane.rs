@@ -143,6 +143,11 @@ impl ControlPlane {
         self.change_policy(|policy| policy.rules.push(rule.clone()));
     }
 
+    /// This user may no longer read discovery and OpenAPI documents, unless a rule says so.
+    pub fn take_discovery_from(&self, user: &str) {
+        self.change_policy(|policy| policy.without_discovery.push(user.into()));
+    }
+
     /// Starts a further server in a process of its own. `binary` is mvp-sim. It gets the policy as it is now.
     pub async fn spawn(&self, binary: &Path, spec: &ServerSpec) -> Result<ChildServer> {
         let socket = self.pki.path("store.sock");

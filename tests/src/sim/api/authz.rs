@@ -30,6 +30,9 @@ const MONITORING: &str = "system:monitoring";
 pub struct Policy {
     pub tokens: Tokens,
     pub rules: Vec<Rule>,
+    /// Names of users to whom system:discovery is not bound.
+    #[serde(default)]
+    pub without_discovery: Vec<String>,
 }
 
 impl Policy {
@@ -48,6 +51,7 @@ impl Policy {
         Self {
             tokens: tokens.into(),
             rules: Vec::new(),
+            without_discovery: Vec::new(),
         }
     }
 
@@ -80,7 +84,10 @@ impl Policy {
         if member(MASTERS) {
             return true;
         }
-        if built_in(member(AUTHENTICATED), info) || member(MONITORING) && monitoring(info) {
+        let discovers = !self.without_discovery.contains(&user.name);
+        if built_in(member(AUTHENTICATED), discovers, info)
+            || member(MONITORING) && monitoring(info)
+        {
             return true;
         }
         self.rules
@@ -133,7 +140,7 @@ fn monitoring(info: &RequestInfo) -> bool {
 }
 
 /// ClusterRoles system:discovery, system:public-info-viewer and system:basic-user.
-fn built_in(authenticated: bool, info: &RequestInfo) -> bool {
+fn built_in(authenticated: bool, discovers: bool, info: &RequestInfo) -> bool {
     const PUBLIC: [&str; 6] = [
         "/healthz",
         "/livez",
@@ -153,7 +160,9 @@ fn built_in(authenticated: bool, info: &RequestInfo) -> bool {
     match &info.resource {
         None if matches!(info.verb.as_str(), "get" | "head") => {
             PUBLIC.iter().any(|path| matches(path, &info.path))
-                || authenticated && DISCOVERY.iter().any(|path| matches(path, &info.path))
+                || authenticated
+                    && discovers
+                    && DISCOVERY.iter().any(|path| matches(path, &info.path))
         }
         None => false,
         Some(path) => {

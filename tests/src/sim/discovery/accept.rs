@@ -12,6 +12,7 @@ pub(super) struct Choice {
 pub(super) enum Media {
     Json,
     Yaml,
+    Protobuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ impl Media {
         match self {
             Media::Json => "application/json",
             Media::Yaml => "application/yaml",
+            Media::Protobuf => "application/vnd.kubernetes.protobuf",
         }
     }
 }
@@ -44,12 +46,14 @@ pub(super) fn negotiate(header: Option<&str>, aggregated: bool, beta: bool) -> O
         });
     }
     clauses(header).iter().find_map(|clause| {
-        [Media::Json, Media::Yaml].into_iter().find_map(|media| {
-            let document = clause
-                .matches(media.name())
-                .then(|| clause.document(aggregated, beta))??;
-            Some(Choice { media, document })
-        })
+        [Media::Json, Media::Yaml, Media::Protobuf]
+            .into_iter()
+            .find_map(|media| {
+                let document = clause
+                    .matches(media.name())
+                    .then(|| clause.document(aggregated, beta))??;
+                Some(Choice { media, document })
+            })
     })
 }
 
@@ -193,9 +197,19 @@ mod tests {
             (V2.replace("v=v2", "v=v3"), None, None),
             (V2.replace("List", ""), None, None),
             (format!("{V2};stream=watch"), None, None),
-            // Only formats that are not written here, or no format at all.
-            ("application/vnd.kubernetes.protobuf".into(), None, None),
-            (V2.replace("json", "vnd.kubernetes.protobuf"), None, None),
+            (
+                "application/vnd.kubernetes.protobuf".into(),
+                Some(Legacy),
+                Some(Legacy),
+            ),
+            (
+                V2.replace("json", "vnd.kubernetes.protobuf"),
+                Some(Two),
+                Some(Two),
+            ),
+            // Formats that are not written here, or no format at all.
+            ("application/cbor".into(), None, None),
+            (V2.replace("json", "cbor"), None, None),
             (
                 format!("{},{V2}", V2.replace("json", "vnd.kubernetes.protobuf")),
                 Some(Two),
@@ -224,8 +238,20 @@ mod tests {
     }
 
     #[test]
-    fn yaml() {
-        let choice = negotiate(Some(&V2.replace("json", "yaml")), true, false).unwrap();
-        assert_eq!((choice.media, choice.document), (Media::Yaml, Document::V2));
+    fn encodings() {
+        let media = |accept: &str| {
+            let choice = negotiate(Some(accept), true, false).unwrap();
+            assert_eq!(choice.document, Document::V2, "{accept}");
+            choice.media
+        };
+        let protobuf = V2.replace("json", "vnd.kubernetes.protobuf");
+        assert_eq!(media(&V2.replace("json", "yaml")), Media::Yaml);
+        assert_eq!(media(&V2.replace("json", "*")), Media::Json);
+        assert_eq!(media(&protobuf), Media::Protobuf);
+        assert_eq!(
+            media(&format!("{protobuf};q=0.5,{V2};q=0.4")),
+            Media::Protobuf
+        );
+        assert_eq!(media(&format!("{protobuf};q=0.4,{V2};q=0.5")), Media::Json);
     }
 }

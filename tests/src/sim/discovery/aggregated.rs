@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{
     Answer, Request, Text,
     accept::{Document, Media},
-    json,
+    json, protobuf,
 };
 use crate::sim::surface::{Group, Resource, Subresource, Surface, Version};
 
@@ -46,8 +46,8 @@ impl Documents {
             };
             Aggregated {
                 etag: format!("\"{}\"", json::sha512(&json::compact(&bare))),
-                v2: Text::new(&list("apidiscovery.k8s.io/v2")),
-                v2beta1: Text::new(&list("apidiscovery.k8s.io/v2beta1")),
+                v2: text(&list("apidiscovery.k8s.io/v2")),
+                v2beta1: text(&list("apidiscovery.k8s.io/v2beta1")),
             }
         };
         Documents {
@@ -86,6 +86,69 @@ impl Documents {
             .with("Cache-Control", "public")
             .with("ETag", &list.etag)
             .with("Vary", "Accept")
+    }
+}
+
+fn text(list: &List<'_>) -> Text {
+    let object = protobuf::ApiGroupDiscoveryList {
+        metadata: protobuf::ListMeta::default(),
+        items: list.items.iter().map(GroupItem::to_protobuf).collect(),
+    };
+    let protobuf = protobuf::body(list.api_version, list.kind, &object);
+    Text::new(list, protobuf)
+}
+
+impl GroupItem<'_> {
+    fn to_protobuf(&self) -> protobuf::ApiGroupDiscovery {
+        let versions = self.versions.iter();
+        let versions = versions.map(|version| protobuf::ApiVersionDiscovery {
+            version: version.version.to_owned(),
+            resources: version
+                .resources
+                .iter()
+                .map(ResourceItem::to_protobuf)
+                .collect(),
+            freshness: version.freshness.to_owned(),
+        });
+        protobuf::ApiGroupDiscovery {
+            metadata: protobuf::ObjectMeta {
+                name: self.metadata.name.to_owned(),
+                ..protobuf::ObjectMeta::default()
+            },
+            versions: versions.collect(),
+        }
+    }
+}
+
+impl ResourceItem<'_> {
+    fn to_protobuf(&self) -> protobuf::ApiResourceDiscovery {
+        let subresources = self.subresources.iter();
+        let subresources = subresources.map(|sub| protobuf::ApiSubresourceDiscovery {
+            subresource: sub.subresource.to_owned(),
+            response_kind: Some(sub.response_kind.to_protobuf()),
+            accepted_types: sub.accepted_types.iter().map(Kind::to_protobuf).collect(),
+            verbs: sub.verbs.to_vec(),
+        });
+        protobuf::ApiResourceDiscovery {
+            resource: self.resource.to_owned(),
+            response_kind: Some(self.response_kind.to_protobuf()),
+            scope: self.scope.to_owned(),
+            singular_resource: self.singular_resource.to_owned(),
+            verbs: self.verbs.to_vec(),
+            short_names: self.short_names.to_vec(),
+            categories: self.categories.to_vec(),
+            subresources: subresources.collect(),
+        }
+    }
+}
+
+impl Kind<'_> {
+    fn to_protobuf(&self) -> protobuf::GroupVersionKind {
+        protobuf::GroupVersionKind {
+            group: self.group.to_owned(),
+            version: self.version.to_owned(),
+            kind: self.kind.to_owned(),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::Text;
+use super::{Text, protobuf};
 use crate::sim::surface::{Group, Surface, Version};
 
 /// Every document but `/api`, which holds the server's address.
@@ -28,7 +28,8 @@ impl Documents {
                     ),
                 };
                 let list = resources(group, version, &group_version);
-                below.insert(path, Text::new(&list));
+                let object = list.rest.to_protobuf();
+                below.insert(path, list.text(&object));
             }
             if !group.name.is_empty() {
                 let own = WithKind {
@@ -36,7 +37,8 @@ impl Documents {
                     api_version: "v1",
                     rest: api_group(group),
                 };
-                below.insert(format!("apis/{}", group.name), Text::new(&own));
+                let object = own.rest.to_protobuf();
+                below.insert(format!("apis/{}", group.name), own.text(&object));
                 groups.push(api_group(group));
             }
         }
@@ -45,8 +47,16 @@ impl Documents {
             api_version: "v1",
             rest: Groups { groups },
         };
+        let object = protobuf::ApiGroupList {
+            groups: groups
+                .rest
+                .groups
+                .iter()
+                .map(ApiGroup::to_protobuf)
+                .collect(),
+        };
         Documents {
-            groups: Text::new(&groups),
+            groups: groups.text(&object),
             below,
         }
     }
@@ -63,19 +73,28 @@ impl Documents {
 
 /// `/api`: the only version of the core group, and one address for all clients. It has no apiVersion.
 pub(super) fn api_versions(server_address: &str) -> Text {
-    Text::new(&ApiVersions {
+    let document = ApiVersions {
         kind: "APIVersions",
         versions: ["v1"],
         server_address_by_client_cidrs: [ServerAddress {
             client_cidr: "0.0.0.0/0",
             server_address,
         }],
-    })
+    };
+    let object = protobuf::ApiVersions {
+        versions: document.versions.map(str::to_owned).to_vec(),
+        server_address_by_client_cidrs: vec![protobuf::ServerAddressByClientCidr {
+            client_cidr: "0.0.0.0/0".to_owned(),
+            server_address: server_address.to_owned(),
+        }],
+    };
+    Text::new(&document, protobuf::body("", document.kind, &object))
 }
 
-/// A Status without details. `serde_json::Value` has no order of fields of its own, so it is given here.
+/// A Status without details, only ever sent as JSON. `serde_json::Value` has no order of fields of its own, so it is
+/// given here.
 pub(super) fn not_acceptable(message: &str) -> Text {
-    Text::new(&Status {
+    let status = Status {
         kind: "Status",
         api_version: "v1",
         metadata: Nothing {},
@@ -83,7 +102,8 @@ pub(super) fn not_acceptable(message: &str) -> Text {
         message,
         reason: "NotAcceptable",
         code: 406,
-    })
+    };
+    Text::new(&status, Vec::new())
 }
 
 #[derive(Serialize)]
@@ -94,6 +114,12 @@ struct WithKind<'a, T> {
     api_version: &'a str,
     #[serde(flatten)]
     rest: T,
+}
+
+impl<T: Serialize> WithKind<'_, T> {
+    fn text(&self, object: &impl prost::Message) -> Text {
+        Text::new(self, protobuf::body(self.api_version, self.kind, object))
+    }
 }
 
 #[derive(Serialize)]
@@ -175,6 +201,57 @@ struct Status<'a> {
 
 #[derive(Serialize)]
 struct Nothing {}
+
+impl ApiGroup<'_> {
+    fn to_protobuf(&self) -> protobuf::ApiGroup {
+        protobuf::ApiGroup {
+            name: self.name.to_owned(),
+            versions: self
+                .versions
+                .iter()
+                .map(GroupVersion::to_protobuf)
+                .collect(),
+            preferred_version: self
+                .preferred_version
+                .as_ref()
+                .map(GroupVersion::to_protobuf)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl GroupVersion<'_> {
+    fn to_protobuf(&self) -> protobuf::GroupVersionForDiscovery {
+        protobuf::GroupVersionForDiscovery {
+            group_version: self.group_version.clone(),
+            version: self.version.to_owned(),
+        }
+    }
+}
+
+impl Resources<'_> {
+    fn to_protobuf(&self) -> protobuf::ApiResourceList {
+        let resources = self.resources.iter();
+        let resources = resources.map(|resource| protobuf::ApiResource {
+            name: resource.name.clone(),
+            namespaced: resource.namespaced,
+            kind: resource.kind.to_owned(),
+            verbs: Some(protobuf::Verbs {
+                items: resource.verbs.to_vec(),
+            }),
+            short_names: resource.short_names.to_vec(),
+            singular_name: resource.singular_name.to_owned(),
+            categories: resource.categories.to_vec(),
+            group: resource.group.to_owned(),
+            version: resource.version.to_owned(),
+            storage_version_hash: resource.storage_version_hash.to_owned(),
+        });
+        protobuf::ApiResourceList {
+            group_version: self.group_version.to_owned(),
+            resources: resources.collect(),
+        }
+    }
+}
 
 fn api_group(group: &Group) -> ApiGroup<'_> {
     let versions: Vec<_> = group

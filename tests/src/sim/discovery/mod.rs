@@ -3,9 +3,11 @@
 
 mod accept;
 mod aggregated;
+mod compress;
 mod json;
 mod legacy;
 mod openapi;
+pub mod protobuf;
 
 use std::{fmt, sync::OnceLock};
 
@@ -84,9 +86,14 @@ pub fn answer(
     let trimmed = path.strip_suffix('/').unwrap_or(path);
     let segments: Vec<&str> = trimmed.strip_prefix('/')?.split('/').collect();
     let answer = match segments[..] {
-        ["api"] | ["apis"] => root(&request, segments[0], path == trimmed),
-        ["api", _] | ["apis", _] | ["apis", _, _] => below(&request, &trimmed[1..]),
-        ["openapi", "v2"] => openapi::v2(&request),
+        ["api"] | ["apis"] => {
+            let answer = root(&request, segments[0], path == trimmed);
+            compress::discovery(answer, &request)
+        }
+        ["api", _] | ["apis", _] | ["apis", _, _] => {
+            compress::discovery(below(&request, &trimmed[1..]), &request)
+        }
+        ["openapi", "v2"] => compress::openapi_v2(openapi::v2(&request), &request),
         ["openapi", "v3"] => openapi::index(&request),
         ["openapi", "v3", ..] => openapi::v3(&request, &trimmed["/openapi/v3/".len()..]),
         _ => return None,
@@ -226,15 +233,18 @@ impl Answer {
 struct Text {
     compact: Bytes,
     pretty: Bytes,
+    protobuf: Bytes,
 }
 
 impl Text {
-    fn new(value: &impl serde::Serialize) -> Text {
+    /// `protobuf` is the whole body in that encoding.
+    fn new(value: &impl serde::Serialize, protobuf: Vec<u8>) -> Text {
         let mut compact = json::compact(value);
         compact.push(b'\n');
         Text {
             compact: compact.into(),
             pretty: json::pretty(value).into(),
+            protobuf: protobuf.into(),
         }
     }
 
@@ -243,6 +253,7 @@ impl Text {
             Media::Json if request.wants_pretty() => self.pretty.clone(),
             Media::Json => self.compact.clone(),
             Media::Yaml => json::to_yaml(&self.compact).into(),
+            Media::Protobuf => self.protobuf.clone(),
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, watch};
 use super::{Faults, RequestLog};
 use crate::sim::{
     api::{authn::Authorities, authz::Policy},
+    apiservices,
     discovery::Newest,
     store::{Scope, Store, StoreError},
     surface::Surface,
@@ -104,9 +105,10 @@ impl App {
         }
     }
 
-    /// Reads all definitions and gives the revision they were read at.
+    /// Reads all definitions and gives the revision they were read at. APIServices follow what is read.
     pub async fn refresh_definitions(&self) -> Result<u64, StoreError> {
         let _one_at_a_time = self.refreshing.lock().await;
+        let services = apiservices::list(&self.store).await?;
         let (objects, revision) = self.store.list(&definitions()).await?;
         let all: Vec<Value> = objects.iter().map(|object| (**object).clone()).collect();
         self.surface.store(Arc::new(if all.is_empty() {
@@ -114,6 +116,7 @@ impl App {
         } else {
             self.base.with_custom(&all)
         }));
+        apiservices::keep(&self.store, &self.surface.load(), &services).await?;
         Ok(revision)
     }
 

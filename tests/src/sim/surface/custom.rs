@@ -53,7 +53,7 @@ impl Surface {
 
 /// Kubernetes' order of versions, the preferred first: GA, beta, alpha; each with the greatest number first; other
 /// names behind them, by name (k8s.io/apimachinery/pkg/version CompareKubeAwareVersionStrings).
-fn version_order(a: &str, b: &str) -> Ordering {
+pub fn version_order(a: &str, b: &str) -> Ordering {
     match (kube_version(a), kube_version(b)) {
         (Some(a), Some(b)) => b.cmp(&a),
         (Some(_), None) => Ordering::Less,

@@ -2,10 +2,12 @@
 
 mod custom;
 mod parse;
+pub mod priority;
 mod table;
 
 use std::sync::Arc;
 
+pub use custom::version_order;
 pub use parse::{Apis, surface, surface_of};
 
 use super::discovery::Documents;
