@@ -21,4 +21,4 @@ pub use table::{Entry, Knowledge, MAX_SERVERS, Member, RouteTable};
 pub use unknown::{UnknownVerdict, verdict_unknown};
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
