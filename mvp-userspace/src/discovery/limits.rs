@@ -120,12 +120,17 @@ impl Collector {
             return Ok(());
         }
         let count = self.len().saturating_sub(start);
-        self.name_bytes += count * name.len();
-        self.check(self.name_bytes, MAX_NAME_BYTES, "bytes of names")?;
+        self.keep(count * name.len())?;
         for entry in self.decoded.entries.iter_mut().skip(start) {
             set(entry, name.into());
         }
         Ok(())
+    }
+
+    /// Counts memory kept for names, in bytes.
+    pub fn keep(&mut self, bytes: usize) -> Result<(), &'static str> {
+        self.name_bytes += bytes;
+        self.check(self.name_bytes, MAX_NAME_BYTES, "bytes of names")
     }
 
     pub fn drop_from(&mut self, start: usize) {

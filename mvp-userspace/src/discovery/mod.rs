@@ -11,6 +11,7 @@ mod legacy;
 mod limits;
 mod poller;
 mod roots;
+pub mod view;
 
 pub use apiset::{ApiEntry, ApiSet};
 pub use connection::{Dialer, FetchError, authority, read_bounded};
