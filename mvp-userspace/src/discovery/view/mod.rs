@@ -1,0 +1,27 @@
+//! Discovery as clients see it: one server's document, the merge of several, and every form it is written in. Pure: no clock,
+//! no I/O, no state.
+//!
+//! `document` says what a document is, `read` takes it out of JSON, `merge` unites those of several servers in the order that
+//! `order` and `priority` define, `legacy` is the same in the unaggregated shapes, and `encode` and `protobuf` write all of it.
+
+mod document;
+mod encode;
+mod legacy;
+mod legacy_json;
+mod merge;
+#[cfg(test)]
+mod merge_tests;
+mod order;
+mod priority;
+mod read;
+#[cfg(test)]
+mod testing;
+
+pub use document::{Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version};
+pub use encode::{AggregatedVersion, Layout, aggregated_json, etag, to_json, to_yaml};
+pub use legacy::{
+    ApiGroup, ApiGroupList, ApiResource, ApiResourceList, ApiVersions, GroupVersionForDiscovery,
+    ServerAddress, api_group, api_group_list, api_resource_list, merge_resource_list,
+};
+pub use merge::{Input, merge};
+pub use priority::{Priorities, compare_versions};
