@@ -9,7 +9,9 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mvp::admin::{Admin, ExplainView, Probe, RouteView, ServerView, StatusView, Views};
+use mvp::admin::{
+    Admin, ExplainView, Probe, RouteView, ServerView, SkewServer, SkewView, StatusView, Views,
+};
 use mvp::app::{Drain, DrainSignal, DrainState, Readiness};
 
 fn mvp(arguments: &[&str]) -> Output {
@@ -235,6 +237,14 @@ fn admin() -> (String, DrainSignal) {
                 route("widgets", &["cp-b"]),
             ]
         }),
+        skew: Box::new(|| SkewView {
+            servers: vec![SkewServer {
+                name: "cp-b".into(),
+                knowledge: "fresh".into(),
+                ..SkewServer::default()
+            }],
+            rows: Vec::new(),
+        }),
         explain: Box::new(|method, path| match path {
             "/bad" => Err("this path is bad".into()),
             _ => Ok(ExplainView {
@@ -291,6 +301,12 @@ fn a_running_agent_is_asked() {
     assert!(ask(&["status"]).starts_with("node    cp-a\nagent   0.1.0, up 0ms\nstate   ready\n"));
     let status: StatusView = serde_json::from_str(&ask(&["status", "-o", "json"])).unwrap();
     assert_eq!((status.node.as_str(), status.ready), ("cp-a", true));
+    let diff = "SERVER  VERSION  KNOWLEDGE  AGE\ncp-b    -        fresh      -\n\nno differences among 1 server\n";
+    assert_eq!(ask(&["routes", "--diff"]), diff);
+    let skew: SkewView =
+        serde_json::from_str(&ask(&["routes", "--diff", "-o", "json"])).unwrap();
+    assert_eq!(skew.text(), diff);
+    assert_eq!(code(&mvp(&["routes", "--diff", "--differences"])), 64);
     assert_eq!(
         ask(&["servers"]),
         "\

@@ -52,6 +52,14 @@ pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<
         "/status" => status(admin),
         "/servers" => json(&(admin.views.servers)()),
         "/routes" => json(&(admin.views.routes)()),
+        "/skew" => {
+            let view = (admin.views.skew)();
+            if wants_text(&request) {
+                text(StatusCode::OK, view.text())
+            } else {
+                json(&view)
+            }
+        }
         "/explain" => explain(admin, &request, &query),
         "/drain" => drain(admin, &query),
         "/loglevel" => log_level(admin, request).await,
@@ -63,7 +71,7 @@ pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<
     }
 }
 
-const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes\n/explain?method=GET&path=/api/v1/pods\n/mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain, PUT /loglevel\n";
+const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain, PUT /loglevel\n";
 
 fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
     let awaited = admin.readiness.awaited();

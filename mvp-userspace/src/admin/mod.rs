@@ -7,6 +7,7 @@
 //! | `GET /livez` | 200, or 503 with the loops that make no progress |
 //! | `GET /metrics` | OpenMetrics text |
 //! | `GET /status`, `/servers`, `/routes` | JSON, [`StatusView`], [`ServerView`], [`RouteView`] |
+//! | `GET /skew` | JSON [`SkewView`], or a table of what differs for `Accept: text/plain` |
 //! | `GET /explain?method=M&path=P` | JSON [`ExplainView`], or its one line for `Accept: text/plain` |
 //! | `GET /mvp/servers/<name>/<probe>` | that server's own healthz, livez, readyz, version or metrics |
 //! | `POST /drain[?deadline=30s]` | 202 |
@@ -17,10 +18,13 @@
 mod answer;
 mod query;
 mod serve;
+mod skew;
+pub mod table;
 #[cfg(test)]
 mod tests;
 mod views;
 
 pub use query::encode;
 pub use serve::{Admin, serve};
+pub use skew::{SkewCell, SkewRow, SkewServer, SkewState, SkewView};
 pub use views::*;

@@ -49,6 +49,14 @@ async fn port() -> Port {
                 ..RouteView::default()
             }]
         }),
+        skew: Box::new(|| SkewView {
+            servers: vec![SkewServer {
+                name: "cp-a".into(),
+                knowledge: "fresh".into(),
+                ..SkewServer::default()
+            }],
+            rows: Vec::new(),
+        }),
         explain: Box::new(|method, path| match method {
             "GET" => Ok(ExplainView {
                 path: path.into(),
@@ -172,6 +180,16 @@ async fn views() {
         r#"[{"group":"","version":"v1","resource":"pods","subresource":"","verbs":{"cp-a":["get","list"]}}]"#
     );
     assert_eq!(get(&port, "/metrics").await, ok("# EOF\n"));
+}
+
+#[tokio::test]
+async fn skew_as_json_and_as_a_table() {
+    let port = port().await;
+    let (_, body) = get(&port, "/skew").await;
+    let view: SkewView = serde_json::from_str(&body).unwrap();
+    assert_eq!(view.servers[0].name, "cp-a");
+    let text = ask(&port, "GET", "/skew", "Accept: text/plain\r\n").await;
+    assert_eq!(text, ok(&view.text()));
 }
 
 #[tokio::test]

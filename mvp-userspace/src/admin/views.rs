@@ -7,12 +7,15 @@ use std::pin::Pin;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::SkewView;
+
 /// How the admin port sees the agent. Closures are called on the control runtime and must not block.
 pub struct Views {
     /// `ready`, `awaiting`, `drain` are filled in by the admin port.
     pub status: Box<dyn Fn() -> StatusView + Send + Sync>,
     pub servers: Box<dyn Fn() -> Vec<ServerView> + Send + Sync>,
     pub routes: Box<dyn Fn() -> Vec<RouteView> + Send + Sync>,
+    pub skew: Box<dyn Fn() -> SkewView + Send + Sync>,
     /// Method and request target (path with query). The error is the asker's and says what is wrong.
     pub explain: Box<ExplainFn>,
     /// The scrape, with its media type.
@@ -59,6 +62,8 @@ pub struct StatusView {
     pub drain: String,
     /// `always armed: no steering`, …
     pub guard: String,
+    /// How changes of definitions and APIServices come to be known: `watching`, `polling only: <reason>`, `starting`.
+    pub events: String,
     /// What of the kernel part is loaded, or why not.
     pub kernel: String,
     pub listen: String,

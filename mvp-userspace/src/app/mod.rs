@@ -4,6 +4,7 @@ mod agent;
 mod drain;
 mod readiness;
 mod run;
+mod skew;
 mod sources;
 mod threads;
 mod views;

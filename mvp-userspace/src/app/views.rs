@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Uri};
 
+use super::skew::skew;
 use super::threads::Heartbeat;
 use crate::admin::{
     CertificateView, ExplainView, Probe, ProbeError, RouteView, ServerView, StatusView, ThreadView,
@@ -62,6 +63,10 @@ pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
             let sources = Arc::clone(&sources);
             Box::new(move || routes(&sources.shared.table.load()))
         },
+        skew: {
+            let sources = Arc::clone(&sources);
+            Box::new(move || skew(&sources.discovery.table(), &sources.discovery.status()))
+        },
         explain: {
             let sources = Arc::clone(&sources);
             Box::new(move |method, target| explain_view(&sources, method, target))
@@ -93,6 +98,7 @@ fn status(sources: &Sources) -> StatusView {
         uptime_ms: millis(sources.origin.elapsed()),
         guard: "always armed: no steering".to_owned(),
         kernel: sources.kernel.clone(),
+        events: sources.discovery.events().to_string(),
         listen: sources.listen.clone(),
         interoperability_proxy: config.interoperability_proxy,
         config_digest: config.digest(),
@@ -250,12 +256,7 @@ fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
         .map(|member| &member.server)
         .find(|server| *server.name == *status.name);
     ServerView {
-        knowledge: match status.knowledge {
-            Knowledge::Never => "none",
-            Knowledge::Confirmed => "fresh",
-            Knowledge::Down | Knowledge::Unconfirmed => "stale",
-        }
-        .to_owned(),
+        knowledge: knowledge_name(status.knowledge).to_owned(),
         name: status.name,
         url: status.url,
         local: status.local,
@@ -269,6 +270,14 @@ fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
             server.outstanding.load(Ordering::Relaxed) as u64
         }),
         last_error: status.last_error,
+    }
+}
+
+pub(super) fn knowledge_name(knowledge: Knowledge) -> &'static str {
+    match knowledge {
+        Knowledge::Never => "none",
+        Knowledge::Confirmed => "fresh",
+        Knowledge::Down | Knowledge::Unconfirmed => "stale",
     }
 }
 
@@ -299,6 +308,6 @@ fn certificates(reload: &ReloadStats) -> Vec<CertificateView> {
         .collect()
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

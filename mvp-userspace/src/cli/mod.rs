@@ -7,7 +7,6 @@ mod agent;
 mod client;
 pub mod logging;
 mod show;
-mod table;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -19,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::admin::{ExplainView, RouteView, ServerView, StatusView, encode};
+use crate::admin::{ExplainView, RouteView, ServerView, SkewView, StatusView, encode, table};
 use crate::config::Config;
 use client::{ClientError, Reply};
 
@@ -48,6 +47,9 @@ enum Command {
         /// Only what not every server serves alike.
         #[arg(long)]
         differences: bool,
+        /// What differs, with a column a server: serves, lacks, or which verbs it lacks.
+        #[arg(long, conflicts_with = "differences")]
+        diff: bool,
         #[command(flatten)]
         ask: Ask,
     },
@@ -113,7 +115,12 @@ fn run_command(
         Command::Servers(ask) => show(&ask, "/servers", out, |view: &Vec<ServerView>| {
             show::servers(view)
         }),
-        Command::Routes { differences, ask } => routes(&ask, differences, out),
+        Command::Routes {
+            diff: true, ask, ..
+        } => show(&ask, "/skew", out, SkewView::text),
+        Command::Routes {
+            differences, ask, ..
+        } => routes(&ask, differences, out),
         Command::Explain { method, path, ask } => {
             let target = format!("/explain?method={}&path={}", encode(&method), encode(&path));
             show(&ask, &target, out, |view: &ExplainView| {

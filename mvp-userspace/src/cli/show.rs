@@ -29,6 +29,7 @@ pub fn status(view: &StatusView) -> String {
         ("listen", view.listen.clone()),
         ("guard", view.guard.clone()),
         ("kernel", view.kernel.clone()),
+        ("events", view.events.clone()),
         ("config", view.config_digest.clone()),
         (
             "open",
@@ -226,6 +227,7 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
             drain: "running".into(),
             guard: "always armed: no steering".into(),
             kernel: "userspace only".into(),
+            events: "watching".into(),
             listen: "127.0.0.12:6443".into(),
             interoperability_proxy: true,
             config_digest: "0123456789abcdef".into(),
@@ -255,6 +257,7 @@ proxy   requests go to a server that serves them
 listen  127.0.0.12:6443
 guard   always armed: no steering
 kernel  userspace only
+events  watching
 config  0123456789abcdef
 open    3 connections, 12 requests, 1 upgrades
 

@@ -1,5 +1,10 @@
 //! A small kube-apiserver of the discovery tests: real TLS, HTTP/2 or HTTP/1.1, a surface and faults on command.
 
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
+pub mod objects;
+
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,6 +25,7 @@ use mvp::config::Endpoint;
 use mvp::discovery::{
     Dialer, Discovery, DiscoveryHandle, EventTimes, Settings, SyncCounters,
 };
+use objects::{Objects, WatchFault};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
@@ -78,6 +84,9 @@ pub struct Behaviour {
     pub hang: Vec<&'static str>,
     /// Answer /apis with a document without end.
     pub endless: bool,
+    /// CustomResourceDefinitions and APIServices; without them their paths are unknown.
+    pub objects: Option<Arc<Objects>>,
+    pub watch: WatchFault,
 }
 
 pub fn serving(serves: &[&'static str]) -> Behaviour {
@@ -89,11 +98,14 @@ pub fn serving(serves: &[&'static str]) -> Behaviour {
         fail: HashMap::new(),
         hang: Vec::new(),
         endless: false,
+        objects: None,
+        watch: WatchFault::None,
     }
 }
 
 pub struct Seen {
     pub path: String,
+    pub query: String,
     pub headers: HeaderMap,
     pub status: u16,
 }
@@ -221,9 +233,15 @@ async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     let behaviour = state.behaviour.lock().unwrap().clone();
-    let response = respond(&behaviour, &path, request.headers(), &state.endless);
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let shared = behaviour.objects.as_ref();
+    let shared = shared.filter(|_| !behaviour.fail.contains_key(&*path));
+    let response = shared
+        .and_then(|objects| objects.answer(&path, &query, behaviour.watch, &state.endless))
+        .unwrap_or_else(|| respond(&behaviour, &path, request.headers(), &state.endless));
     state.seen.lock().unwrap().push(Seen {
         path: path.clone(),
+        query,
         headers: request.headers().clone(),
         status: response.status().as_u16(),
     });

@@ -4,28 +4,30 @@ use std::fmt::Write;
 
 /// A heading and rows, columns two blanks apart, no blanks at line ends.
 pub fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
-    let mut widths = heading.map(|cell| cell.chars().count());
-    let rows: Vec<[String; N]> = rows
-        .iter()
-        .map(|row| row.clone().map(|cell| clean(&cell)))
+    let heading = heading.map(str::to_owned);
+    columns(&heading, rows)
+}
+
+/// The same where only the data tells how many columns there are.
+pub fn columns<R: AsRef<[String]>>(heading: &[String], rows: &[R]) -> String {
+    let clean = |row: &[String]| row.iter().map(|cell| clean(cell)).collect::<Vec<_>>();
+    let lines: Vec<Vec<String>> = std::iter::once(clean(heading))
+        .chain(rows.iter().map(|row| clean(row.as_ref())))
         .collect();
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+    let mut widths = vec![0; heading.len()];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut out = String::new();
-    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+    for line in &lines {
         let mut text = String::new();
-        for (cell, width) in cells.zip(widths) {
+        for (cell, width) in line.iter().zip(&widths) {
             let _ = write!(text, "{cell:width$}  ");
         }
         out.push_str(text.trim_end());
         out.push('\n');
-    };
-    line(&mut heading.into_iter());
-    for row in &rows {
-        line(&mut row.iter().map(String::as_str));
     }
     out
 }
