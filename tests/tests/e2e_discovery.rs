@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use http::{Method, header};
+use mvp_tests::agent::eventually;
 use mvp_tests::client::{Answer, Client, empty};
 use mvp_tests::facts::{self, Facts, PROTOBUF, V2, V2BETA1, assert_well_formed};
-use mvp_tests::fixtures::{admin, spec};
+use mvp_tests::fixtures::{DEFINITIONS, SOON, admin, definition, spec};
 use mvp_tests::fleet::Fleet;
 use mvp_tests::sim::ServerSpec;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Only 1.36 has it by default.
 const NEW: &str = "admissionregistration.k8s.io/v1 mutatingadmissionpolicies list";
@@ -17,10 +18,10 @@ async fn mixed() -> Fleet {
     Fleet::start([spec(b'a', 35), spec(b'b', 36)]).await
 }
 
-/// With all APIs, each has group versions, resources and subresources that the other has not.
+/// With all APIs and feature gates, each has group versions, resources and subresources that the other has not.
 async fn all_apis(minors: [u8; 2]) -> Fleet {
     let specs: [ServerSpec; 2] = [spec(b'a', minors[0]), spec(b'b', minors[1])];
-    Fleet::start(specs.map(ServerSpec::all_apis)).await
+    Fleet::start(specs.map(ServerSpec::all_gates)).await
 }
 
 fn text<'a>(answer: &'a Answer, name: &str) -> &'a str {
@@ -317,17 +318,46 @@ async fn every_encoding_has_the_same_document_and_etag() {
 
 #[tokio::test]
 async fn large_documents_are_compressed_for_those_who_accept_it() {
-    let fleet = all_apis([35, 36]).await;
-    // Indented, the document is above the threshold of 128 KiB.
+    let fleet = mixed().await;
+    // So many versions of one resource that the document is above the threshold of 128 KiB.
+    let mut many = definition(
+        "many.example",
+        "things",
+        "Thing",
+        json!({"status": {}, "scale": {}}),
+    );
+    let version = many["spec"]["versions"][0].clone();
+    let versions = (1..=400).map(|number| {
+        let mut version = version.clone();
+        version["name"] = json!(format!("v{number}"));
+        version["storage"] = json!(number == 1);
+        version
+    });
+    many["spec"]["versions"] = versions.collect();
+    let made = fleet.clients[0]
+        .post_json(DEFINITIONS, &[], &many)
+        .await
+        .unwrap();
+    assert_eq!(made.status, 201);
+    let target = "/apis";
+    eventually("all agents have all versions", SOON, || async {
+        let answers = fleet.ask_agents(target, &[("accept", V2)]).await?;
+        let facts: Result<Vec<Facts>, _> = answers.iter().map(facts::of).collect();
+        Ok(facts?
+            .iter()
+            .all(|facts| facts.contains("many.example/v1") && facts.contains("many.example/v400")))
+    })
+    .await
+    .unwrap();
     let plain = fleet.clients[0]
-        .get("/apis?pretty=true", &[("accept", V2)])
+        .get(target, &[("accept", V2)])
         .await
         .unwrap();
     assert!(plain.body.len() > 128 * 1024, "{}", plain.body.len());
     assert!(facts::of(&plain).unwrap().contains(NEW));
     for coding in ["gzip", "br, gzip"] {
         let asked = [("accept", V2), ("accept-encoding", coding)];
-        for answer in fleet.ask_agents("/apis?pretty=true", &asked).await.unwrap() {
+        for answer in fleet.ask_agents(target, &asked).await.unwrap() {
             assert_eq!(text(&answer, "content-encoding"), "gzip");
             let vary = answer.headers.get_all(header::VARY).iter();
             let vary: Vec<&str> = vary.map(|value| value.to_str().unwrap()).collect();
@@ -336,7 +366,7 @@ async fn large_documents_are_compressed_for_those_who_accept_it() {
             assert_eq!(text(&answer, "etag"), text(&plain, "etag"));
         }
     }
-    for (target, coding) in [("/apis?pretty=true", "identity"), ("/api", "gzip")] {
+    for (target, coding) in [(target, "identity"), ("/api", "gzip")] {
         let asked = [("accept", V2), ("accept-encoding", coding)];
         for answer in fleet.ask_agents(target, &asked).await.unwrap() {
             assert_eq!(text(&answer, "content-encoding"), "", "{target} {coding}");

@@ -12,7 +12,7 @@ use serde_json::Value;
 const POLICIES: &str = "admissionregistration.k8s.io/v1 mutatingadmissionpolicies list";
 
 async fn all_apis() -> Fleet {
-    Fleet::start([spec(b'a', 35), spec(b'b', 36)].map(ServerSpec::all_apis)).await
+    Fleet::start([spec(b'a', 35), spec(b'b', 36)].map(ServerSpec::all_gates)).await
 }
 
 fn path_of(group_version: &str) -> String {

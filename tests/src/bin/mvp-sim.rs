@@ -46,6 +46,9 @@ struct ServerArgs {
     /// Enable all alpha and beta APIs
     #[arg(long)]
     all_apis: bool,
+    /// Enable all alpha and beta feature gates as well
+    #[arg(long)]
+    all_gates: bool,
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Folder with the key material
@@ -118,6 +121,7 @@ async fn start(args: ServerArgs) -> Result<Server> {
         store.map_err(|error| anyhow::anyhow!("store {}: {error:?}", args.store.display()))?;
     let mut spec = ServerSpec::new(&args.name, args.minor).listen(args.listen);
     spec.all_apis = args.all_apis;
+    spec.all_gates = args.all_gates;
     spec.http1_only = args.http1_only;
     spec.max_concurrent_streams = args.max_concurrent_streams;
     spec.crd_delay = Duration::from_millis(args.crd_delay_ms);

@@ -58,6 +58,7 @@ impl ChildServer {
             .arg(store);
         for (flag, on) in [
             ("--all-apis", spec.all_apis),
+            ("--all-gates", spec.all_gates),
             ("--http1-only", spec.http1_only),
         ] {
             if on {

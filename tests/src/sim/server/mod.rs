@@ -28,7 +28,12 @@ use tokio::{
 };
 
 use crate::sim::{
-    api::authz::Policy, discovery::Newest, identity, pki::Pki, store::Store, surface,
+    api::authz::Policy,
+    discovery::Newest,
+    identity,
+    pki::Pki,
+    store::Store,
+    surface::{self, Apis},
 };
 
 pub use app::{App, Ending, Phase};
@@ -51,6 +56,8 @@ pub struct ServerSpec {
     pub minor: u8,
     /// All alpha and beta APIs are enabled.
     pub all_apis: bool,
+    /// All alpha and beta feature gates are on as well.
+    pub all_gates: bool,
     /// Port 0 is replaced by a free one at the first start and kept from then on.
     pub listen: SocketAddr,
     pub http1_only: bool,
@@ -69,6 +76,7 @@ impl ServerSpec {
             name: name.into(),
             minor,
             all_apis: false,
+            all_gates: false,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             http1_only: false,
             max_concurrent_streams: MAX_CONCURRENT_STREAMS,
@@ -81,6 +89,12 @@ impl ServerSpec {
     pub fn all_apis(mut self) -> Self {
         self.all_apis = true;
         self
+    }
+
+    /// All APIs and all feature gates: what the Kubernetes project publishes for a release.
+    pub fn all_gates(mut self) -> Self {
+        self.all_gates = true;
+        self.all_apis()
     }
 
     pub fn listen(mut self, address: SocketAddr) -> Self {
@@ -111,6 +125,14 @@ impl ServerSpec {
     pub fn log_capacity(mut self, requests: usize) -> Self {
         self.log_capacity = requests;
         self
+    }
+
+    fn apis(&self) -> Apis {
+        match (self.all_apis, self.all_gates) {
+            (_, true) => Apis::AllWithGates,
+            (true, false) => Apis::All,
+            (false, false) => Apis::Default,
+        }
     }
 }
 
@@ -327,7 +349,7 @@ impl Server {
         let minor = self.minor();
         let tls = tls::load(&self.pki, minor, self.spec.http1_only)?;
         let (phase, receiver) = watch::channel(Phase::Serving { goaways: 0 });
-        let base = surface::surface(minor, self.spec.all_apis);
+        let base = surface::surface_of(minor, self.spec.apis());
         let app = Arc::new(App {
             name: self.spec.name.clone(),
             minor,
