@@ -170,12 +170,14 @@ impl DiscoveryHandle {
         self.hub.unasked()
     }
 
-    /// Resolves when every server was asked once, whatever came of it.
+    /// Resolves when every server was asked once, whatever came of it, and what they said is in the view.
     pub fn first_round_done(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut first_round = self.hub.first_round();
+        let settled = self.view_settled();
         async move {
             // An error means that discovery is gone, and nobody waits for it any more.
             let _ = first_round.wait_for(|done| *done).await;
+            settled.await;
         }
     }
 

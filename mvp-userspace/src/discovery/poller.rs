@@ -67,13 +67,17 @@ struct Open {
     connection: Connection,
     since: Instant,
     probe: Option<JoinHandle<()>>,
-    version_known: Arc<std::sync::atomic::AtomicBool>,
+    version: Option<JoinHandle<bool>>,
+    version_known: bool,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         if let Some(probe) = &self.probe {
             probe.abort();
+        }
+        if let Some(version) = &self.version {
+            version.abort();
         }
     }
 }
@@ -100,7 +104,8 @@ impl Poller {
             connection,
             since: Instant::now(),
             probe: None,
-            version_known: Arc::default(),
+            version: None,
+            version_known: false,
         }));
         self.ask().await
     }
@@ -110,6 +115,7 @@ impl Poller {
             return Err(Vec::new());
         };
         open.start_probe(&self.entry);
+        open.start_version(&self.entry);
         let known = self.entry.set();
         let found = self
             .roots
@@ -119,6 +125,7 @@ impl Poller {
                 self.hub.settings.max_bytes,
             )
             .await?;
+        open.await_version().await;
         if !self.entry.server.available() {
             open.await_probe().await;
         }
@@ -209,7 +216,7 @@ impl Poller {
 }
 
 impl Open {
-    /// Asks for `/readyz`, and once a connection for `/version`, beside discovery: a server with a slow readiness check (etcd)
+    /// Asks for `/readyz` beside discovery: a server with a slow readiness check (etcd)
     /// must not hold up what else is known of it. At most one is under way.
     fn start_probe(&mut self, entry: &Arc<Entry>) {
         if self
@@ -220,17 +227,44 @@ impl Open {
             return;
         }
         let (connection, entry) = (self.connection.clone(), entry.clone());
-        let version_known = self.version_known.clone();
-        let task = tokio::spawn(async move {
-            probe(&connection, &entry).await;
-            if !version_known.load(std::sync::atomic::Ordering::Relaxed)
-                && let Some(version) = version(&connection).await
-            {
-                version_known.store(true, std::sync::atomic::Ordering::Relaxed);
-                entry.set_version(version);
-            }
-        });
+        let task = tokio::spawn(async move { probe(&connection, &entry).await });
         self.probe = Some(task);
+    }
+
+    /// Asks which version it runs, once a connection.
+    fn start_version(&mut self, entry: &Arc<Entry>) {
+        if self.version.is_some() {
+            return;
+        }
+        let (connection, entry) = (self.connection.clone(), entry.clone());
+        self.version = Some(tokio::spawn(async move {
+            match version(&connection).await {
+                Some(version) => {
+                    entry.set_version(version);
+                    true
+                }
+                None => false,
+            }
+        }));
+    }
+
+    /// Which server is the newest is a part of the view that this round leads to.
+    async fn await_version(&mut self) {
+        let Some(task) = &mut self.version else {
+            return;
+        };
+        if self.version_known {
+            return;
+        }
+        match timeout(PROBE_PATIENCE, task).await {
+            Ok(known) => {
+                self.version_known = known.unwrap_or(false);
+                if !self.version_known {
+                    self.version = None;
+                }
+            }
+            Err(_slow) => {}
+        }
     }
 
     /// Whoever waits for the round of a server that is skipped wants to know whether it may be used again.

@@ -14,7 +14,7 @@ pub(super) const CONTEXT: Context = Context {
     interoperability: true,
 };
 
-pub(super) fn server(name: &str, local: bool) -> Arc<Server> {
+pub(crate) fn server(name: &str, local: bool) -> Arc<Server> {
     let endpoint = Endpoint {
         name: name.into(),
         host: "127.0.0.1".into(),

@@ -43,6 +43,11 @@ pub fn aggregated_json(document: &Document, version: AggregatedVersion, layout: 
     to_json(&List::new(document, Some(version)), layout)
 }
 
+/// `APIGroupDiscoveryList` as YAML.
+pub fn aggregated_yaml(document: &Document, version: AggregatedVersion) -> Vec<u8> {
+    to_yaml(&List::new(document, Some(version))).unwrap_or_default()
+}
+
 /// The ETag's value without its quotes: upper-case hexadecimal SHA-512 of the list's compact JSON without kind and apiVersion,
 /// the same for every encoding. Rule: apiserver `pkg/endpoints/discovery/aggregated/etag.go`.
 pub fn etag(document: &Document) -> String {
