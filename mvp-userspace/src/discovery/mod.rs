@@ -64,12 +64,3 @@ pub fn fuzz_decode(data: &[u8]) {
         }
     }
 }
-// STUB
-#[derive(Default)]
-pub struct OpenApiIndexes;
-impl OpenApiIndexes {
-    pub fn is_empty(&self) -> bool { true }
-    pub fn find(&self, _path: &str, _query: &str) -> Vec<std::sync::Arc<crate::route::Server>> { Vec::new() }
-}
-pub fn merge_indexes(_: &[u8], _: &std::sync::Arc<crate::route::Server>, _: &OpenApiIndexes) -> Result<Vec<u8>, DecodeError> { Ok(Vec::new()) }
-impl DiscoveryHandle { pub fn openapi_indexes(&self) -> OpenApiIndexes { OpenApiIndexes } }

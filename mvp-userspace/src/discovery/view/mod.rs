@@ -25,8 +25,3 @@ pub use legacy::{
 };
 pub use merge::{Input, merge};
 pub use priority::{Priorities, compare_versions};
-// STUB
-pub trait ToProtobuf { fn to_protobuf(&self) -> Vec<u8>; }
-impl<T> ToProtobuf for T { fn to_protobuf(&self) -> Vec<u8> { Vec::new() } }
-pub fn aggregated_protobuf(_: &Document, _: AggregatedVersion) -> Vec<u8> { Vec::new() }
-impl ApiResourceList { pub fn from_protobuf(_: &[u8]) -> Result<Self, super::DecodeError> { Ok(Self::default()) } }
