@@ -1,5 +1,4 @@
 //! Properties and examples of the merge.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -13,9 +13,11 @@ mod merge;
 mod merge_tests;
 mod order;
 mod priority;
+mod protobuf;
 mod read;
 #[cfg(test)]
 mod testing;
+mod wire;
 
 pub use document::{Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version};
 pub use encode::{AggregatedVersion, Layout, aggregated_json, etag, to_json, to_yaml};
@@ -25,3 +27,4 @@ pub use legacy::{
 };
 pub use merge::{Input, merge};
 pub use priority::{Priorities, compare_versions};
+pub use protobuf::aggregated_protobuf;
