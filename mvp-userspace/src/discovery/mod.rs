@@ -25,6 +25,7 @@ pub use limits::{
     is_path_segment,
 };
 pub use roots::{ACCEPT, Source};
+pub use view::fuzz_merge;
 
 /// Gives `data` to every decoder, as the fuzz target does. Must neither panic nor keep more than the limits allow.
 pub fn fuzz_decode(data: &[u8]) {

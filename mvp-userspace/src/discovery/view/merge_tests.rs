@@ -229,6 +229,8 @@ fn unknown_groups_come_by_given_priority() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn idempotent(a in any_document()) {
         prop_assert_eq!(&merged(&[live(&a)]), &a);

@@ -426,6 +426,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn every_field_arrives(whole in any_document()) {
             let (_, list) = opened::<ListProto>(&aggregated_protobuf(&whole, AggregatedVersion::V2));
