@@ -8,6 +8,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod discovery;
+mod envelope;
 pub mod identity;
 pub mod kernel;
 pub mod membership;

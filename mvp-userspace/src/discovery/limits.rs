@@ -24,6 +24,8 @@ pub enum DecodeError {
     NotUtf8(usize),
     #[error("the server's discovery document cannot be read as JSON of its kind: {0}")]
     Json(String),
+    #[error("the server's discovery document cannot be read as protobuf of its kind: {0}")]
+    Protobuf(String),
     #[error("the server's discovery document is of kind {found:?}, not {wanted}")]
     Kind { found: String, wanted: &'static str },
     #[error("the server's discovery document holds more than {limit} {what}")]
@@ -140,8 +142,12 @@ impl Collector {
 
     /// The limit that was passed, if one was: serde errors carry text only.
     pub fn error(self, error: &serde_json::Error) -> DecodeError {
-        self.over
-            .unwrap_or_else(|| DecodeError::Json(error.to_string()))
+        self.error_or(|| DecodeError::Json(error.to_string()))
+    }
+
+    /// The limit that was passed, or the error that something else made.
+    pub fn error_or(self, error: impl FnOnce() -> DecodeError) -> DecodeError {
+        self.over.unwrap_or_else(error)
     }
 
     fn check(

@@ -37,6 +37,7 @@ pub use merged::{Merged, RootView, View};
 pub use priorities::{ApiService, ApiServices};
 pub use roots::{ACCEPT, Source};
 pub use version::{GitVersion, newest};
+pub use view::fuzz_merge;
 
 /// Gives `data` to every decoder, as the fuzz target does. Must neither panic nor keep more than the limits allow.
 pub fn fuzz_decode(data: &[u8]) {

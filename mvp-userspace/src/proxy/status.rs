@@ -7,6 +7,7 @@ use prost::Message;
 use serde::Serialize;
 
 use super::error::ProxyError;
+use crate::envelope;
 
 /// Says which of an answer's bodies was made by the agent and why.
 const ERROR_HEADER: HeaderName = HeaderName::from_static("x-mvp-error");
@@ -75,7 +76,7 @@ impl StatusFormat {
         match self {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
-            Self::Protobuf => "application/vnd.kubernetes.protobuf",
+            Self::Protobuf => envelope::CONTENT_TYPE,
         }
     }
 
@@ -147,7 +148,6 @@ impl Status {
     }
 }
 
-/// `runtime.Unknown` (apimachinery `pkg/runtime/generated.proto`) behind the magic number `k8s\0`.
 fn to_protobuf(status: &Status) -> Bytes {
     let raw = StatusProto {
         metadata: Some(ListMetaProto {}),
@@ -159,42 +159,10 @@ fn to_protobuf(status: &Status) -> Bytes {
         }),
         code: i32::from(status.code),
     };
-    let unknown = UnknownProto {
-        type_meta: Some(TypeMetaProto {
-            api_version: status.api_version.to_owned(),
-            kind: status.kind.to_owned(),
-        }),
-        raw: raw.encode_to_vec(),
-        content_encoding: String::new(),
-        content_type: String::new(),
-    };
-    let mut body = b"k8s\0".to_vec();
-    body.extend_from_slice(&unknown.encode_to_vec());
-    Bytes::from(body)
+    Bytes::from(envelope::wrap(status.api_version, status.kind, &raw))
 }
 
-/// Field numbers: apimachinery `pkg/apis/meta/v1/generated.proto` and `pkg/runtime/generated.proto`. proto2 with every field
-/// written, hence `required`.
-#[derive(Message)]
-struct UnknownProto {
-    #[prost(message, optional, tag = "1")]
-    type_meta: Option<TypeMetaProto>,
-    #[prost(bytes = "vec", required, tag = "2")]
-    raw: Vec<u8>,
-    #[prost(string, required, tag = "3")]
-    content_encoding: String,
-    #[prost(string, required, tag = "4")]
-    content_type: String,
-}
-
-#[derive(Message)]
-struct TypeMetaProto {
-    #[prost(string, required, tag = "1")]
-    api_version: String,
-    #[prost(string, required, tag = "2")]
-    kind: String,
-}
-
+/// Field numbers: apimachinery `pkg/apis/meta/v1/generated.proto`. proto2 with every field written, hence `required`.
 #[derive(Message)]
 struct StatusProto {
     #[prost(message, optional, tag = "1")]
@@ -289,8 +257,7 @@ mod tests {
         );
 
         let protobuf = error_response(&error, &accept(&["application/vnd.kubernetes.protobuf"]));
-        let body = protobuf.body().strip_prefix(b"k8s\0").unwrap();
-        let unknown = UnknownProto::decode(body).unwrap();
+        let unknown = envelope::open(protobuf.body()).unwrap();
         assert_eq!(unknown.type_meta.unwrap().kind, "Status");
         let status = StatusProto::decode(unknown.raw.as_slice()).unwrap();
         assert_eq!((status.code, status.reason.as_str()), (504, "Timeout"));

@@ -190,7 +190,10 @@ impl Document {
     /// without a parent gets one that is not served. Where Go refuses a subresource whose scope is not its parent's, the parent's
     /// counts. What no request path can name is left out.
     pub fn from_legacy_lists(lists: &[(GroupVersion, ApiResourceList)]) -> Self {
-        let groups = lists.iter().map(|(gv, list)| Group {
+        let named = lists.iter().filter(|(gv, _)| {
+            is_path_segment(&gv.version) && (gv.group.is_empty() || is_path_segment(&gv.group))
+        });
+        let groups = named.map(|(gv, list)| Group {
             name: (*gv.group).into(),
             versions: vec![Version {
                 version: (*gv.version).into(),

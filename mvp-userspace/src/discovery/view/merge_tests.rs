@@ -1,5 +1,4 @@
 //! Properties and examples of the merge.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -230,6 +229,8 @@ fn unknown_groups_come_by_given_priority() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn idempotent(a in any_document()) {
         prop_assert_eq!(&merged(&[live(&a)]), &a);

@@ -6,22 +6,31 @@
 
 mod document;
 mod encode;
+mod fuzz;
 mod legacy;
 mod legacy_json;
+#[cfg(test)]
+mod legacy_tests;
 mod merge;
 #[cfg(test)]
 mod merge_tests;
 mod order;
 mod priority;
+mod protobuf;
 mod read;
 #[cfg(test)]
+mod read_tests;
+#[cfg(test)]
 mod testing;
+mod wire;
 
 pub use document::{Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version};
 pub use encode::{AggregatedVersion, Layout, aggregated_json, aggregated_yaml, etag, to_json, to_yaml};
+pub use fuzz::fuzz_merge;
 pub use legacy::{
     ApiGroup, ApiGroupList, ApiResource, ApiResourceList, ApiVersions, GroupVersionForDiscovery,
     ServerAddress, api_group, api_group_list, api_resource_list, merge_resource_list,
 };
 pub use merge::{Input, merge};
 pub use priority::{Priorities, compare_versions};
+pub use protobuf::aggregated_protobuf;

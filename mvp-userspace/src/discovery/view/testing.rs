@@ -1,5 +1,4 @@
 //! Documents for tests: compact to write, and random ones of few names, so that they overlap.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
