@@ -14,6 +14,7 @@ use super::connection::Dialer;
 use super::entry::{Entry, ServerStatus};
 use super::events::{self, EventTimes, EventsStatus, Followed};
 use super::hub::{Hub, Refreshed, Settings, SyncCounters};
+use super::openapi::ServerOpenApi;
 use super::poller;
 use super::priorities::Priorities;
 use crate::config::{self, Endpoint};
@@ -165,6 +166,31 @@ impl DiscoveryHandle {
         self.hub.events.priorities.load_full()
     }
 
+    /// The `/openapi/v3` of every server whose index was read, the local server first. Only kept while servers differ.
+    pub fn openapi(&self) -> Vec<ServerOpenApi> {
+        let entries = self.hub.entries();
+        let known = entries.iter().filter_map(|entry| {
+            Some(ServerOpenApi {
+                server: entry.server.clone(),
+                index: entry.openapi()?,
+            })
+        });
+        known.collect()
+    }
+
+    /// A client asked for a description that no index has, or a server did not have what its index said: has every index
+    /// read again, at most once a second.
+    pub fn openapi_mismatch(&self) {
+        if !self.hub.table.load().differs() {
+            return;
+        }
+        for entry in self.hub.entries() {
+            if entry.want_openapi() {
+                entry.poke();
+            }
+        }
+    }
+
     /// For readers that look often.
     pub fn priorities_cell(&self) -> Arc<ArcSwap<Priorities>> {
         self.hub.events.priorities.clone()
@@ -251,9 +277,7 @@ fn following(hub: &Arc<Hub>, runtime: &tokio::runtime::Handle) -> Vec<AbortOnDro
     let follow = Followed::ALL.map(|followed| runtime.spawn(events::follow(followed, hub.clone())));
     let quicken = runtime.spawn(events::quicken(hub.clone()));
     let tasks = follow.iter().chain([&quicken]);
-    tasks
-        .map(|task| AbortOnDrop(task.abort_handle()))
-        .collect()
+    tasks.map(|task| AbortOnDrop(task.abort_handle())).collect()
 }
 
 fn poke(hub: &Hub, endpoint: Option<&Endpoint>) {

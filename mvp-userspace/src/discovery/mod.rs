@@ -11,6 +11,7 @@ mod hub;
 mod json;
 mod legacy;
 mod limits;
+mod openapi;
 mod poller;
 mod priorities;
 mod roots;
@@ -27,6 +28,9 @@ pub use legacy::{group_versions, resources};
 pub use limits::{
     DecodeError, Decoded, GroupVersion, MAX_ENTRIES, MAX_GROUPS, MAX_NAME, MAX_VERBS, MAX_VERSIONS,
     is_path_segment,
+};
+pub use openapi::{
+    MAX_INDEX, MAX_PATHS, OPENAPI_V3, OpenApiIndex, OtherIndex, ServerOpenApi, find, merge_indexes,
 };
 pub use priorities::{ApiService, ApiServices, Priorities};
 pub use roots::{ACCEPT, Source};
