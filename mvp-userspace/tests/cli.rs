@@ -303,8 +303,7 @@ fn a_running_agent_is_asked() {
     assert_eq!((status.node.as_str(), status.ready), ("cp-a", true));
     let diff = "SERVER  VERSION  KNOWLEDGE  AGE\ncp-b    -        fresh      -\n\nno differences among 1 server\n";
     assert_eq!(ask(&["routes", "--diff"]), diff);
-    let skew: SkewView =
-        serde_json::from_str(&ask(&["routes", "--diff", "-o", "json"])).unwrap();
+    let skew: SkewView = serde_json::from_str(&ask(&["routes", "--diff", "-o", "json"])).unwrap();
     assert_eq!(skew.text(), diff);
     assert_eq!(code(&mvp(&["routes", "--diff", "--differences"])), 64);
     assert_eq!(

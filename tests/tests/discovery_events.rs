@@ -315,16 +315,10 @@ async fn a_server_that_is_a_member_no_more_is_not_watched() {
     let mut hasty = patient(&pki);
     hasty.dialer.timeout = Duration::from_millis(200);
     let running = run(hasty, a.endpoint("a"), vec![b.endpoint("b")]);
-    until("b is watched", || {
-        watched(&running).as_deref() == Some("b")
-    })
-    .await;
+    until("b is watched", || watched(&running).as_deref() == Some("b")).await;
     a.change(|behaviour| behaviour.hang.clear());
     running.members.send_replace(Arc::default());
-    until("a is watched", || {
-        watched(&running).as_deref() == Some("a")
-    })
-    .await;
+    until("a is watched", || watched(&running).as_deref() == Some("a")).await;
 }
 
 #[tokio::test]

@@ -274,7 +274,8 @@ mod tests {
     #[test]
     fn what_would_change_the_query_is_refused() {
         let with = |revision: &str, next: &str| {
-            let body = serde_json::json!({"metadata": {"resourceVersion": revision, "continue": next}});
+            let body =
+                serde_json::json!({"metadata": {"resourceVersion": revision, "continue": next}});
             Page::read(body.to_string().as_bytes(), true).unwrap_err()
         };
         for bad in ["", "1&watch=false", "1 ", "é", &"1".repeat(65)] {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Source;
 use super::view::{
-    AggregatedVersion, Document, Layout, ToProtobuf, aggregated_json, aggregated_protobuf,
+    AggregatedVersion, Document, Layout, aggregated_json, aggregated_protobuf,
     aggregated_yaml, api_group_list, to_json, to_yaml,
 };
 
@@ -81,15 +81,23 @@ pub fn encode_root(document: &Document, form: Form, media: Media, layout: Layout
     Bytes::from(match form {
         Form::V2 => aggregated(AggregatedVersion::V2),
         Form::V2beta1 => aggregated(AggregatedVersion::V2beta1),
-        Form::Legacy => encode(&api_group_list(document), media, layout),
+        Form::Legacy => {
+            let list = api_group_list(document);
+            encode(&list, || list.to_protobuf(), media, layout)
+        }
     })
 }
 
-/// One legacy object.
-pub fn encode<T: Serialize + ToProtobuf>(object: &T, media: Media, layout: Layout) -> Vec<u8> {
+/// One legacy object, which knows its own form in protobuf.
+pub fn encode<T: Serialize>(
+    object: &T,
+    protobuf: impl FnOnce() -> Vec<u8>,
+    media: Media,
+    layout: Layout,
+) -> Vec<u8> {
     match media {
         Media::Json => to_json(object, layout),
         Media::Yaml => to_yaml(object).unwrap_or_default(),
-        Media::Protobuf => object.to_protobuf(),
+        Media::Protobuf => protobuf(),
     }
 }

@@ -11,6 +11,7 @@ use super::ApiSet;
 use super::connection::{Connection, authority};
 use super::limits::GroupVersion;
 use super::merged::Told;
+use super::openapi::OpenApiIndex;
 use super::roots::{Documents, Found, Source};
 use crate::config::Endpoint;
 use crate::route::{Failure, Knowledge, Member, Probe, Server};
@@ -61,7 +62,28 @@ pub(super) struct Entry {
     finished: watch::Sender<u64>,
     /// The poller's, while it is open.
     connection: watch::Sender<Option<Connection>>,
+    openapi: Mutex<OpenApi>,
 }
+
+/// The server's `/openapi/v3`, kept while servers differ.
+#[derive(Default)]
+struct OpenApi {
+    index: Option<Arc<OpenApiIndex>>,
+    asked: Option<Asked>,
+    /// Somebody found that the index is not right any more.
+    wanted: bool,
+}
+
+struct Asked {
+    at: Instant,
+    /// What the server served then.
+    set: Option<Arc<ApiSet>>,
+}
+
+/// An index is read again so often while servers differ, whatever happens.
+const OPENAPI_INTERVAL: Duration = Duration::from_secs(30);
+/// And no more often than this, whoever wants it.
+const OPENAPI_SPACING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Default)]
 struct State {
@@ -100,6 +122,7 @@ impl Entry {
             begun: AtomicU64::new(0),
             finished: watch::Sender::new(0),
             connection: watch::Sender::new(None),
+            openapi: Mutex::default(),
         }
     }
 
@@ -120,6 +143,11 @@ impl Entry {
             apis: state.set.clone(),
             knowledge: state.knowledge(now, stale_after),
         }
+    }
+
+    /// `gitVersion`.
+    pub fn version(&self) -> Option<String> {
+        self.state().version.clone()
     }
 
     pub fn documents(&self) -> Documents {
@@ -263,6 +291,52 @@ impl Entry {
 
     pub fn connection(&self) -> watch::Receiver<Option<Connection>> {
         self.connection.subscribe()
+    }
+
+    pub fn openapi(&self) -> Option<Arc<OpenApiIndex>> {
+        self.openapi_state().index.clone()
+    }
+
+    /// True if the index is to be asked for now; it then counts as asked for. With `needed` false it is forgotten: while all
+    /// servers serve the same nobody looks at it.
+    pub fn openapi_due(&self, needed: bool) -> bool {
+        let set = self.set();
+        let mut openapi = self.openapi_state();
+        if !needed {
+            *openapi = OpenApi::default();
+            return false;
+        }
+        let due = match &openapi.asked {
+            None => true,
+            Some(asked) => {
+                let changed = asked.set.as_ref().map(Arc::as_ptr) != set.as_ref().map(Arc::as_ptr);
+                let age = asked.at.elapsed();
+                age >= OPENAPI_INTERVAL || ((changed || openapi.wanted) && age >= OPENAPI_SPACING)
+            }
+        };
+        if due {
+            openapi.wanted = false;
+            let at = Instant::now();
+            openapi.asked = Some(Asked { at, set });
+        }
+        due
+    }
+
+    pub fn set_openapi(&self, index: OpenApiIndex) {
+        let mut openapi = self.openapi_state();
+        // Not after it was forgotten.
+        if openapi.asked.is_some() {
+            openapi.index = Some(Arc::new(index));
+        }
+    }
+
+    /// Has the index read again soon. False if that was to happen anyway.
+    pub fn want_openapi(&self) -> bool {
+        !std::mem::replace(&mut self.openapi_state().wanted, true)
+    }
+
+    fn openapi_state(&self) -> MutexGuard<'_, OpenApi> {
+        self.openapi.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

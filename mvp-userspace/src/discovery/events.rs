@@ -171,7 +171,11 @@ impl fmt::Display for EventsStatus {
             })
             .collect();
         if !reasons.is_empty() {
-            let only = if reasons.len() == 2 { "" } else { " for one type" };
+            let only = if reasons.len() == 2 {
+                ""
+            } else {
+                " for one type"
+            };
             return write!(f, "polling only{only}: {}", reasons.join("; "));
         }
         if both.contains(&&EventState::Starting) {
@@ -243,6 +247,10 @@ pub(super) async fn quicken(hub: Arc<Hub>) {
             while timeout_at(next, events.happened.notified()).await.is_ok() {
                 until = Instant::now() + events.times.fast_for;
             }
+        }
+        // By now new types are described too.
+        for entry in hub.entries() {
+            entry.want_openapi();
         }
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use rustls_pki_types::InvalidDnsNameError;
 use rustls_pki_types::ServerName;
 use tokio::sync::{mpsc, watch};
@@ -15,7 +16,9 @@ use super::entry::{Entry, ServerStatus};
 use super::events::{self, EventTimes, EventsStatus, Followed};
 use super::hub::{Hub, Refreshed, Settings, SyncCounters};
 use super::merged::View;
+use super::openapi::{OtherIndex, ServerOpenApi, merge_indexes};
 use super::poller;
+use super::version::GitVersion;
 use super::view::Priorities;
 use crate::config::{self, Endpoint};
 use crate::route::{Member, RouteTable, Server};
@@ -190,6 +193,57 @@ impl DiscoveryHandle {
     pub fn priorities(&self) -> Arc<Priorities> {
         self.hub.views.priorities()
     }
+
+    /// The `/openapi/v3` of every server whose index was read, the local server first. Only kept while servers differ.
+    pub fn openapi(&self) -> Vec<ServerOpenApi> {
+        let entries = self.hub.entries();
+        let known = entries.iter().filter_map(|entry| {
+            Some(ServerOpenApi {
+                server: entry.server.clone(),
+                index: entry.openapi()?,
+            })
+        });
+        known.collect()
+    }
+
+    /// The index for a client whose request `server` answered with `body`.
+    pub fn openapi_index(&self, server: &Arc<Server>, body: &Bytes) -> Bytes {
+        let entries = self.hub.entries();
+        let mut own = None;
+        let mut others = Vec::new();
+        for entry in &entries {
+            let apis = entry.set().unwrap_or_default();
+            let version = entry.version().as_deref().and_then(GitVersion::parse);
+            if Arc::ptr_eq(&entry.server, server) {
+                own = Some((apis, version));
+            } else if let Some(index) = entry.openapi() {
+                others.push((index, apis, version));
+            }
+        }
+        let (apis, version) = own.unwrap_or_default();
+        let others: Vec<_> = others
+            .iter()
+            .map(|(index, apis, version)| OtherIndex {
+                index,
+                apis,
+                version: version.as_ref(),
+            })
+            .collect();
+        merge_indexes(body, &apis, version.as_ref(), &others)
+    }
+
+    /// A client asked for a description that no index has, or a server did not have what its index said: has every index
+    /// read again, at most once a second.
+    pub fn openapi_mismatch(&self) {
+        if !self.hub.table.load().differs() {
+            return;
+        }
+        for entry in self.hub.entries() {
+            if entry.want_openapi() {
+                entry.poke();
+            }
+        }
+    }
 }
 
 struct Pollers {
@@ -272,9 +326,7 @@ fn following(hub: &Arc<Hub>, runtime: &tokio::runtime::Handle) -> Vec<AbortOnDro
     let follow = Followed::ALL.map(|followed| runtime.spawn(events::follow(followed, hub.clone())));
     let quicken = runtime.spawn(events::quicken(hub.clone()));
     let tasks = follow.iter().chain([&quicken]);
-    tasks
-        .map(|task| AbortOnDrop(task.abort_handle()))
-        .collect()
+    tasks.map(|task| AbortOnDrop(task.abort_handle())).collect()
 }
 
 fn poke(hub: &Hub, endpoint: Option<&Endpoint>) {

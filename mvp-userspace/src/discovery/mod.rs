@@ -14,6 +14,7 @@ mod json;
 mod legacy;
 mod limits;
 mod merged;
+mod openapi;
 mod poller;
 mod priorities;
 mod roots;
@@ -34,6 +35,9 @@ pub use limits::{
     is_path_segment,
 };
 pub use merged::{Merged, RootView, View};
+pub use openapi::{
+    MAX_INDEX, MAX_PATHS, OPENAPI_V3, OpenApiIndex, OtherIndex, ServerOpenApi, find, merge_indexes,
+};
 pub use priorities::{ApiService, ApiServices};
 pub use roots::{ACCEPT, Source};
 pub use version::{GitVersion, newest};

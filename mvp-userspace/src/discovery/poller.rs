@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use serde::Deserialize;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::connection::{Connection, FetchError};
 use super::entry::Entry;
 use super::hub::Hub;
+use super::limits::DecodeError;
+use super::openapi::{MAX_INDEX, OPENAPI_V3, OpenApiIndex};
 use super::roots::{Found, Roots};
 use crate::route::{Failure, Probe};
 
@@ -37,6 +40,7 @@ pub(super) async fn run(entry: Arc<Entry>, hub: Arc<Hub>) {
         let result = poller.round().await;
         let next = poller.note(began, result);
         poller.hub.publish();
+        poller.refresh_openapi();
         poller.entry.finish_round();
         poller.hub.round_done();
         poller.wait(next).await;
@@ -69,12 +73,13 @@ struct Open {
     probe: Option<JoinHandle<()>>,
     version: Option<JoinHandle<bool>>,
     version_known: bool,
+    openapi: Option<JoinHandle<()>>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some(probe) = &self.probe {
-            probe.abort();
+        for task in [&self.probe, &self.openapi].into_iter().flatten() {
+            task.abort();
         }
         if let Some(version) = &self.version {
             version.abort();
@@ -106,6 +111,7 @@ impl Poller {
             probe: None,
             version: None,
             version_known: false,
+            openapi: None,
         }));
         self.ask().await
     }
@@ -189,6 +195,29 @@ impl Poller {
         if opened {
             self.hub.events.opened();
         }
+    }
+
+    /// Asks for `/openapi/v3` beside the rounds, at most one at a time, while the servers differ: a steady cluster pays nothing.
+    fn refresh_openapi(&mut self) {
+        let Some(open) = &mut self.connection else {
+            return;
+        };
+        let running = open
+            .openapi
+            .as_ref()
+            .is_some_and(|task| !task.is_finished());
+        let differs = self.hub.table.load().differs();
+        if running || !self.entry.openapi_due(differs) {
+            return;
+        }
+        let (connection, entry) = (open.connection.clone(), self.entry.clone());
+        open.openapi = Some(tokio::spawn(async move {
+            // One that cannot be had or read leaves the last one, and is asked for again in its time.
+            match openapi(&connection).await {
+                Ok(index) => entry.set_openapi(index),
+                Err(error) => debug!(server = &*entry.server.name, %error, "no OpenAPI index"),
+            }
+        }));
     }
 
     /// Waits for `next`, a poke, or the end of the connection.
@@ -291,6 +320,25 @@ async fn probe(connection: &Connection, entry: &Entry) {
             }
         }
     }
+}
+
+async fn openapi(connection: &Connection) -> Result<OpenApiIndex, FetchError> {
+    let answer = connection
+        .get(OPENAPI_V3, "application/json", None, MAX_INDEX)
+        .await?;
+    if answer.status != StatusCode::OK {
+        return Err(FetchError::Status {
+            path: OPENAPI_V3.to_owned(),
+            status: answer.status.as_u16(),
+        });
+    }
+    // Large ones are rare, but everything else waits for this thread.
+    let read = tokio::task::spawn_blocking(move || OpenApiIndex::read(&answer.body)).await;
+    read.unwrap_or_else(|error| Err(DecodeError::Json(format!("reading was given up: {error}"))))
+        .map_err(|error| FetchError::Decode {
+            path: OPENAPI_V3.to_owned(),
+            error,
+        })
 }
 
 async fn version(connection: &Connection) -> Option<String> {

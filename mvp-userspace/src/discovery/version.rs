@@ -153,7 +153,17 @@ mod tests {
     fn what_is_no_version() {
         let long = format!("v1.2.3-{}", "x".repeat(MAX));
         for bad in [
-            "", "v", "v1", "v1.36", "v1.36.x", "v1.36.0.1", "v1.036.0", "vv1.2.3", "v1.2.99999999999", "v1.2. 3", &long,
+            "",
+            "v",
+            "v1",
+            "v1.36",
+            "v1.36.x",
+            "v1.36.0.1",
+            "v1.036.0",
+            "vv1.2.3",
+            "v1.2.99999999999",
+            "v1.2. 3",
+            &long,
         ] {
             assert_eq!(GitVersion::parse(bad), None, "{bad}");
         }
@@ -194,7 +204,12 @@ mod tests {
     }
 
     fn any_version() -> impl Strategy<Value = String> {
-        (0u32..3, 0u32..40, 0u32..3, "(-(alpha|beta|rc|eks|gke)([.-][a-z0-9]{1,3}){0,2})?(\\+[a-z0-9]{0,4})?")
+        (
+            0u32..3,
+            0u32..40,
+            0u32..3,
+            "(-(alpha|beta|rc|eks|gke)([.-][a-z0-9]{1,3}){0,2})?(\\+[a-z0-9]{0,4})?",
+        )
             .prop_map(|(major, minor, patch, rest)| format!("v{major}.{minor}.{patch}{rest}"))
     }
 

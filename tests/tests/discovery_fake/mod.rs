@@ -22,9 +22,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mvp::config::Endpoint;
-use mvp::discovery::{
-    Dialer, Discovery, DiscoveryHandle, EventTimes, Settings, SyncCounters,
-};
+use mvp::discovery::{Dialer, Discovery, DiscoveryHandle, EventTimes, Settings, SyncCounters};
 use objects::{Objects, WatchFault};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
@@ -87,6 +85,8 @@ pub struct Behaviour {
     /// CustomResourceDefinitions and APIServices; without them their paths are unknown.
     pub objects: Option<Arc<Objects>>,
     pub watch: WatchFault,
+    /// Paths and hashes of `/openapi/v3`; without any it is unknown.
+    pub openapi: Vec<(&'static str, &'static str)>,
 }
 
 pub fn serving(serves: &[&'static str]) -> Behaviour {
@@ -100,6 +100,7 @@ pub fn serving(serves: &[&'static str]) -> Behaviour {
         endless: false,
         objects: None,
         watch: WatchFault::None,
+        openapi: Vec::new(),
     }
 }
 
@@ -281,6 +282,14 @@ fn respond(
                 "application/json",
                 json!({"gitVersion": behaviour.version}).to_string(),
             );
+        }
+        "/openapi/v3" if !behaviour.openapi.is_empty() => {
+            let entry = |(path, hash): &(&str, &str)| {
+                let url = format!("/openapi/v3/{path}?hash={hash}");
+                ((*path).to_owned(), json!({"serverRelativeURL": url}))
+            };
+            let paths: serde_json::Map<_, _> = behaviour.openapi.iter().map(entry).collect();
+            return plain(200, "text/plain", json!({ "paths": paths }).to_string());
         }
         _ => {}
     }

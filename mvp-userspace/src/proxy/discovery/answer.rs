@@ -15,11 +15,10 @@ use super::accept::{Choice, answered, content_type};
 use super::ask::Ask;
 use super::Wanted;
 use crate::discovery::view::{
-    ApiResourceList, Layout, ToProtobuf, api_group, merge_resource_list,
+    ApiResourceList, Layout, api_group, merge_resource_list,
 };
 use crate::discovery::{
-    Encoding, Form, GZIP_ABOVE, Media, Merged, View, encode, encode_root, gzip, merge_indexes,
-    read_bounded,
+    Encoding, Form, GZIP_ABOVE, Media, Merged, View, encode, encode_root, gzip, read_bounded,
 };
 use crate::proxy::Shared;
 use crate::proxy::error::{AttemptError, ProxyError};
@@ -57,7 +56,7 @@ pub async fn from_view(
         Wanted::GroupVersion(gv) => {
             one_version(ask, &answer, view, &gv.group, &gv.version, client)?
         }
-        Wanted::OpenApiIndex => index(ask, &answer, client)?,
+        Wanted::OpenApiIndex => Some(index(&answer, client, shared)),
         Wanted::OpenApiDocument | Wanted::OpenApiV2 => None,
     };
     let Some(told) = told else {
@@ -127,7 +126,7 @@ fn one_group(
 ) -> Option<Told> {
     let merged = view.root_of(group).merged.as_ref()?;
     let group = api_group(&merged.document, group)?;
-    legacy(&group, ask, client)
+    legacy(&group, || group.to_protobuf(), ask, client)
 }
 
 fn one_version(
@@ -159,36 +158,25 @@ fn one_version(
         },
     })?;
     let list = merge_resource_list(local, &merged.document, group, version);
-    Ok(legacy(&list, ask, client))
+    Ok(legacy(&list, || list.to_protobuf(), ask, client))
 }
 
-fn index(ask: &Ask, answer: &Answer, client: &Outgoing<'_>) -> Result<Option<Told>, ProxyError> {
-    let Some(indexes) = &ask.indexes else {
-        return Ok(None);
-    };
-    let body = merge_indexes(answer.whole(), &answer.server, indexes).map_err(|error| {
-        ProxyError::Upstream {
-            server: answer.server.name.to_string(),
-            local: answer.server.local,
-            attempt: AttemptError::Broken {
-                failure: Failure::Protocol,
-                text: error.to_string(),
-            },
-        }
-    })?;
+fn index(answer: &Answer, client: &Outgoing<'_>, shared: &Shared) -> Told {
+    let body = Bytes::copy_from_slice(answer.whole());
+    let body = shared.discovery.openapi_index(&answer.server, &body);
     // kube-openapi's handler compresses whatever its size.
     let gzipped = accepts_gzip(client.headers);
     let body = match gzipped {
         true => gzip(&body),
-        false => Bytes::from(body),
+        false => body,
     };
     let kind = answer.head.headers.get(CONTENT_TYPE).cloned();
-    Ok(Some(Told {
+    Told {
         body,
         content_type: kind.unwrap_or(HeaderValue::from_static("application/json")),
         etag: None,
         gzipped,
-    }))
+    }
 }
 
 /// The form of what the server told: a 304 has no content type, but was asked for in one form only.
@@ -201,9 +189,14 @@ fn form_of(ask: &Ask, answer: &Answer) -> Option<(Form, Media)> {
 }
 
 /// In the media type that the client asked for, whatever the server was asked for.
-fn legacy<T: Serialize + ToProtobuf>(object: &T, ask: &Ask, client: &Outgoing<'_>) -> Option<Told> {
+fn legacy<T: Serialize>(
+    object: &T,
+    protobuf: impl FnOnce() -> Vec<u8>,
+    ask: &Ask,
+    client: &Outgoing<'_>,
+) -> Option<Told> {
     let media = ask.choice?.media;
-    let body = Bytes::from(encode(object, media, layout(client)));
+    let body = Bytes::from(encode(object, protobuf, media, layout(client)));
     let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.headers);
     Some(Told {
         body: match gzipped {

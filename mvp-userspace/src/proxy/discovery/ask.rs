@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::Wanted;
 use super::accept::{Choice, negotiate};
-use crate::discovery::{Form, GroupVersion, Media, OpenApiIndexes, Root, View};
+use crate::discovery::{Form, GroupVersion, Media, OPENAPI_V3, Root, View, find};
 use crate::proxy::Shared;
 use crate::proxy::forward::{Answer, Outgoing};
 use crate::route::{Reason, Server};
@@ -17,7 +17,6 @@ pub struct Ask {
     pub wanted: Wanted,
     /// `None` for OpenAPI, which has its own media types.
     pub choice: Option<Choice>,
-    pub indexes: Option<OpenApiIndexes>,
     headers: HeaderMap,
     validators: Option<Validators>,
     preferred: Option<Preferred>,
@@ -49,7 +48,6 @@ impl Ask {
         let mut ask = Self {
             wanted,
             choice: None,
-            indexes: None,
             headers: HeaderMap::new(),
             validators: None,
             preferred: None,
@@ -94,11 +92,9 @@ impl Ask {
                 ask.choose_legacy(outgoing)?;
             }
             Wanted::OpenApiIndex => {
-                let indexes = shared.discovery.openapi_indexes();
-                if !view.differs() || indexes.is_empty() {
+                if !view.differs() {
                     return None;
                 }
-                ask.indexes = Some(indexes);
                 ask.headers = outgoing.headers.clone();
                 // The whole index, as it is now and as it can be read.
                 for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, ACCEPT_ENCODING] {
@@ -109,11 +105,7 @@ impl Ask {
                 if !view.differs() {
                     return None;
                 }
-                let query = outgoing.uri.query().unwrap_or_default();
-                let servers = shared
-                    .discovery
-                    .openapi_indexes()
-                    .find(outgoing.uri.path(), query);
+                let servers = having(outgoing.uri, shared)?;
                 ask.prefer(servers, Reason::OpenApiOnPeer)?;
                 ask.headers = outgoing.headers.clone();
             }
@@ -195,6 +187,20 @@ impl Validators {
             headers.insert(IF_NONE_MATCH, etag.clone());
         }
     }
+}
+
+/// Who has the document with the hash that the client's URL names.
+fn having(uri: &Uri, shared: &Shared) -> Option<Vec<Arc<Server>>> {
+    let path = uri.path().trim_end_matches('/').strip_prefix(OPENAPI_V3)?;
+    let path = path.strip_prefix('/')?;
+    let pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, hash) = pairs.into_iter().find(|(name, _)| *name == "hash")?;
+    let indexes = shared.discovery.openapi();
+    let servers: Vec<_> = find(&indexes, path, hash).into_iter().cloned().collect();
+    if servers.is_empty() {
+        shared.discovery.openapi_mismatch();
+    }
+    Some(servers)
 }
 
 /// The client's Accept with what it would rather have in front, as one server alone has it: a server with the native feature would

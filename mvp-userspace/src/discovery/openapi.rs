@@ -1,0 +1,317 @@
+//! `/openapi/v3`: which server has the description of which group version, and the index of all of them together. Pure.
+//!
+//! A server describes only what it serves itself. The index names each description by a hash of its content, so that a
+//! request for it can be sent to a server that has exactly that one.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::limits::{DecodeError, MAX_NAME};
+use super::version::GitVersion;
+use super::{ApiEntry, ApiSet};
+use crate::request::VerbSet;
+use crate::route::Server;
+
+pub const OPENAPI_V3: &str = "/openapi/v3";
+/// Largest index read, bytes. A real one of 1.36 has 10 KB.
+pub const MAX_INDEX: usize = 8 << 20;
+/// Paths in one index: as many as discovery has group versions at most.
+pub const MAX_PATHS: usize = 8_192;
+
+/// What one server's `/openapi/v3` says: `apis/apps/v1` and the URL of its description,
+/// `/openapi/v3/apis/apps/v1?hash=6D1E…`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct OpenApiIndex {
+    paths: BTreeMap<Box<str>, Box<str>>,
+}
+
+/// A server's index as it was last read.
+#[derive(Clone, Debug)]
+pub struct ServerOpenApi {
+    pub server: Arc<Server>,
+    pub index: Arc<OpenApiIndex>,
+}
+
+/// A server whose descriptions may stand in for the local one's.
+#[derive(Clone, Copy, Debug)]
+pub struct OtherIndex<'a> {
+    pub index: &'a OpenApiIndex,
+    pub apis: &'a ApiSet,
+    pub version: Option<&'a GitVersion>,
+}
+
+/// Longest URL kept: two names, a few words and a hash of 128 digits.
+const MAX_URL: usize = 1024;
+/// `apis/` and two names.
+const MAX_PATH: usize = 2 * MAX_NAME + 8;
+
+impl OpenApiIndex {
+    /// Reads the document of `/openapi/v3`. Entries whose URL leads anywhere else than below `/openapi/v3/` are left out.
+    pub fn read(body: &[u8]) -> Result<Self, DecodeError> {
+        if body.len() > MAX_INDEX {
+            return Err(too_many("bytes", MAX_INDEX));
+        }
+        let text = super::json::text(body)?;
+        let document: Document<'_> =
+            serde_json::from_str(text).map_err(|error| DecodeError::Json(error.to_string()))?;
+        if document.paths.over {
+            return Err(too_many("paths", MAX_PATHS));
+        }
+        let mut paths = BTreeMap::new();
+        for (path, url) in document.paths.read {
+            if sound(&path, &url) {
+                paths.insert(path.into(), url.into());
+            }
+        }
+        Ok(Self { paths })
+    }
+
+    /// The URL of a path's description. Paths as they stand in the index: `apis/apps/v1`, `api/v1`.
+    pub fn url(&self, path: &str) -> Option<&str> {
+        self.paths.get(path).map(|url| &**url)
+    }
+
+    pub fn hash(&self, path: &str) -> Option<&str> {
+        hash(self.url(path)?)
+    }
+
+    pub fn paths(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.paths.iter().map(|(path, url)| (&**path, &**url))
+    }
+
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+}
+
+/// The servers whose description of `path` has this hash, in their order. Their answers are the same to the byte.
+pub fn find<'a>(servers: &'a [ServerOpenApi], path: &str, hash: &str) -> Vec<&'a Arc<Server>> {
+    servers
+        .iter()
+        .filter(|server| server.index.hash(path) == Some(hash))
+        .map(|server| &server.server)
+        .collect()
+}
+
+/// The index for a client: what the local server said, with
+/// - the paths below `api` and `apis` that it lacks, from the server that serves most of them, then the newest;
+/// - for a group version of which another server serves all that the local one does and more, that server's URL. If it serves
+///   just the same, the newer server's: a newer description has more fields.
+///
+/// Everything else the local server said stays as it is, and so does the whole if nothing is to be changed or it is no index.
+/// `others` are servers that can be asked now; the local one is not among them.
+pub fn merge_indexes(
+    local_body: &Bytes,
+    local: &ApiSet,
+    local_version: Option<&GitVersion>,
+    others: &[OtherIndex<'_>],
+) -> Bytes {
+    merged(local_body, local, local_version, others).unwrap_or_else(|| local_body.clone())
+}
+
+/// `None`: nothing is to be changed.
+fn merged(
+    body: &Bytes,
+    local: &ApiSet,
+    local_version: Option<&GitVersion>,
+    others: &[OtherIndex<'_>],
+) -> Option<Bytes> {
+    let mut document: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body).ok()?;
+    let said: BTreeMap<Cow<'_, str>, &RawValue> =
+        serde_json::from_str(document.get("paths")?.get()).ok()?;
+    let local_index = OpenApiIndex::read(body).ok()?;
+    let mut changes: BTreeMap<&str, &str> = BTreeMap::new();
+    for path in others.iter().flat_map(|other| other.index.paths.keys()) {
+        let below = path.starts_with("api/") || path.starts_with("apis/");
+        if !below || changes.contains_key(&**path) {
+            continue;
+        }
+        let lacking = !said.contains_key(&**path);
+        let mine = Served::of(local, path);
+        let candidates = others
+            .iter()
+            .filter_map(|other| Some((other, other.index.url(path)?)));
+        let better = candidates.filter_map(|(other, url)| {
+            let theirs = Served::of(other.apis, path);
+            let newer = other.version > local_version;
+            let covers = theirs.covers(&mine);
+            let better = covers && mine.is_some() && (theirs.count() > mine.count() || newer);
+            (lacking || better).then_some((covers, theirs.count(), other.version, url))
+        });
+        // The first of equals: `others` has an order.
+        let best =
+            better.min_by_key(|(covers, count, version, _)| Reverse((*covers, *count, *version)));
+        if let Some((_, _, _, url)) = best
+            && local_index.url(path) != Some(url)
+        {
+            changes.insert(path, url);
+        }
+    }
+    if changes.is_empty() {
+        return None;
+    }
+    let mut paths: BTreeMap<&str, Entry<'_>> = said
+        .iter()
+        .map(|(path, value)| (&**path, Entry::Said(value)))
+        .collect();
+    for (path, server_relative_url) in changes {
+        paths.insert(
+            path,
+            Entry::Other {
+                server_relative_url,
+            },
+        );
+    }
+    let paths = serde_json::value::to_raw_value(&paths).ok()?;
+    document.insert(Cow::Borrowed("paths"), &paths);
+    serde_json::to_vec(&document).ok().map(Bytes::from)
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Entry<'a> {
+    Said(&'a RawValue),
+    Other {
+        #[serde(rename = "serverRelativeURL")]
+        server_relative_url: &'a str,
+    },
+}
+
+/// What a server serves of an index path: of a group version, or of a whole group (`apis/apps`).
+struct Served<'a>(&'a [ApiEntry]);
+
+impl<'a> Served<'a> {
+    fn of(set: &'a ApiSet, path: &str) -> Self {
+        let mut segments = path.split('/');
+        let (group, version) = match (segments.next(), segments.next()) {
+            (Some("api"), version) => ("", version),
+            (Some("apis"), Some(group)) => (group, segments.next()),
+            _ => return Self(&[]),
+        };
+        // Entries are sorted by group, then version.
+        let entries = set.entries();
+        let position = |entry: &ApiEntry| {
+            (*entry.group).cmp(group).then(match version {
+                Some(version) => (*entry.version).cmp(version),
+                None => std::cmp::Ordering::Equal,
+            })
+        };
+        let start = entries.partition_point(|entry| position(entry).is_lt());
+        let end = entries.partition_point(|entry| position(entry).is_le());
+        Self(entries.get(start..end).unwrap_or_default())
+    }
+
+    fn is_some(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Keys and verbs.
+    fn count(&self) -> usize {
+        let verbs = |entry: &ApiEntry| entry.verbs.iter().count();
+        self.0.iter().map(|entry| 1 + verbs(entry)).sum()
+    }
+
+    fn covers(&self, other: &Served<'_>) -> bool {
+        let verbs = |key| -> Option<VerbSet> {
+            let found = self.0.binary_search_by(|entry| entry.key().cmp(&key));
+            found.ok().and_then(|at| self.0.get(at)).map(|e| e.verbs)
+        };
+        other
+            .0
+            .iter()
+            .all(|entry| verbs(entry.key()).is_some_and(|have| have.is_superset(entry.verbs)))
+    }
+}
+
+#[derive(Deserialize)]
+struct Document<'a> {
+    #[serde(borrow, default)]
+    paths: Paths<'a>,
+}
+
+#[derive(Default)]
+struct Paths<'a> {
+    read: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    over: bool,
+}
+
+#[derive(Deserialize)]
+struct Description<'a> {
+    #[serde(borrow, default, rename = "serverRelativeURL")]
+    server_relative_url: Cow<'a, str>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Paths<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Paths<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("paths with their descriptions")
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(Paths::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut paths = Paths::default();
+                while let Some((path, description)) =
+                    map.next_entry::<Cow<'de, str>, Description<'de>>()?
+                {
+                    // Read on, but keep no more: the document is refused as a whole.
+                    paths.over |= paths.read.len() >= MAX_PATHS;
+                    if !paths.over {
+                        paths.read.push((path, description.server_relative_url));
+                    }
+                }
+                Ok(paths)
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}
+
+/// The URL goes to clients and comes back as a request: nothing but a path below `/openapi/v3/` with a query.
+fn sound(path: &str, url: &str) -> bool {
+    let below = url
+        .strip_prefix(OPENAPI_V3)
+        .and_then(|url| url.strip_prefix('/'));
+    let relative = |segment: &str| matches!(segment, "." | "..");
+    let place = url.split_once('?').map_or(url, |(place, _)| place);
+    !path.is_empty()
+        && path.len() <= MAX_PATH
+        && url.len() <= MAX_URL
+        && below.is_some()
+        && url.bytes().all(|b| b.is_ascii_graphic())
+        && !url.contains(['#', '\\'])
+        && !place.split('/').any(relative)
+}
+
+fn hash(url: &str) -> Option<&str> {
+    let (_, query) = url.split_once('?')?;
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs
+        .find(|(name, _)| *name == "hash")
+        .map(|(_, hash)| hash)
+}
+
+fn too_many(what: &'static str, limit: usize) -> DecodeError {
+    DecodeError::TooMany { what, limit }
+}
+
+#[cfg(test)]
+mod tests;
