@@ -9,5 +9,5 @@ if "$folder/bin/python" -c 'import kubernetes' 2>/dev/null; then
 fi
 rm -rf "$folder" "$folder.new"
 python3 -m venv "$folder.new"
-"$folder.new/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --requirement "$here/requirements.txt"
+"$folder.new/bin/python" -m pip install --quiet --retries 1 --timeout 30 --disable-pip-version-check --no-compile --requirement "$here/requirements.txt"
 mv "$folder.new" "$folder"
