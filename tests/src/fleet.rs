@@ -60,14 +60,30 @@ impl Fleet {
         }
     }
 
-    /// The answer of every server itself.
+    /// The answer of every server itself, over a new connection where it has restarted.
     pub async fn ask_servers(&self, target: &str, headers: &[(&str, &str)]) -> Result<Vec<Answer>> {
-        ask(&self.servers, target, headers).await
+        let mut answers = Vec::new();
+        for (client, server) in self.servers.iter().zip(self.plane.servers()) {
+            let answer = match client.get(target, headers).await {
+                Err(_) => {
+                    let client = direct(&self.plane, server).await;
+                    client.get(target, headers).await?
+                }
+                answer => answer?,
+            };
+            answers.push(answer);
+        }
+        Ok(answers)
     }
 
     /// The answer through every agent.
     pub async fn ask_agents(&self, target: &str, headers: &[(&str, &str)]) -> Result<Vec<Answer>> {
-        ask(&self.clients, target, headers).await
+        let mut answers = Vec::new();
+        for client in &self.clients {
+            let answer = client.get(target, headers).await;
+            answers.push(answer.with_context(|| format!("GET {target} of {}", client.address))?);
+        }
+        Ok(answers)
     }
 
     /// What all servers together say; those that answer something else than 200 say nothing.
@@ -88,13 +104,4 @@ impl Fleet {
         all.retain(|fact| !fact.contains(' '));
         Ok(all)
     }
-}
-
-async fn ask(clients: &[Client], target: &str, headers: &[(&str, &str)]) -> Result<Vec<Answer>> {
-    let mut answers = Vec::new();
-    for client in clients {
-        let answer = client.get(target, headers).await;
-        answers.push(answer.with_context(|| format!("GET {target} of {}", client.address))?);
-    }
-    Ok(answers)
 }

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    python,
     run::{find, is_root, output, require_all, run, run_within, say},
     toolchain::{self, Compiler, LLVM, NIGHTLIES, Toolchain},
 };
@@ -17,8 +18,8 @@ use crate::{
 /// Find or install what builds, tests and benchmarks need
 ///
 /// Rust with the sources of `core` (a rustup nightly, or Debian's rustc-web), bpf-linker (built into .cache/tools), and
-/// the programs that tests run: ip and kubectl. Says what it does and does nothing twice. Without root, or elsewhere
-/// than on Debian, it installs no packages and says what is missing.
+/// the programs that tests run: ip, kubectl and Kubernetes' Python client (in target/python-client). Says what it does
+/// and does nothing twice. Without root, or elsewhere than on Debian, it installs no packages and says what is missing.
 #[derive(clap::Args)]
 pub struct Args {
     /// Change nothing; fail if something is missing
@@ -54,6 +55,10 @@ pub fn main(args: &Args) -> Result<()> {
             Err(reason) => missing.push(reason),
         }
     }
+    match python::client(args.check) {
+        Ok(path) => say(&format!("Python client: {}", path.display())),
+        Err(error) => missing.push(format!("{error:#}")),
+    }
     for reason in &missing {
         say(&format!("missing: {reason}"));
     }
@@ -86,6 +91,10 @@ pub fn toolchain_if_possible() -> Result<Option<Toolchain>> {
 /// # Errors
 /// Where one cannot be had although [`require_all`] asks for everything.
 pub fn tools_if_possible(bench: bool) -> Result<()> {
+    // The one test that needs it fails by itself where it may not be missing.
+    if !bench && let Err(error) = python::client(false) {
+        say(&format!("missing: {error:#}"));
+    }
     let bench: &[Tool] = if bench { BENCH_TOOLS } else { &[] };
     for tool in TEST_TOOLS
         .iter()
@@ -246,7 +255,7 @@ impl Tool {
 }
 
 /// Installs Debian packages, those of them that are not installed.
-fn apt_install(packages: &[&str]) -> Result<()> {
+pub fn apt_install(packages: &[&str]) -> Result<()> {
     let wanted: Vec<_> = packages
         .iter()
         .filter(|package| !installed(package))

@@ -1,0 +1,90 @@
+//! Kubernetes' Python client, in a virtual environment of its own below target/.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// A process that discovers when told to. Ended when dropped.
+pub struct Python {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Python {
+    /// Starts the client with a kubeconfig. `None`, with a line that says why, where the client cannot be had.
+    ///
+    /// # Panics
+    /// It cannot be had although everything is required (`CI` is set to something).
+    pub fn start(kubeconfig: &Path) -> Option<Self> {
+        let python = match environment() {
+            Ok(python) => python,
+            Err(missing) => {
+                let required = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+                assert!(!required, "{missing:#}");
+                println!("skipped: no Python client: {missing:#}");
+                return None;
+            }
+        };
+        let mut child = Command::new(python)
+            .arg(folder().join("discover.py"))
+            .arg(kubeconfig)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Some(Self {
+            input: child.stdin.take().unwrap(),
+            output: BufReader::new(child.stdout.take().unwrap()),
+            child,
+        })
+    }
+
+    /// Everything it finds, as `GROUP/VERSION RESOURCE`, without subresources.
+    ///
+    /// # Errors
+    /// The discovery failed; what Python says of it is on standard error.
+    pub fn discover(&mut self) -> Result<Vec<String>> {
+        self.input.write_all(b"\n")?;
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            bail!("the Python client has failed");
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("python")
+}
+
+/// The environment's interpreter; the environment is made by whoever comes first.
+fn environment() -> Result<PathBuf> {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+    std::fs::create_dir_all(&target)?;
+    let lock = File::create(target.join("python-client.lock"))?;
+    lock.lock()?;
+    let environment = target.join("python-client");
+    let output = Command::new(folder().join("make-venv.sh"))
+        .arg(&environment)
+        .output()
+        .context("make-venv.sh")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "{}",
+            said.trim().lines().last().unwrap_or("make-venv.sh failed")
+        );
+    }
+    Ok(environment.join("bin/python"))
+}
