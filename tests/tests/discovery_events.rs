@@ -10,13 +10,25 @@ use std::time::Duration;
 
 use discovery_fake::objects::{DEFINITIONS, Objects, SERVICES, WatchFault, taken};
 use discovery_fake::{Behaviour, Fake, Pki, Running, pki, run, serving, settings, until};
-use mvp::discovery::{EventState, EventTimes, Settings};
+use mvp::discovery::view::Priorities;
+use mvp::discovery::{EventState, EventTimes, GroupVersion, Settings};
 use serde_json::json;
 
 const H2: &[&str] = &["h2", "http/1.1"];
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Without events nothing is polled in a test's life.
+fn group(priorities: &Priorities, group: &str) -> Option<i32> {
+    priorities.groups.get(group).copied()
+}
+
+fn v1(group: &str) -> GroupVersion {
+    GroupVersion {
+        group: group.into(),
+        version: "v1".into(),
+    }
+}
+
 fn patient(pki: &Pki) -> Settings {
     let mut settings = settings(pki);
     settings.interval = HOUR;
@@ -141,21 +153,21 @@ async fn priorities_are_those_of_all_services_and_follow_them() {
     watching(&running).await;
     let priorities = running.discovery.priorities();
     assert_eq!(priorities.groups.len(), 1100);
-    assert_eq!(priorities.group("g1099"), Some(1099));
-    assert_eq!(priorities.version("g0000", "v1"), Some(15));
+    assert_eq!(group(&priorities, "g1099"), Some(1099));
+    assert_eq!(priorities.versions.get(&v1("g0000")).copied(), Some(15));
     service("v2.g1099", "g1099", "v2", 2000);
     until("added", || {
-        running.discovery.priorities().group("g1099") == Some(2000)
+        group(&running.discovery.priorities(), "g1099") == Some(2000)
     })
     .await;
     service("v2.g1099", "g1099", "v2", 1500);
     until("modified", || {
-        running.discovery.priorities().group("g1099") == Some(1500)
+        group(&running.discovery.priorities(), "g1099") == Some(1500)
     })
     .await;
     objects.delete(SERVICES, "v2.g1099");
     until("deleted", || {
-        running.discovery.priorities().group("g1099") == Some(1099)
+        group(&running.discovery.priorities(), "g1099") == Some(1099)
     })
     .await;
 }

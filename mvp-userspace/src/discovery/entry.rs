@@ -160,20 +160,23 @@ impl Entry {
         Some(Told {
             server: Arc::clone(&self.server),
             documents: state.documents.clone(),
-            alive: state.knowledge(now, stale_after) == Knowledge::Confirmed,
+            alive: match state.knowledge(now, stale_after) {
+                Knowledge::Confirmed => true,
+                // One poll that fails says little of the server, and clients take what is stale for gone wrong.
+                Knowledge::Unconfirmed => state
+                    .confirmed
+                    .is_some_and(|at| now.saturating_duration_since(at) < stale_after),
+                Knowledge::Down | Knowledge::Never => false,
+            },
             confirmed: state.confirmed?,
             version: state.version.clone(),
         })
     }
 
-    /// When the present knowledge becomes stale, and when it is shown no more, if nothing happens.
+    /// When the present knowledge becomes stale, and when it is shown no more, unless it is confirmed.
     pub fn expires(&self, stale_after: Duration, retain: Duration) -> [Option<Instant>; 2] {
         let state = self.state();
-        let stale = state
-            .confirmed
-            .filter(|_| state.last == Last::Succeeded)
-            .map(|confirmed| confirmed + stale_after);
-        [stale, state.confirmed.map(|confirmed| confirmed + retain)]
+        [stale_after, retain].map(|after| Some(state.confirmed? + after))
     }
 
     pub fn status(&self, now: Instant, stale_after: Duration) -> ServerStatus {

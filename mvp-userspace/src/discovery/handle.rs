@@ -16,7 +16,7 @@ use super::entry::{Entry, ServerStatus};
 use super::events::{self, EventTimes, EventsStatus, Followed};
 use super::hub::{Hub, Refreshed, Settings, SyncCounters};
 use super::merged::View;
-use super::openapi::{OtherIndex, ServerOpenApi, merge_indexes};
+use super::openapi::{OtherIndex, ServerOpenApi, best_description, merge_indexes};
 use super::poller;
 use super::version::GitVersion;
 use super::view::Priorities;
@@ -230,6 +230,27 @@ impl DiscoveryHandle {
             })
             .collect();
         merge_indexes(body, &apis, version.as_ref(), &others)
+    }
+
+    /// The servers with the description of `path` that the merged index names; none while indexes are not kept.
+    pub fn openapi_described(&self, path: &str) -> Vec<Arc<Server>> {
+        let entries = self.hub.entries();
+        let known: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| {
+                let version = entry.version().as_deref().and_then(GitVersion::parse);
+                Some((entry, entry.openapi()?, entry.set()?, version))
+            })
+            .collect();
+        let urls = known
+            .iter()
+            .filter_map(|(_, index, apis, version)| Some((&**apis, version.as_ref(), index.url(path)?)));
+        let best = best_description(path, urls);
+        known
+            .iter()
+            .filter(|(_, index, _, _)| best.is_some() && index.url(path) == best)
+            .map(|(entry, ..)| Arc::clone(&entry.server))
+            .collect()
     }
 
     /// A client asked for a description that no index has, or a server did not have what its index said: has every index

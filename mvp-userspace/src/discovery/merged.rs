@@ -272,7 +272,12 @@ impl Views {
     pub fn want(&self, told: impl Iterator<Item = Told>, now: Instant) {
         let fresh =
             |told: &Told| told.alive || now.saturating_duration_since(told.confirmed) < self.retain;
-        let told: Arc<[Told]> = told.filter(fresh).collect();
+        let mut told: Vec<Told> = told.filter(fresh).collect();
+        if !told.iter().any(|told| told.alive) {
+            // It is the agent that cannot ask. Whoever answers its client is alive, and none is known to be less so.
+            told.iter_mut().for_each(|told| told.alive = true);
+        }
+        let told: Arc<[Told]> = told.into();
         lock(&self.dropped).purge(now, self.retain);
         let priorities = self.priorities.load_full();
         self.wanted.send_if_modified(|wanted| {

@@ -105,10 +105,8 @@ pub fn find<'a>(servers: &'a [ServerOpenApi], path: &str, hash: &str) -> Vec<&'a
         .collect()
 }
 
-/// The index for a client: what the local server said, with
-/// - the paths below `api` and `apis` that it lacks, from the server that serves most of them, then the newest;
-/// - for a group version of which another server serves all that the local one does and more, that server's URL. If it serves
-///   just the same, the newer server's: a newer description has more fields.
+/// The index for a client: what the local server said, but for each path below `api` and `apis` the URL (whose hash names the
+/// content) of the server that serves most of what the path describes, then of the newest: a newer description has more fields.
 ///
 /// Everything else the local server said stays as it is, and so does the whole if nothing is to be changed or it is no index.
 /// `others` are servers that can be asked now; the local one is not among them.
@@ -119,6 +117,17 @@ pub fn merge_indexes(
     others: &[OtherIndex<'_>],
 ) -> Bytes {
     merged(local_body, local, local_version, others).unwrap_or_else(|| local_body.clone())
+}
+
+/// The URL that the merged index has for `path`, of those that servers have. By what they say only, so that every agent comes to
+/// the same.
+pub fn best_description<'a>(
+    path: &str,
+    described: impl Iterator<Item = (&'a ApiSet, Option<&'a GitVersion>, &'a str)>,
+) -> Option<&'a str> {
+    described
+        .max_by_key(|(apis, version, url)| (Served::of(apis, path).count(), *version, Reverse(*url)))
+        .map(|(_, _, url)| url)
 }
 
 /// `None`: nothing is to be changed.
@@ -134,26 +143,17 @@ fn merged(
     let local_index = OpenApiIndex::read(body).ok()?;
     let mut changes: BTreeMap<&str, &str> = BTreeMap::new();
     for path in others.iter().flat_map(|other| other.index.paths.keys()) {
-        let below = path.starts_with("api/") || path.starts_with("apis/");
-        if !below || changes.contains_key(&**path) {
+        let described = ["api", "apis"]
+            .iter()
+            .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+        if !described || changes.contains_key(&**path) {
             continue;
         }
-        let lacking = !said.contains_key(&**path);
-        let mine = Served::of(local, path);
         let candidates = others
             .iter()
-            .filter_map(|other| Some((other, other.index.url(path)?)));
-        let better = candidates.filter_map(|(other, url)| {
-            let theirs = Served::of(other.apis, path);
-            let newer = other.version > local_version;
-            let covers = theirs.covers(&mine);
-            let better = covers && mine.is_some() && (theirs.count() > mine.count() || newer);
-            (lacking || better).then_some((covers, theirs.count(), other.version, url))
-        });
-        // The first of equals: `others` has an order.
-        let best =
-            better.min_by_key(|(covers, count, version, _)| Reverse((*covers, *count, *version)));
-        if let Some((_, _, _, url)) = best
+            .filter_map(|other| Some((other.apis, other.version, other.index.url(path)?)));
+        let own = local_index.url(path).map(|url| (local, local_version, url));
+        if let Some(url) = best_description(path, candidates.chain(own))
             && local_index.url(path) != Some(url)
         {
             changes.insert(path, url);
@@ -198,6 +198,7 @@ impl<'a> Served<'a> {
         let (group, version) = match (segments.next(), segments.next()) {
             (Some("api"), version) => ("", version),
             (Some("apis"), Some(group)) => (group, segments.next()),
+            (Some("apis"), None) => return Self(set.entries()),
             _ => return Self(&[]),
         };
         // Entries are sorted by group, then version.
@@ -213,25 +214,10 @@ impl<'a> Served<'a> {
         Self(entries.get(start..end).unwrap_or_default())
     }
 
-    fn is_some(&self) -> bool {
-        !self.0.is_empty()
-    }
-
     /// Keys and verbs.
     fn count(&self) -> usize {
         let verbs = |entry: &ApiEntry| entry.verbs.iter().count();
         self.0.iter().map(|entry| 1 + verbs(entry)).sum()
-    }
-
-    fn covers(&self, other: &Served<'_>) -> bool {
-        let verbs = |key| -> Option<VerbSet> {
-            let found = self.0.binary_search_by(|entry| entry.key().cmp(&key));
-            found.ok().and_then(|at| self.0.get(at)).map(|e| e.verbs)
-        };
-        other
-            .0
-            .iter()
-            .all(|entry| verbs(entry.key()).is_some_and(|have| have.is_superset(entry.verbs)))
     }
 }
 

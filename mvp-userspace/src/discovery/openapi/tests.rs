@@ -178,7 +178,7 @@ fn what_the_local_server_lacks_is_added_and_the_larger_description_wins() {
         "v1 pods get,list",
         "v1 pods2 get",
         "apps/v1 deployments get,list",
-        // Neither holds all that the other does.
+        // Neither holds all that the other does; this one has more.
         "less/v1 things get",
         "less/v1 other get",
         "same/v1 things get",
@@ -201,7 +201,7 @@ fn what_the_local_server_lacks_is_added_and_the_larger_description_wins() {
     let mut expected = [
         ("api/v1", "o"),
         ("apis/apps/v1", "o"),
-        ("apis/less/v1", "l"),
+        ("apis/less/v1", "o"),
         ("apis/new", "o"),
         ("apis/new/v1", "o"),
         ("apis/same/v1", "l"),

@@ -82,12 +82,13 @@ pub fn content_type(form: Form, media: Media) -> HeaderValue {
     })
 }
 
-/// By the type of a `Content-Type` or of a clause; `*/*` is JSON, the first that kube-apiserver offers.
+/// By the type of a `Content-Type` or of a clause, in the very letters that kube-apiserver compares; `*/*` is JSON, the first that
+/// it offers.
 fn media_type(kind: &str, wildcards: bool) -> Option<Media> {
     let kind = kind.trim();
     [Media::Json, Media::Yaml, Media::Protobuf]
         .into_iter()
-        .find(|media| kind.eq_ignore_ascii_case(media.name()))
+        .find(|media| kind == media.name())
         .or((wildcards && matches!(kind, "*/*" | "application/*")).then_some(Media::Json))
 }
 
@@ -145,6 +146,10 @@ impl<'a> Clause<'a> {
 
     fn choice(&self, aggregated: bool) -> Option<Choice> {
         let media = media_type(self.kind, true)?;
+        // No discovery path streams.
+        if self.parameter("stream").is_some() {
+            return None;
+        }
         let form = match self.list() {
             List::Plain => Form::Legacy,
             List::Aggregated(form) if aggregated => form,
@@ -179,6 +184,7 @@ mod tests {
             ("*/*", Some((Form::Legacy, json, false))),
             ("application/json", Some((Form::Legacy, json, false))),
             ("text/html", None),
+            ("Application/JSON", None),
             (V2, Some((Form::V2, json, false))),
             // Order of parameters, blanks and quotes.
             (
@@ -201,6 +207,7 @@ mod tests {
             ),
             (&format!("{V2};profile=nopeer"), Some((Form::V2, json, true))),
             (&format!("{V2};profile=other"), Some((Form::V2, json, false))),
+            (&format!("{V2};stream=watch"), None),
             (&format!("{V2};x=y"), Some((Form::V2, json, false))),
             ("application/cbor,application/json;q=0.1", Some((Form::Legacy, json, false))),
             (",;,", None),

@@ -189,18 +189,23 @@ impl Validators {
     }
 }
 
-/// Who has the document with the hash that the client's URL names.
+/// Who has the document with the hash that the client's URL names. Without one, or with that of another day, who has the one that
+/// the index names: its server redirects to it.
 fn having(uri: &Uri, shared: &Shared) -> Option<Vec<Arc<Server>>> {
     let path = uri.path().trim_end_matches('/').strip_prefix(OPENAPI_V3)?;
     let path = path.strip_prefix('/')?;
-    let pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
-    let (_, hash) = pairs.into_iter().find(|(name, _)| *name == "hash")?;
-    let indexes = shared.discovery.openapi();
-    let servers: Vec<_> = find(&indexes, path, hash).into_iter().cloned().collect();
-    if servers.is_empty() {
+    let query = uri.query().unwrap_or_default();
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let hash = pairs.find(|(name, _)| *name == "hash").map(|(_, hash)| hash);
+    if let Some(hash) = hash {
+        let indexes = shared.discovery.openapi();
+        let servers: Vec<_> = find(&indexes, path, hash).into_iter().cloned().collect();
+        if !servers.is_empty() {
+            return Some(servers);
+        }
         shared.discovery.openapi_mismatch();
     }
-    Some(servers)
+    Some(shared.discovery.openapi_described(path))
 }
 
 /// The client's Accept with what it would rather have in front, as one server alone has it: a server with the native feature would
