@@ -237,8 +237,9 @@ fn kubeconfig(fleet: &Fleet, number: usize) -> PathBuf {
 
 async fn kube_client(file: &Path) -> kube::Client {
     let config = Kubeconfig::read_from(file).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default());
-    kube::Client::try_from(config.await.unwrap()).unwrap()
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(config, &options).await;
+    kube::Client::try_from(config.unwrap()).unwrap()
 }
 
 /// Starts the clients of one agent and says how many they are.

@@ -237,6 +237,10 @@ async fn where_all_servers_agree_the_local_answer_passes_byte_for_byte() {
             "/apis/nothing.example",
             "/apis?pretty=true",
         ] {
+            // These name the version of their server.
+            if path == "/openapi/v3" && minors[0] != minors[1] {
+                continue;
+            }
             for accept in [
                 V2,
                 &protobuf,
