@@ -12,7 +12,6 @@ use kube::api::{
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
-use kube::discovery::Discovery;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Config};
 use mvp_tests::agent::{TestAgent, eventually};
@@ -136,7 +135,7 @@ async fn kubectl_watches_one_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_discovers_and_explains_what_the_local_server_has() {
+async fn kubectl_discovers_and_explains() {
     let (plane, agent) = mixed(&["cp-b"]).await;
     let Some(kubectl) = kubectl(&plane, &agent, "admin.kubeconfig", &admin(&plane)) else {
         return;
@@ -159,11 +158,8 @@ async fn kubectl_discovers_and_explains_what_the_local_server_has() {
     .await;
 }
 
-/// The whole extent of what kubectl can do with a new type as long as discovery is the local server's own: the raw path works,
-/// since the agent forwards it, but kubectl looks names of types up in discovery and does not find this one. With merged
-/// discovery the second half of this test is to turn round.
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_reaches_a_new_type_by_its_path_but_not_yet_by_its_name() {
+async fn kubectl_finds_a_type_only_the_peer_has_by_its_path_and_by_its_names() {
     let (plane, agent) = mixed(&["cp-b"]).await;
     let Some(kubectl) = kubectl(&plane, &agent, "admin.kubeconfig", &admin(&plane)) else {
         return;
@@ -179,12 +175,28 @@ async fn kubectl_reaches_a_new_type_by_its_path_but_not_yet_by_its_name() {
         let one = kubectl.run(&["get", "--raw", &format!("{POLICIES}/p")], "");
         assert!(one.contains(r#""name":"p""#), "{one}");
 
-        let name = "mutatingadmissionpolicies.v1.admissionregistration.k8s.io";
-        let refused = kubectl.refused(&["get", name], "");
-        assert!(
-            refused.starts_with("error: the server doesn't have a resource type"),
-            "{refused}"
-        );
+        let resources = kubectl.run(&["api-resources", "-o", "name"], "");
+        let group_name = "mutatingadmissionpolicies.admissionregistration.k8s.io";
+        assert!(resources.lines().any(|line| line == group_name), "{resources}");
+        for name in [
+            "mutatingadmissionpolicies",
+            "mutatingadmissionpolicy",
+            "MutatingAdmissionPolicy",
+            group_name,
+            "mutatingadmissionpolicies.v1.admissionregistration.k8s.io",
+        ] {
+            let found = kubectl.run(&["get", name, "-o", "name"], "");
+            assert_eq!(found, format!("{}/p\n", group_name.replacen("policies", "policy", 1)));
+        }
+        let explained = kubectl.run(&["explain", "mutatingadmissionpolicies"], "");
+        assert!(explained.contains("KIND:       MutatingAdmissionPolicy"), "{explained}");
+        let other = policy.replace(r#""name":"p""#, r#""name":"q""#);
+        for said in ["created", "unchanged"] {
+            let applied = kubectl.run(&["apply", "-f", "-"], &other);
+            assert!(applied.ends_with(&format!("/q {said}\n")), "{applied}");
+        }
+        kubectl.run(&["delete", "mutatingadmissionpolicies", "p", "q"], "");
+        assert_eq!(kubectl.run(&["get", group_name, "-o", "name"], ""), "");
     })
     .await;
 }
@@ -466,25 +478,4 @@ async fn kube_uses_a_type_only_the_new_version_has() {
     assert!(list.items.is_empty());
     let local = plane.named("cp-a").unwrap().requests();
     assert!(local.iter().all(|r| !r.path().starts_with(POLICIES)));
-}
-
-/// Discovery is the local server's own: merged discovery, which would also list what only peers serve, does not exist yet.
-#[tokio::test]
-async fn kube_discovers_the_local_servers_types() {
-    let (plane, agent) = mixed(&["cp-b"]).await;
-    let discovery = Discovery::new(client(&plane, &agent).await)
-        .run()
-        .await
-        .unwrap();
-    assert!(discovery.has_group("apps"));
-    let gvk = GroupVersionKind::gvk("apps", "v1", "Deployment");
-    let (deployments, capabilities) = discovery.resolve_gvk(&gvk).unwrap();
-    assert_eq!(deployments.plural, "deployments");
-    assert!(capabilities.supports_operation("watch"));
-    let new = GroupVersionKind::gvk(
-        "admissionregistration.k8s.io",
-        "v1",
-        "MutatingAdmissionPolicy",
-    );
-    assert!(discovery.resolve_gvk(&new).is_none());
 }

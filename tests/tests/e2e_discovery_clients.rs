@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::GroupVersionKind;
 use kube::discovery::Discovery;
 use mvp_tests::agent::eventually;
 use mvp_tests::client::Client;
@@ -225,6 +227,21 @@ fn kubectl_round(kubectl: &Kubectl, confirmed: &Facts, node: &str) {
     }
 }
 
+/// The administrator's, for the agent of a server.
+fn kubeconfig(fleet: &Fleet, number: usize) -> PathBuf {
+    let user = KubeconfigUser::Certificate(fleet.plane.pki().admin().unwrap());
+    let url = format!("https://{}", fleet.agents[number].address);
+    let name = format!("{}.kubeconfig", fleet.plane.server(number).name());
+    fleet.plane.kubeconfig(&name, &url, &user).unwrap()
+}
+
+async fn kube_client(file: &Path) -> kube::Client {
+    let config = Kubeconfig::read_from(file).unwrap();
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(config, &options).await;
+    kube::Client::try_from(config.unwrap()).unwrap()
+}
+
 /// Starts the clients of one agent and says how many they are.
 async fn start_clients(
     fleet: &Fleet,
@@ -236,17 +253,8 @@ async fn start_clients(
         &fleet.agents[number],
         fleet.plane.server(number).name().to_owned(),
     );
-    let user = KubeconfigUser::Certificate(fleet.plane.pki().admin().unwrap());
-    let url = format!("https://{}", agent.address);
-    let file = fleet
-        .plane
-        .kubeconfig(&format!("{node}.kubeconfig"), &url, &user)
-        .unwrap();
-    let config = Kubeconfig::read_from(&file).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
-        .await
-        .unwrap();
-    let kube = kube::Client::try_from(config).unwrap();
+    let file = kubeconfig(fleet, number);
+    let kube = kube_client(&file).await;
     let client = agent
         .http2(&fleet.plane, admin(&fleet.plane))
         .await
@@ -362,5 +370,31 @@ async fn no_client_misses_a_type_in_a_rolling_upgrade() {
     );
     if let Some(error) = failed {
         std::panic::resume_unwind(error.into_panic());
+    }
+}
+
+#[tokio::test]
+async fn kube_resolves_the_types_of_every_server_through_every_agent() {
+    let fleet = Fleet::start([spec(b'a', 35), spec(b'b', 36)]).await;
+    for number in 0..2 {
+        let client = kube_client(&kubeconfig(&fleet, number)).await;
+        let aggregated = Discovery::new(client.clone()).run_aggregated();
+        let legacy = Discovery::new(client).run();
+        for discovery in [aggregated.await.unwrap(), legacy.await.unwrap()] {
+            for (group, kind, plural) in [
+                ("apps", "Deployment", "deployments"),
+                // Only 1.36 has it.
+                (
+                    "admissionregistration.k8s.io",
+                    "MutatingAdmissionPolicy",
+                    "mutatingadmissionpolicies",
+                ),
+            ] {
+                let gvk = GroupVersionKind::gvk(group, "v1", kind);
+                let (resource, capabilities) = discovery.resolve_gvk(&gvk).unwrap();
+                assert_eq!(resource.plural, plural);
+                assert!(capabilities.supports_operation("watch"));
+            }
+        }
     }
 }

@@ -48,10 +48,27 @@ async fn legacy_documents_of_every_agent_are_the_union() {
                 let answers = fleet.ask_agents(&target, &asked).await.unwrap();
                 for answer in &answers {
                     assert_eq!(facts::of(answer).unwrap(), union, "{target} as {accept}");
+                    assert_eq!(
+                        without_hashes(answer),
+                        without_hashes(&answers[0]),
+                        "{target} as {accept}"
+                    );
                 }
             }
         }
     }
+}
+
+/// Which version is stored differs between servers, and only their own documents say it.
+fn without_hashes(answer: &Answer) -> Value {
+    let mut document = facts::document(&answer.headers, &answer.body).unwrap();
+    for resource in document["resources"].as_array_mut().into_iter().flatten() {
+        resource
+            .as_object_mut()
+            .unwrap()
+            .remove("storageVersionHash");
+    }
+    document
 }
 
 #[tokio::test]
@@ -220,6 +237,10 @@ async fn where_all_servers_agree_the_local_answer_passes_byte_for_byte() {
             "/apis/nothing.example",
             "/apis?pretty=true",
         ] {
+            // These name the version of their server.
+            if path == "/openapi/v3" && minors[0] != minors[1] {
+                continue;
+            }
             for accept in [
                 V2,
                 &protobuf,

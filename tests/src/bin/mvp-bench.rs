@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use http::Uri;
-use mvp_tests::bench::{forward, haproxy, process, upstream};
+use mvp_tests::bench::{discovery, forward, freshness, haproxy, process, upstream};
 use mvp_tests::load::{Endpoint, Limit, Session, bearer, tls};
 use mvp_tests::sim::pki::Pki;
 use rustls_pki_types::ServerName;
@@ -25,6 +25,10 @@ struct Cli {
 enum Verb {
     /// What forwarding adds to a small GET: direct, through mvp, through HAProxy
     Forward(forward::Options),
+    /// Discovery through mvp against direct: whole documents and "not modified"; agreeing servers and differing ones
+    Discovery(discovery::Options),
+    /// How long until new types are seen through every agent
+    Freshness(freshness::Options),
     /// Run the fast upstream alone, and write the configuration of an agent and of an HAProxy before it
     Upstream(UpstreamArgs),
     /// Load one URL, or several at once, and print what was seen
@@ -71,6 +75,8 @@ struct LoadArgs {
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Forward(options) => forward::run(&options),
+        Verb::Discovery(options) => discovery::run(&options),
+        Verb::Freshness(options) => freshness::run(&options),
         Verb::Upstream(args) => run_upstream(&args),
         Verb::Load(args) => run_load(&args),
     };

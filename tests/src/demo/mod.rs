@@ -1,6 +1,6 @@
 //! The demo: a rolling upgrade of a control plane under load, first without and then with an agent on each node.
 
-mod agents;
+pub(crate) mod agents;
 mod operation;
 mod phase;
 mod plane;

@@ -29,7 +29,7 @@ const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 /// The store cannot be reached.
 pub async fn keep(store: &Store, surface: &Surface, seen: &[Object]) -> Result<(), StoreError> {
     let wanted: BTreeMap<String, Value> = wanted(surface).collect();
-    let present: BTreeSet<&str> = seen.iter().map(|object| name(object)).collect();
+    let present: BTreeSet<&str> = seen.iter().map(name).collect();
     for (name, object) in &wanted {
         if !present.contains(name.as_str()) {
             match store.create(&key(name), object.clone()).await {

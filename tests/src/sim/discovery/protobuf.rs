@@ -252,4 +252,64 @@ mod tests {
         let envelope = Unknown::decode(&body[MAGIC.len()..]).unwrap();
         assert_eq!(envelope.raw, expected);
     }
+
+    /// The number of every field, by a value that says which one it is.
+    #[test]
+    fn numbers_are_those_of_the_go_types() {
+        let text = |name: &str| name.to_owned();
+        let kind = |kind: &str| GroupVersionKind {
+            group: text("g"),
+            version: text("v"),
+            kind: text(kind),
+        };
+        let resource = ApiResourceDiscovery {
+            resource: text("1"),
+            response_kind: Some(kind("2")),
+            scope: text("3"),
+            singular_resource: text("4"),
+            verbs: vec![text("5")],
+            short_names: vec![text("6")],
+            categories: vec![text("7")],
+            subresources: vec![ApiSubresourceDiscovery {
+                subresource: text("1"),
+                response_kind: Some(kind("2")),
+                accepted_types: vec![kind("3")],
+                verbs: vec![text("4")],
+            }],
+        };
+        let kinds =
+            |number: &[u8], kind: &[u8]| [number, b"\x09\x0a\x01g\x12\x01v\x1a\x01", kind].concat();
+        let sub = [
+            &b"\x0a\x011"[..],
+            &kinds(b"\x12", b"2"),
+            &kinds(b"\x1a", b"3"),
+            b"\x22\x014",
+        ]
+        .concat();
+        assert_eq!(sub.len(), 28);
+        let expected = [
+            &b"\x0a\x011"[..],
+            &kinds(b"\x12", b"2"),
+            b"\x1a\x013\x22\x014\x2a\x015\x32\x016\x3a\x017\x42\x1c",
+            &sub,
+        ];
+        assert_eq!(resource.encode_to_vec(), expected.concat());
+
+        let resource = ApiResource {
+            name: text("1"),
+            namespaced: true,
+            kind: text("3"),
+            verbs: Some(Verbs {
+                items: vec![text("4")],
+            }),
+            short_names: vec![text("5")],
+            singular_name: text("6"),
+            categories: vec![text("7")],
+            group: text("8"),
+            version: text("9"),
+            storage_version_hash: text("10"),
+        };
+        let expected = b"\x0a\x011\x10\x01\x1a\x013\x22\x03\x0a\x014\x2a\x015\x32\x016\x3a\x017\x42\x018\x4a\x019\x52\x0210";
+        assert_eq!(resource.encode_to_vec(), expected);
+    }
 }
