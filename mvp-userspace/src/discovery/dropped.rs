@@ -134,10 +134,17 @@ mod tests {
         for n in 0..MAX_DROPPED as u64 + 10 {
             let name = format!("r{n}");
             let before = document(&[&name]);
-            dropped.note(&before, &Document::default(), start + Duration::from_millis(n));
+            dropped.note(
+                &before,
+                &Document::default(),
+                start + Duration::from_millis(n),
+            );
         }
         assert_eq!(dropped.at.len(), MAX_DROPPED);
         let first = document(&["r0"]);
-        assert_eq!(*dropped.without(&first, start - Duration::from_secs(1)), first);
+        assert_eq!(
+            *dropped.without(&first, start - Duration::from_secs(1)),
+            first
+        );
     }
 }

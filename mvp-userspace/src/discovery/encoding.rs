@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::Source;
 use super::view::{
-    AggregatedVersion, Document, Layout, aggregated_json, aggregated_protobuf,
-    aggregated_yaml, api_group_list, to_json, to_yaml,
+    AggregatedVersion, Document, Layout, aggregated_json, aggregated_protobuf, aggregated_yaml,
+    api_group_list, to_json, to_yaml,
 };
 
 /// The media types of a discovery document that are merged. CBOR, alpha in every release, is asked of no server.

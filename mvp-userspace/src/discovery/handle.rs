@@ -242,9 +242,9 @@ impl DiscoveryHandle {
                 Some((entry, entry.openapi()?, entry.set()?, version))
             })
             .collect();
-        let urls = known
-            .iter()
-            .filter_map(|(_, index, apis, version)| Some((&**apis, version.as_ref(), index.url(path)?)));
+        let urls = known.iter().filter_map(|(_, index, apis, version)| {
+            Some((&**apis, version.as_ref(), index.url(path)?))
+        });
         let best = best_description(path, urls);
         known
             .iter()

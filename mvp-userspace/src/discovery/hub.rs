@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::{Dialer, FetchError};
 use super::entry::Entry;
-use super::merged::Views;
 use super::events::{EventTimes, Events};
+use super::merged::Views;
 use crate::route::{Member, RouteTable};
 
 /// How to poll.

@@ -61,7 +61,6 @@ pub struct Merged {
     encodings: Mutex<Vec<(Encoding, Arc<OnceLock<Bytes>>)>>,
 }
 
-
 impl View {
     pub fn root(&self, root: Root) -> &RootView {
         match root {
@@ -90,15 +89,25 @@ impl View {
 
     /// So that no client waits for what most clients ask for.
     fn encode_usual(&self) {
-        for merged in [&self.core, &self.groups].into_iter().flat_map(|r| &r.merged) {
+        for merged in [&self.core, &self.groups]
+            .into_iter()
+            .flat_map(|r| &r.merged)
+        {
             for (form, media) in [
                 (Form::V2, Media::Json),
                 (Form::V2, Media::Protobuf),
                 (Form::Legacy, Media::Json),
             ] {
-                let plain = Encoding { form, media, gzip: false };
+                let plain = Encoding {
+                    form,
+                    media,
+                    gzip: false,
+                };
                 if merged.encoded(plain).len() > encoding::GZIP_ABOVE {
-                    merged.encoded(Encoding { gzip: true, ..plain });
+                    merged.encoded(Encoding {
+                        gzip: true,
+                        ..plain
+                    });
                 }
             }
         }
@@ -177,7 +186,10 @@ impl Merged {
                     names.collect::<Vec<_>>()
                 };
                 if names(&other.versions) != names(&group.versions)
-                    || group.versions.iter().any(|v| v.freshness == Freshness::Stale)
+                    || group
+                        .versions
+                        .iter()
+                        .any(|v| v.freshness == Freshness::Stale)
                 {
                     groups.insert(group.name.clone());
                 }
@@ -229,7 +241,10 @@ impl Merged {
         };
         let Encoding { form, media, gzip } = encoding;
         let make = || match gzip {
-            true => encoding::gzip(&self.encoded(Encoding { gzip: false, ..encoding })),
+            true => encoding::gzip(&self.encoded(Encoding {
+                gzip: false,
+                ..encoding
+            })),
             false => encode_root(&self.document, form, media, Layout::Compact),
         };
         cell.get_or_init(make).clone()
@@ -439,7 +454,8 @@ mod tests {
 
     #[test]
     fn what_differs_is_said_by_group_and_version() {
-        let a = document(serde_json::json!({"a.example": {"v1": ["x"]}, "b.example": {"v1": ["y"]}}));
+        let a =
+            document(serde_json::json!({"a.example": {"v1": ["x"]}, "b.example": {"v1": ["y"]}}));
         let b = document(serde_json::json!({
             "a.example": {"v1": ["x", "z"], "v2": ["x"]}, "b.example": {"v1": ["y"]}, "c.example": {"v1": ["w"]},
         }));
@@ -449,13 +465,26 @@ mod tests {
         assert!(merged.differs_in_group("a.example"));
         assert!(!merged.differs_in_group("b.example") && !merged.differs_in_group("c.example"));
         assert!(merged.differs_in("a.example", "v1"));
-        for (group, version) in [("a.example", "v2"), ("b.example", "v1"), ("c.example", "v1")] {
-            assert!(!merged.differs_in(group, version), "{group}/{version}: who has it has all of it");
+        for (group, version) in [
+            ("a.example", "v2"),
+            ("b.example", "v1"),
+            ("c.example", "v1"),
+        ] {
+            assert!(
+                !merged.differs_in(group, version),
+                "{group}/{version}: who has it has all of it"
+            );
         }
-        assert!(view.root_of("").merged.is_none(), "the core group is another root's");
+        assert!(
+            view.root_of("").merged.is_none(),
+            "the core group is another root's"
+        );
         // The same on every agent, whatever it calls the servers and in whichever order it knows them.
         let other = build(&[b.clone(), a.clone()]);
-        assert_eq!(other.root(Root::Groups).merged.as_ref().unwrap().etag, merged.etag);
+        assert_eq!(
+            other.root(Root::Groups).merged.as_ref().unwrap().etag,
+            merged.etag
+        );
         let names: Vec<_> = view.newest().iter().map(|s| s.name.to_string()).collect();
         assert_eq!(names, ["cp-b"]);
         let root = view.root(Root::Groups);
@@ -476,7 +505,10 @@ mod tests {
         };
         let first = merged.encoded(encoding);
         assert_eq!(first.as_ptr(), merged.encoded(encoding).as_ptr());
-        let gzipped = merged.encoded(Encoding { gzip: true, ..encoding });
+        let gzipped = merged.encoded(Encoding {
+            gzip: true,
+            ..encoding
+        });
         assert!(gzipped.starts_with(&[0x1f, 0x8b]) && gzipped.len() < first.len());
         assert!(view.newest().is_empty());
     }
@@ -485,7 +517,8 @@ mod tests {
     async fn the_dead_are_shown_as_stale_for_a_while_and_bring_nothing_back() {
         let views = Arc::new(Views::new(Duration::from_secs(600)));
         let running = tokio::spawn(Arc::clone(&views).run());
-        let all = document(serde_json::json!({"a.example": {"v1": ["x"]}, "b.example": {"v1": ["y"]}}));
+        let all =
+            document(serde_json::json!({"a.example": {"v1": ["x"]}, "b.example": {"v1": ["y"]}}));
         let less = document(serde_json::json!({"b.example": {"v1": ["y"]}}));
         let (a, b) = (told("cp-a", &all, "v1.36.0"), told("cp-b", &all, "v1.36.0"));
         let start = Instant::now();
@@ -502,8 +535,14 @@ mod tests {
         views.settled().await;
         let view = views.cell.load_full();
         let document = &view.root(Root::Groups).merged.as_ref().unwrap().document;
-        assert_eq!(document.version("a.example", "v1").unwrap().freshness, Freshness::Stale);
-        assert_eq!(document.version("b.example", "v1").unwrap().freshness, Freshness::Current);
+        assert_eq!(
+            document.version("a.example", "v1").unwrap().freshness,
+            Freshness::Stale
+        );
+        assert_eq!(
+            document.version("b.example", "v1").unwrap().freshness,
+            Freshness::Current
+        );
         assert_eq!(views.merges(), 1);
 
         // The same once more: nothing is built.
@@ -528,7 +567,10 @@ mod tests {
             documents: told("cp-a", &other, "").documents,
             ..dead
         };
-        views.want([dead.clone(), b.clone()].into_iter(), start + Duration::from_secs(598));
+        views.want(
+            [dead.clone(), b.clone()].into_iter(),
+            start + Duration::from_secs(598),
+        );
         views.settled().await;
         assert!(views.cell.load().differs());
         views.want([dead, b].into_iter(), start + Duration::from_secs(600));

@@ -126,7 +126,9 @@ pub fn best_description<'a>(
     described: impl Iterator<Item = (&'a ApiSet, Option<&'a GitVersion>, &'a str)>,
 ) -> Option<&'a str> {
     described
-        .max_by_key(|(apis, version, url)| (Served::of(apis, path).count(), *version, Reverse(*url)))
+        .max_by_key(|(apis, version, url)| {
+            (Served::of(apis, path).count(), *version, Reverse(*url))
+        })
         .map(|(_, _, url)| url)
 }
 
@@ -143,9 +145,10 @@ fn merged(
     let local_index = OpenApiIndex::read(body).ok()?;
     let mut changes: BTreeMap<&str, &str> = BTreeMap::new();
     for path in others.iter().flat_map(|other| other.index.paths.keys()) {
-        let described = ["api", "apis"]
-            .iter()
-            .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+        let described = ["api", "apis"].iter().any(|root| {
+            path.strip_prefix(root)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        });
         if !described || changes.contains_key(&**path) {
             continue;
         }

@@ -329,11 +329,9 @@ fn legacy_document(
     for gv in stale {
         add_stale(&mut document, known, gv);
     }
-    document.groups.sort_by_key(|group| {
-        listed
-            .iter()
-            .position(|other| *other.group == *group.name)
-    });
+    document
+        .groups
+        .sort_by_key(|group| listed.iter().position(|other| *other.group == *group.name));
     for group in &mut document.groups {
         let name = Arc::clone(&group.name);
         group.versions.sort_by_key(|version| {
@@ -358,7 +356,10 @@ fn add_stale(document: &mut Document, known: &Document, gv: &GroupVersion) {
         freshness: Freshness::Stale,
         ..version
     };
-    let group = document.groups.iter_mut().find(|group| *group.name == *gv.group);
+    let group = document
+        .groups
+        .iter_mut()
+        .find(|group| *group.name == *gv.group);
     match group {
         Some(group) => group.versions.push(version),
         None => document.groups.push(Group {

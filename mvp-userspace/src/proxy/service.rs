@@ -13,9 +13,9 @@ use rustls_pki_types::UnixTime;
 use super::access::{AccessRecord, CLIENT_GONE};
 use super::body::Upload;
 use super::connection::{Connection, Guard};
+use super::discovery;
 use super::error::{AttemptError, ProxyError};
 use super::events::Events;
-use super::discovery;
 use super::forward::{Answer, AnswerBody, Outgoing, Trace};
 use super::headers::{
     AUDIT_ID, ensure_audit_id, prepare_request, strip_hop_by_hop, upgrade_protocol,

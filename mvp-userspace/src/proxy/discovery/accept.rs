@@ -67,9 +67,15 @@ pub fn content_type(form: Form, media: Media) -> HeaderValue {
     macro_rules! of {
         ($media:literal) => {
             match form {
-                Form::V2 => concat!($media, ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
+                Form::V2 => concat!(
+                    $media,
+                    ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+                ),
                 Form::V2beta1 => {
-                    concat!($media, ";g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList")
+                    concat!(
+                        $media,
+                        ";g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+                    )
                 }
                 Form::Legacy => $media,
             }
@@ -115,7 +121,11 @@ impl<'a> Clause<'a> {
         };
         if let Some(q) = clause.parameter("q") {
             // goautoneg takes what it cannot read for 1.
-            clause.q = q.parse().ok().filter(|q: &f64| q.is_finite()).unwrap_or(1.0);
+            clause.q = q
+                .parse()
+                .ok()
+                .filter(|q: &f64| q.is_finite())
+                .unwrap_or(1.0);
         }
         (!clause.kind.is_empty()).then_some(clause)
     }
@@ -197,19 +207,34 @@ mod tests {
                 Some((Form::V2beta1, json, false)),
             ),
             // A plain clause is acceptable too, and stands first.
-            (&format!("application/json,{V2}"), Some((Form::Legacy, json, false))),
+            (
+                &format!("application/json,{V2}"),
+                Some((Form::Legacy, json, false)),
+            ),
             // q decides before order.
-            (&format!("application/json;q=0.5,{V2};q=0.9"), Some((Form::V2, json, false))),
+            (
+                &format!("application/json;q=0.5,{V2};q=0.9"),
+                Some((Form::V2, json, false)),
+            ),
             (&format!("*/*,{V2}"), Some((Form::V2, json, false))),
             (
                 "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
                 Some((Form::V2, proto, false)),
             ),
-            (&format!("{V2};profile=nopeer"), Some((Form::V2, json, true))),
-            (&format!("{V2};profile=other"), Some((Form::V2, json, false))),
+            (
+                &format!("{V2};profile=nopeer"),
+                Some((Form::V2, json, true)),
+            ),
+            (
+                &format!("{V2};profile=other"),
+                Some((Form::V2, json, false)),
+            ),
             (&format!("{V2};stream=watch"), None),
             (&format!("{V2};x=y"), Some((Form::V2, json, false))),
-            ("application/cbor,application/json;q=0.1", Some((Form::Legacy, json, false))),
+            (
+                "application/cbor,application/json;q=0.1",
+                Some((Form::Legacy, json, false)),
+            ),
             (",;,", None),
         ] {
             assert_eq!(chosen(accept), want, "{accept}");
@@ -228,7 +253,11 @@ mod tests {
                 assert_eq!(answered(written.to_str().unwrap()), Some((form, media)));
             }
         }
-        for other in ["", "text/plain", "application/json;as=Table;v=v1;g=meta.k8s.io"] {
+        for other in [
+            "",
+            "text/plain",
+            "application/json;as=Table;v=v1;g=meta.k8s.io",
+        ] {
             assert_eq!(answered(other), None, "{other}");
         }
     }

@@ -8,15 +8,13 @@ use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
     ETAG, IF_NONE_MATCH, LAST_MODIFIED, TRANSFER_ENCODING, USER_AGENT, VARY,
 };
-use serde::Serialize;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde::Serialize;
 
+use super::Wanted;
 use super::accept::{Choice, answered, content_type};
 use super::ask::Ask;
-use super::Wanted;
-use crate::discovery::view::{
-    ApiResourceList, Layout, api_group, merge_resource_list,
-};
+use crate::discovery::view::{ApiResourceList, Layout, api_group, merge_resource_list};
 use crate::discovery::{
     Encoding, Form, GZIP_ABOVE, Media, Merged, View, encode, encode_root, gzip, read_bounded,
 };
@@ -42,7 +40,10 @@ pub async fn from_view(
     client: &Outgoing<'_>,
     shared: &Shared,
 ) -> Result<Answer, ProxyError> {
-    let passes = !matches!(answer.head.status, StatusCode::OK | StatusCode::NOT_MODIFIED);
+    let passes = !matches!(
+        answer.head.status,
+        StatusCode::OK | StatusCode::NOT_MODIFIED
+    );
     if passes || ask.passes() {
         return Ok(for_head(answer, client.method));
     }
@@ -89,16 +90,15 @@ async fn read(mut answer: Answer, shared: &Shared) -> Result<Answer, ProxyError>
     Ok(answer)
 }
 
-fn whole_root(
-    ask: &Ask,
-    answer: &Answer,
-    merged: &Merged,
-    client: &Outgoing<'_>,
-) -> Option<Told> {
+fn whole_root(ask: &Ask, answer: &Answer, merged: &Merged, client: &Outgoing<'_>) -> Option<Told> {
     let (form, media) = form_of(ask, answer)?;
     // Kept are the forms that programs ask for.
     let kept = media != Media::Json || layout(client) == Layout::Compact;
-    let plain = Encoding { form, media, gzip: false };
+    let plain = Encoding {
+        form,
+        media,
+        gzip: false,
+    };
     let mut body = match kept {
         true => merged.encoded(plain),
         false => encode_root(&merged.document, form, media, Layout::Pretty),
@@ -106,7 +106,10 @@ fn whole_root(
     let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.headers);
     if gzipped {
         body = match kept {
-            true => merged.encoded(Encoding { gzip: true, ..plain }),
+            true => merged.encoded(Encoding {
+                gzip: true,
+                ..plain
+            }),
             false => gzip(&body),
         };
     }
@@ -118,12 +121,7 @@ fn whole_root(
     })
 }
 
-fn one_group(
-    ask: &Ask,
-    view: &View,
-    group: &str,
-    client: &Outgoing<'_>,
-) -> Option<Told> {
+fn one_group(ask: &Ask, view: &View, group: &str, client: &Outgoing<'_>) -> Option<Told> {
     let merged = view.root_of(group).merged.as_ref()?;
     let group = api_group(&merged.document, group)?;
     legacy(&group, || group.to_protobuf(), ask, client)
@@ -211,12 +209,17 @@ fn legacy<T: Serialize>(
 
 fn replaced(mut answer: Answer, told: Told, client: &Outgoing<'_>) -> Answer {
     let headers = &mut answer.head.headers;
-    for name in [CONTENT_ENCODING, TRANSFER_ENCODING, LAST_MODIFIED, ACCEPT_RANGES, ETAG] {
+    for name in [
+        CONTENT_ENCODING,
+        TRANSFER_ENCODING,
+        LAST_MODIFIED,
+        ACCEPT_RANGES,
+        ETAG,
+    ] {
         headers.remove(name);
     }
     // Exactly the quoted value, as kube-apiserver compares it: no lists, no weak validators, no `*`.
-    let unchanged =
-        told.etag.is_some() && client.headers.get(IF_NONE_MATCH) == told.etag.as_ref();
+    let unchanged = told.etag.is_some() && client.headers.get(IF_NONE_MATCH) == told.etag.as_ref();
     if let Some(etag) = told.etag {
         headers.insert(ETAG, etag);
         headers.insert(VARY, HeaderValue::from_static("Accept"));
@@ -275,7 +278,10 @@ fn layout(client: &Outgoing<'_>) -> Layout {
     }
     let agent = client.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
     let agent = agent.unwrap_or_default();
-    match ["curl", "Wget", "Mozilla/5.0"].iter().any(|people| agent.starts_with(people)) {
+    match ["curl", "Wget", "Mozilla/5.0"]
+        .iter()
+        .any(|people| agent.starts_with(people))
+    {
         true => Layout::Pretty,
         false => Layout::Compact,
     }

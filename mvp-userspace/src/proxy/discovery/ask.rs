@@ -134,14 +134,18 @@ impl Ask {
 
     /// True if the server told something else than the view was made from.
     pub fn is_news(&self, answer: &Answer, view: &View) -> bool {
-        let (Wanted::Root { root, .. }, Some(source)) =
-            (&self.wanted, self.choice.and_then(|choice| choice.form.source()))
-        else {
+        let (Wanted::Root { root, .. }, Some(source)) = (
+            &self.wanted,
+            self.choice.and_then(|choice| choice.form.source()),
+        ) else {
             return false;
         };
         let told = answer.head.headers.get(http::header::ETAG);
         let known = view.root(*root).etag_of(&answer.server, source);
-        answer.head.status == http::StatusCode::OK && known.is_some() && told.is_some() && told != known
+        answer.head.status == http::StatusCode::OK
+            && known.is_some()
+            && told.is_some()
+            && told != known
     }
 
     /// True if a root is not merged any more.
@@ -164,13 +168,18 @@ impl Ask {
             Media::Protobuf => Media::Protobuf,
             Media::Json | Media::Yaml => Media::Json,
         };
-        self.headers.insert(ACCEPT, HeaderValue::from_static(media.name()));
+        self.headers
+            .insert(ACCEPT, HeaderValue::from_static(media.name()));
         Some(())
     }
 
     /// `None`: nobody in particular, or the local server may answer anyway.
     fn prefer(&mut self, servers: Vec<Arc<Server>>, reason: Reason) -> Option<()> {
-        if servers.is_empty() || servers.iter().any(|server| server.local && server.available()) {
+        if servers.is_empty()
+            || servers
+                .iter()
+                .any(|server| server.local && server.available())
+        {
             return None;
         }
         self.preferred = Some(Preferred { servers, reason });
@@ -196,7 +205,9 @@ fn having(uri: &Uri, shared: &Shared) -> Option<Vec<Arc<Server>>> {
     let path = path.strip_prefix('/')?;
     let query = uri.query().unwrap_or_default();
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let hash = pairs.find(|(name, _)| *name == "hash").map(|(_, hash)| hash);
+    let hash = pairs
+        .find(|(name, _)| *name == "hash")
+        .map(|(_, hash)| hash);
     if let Some(hash) = hash {
         let indexes = shared.discovery.openapi();
         let servers: Vec<_> = find(&indexes, path, hash).into_iter().cloned().collect();

@@ -20,7 +20,10 @@ use ask::Ask;
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Wanted {
     /// `/api` or `/apis`. Only without a slash at the end they have an aggregated form.
-    Root { root: Root, aggregated: bool },
+    Root {
+        root: Root,
+        aggregated: bool,
+    },
     Group(Box<str>),
     GroupVersion(GroupVersion),
     /// `/openapi/v3`.
@@ -86,7 +89,10 @@ fn wanted(info: &RequestInfo<'_>, outgoing: &Outgoing<'_>, shared: &Arc<Shared>)
 fn of_path(path: &str) -> Option<Wanted> {
     let slash = path.ends_with('/');
     Some(match classify(path) {
-        PathClass::Discovery { group: "", version: "" } => Wanted::Root {
+        PathClass::Discovery {
+            group: "",
+            version: "",
+        } => Wanted::Root {
             root: match path.starts_with("/apis") {
                 true => Root::Groups,
                 false => Root::Core,
