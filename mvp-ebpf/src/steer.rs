@@ -130,23 +130,27 @@ fn steer(ctx: &SkLookupContext, lookup: *const bpf_sk_lookup, port: u32) -> Coun
     }
 }
 
-/// The source address as the exemptions are keyed.
+/// The source address as the exemptions are keyed. Both families' fields are read whichever it is (the other's are zero):
+/// of two branches the compiler would make one load from a computed place in the context, which the verifier refuses.
 #[inline(always)]
 fn source(lookup: *const bpf_sk_lookup, family: u32) -> ExemptKey {
     // SAFETY: as in `run`.
-    unsafe {
-        if family == INET {
-            return ExemptKey::v4((&raw const (*lookup).remote_ip4).read_volatile());
-        }
+    let (v4, words) = unsafe {
         let words = (&raw const (*lookup).remote_ip6).cast::<u32>();
-        ExemptKey {
-            words: [
+        (
+            (&raw const (*lookup).remote_ip4).read_volatile(),
+            [
                 words.read_volatile(),
                 words.add(1).read_volatile(),
                 words.add(2).read_volatile(),
                 words.add(3).read_volatile(),
             ],
-        }
+        )
+    };
+    if family == INET {
+        ExemptKey::v4(v4)
+    } else {
+        ExemptKey { words }
     }
 }
 
