@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError, sys::SyscallError};
+use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
 
 /// A failure of the kernel part. None of them stops the agent from serving in userspace.
@@ -27,8 +28,8 @@ pub enum Error {
     Object(String),
     /// The operator's: the kernel refuses this process.
     #[error(
-        "the kernel refuses {action} ({cause}): the agent needs CAP_BPF and CAP_NET_ADMIN (CAP_SYS_ADMIN before Linux \
-         5.8) in the initial user namespace; before Linux 5.11 also look at RLIMIT_MEMLOCK"
+        "the kernel refuses {action} ({cause}): the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (CAP_SYS_ADMIN \
+         before Linux 5.8) in the initial user namespace; before Linux 5.11 also look at RLIMIT_MEMLOCK"
     )]
     Permission {
         /// What was tried.
@@ -157,6 +158,10 @@ impl Error {
 fn classify(action: &'static str, error: &(dyn StdError + 'static)) -> Error {
     let cause = chain(error);
     match errno(error) {
+        // The verifier allows less without CAP_PERFMON (`bpf_allow_uninit_stack` and its like in include/linux/bpf.h).
+        Some(libc::EACCES | libc::EPERM) if verifier_refused(error) && !may_perfmon() => {
+            Error::Permission { action, cause }
+        }
         // EACCES from BPF_PROG_LOAD with a verifier log is the verifier's refusal, not a missing capability.
         Some(libc::EACCES) if verifier_refused(error) => Error::Unsupported { action, cause },
         Some(libc::EPERM | libc::EACCES) => Error::Permission { action, cause },
@@ -178,6 +183,12 @@ fn verifier_refused(error: &(dyn StdError + 'static)) -> bool {
         matches!(e.downcast_ref::<ProgramError>(), Some(ProgramError::LoadError { verifier_log, .. })
             if !verifier_log.to_string().trim().is_empty())
     })
+}
+
+/// Whether this thread has CAP_PERFMON or CAP_SYS_ADMIN, which stands for it; true if that cannot be found out.
+fn may_perfmon() -> bool {
+    let any = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    capabilities(None).map_or(true, |sets| sets.effective.intersects(any))
 }
 
 fn causes<'a>(

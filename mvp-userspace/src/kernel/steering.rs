@@ -226,6 +226,13 @@ impl Steering {
 /// [`Error::NoBpffs`], [`Error::NotOurs`], [`Error::Busy`] and [`Error::Permission`].
 pub fn uninstall(path: &Path) -> Result<(), Error> {
     let locked = Locked::new(path)?;
+    if maps::abi(path).is_some()
+        && let Some((link, info)) = pins::link(path)
+        && info.netns != 0
+    {
+        // The kernel frees a link some time after its last pin; this is at once.
+        sys::link_detach(link.as_fd()).map_err(|e| Error::io("detaching sk_lookup", &e))?;
+    }
     pins::remove(locked.path())
 }
 

@@ -118,6 +118,20 @@ pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     unsafe { bpf(BPF_LINK_UPDATE, &attr) }.map(drop)
 }
 
+/// Detaches a link at once, whoever else has a descriptor of it.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    const BPF_LINK_DETACH: libc::c_int = 34;
+    #[repr(C)]
+    struct Attr {
+        link_fd: RawFd,
+    }
+    let attr = Attr {
+        link_fd: link.as_raw_fd(),
+    };
+    // SAFETY: the attributes are those of this command.
+    unsafe { bpf(BPF_LINK_DETACH, &attr) }.map(drop)
+}
+
 /// Pins any BPF object.
 pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     const BPF_OBJ_PIN: libc::c_int = 6;
