@@ -8,7 +8,7 @@ use std::{
     net::TcpListener,
     os::fd::AsFd,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
 };
 
@@ -389,55 +389,59 @@ fn a_connection_refused_by_a_full_queue_reaches_the_server_on_its_next_try() {
 
 #[test]
 fn a_slot_changes_hands_without_a_lost_connection() {
-    Net::run(
-        "a_slot_changes_hands_without_a_lost_connection",
-        |net, path| {
-            let server = Greeter::everywhere(b'S', PORT);
-            let mut agent = Greeter::everywhere(b'A', 0);
-            let (mut steering, heartbeat) = armed(path, &agent);
-            let _beating = Beating::start(heartbeat, ROOM);
-            let stop = AtomicBool::new(false);
-            let dial = |from: &Namespace, address: &str| {
-                from.run(|| {
-                    let mut dialled = 0_u32;
-                    while !stop.load(Ordering::SeqCst) {
-                        let letter = ask(address);
-                        assert!(letter.is_ascii_uppercase() && letter != 'S', "{letter}");
-                        dialled += 1;
-                    }
-                    dialled
-                })
-                .unwrap()
+    let name = "a_slot_changes_hands_without_a_lost_connection";
+    Net::run(name, |net, path| {
+        let server = Greeter::everywhere(b'S', PORT);
+        let mut agent = Greeter::everywhere(b'A', 0);
+        let (mut steering, heartbeat) = armed(path, &agent);
+        let _beating = Beating::start(heartbeat, ROOM);
+        let stop = AtomicBool::new(false);
+        let dialled = [(); 3].map(|()| AtomicUsize::new(0));
+        let dial = |from: &Namespace, address: &str, dialled: &AtomicUsize| {
+            let work = || {
+                while !stop.load(Ordering::SeqCst) {
+                    assert_eq!(ask(address), 'A');
+                    dialled.fetch_add(1, Ordering::SeqCst);
+                }
             };
-            thread::scope(|scope| {
-                let dialling = [
-                    scope.spawn(|| dial(&net.client, FAR[0])),
-                    scope.spawn(|| dial(&net.client, FAR[2])),
-                    scope.spawn(|| dial(&net.node, NEAR[0])),
-                ];
-                for round in 0..25_u8 {
-                    let name = b'A' + if round % 18 == 17 { 20 } else { round % 18 };
-                    let new = Greeter::everywhere(if name == b'S' { b'Z' } else { name }, 0);
-                    let before = steering.guard().unwrap().steered;
-                    steering.set_listeners(&[new.fd()]).unwrap();
-                    let old = std::mem::replace(&mut agent, new);
-                    let seen = || agent.seen().len();
-                    eventually("connections at the new listener", || seen() >= 10);
-                    assert!(steering.guard().unwrap().steered > before);
-                    // Drained: handshakes that the old listener began are over, since three clients dial one at a time and
-                    // have had ten connections since.
-                    let count = old.seen().len();
-                    eventually("a quiet old listener", || old.seen().len() == count);
-                    drop(old);
-                }
-                stop.store(true, Ordering::SeqCst);
-                for dialling in dialling {
-                    assert!(dialling.join().unwrap() > 50);
-                }
-            });
-            assert!(server.seen().is_empty());
-        },
-    );
+            from.run(work).unwrap();
+        };
+        thread::scope(|scope| {
+            let from = [
+                (&net.client, FAR[0]),
+                (&net.client, FAR[2]),
+                (&net.node, NEAR[0]),
+            ];
+            let clients = from.iter().zip(&dialled);
+            let clients: Vec<_> = clients
+                .map(|((from, address), dialled)| scope.spawn(|| dial(from, address, dialled)))
+                .collect();
+            for _ in 0..25 {
+                let new = Greeter::everywhere(b'A', 0);
+                steering.set_listeners(&[new.fd()]).unwrap();
+                let old = std::mem::replace(&mut agent, new);
+                // Drained: each client, which dials one connection at a time, has since finished the one that it was at and
+                // another one, so that no handshake of the old listener is under way.
+                let count = |d: &AtomicUsize| d.load(Ordering::SeqCst);
+                let before = dialled.each_ref().map(count);
+                eventually("every client's next connections", || {
+                    let broken = clients.iter().any(|client| client.is_finished());
+                    broken
+                        || dialled
+                            .iter()
+                            .zip(before)
+                            .all(|(d, before)| count(d) >= before + 2)
+                });
+                assert!(agent.seen().len() >= 3);
+                drop(old);
+            }
+            stop.store(true, Ordering::SeqCst);
+            for client in clients {
+                client.join().unwrap();
+            }
+        });
+        assert!(server.seen().is_empty());
+    });
 }
 
 /// Makes `tracing` on this thread write to memory.
