@@ -33,7 +33,7 @@ pub(super) const LINK_PIN: &str = "link";
 /// How long a change waits for another process's.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// Folders readable by root's group, for metrics collectors.
+/// Root's, and visible to its group. The pins themselves are root's alone (0600 less the umask).
 const MODE: u32 = 0o750;
 
 /// The right to change a pin folder; dropping it gives it up.
@@ -124,7 +124,11 @@ impl Locked {
             }
             Err(e) => return Err(Error::io(ACTION, &e)),
         }
-        remove(aside)
+        // The new folder is in force, whatever becomes of the old one; the next agent tries again.
+        if let Err(error) = remove(aside) {
+            tracing::warn!(%error, folder = %aside.display(), "old pins stay");
+        }
+        Ok(())
     }
 
     fn aside(&self) -> PathBuf {

@@ -329,7 +329,7 @@ fn place(
     let folder = if fit.is_ok() { locked.path() } else { aside };
     let program = sys::pinned(&folder.join(PROGRAM_PIN)).map_err(attaching)?;
     let pin = folder.join(LINK_PIN);
-    match (link, &fit) {
+    match (&link, &fit) {
         (Some(_), Ok(())) => {}
         (Some(link), Err(_)) => {
             // First the pin, then the program: whichever step is the last, the link has a pin.
@@ -351,7 +351,14 @@ fn place(
             Ok((Start::Reused, Programs::pinned_log(locked.path())?))
         }
         Err(start) => {
-            locked.activate(aside)?;
+            let moved = locked.activate(aside);
+            if let (Err(_), Some(link)) = (&moved, &link)
+                && let Ok(old) = sys::pinned(&locked.path().join(PROGRAM_PIN))
+            {
+                // Back to the program whose pins stay in force. The first failure is the one to report.
+                let _ = sys::link_update(link.as_fd(), old.as_fd());
+            }
+            moved?;
             let log = programs.take_log();
             Ok((start, log.ok_or_else(|| Error::missing("the log"))?))
         }
