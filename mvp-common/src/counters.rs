@@ -32,6 +32,14 @@ counters! {
     Lookups, "lookups", "Socket lookups seen by the sk_lookup program";
     PassProtocol, "pass_protocol", "Lookups passed because they are not TCP";
     PassIdle, "pass_idle", "TCP lookups passed because the guard is idle";
+    PassPort, "pass_port", "TCP lookups passed because their port is not steered";
+    PassStale, "pass_stale", "TCP lookups passed because the agent showed no sign of life for a second";
+    PassExemptOwn, "pass_exempt_own", "TCP lookups passed because they come from the agent itself";
+    PassExemptPeer, "pass_exempt_peer", "TCP lookups passed because they come from a peer's agent";
+    PassFull, "pass_full", "TCP lookups passed because the agent's accept queue has no room";
+    PassNoListener, "pass_no_listener", "TCP lookups passed because the agent does not listen";
+    PassAssignError, "pass_assign_error", "TCP lookups passed because the kernel refused the agent's listener";
+    Steered, "steered", "TCP lookups given to the agent's listener";
 }
 
 impl Counter {

@@ -5,14 +5,22 @@
 #![cfg_attr(not(test), no_std)]
 
 mod counters;
+mod guard;
 mod lookup;
+mod route;
+mod steer;
 
 pub use counters::Counter;
+pub use guard::{GuardState, Noted, Pulse, Reason};
 pub use lookup::LookupState;
+pub use route::{
+    NAMES, ROUTES_MAX, RouteKey, RouteValue, SERVERS_MAX, ServerValue, TEXT, TableHead, VERBS,
+};
+pub use steer::{ExemptKey, ExemptValue, SteerKey};
 
 /// Version of everything that the agent and the BPF object agree on: map names, key and value layouts, the order of
 /// [`Counter`]. Raise it with every change of those; the agent refuses an object of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// ELF section, and therefore map, in which the BPF object carries its [`ABI_VERSION`]. Map names have at most 15
 /// bytes (`BPF_OBJ_NAME_LEN` in the kernel's `include/uapi/linux/bpf.h`, less the terminator).
@@ -23,6 +31,45 @@ pub const COUNTERS_MAP: &str = "COUNTERS";
 
 /// Name of the array of one [`LookupState`].
 pub const LOOKUP_STATE_MAP: &str = "LOOKUP_STATE";
+
+/// Name of the array of one [`GuardState`].
+pub const GUARD_MAP: &str = "GUARD";
+
+/// Name of the array of one [`Pulse`].
+pub const PULSE_MAP: &str = "PULSE";
+
+/// Name of the array of one `u64`: lookups steered since the maps were made.
+pub const STEERED_MAP: &str = "STEERED";
+
+/// Name of the array of one `u64`: the number of the agent that may write, one more with each that installs itself.
+pub const OWNER_MAP: &str = "OWNER";
+
+/// Name of the array of one [`Noted`].
+pub const NOTED_MAP: &str = "NOTED";
+
+/// Name of the hash from [`SteerKey`] to an unused `u32`.
+pub const STEER_PORTS_MAP: &str = "STEER_PORTS";
+
+/// Name of the hash from [`ExemptKey`] to [`ExemptValue`].
+pub const EXEMPT_MAP: &str = "EXEMPT";
+
+/// Name of the map of the agent's listening sockets: index [`LISTENER_V4`] and [`LISTENER_V6`].
+pub const LISTENERS_MAP: &str = "LISTENERS";
+
+/// Name of the array of one [`TableHead`].
+pub const TABLE_MAP: &str = "TABLE";
+
+/// Name of the hash from [`RouteKey`] to [`RouteValue`].
+pub const ROUTES_MAP: &str = "ROUTES";
+
+/// Name of the array of [`ServerValue`].
+pub const SERVERS_MAP: &str = "SERVERS";
+
+/// Index of the socket that takes IPv4 connections.
+pub const LISTENER_V4: u32 = 0;
+
+/// Index of the socket that takes IPv6 connections.
+pub const LISTENER_V6: u32 = 1;
 
 /// Name of the `sk_lookup` program.
 pub const STEER_PROGRAM: &str = "steer";

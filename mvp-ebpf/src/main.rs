@@ -1,6 +1,8 @@
 //! Entry points of the BPF programs; one file a hook.
 #![no_std]
 #![no_main]
+// For one atomic add; the programs are built with unstable features anyway (`-Zbuild-std`).
+#![feature(asm_experimental_arch)]
 
 mod maps;
 mod steer;

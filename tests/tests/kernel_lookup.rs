@@ -202,7 +202,9 @@ fn without_capabilities_the_error_names_them() {
     for error in errors.join().unwrap() {
         assert!(matches!(error, Error::Permission { .. }), "{error:?}");
         assert!(
-            error.to_string().contains("CAP_BPF and CAP_NET_ADMIN"),
+            error
+                .to_string()
+                .contains("CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"),
             "{error}"
         );
     }

@@ -1,8 +1,9 @@
 //! Why the kernel part cannot be used, and what to look at.
 
-use std::{error::Error as StdError, io};
+use std::{error::Error as StdError, io, path::PathBuf};
 
-use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError, sys::SyscallError};
+use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
 
 /// A failure of the kernel part. None of them stops the agent from serving in userspace.
@@ -27,8 +28,8 @@ pub enum Error {
     Object(String),
     /// The operator's: the kernel refuses this process.
     #[error(
-        "the kernel refuses {action} ({cause}): the agent needs CAP_BPF and CAP_NET_ADMIN (CAP_SYS_ADMIN before Linux \
-         5.8) in the initial user namespace; before Linux 5.11 also look at RLIMIT_MEMLOCK"
+        "the kernel refuses {action} ({cause}): the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (CAP_SYS_ADMIN \
+         before Linux 5.8) in the initial user namespace; before Linux 5.11 also look at RLIMIT_MEMLOCK"
     )]
     Permission {
         /// What was tried.
@@ -46,6 +47,68 @@ pub enum Error {
         /// The kernel's answer, with the end of the verifier's log if it gave one.
         cause: String,
     },
+    /// The operator's: pins need a BPF file system.
+    #[error(
+        "{} is no folder of a BPF file system ({cause}): mount it (`mount -t bpf bpf /sys/fs/bpf`), in a pod as a hostPath \
+         volume, and set kernel.pinPath to a folder directly below one that exists", folder.display()
+    )]
+    NoBpffs {
+        /// Where the pin folder would have been made.
+        folder: PathBuf,
+        /// What is there.
+        cause: String,
+    },
+    /// The operator's: another process changes the pins at this moment.
+    #[error("another process holds the lock of {}: is a second agent starting there?", folder.display())]
+    Busy {
+        /// The locked folder.
+        folder: PathBuf,
+    },
+    /// The operator's: the folder holds something that this agent did not make.
+    #[error("{} exists and does not hold the pins of an agent: choose another kernel.pinPath", path.display())]
+    NotOurs {
+        /// The pin folder.
+        path: PathBuf,
+    },
+    /// The operator's: two nodes share one pin folder.
+    #[error(
+        "the pins in {} steer another network namespace: give each agent a kernel.pinPath of its own, or remove these \
+         pins", path.display()
+    )]
+    OtherNamespace {
+        /// The pin folder.
+        path: PathBuf,
+    },
+    /// Nobody's: there are no pins to read.
+    #[error("no pins in {}: no agent with kernel steering has run since the machine's start", path.display())]
+    NotPinned {
+        /// The pin folder.
+        path: PathBuf,
+    },
+    /// The operator's: the pins are of another release.
+    #[error("the pins in {} have ABI version {found}, this program reads {expected}: use the release that made them", path.display())]
+    PinnedAbi {
+        /// The pin folder.
+        path: PathBuf,
+        /// The pins' version.
+        found: u32,
+        /// This program's version.
+        expected: u32,
+    },
+    /// The operator's: more than the maps hold.
+    #[error("the kernel part holds at most {limit} {what}")]
+    NoRoom {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there can be.
+        limit: usize,
+    },
+    /// Nobody's: the table was replaced again and again while it was read, or its writer died in a kernel's crash.
+    #[error("the pinned route table could not be read whole: try again")]
+    Torn,
+    /// Nobody's: a newer agent took over, and this one must not write any more.
+    #[error("another agent has taken over the kernel part")]
+    Replaced,
     /// Any other failure of the system.
     #[error("{action} failed: {cause}")]
     System {
@@ -74,6 +137,14 @@ impl Error {
         classify(action, error)
     }
 
+    pub(super) fn pin(action: &'static str, error: &PinError) -> Self {
+        classify(action, error)
+    }
+
+    pub(super) fn syscall(action: &'static str, error: &SyscallError) -> Self {
+        classify(action, error)
+    }
+
     pub(super) fn io(action: &'static str, error: &io::Error) -> Self {
         classify(action, error)
     }
@@ -87,6 +158,10 @@ impl Error {
 fn classify(action: &'static str, error: &(dyn StdError + 'static)) -> Error {
     let cause = chain(error);
     match errno(error) {
+        // The verifier allows less without CAP_PERFMON (`bpf_allow_uninit_stack` and its like in include/linux/bpf.h).
+        Some(libc::EACCES | libc::EPERM) if verifier_refused(error) && !may_perfmon() => {
+            Error::Permission { action, cause }
+        }
         // EACCES from BPF_PROG_LOAD with a verifier log is the verifier's refusal, not a missing capability.
         Some(libc::EACCES) if verifier_refused(error) => Error::Unsupported { action, cause },
         Some(libc::EPERM | libc::EACCES) => Error::Permission { action, cause },
@@ -108,6 +183,12 @@ fn verifier_refused(error: &(dyn StdError + 'static)) -> bool {
         matches!(e.downcast_ref::<ProgramError>(), Some(ProgramError::LoadError { verifier_log, .. })
             if !verifier_log.to_string().trim().is_empty())
     })
+}
+
+/// Whether this thread has CAP_PERFMON or CAP_SYS_ADMIN, which stands for it; true if that cannot be found out.
+fn may_perfmon() -> bool {
+    let any = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    capabilities(None).map_or(true, |sets| sets.effective.intersects(any))
 }
 
 fn causes<'a>(
@@ -145,8 +226,6 @@ fn tail(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use aya::sys::SyscallError;
-
     use super::*;
 
     fn attach_error(errno: i32) -> Error {

@@ -1,5 +1,7 @@
 //! The log of the BPF programs: aya-log records, read from a ring buffer, become `tracing` events.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
+
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
@@ -19,6 +21,16 @@ impl LogForwarder {
         EbpfLogger::init_with_logger(bpf, Tracing)
             .map(Self)
             .map_err(|e| Error::Object(format!("its log: {e}")))
+    }
+
+    /// The ring buffer's map.
+    #[expect(
+        unsafe_code,
+        reason = "the logger gives its descriptor as a number only"
+    )]
+    pub(super) fn ring(&self) -> BorrowedFd<'_> {
+        // SAFETY: the logger owns the descriptor and keeps it open as long as it lives.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 
     /// Emits what is in the ring buffer now.

@@ -3,18 +3,64 @@
 //!
 //! Everything here is optional. Without an object, capabilities or a new enough kernel the agent runs in userspace
 //! only, and [`availability`] says why.
+//!
+//! Steering, from start to stop:
+//!
+//! ```no_run
+//! use std::{net::TcpListener, os::fd::AsFd, path::Path};
+//! use mvp::kernel::{Reason, Steering, Targets, room};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let listener = TcpListener::bind("[::]:0")?;
+//! let mut steering = Steering::install(Path::new("/sys/fs/bpf/mvp"))?;
+//! println!("{}", steering.start());
+//! steering.configure(&Targets {
+//!     ports: vec![6443],
+//!     own_sources: vec!["127.66.0.1".parse()?],
+//!     peers: vec!["10.0.0.3".parse()?],
+//!     peer_ports: 700..=799,
+//! })?;
+//! steering.set_listeners(&[listener.as_fd()])?;
+//!
+//! // Every 100 ms, by who knows that connections are accepted and served:
+//! let mut heartbeat = steering.take_heartbeat().ok_or("taken")?;
+//! heartbeat.beat(room(&[listener.as_fd()])?)?;
+//!
+//! // When servers differ, and when they are equal again or the agent stops:
+//! steering.arm(Reason::VersionsDiffer)?;
+//! steering.disarm(Reason::Settled)?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod availability;
 mod counters;
 mod error;
+mod guard;
+mod listener;
 mod log;
+mod maps;
+mod pins;
 mod programs;
+mod routes;
+mod shared;
+mod steering;
+mod sys;
+mod view;
 
 pub use availability::{Availability, availability};
 pub use counters::Counters;
 pub use error::Error;
+pub use guard::{GuardView, Heartbeat};
+pub use listener::room;
 pub use log::{LogForwarder, TARGET as LOG_TARGET};
+pub use mvp_common::Reason;
 pub use programs::Programs;
+pub use routes::{RouteWriter, Written};
+pub use steering::{
+    EXEMPT_MAX, PORTS_MAX, RunTime, Start, Steering, Targets, enable_run_time, run_time, uninstall,
+};
+pub use view::{PinnedRoute, PinnedServer, PinnedTable, PinnedView, read_pinned};
 
 /// The BPF object in this build (ELF, little endian), or `None` if the agent was built without one.
 pub fn object() -> Option<&'static [u8]> {

@@ -1,9 +1,9 @@
 //! The loaded object: its programs, their attachments and their maps.
 
-use std::{fs::File, os::fd::AsFd};
+use std::{fs::File, os::fd::AsFd, path::Path};
 
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray},
     programs::{SkLookup, sk_lookup::SkLookupLinkId},
 };
@@ -11,7 +11,14 @@ use mvp_common::{
     ABI_SECTION, ABI_VERSION, COUNTERS_MAP, Counter, LOOKUP_STATE_MAP, LookupState, STEER_PROGRAM,
 };
 
-use super::{Counters, Error, LogForwarder, object};
+use super::{
+    Counters, Error, LogForwarder,
+    maps::{LOG_MAP, PINS},
+    object,
+    pins::PROGRAM_PIN,
+    shared::Shared,
+    sys,
+};
 
 /// The BPF programs of this build, loaded into the kernel. Dropping it detaches them and frees their maps.
 pub struct Programs {
@@ -131,6 +138,35 @@ impl Programs {
         self.log.take()
     }
 
+    /// Pins the maps and the `sk_lookup` program into a folder on bpffs that is theirs alone.
+    pub(super) fn pin(&mut self, folder: &Path) -> Result<(), Error> {
+        const ACTION: &str = "pinning the maps and the program";
+        for (map, pin) in PINS {
+            let path = folder.join(pin);
+            match (self.bpf.map(map), &self.log) {
+                (Some(map), _) => map.pin(path).map_err(|e| Error::pin(ACTION, &e))?,
+                // The log took its map out of the object.
+                (None, Some(log)) if map == LOG_MAP => {
+                    sys::pin(log.ring(), &path).map_err(|e| Error::io(ACTION, &e))?;
+                }
+                _ => return Err(Error::missing(map)),
+            }
+        }
+        let program = self.steer()?.fd();
+        let program = program.map_err(|e| Error::program(ACTION, &e))?;
+        sys::pin(program.as_fd(), &folder.join(PROGRAM_PIN)).map_err(|e| Error::io(ACTION, &e))
+    }
+
+    /// The log of the programs whose maps are pinned in `folder`, which must be this build's. Makes the object's other maps
+    /// and drops them: aya-log opens its ring buffer in no other way without CAP_SYS_ADMIN.
+    pub(super) fn pinned_log(folder: &Path) -> Result<LogForwarder, Error> {
+        let mut bpf = EbpfLoader::new()
+            .map_pin_path(LOG_MAP, folder.join(LOG_MAP))
+            .load(object().ok_or(Error::NoObject)?)
+            .map_err(|e| Error::load("opening the pinned log", e))?;
+        LogForwarder::new(&mut bpf)
+    }
+
     fn steer(&mut self) -> Result<&mut SkLookup, Error> {
         self.bpf
             .program_mut(STEER_PROGRAM)
@@ -139,15 +175,6 @@ impl Programs {
             .map_err(|e| Error::Object(format!("program {STEER_PROGRAM}: {e}")))
     }
 }
-
-/// A map value of `mvp-common`, as aya reads it.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Shared<T>(T);
-
-// SAFETY: `LookupState` is repr(C), made of integers and without padding (asserted in mvp-common).
-#[expect(unsafe_code, reason = "aya's marker for plain values")]
-unsafe impl aya::Pod for Shared<LookupState> {}
 
 /// Refuses an object that was built from other sources before anything of it runs.
 fn check_abi(bpf: &Ebpf) -> Result<(), Error> {

@@ -23,6 +23,16 @@ impl ServerSet {
         }
     }
 
+    /// The set as bits, member 0 the lowest: how it is pinned in the kernel.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The set of these bits.
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     pub fn insert(&mut self, index: usize) {
         self.0 |= Self::one(index).0;
     }

@@ -1,0 +1,213 @@
+//! What the tests of kernel steering share: a BPF file system of their own, servers that say who they are, clients.
+#![allow(dead_code)]
+
+use std::{
+    io::Read,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use mvp::kernel::{Heartbeat, Reason, Steering, Targets};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use socket2::{Domain, SockRef, Socket, Type};
+
+/// The steered port.
+pub const PORT: u16 = 6443;
+
+/// Longest wait for anything.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Room for more connections than any test makes.
+pub const ROOM: u32 = 1 << 20;
+
+/// Runs `work` on a thread in a mount namespace of its own, with a BPF file system at the path that it gets. Nothing of
+/// it is left afterwards, not even if the process is killed.
+pub fn with_bpffs(work: impl FnOnce(&Path) + Send + 'static) {
+    let run = thread::spawn(move || {
+        let folder = tempfile::Builder::new()
+            .prefix("mvp-bpf-")
+            .tempdir()
+            .unwrap();
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let none = MsFlags::empty();
+        mount(Some("bpf"), folder.path(), Some("bpf"), none, None::<&str>).unwrap();
+        work(folder.path());
+        nix::mount::umount2(folder.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    });
+    if let Err(panic) = run.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Waits for a condition.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A server that greets each connection with its one-letter name, and closes it. Stops when dropped.
+pub struct Greeter {
+    pub listener: Arc<TcpListener>,
+    seen: Arc<Mutex<Vec<SocketAddr>>>,
+    stopped: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Greeter {
+    /// Listens on every address, IPv4 and IPv6.
+    pub fn everywhere(name: u8, port: u16) -> Self {
+        Self::on(name, listen(&format!("[::]:{port}"), 1024))
+    }
+
+    pub fn on(name: u8, listener: TcpListener) -> Self {
+        let listener = Arc::new(listener);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let stopped = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let (listener, seen, stopped) = (listener.clone(), seen.clone(), stopped.clone());
+            move || {
+                loop {
+                    match listener.accept() {
+                        Ok((mut stream, peer)) => {
+                            seen.lock().unwrap().push(peer);
+                            let _ = std::io::Write::write_all(&mut stream, &[name]);
+                        }
+                        Err(_) if stopped.load(Ordering::SeqCst) => return,
+                        Err(e) => panic!("accept: {e}"),
+                    }
+                }
+            }
+        });
+        Self {
+            listener,
+            seen,
+            stopped,
+            thread: Some(thread),
+        }
+    }
+
+    /// The clients' addresses so far, IPv4 ones as such.
+    pub fn seen(&self) -> Vec<IpAddr> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().map(|peer| peer.ip().to_canonical()).collect()
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Drop for Greeter {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        // Wakes the thread from accept(2), which fails from now on.
+        let _ = SockRef::from(&*self.listener).shutdown(std::net::Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+pub fn listen(address: &str, backlog: i32) -> TcpListener {
+    let address: SocketAddr = address.parse().unwrap();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(backlog).unwrap();
+    socket.into()
+}
+
+/// Connects to the address, from the source if one is given, and returns the letter of who answered.
+pub fn ask_from(source: Option<&str>, address: &str) -> std::io::Result<char> {
+    let address: SocketAddr = address.parse().unwrap();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if let Some(source) = source {
+        let source: SocketAddr = source.parse().unwrap();
+        socket.set_reuse_address(true)?;
+        socket.bind(&source.into())?;
+    }
+    socket.connect_timeout(&address.into(), PATIENCE)?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut letter = [0];
+    stream.read_exact(&mut letter)?;
+    // A reset leaves no TIME_WAIT, so that a source port can be used again at once.
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    Ok(letter[0].into())
+}
+
+pub fn ask(address: &str) -> char {
+    ask_from(None, address).unwrap_or_else(|e| panic!("{address}: {e}"))
+}
+
+/// Steers [`PORT`], exempts nothing.
+pub fn steer_port(steering: &mut Steering) {
+    let targets = Targets {
+        ports: vec![PORT],
+        own_sources: vec![],
+        peers: vec![],
+        peer_ports: 0..=0,
+    };
+    steering.configure(&targets).unwrap();
+}
+
+/// Installed, steering [`PORT`] to the agent's listener, armed, and with one heartbeat.
+pub fn armed(path: &Path, agent: &Greeter) -> (Steering, Heartbeat) {
+    let mut steering = Steering::install(path).unwrap();
+    steer_port(&mut steering);
+    steering.set_listeners(&[agent.fd()]).unwrap();
+    steering.arm(Reason::Operator).unwrap();
+    let mut heartbeat = steering.take_heartbeat().unwrap();
+    heartbeat.beat(ROOM).unwrap();
+    (steering, heartbeat)
+}
+
+/// Beats every few milliseconds until dropped.
+pub struct Beating {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<Heartbeat>>,
+}
+
+impl Beating {
+    pub fn start(mut heartbeat: Heartbeat, room: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::SeqCst) {
+                heartbeat.beat(room).unwrap();
+                thread::sleep(Duration::from_millis(20));
+            }
+            heartbeat
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    pub fn stop(mut self) -> Heartbeat {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}

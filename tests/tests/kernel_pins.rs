@@ -1,0 +1,708 @@
+//! What is pinned: who may use it, what outlives whom, and that it can be removed without a trace.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod kernel_common;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use aya::programs::{ProgramInfo, loaded_links, loaded_programs};
+use kernel_common::*;
+use mvp::{
+    config::Endpoint,
+    discovery::{ApiEntry, ApiSet},
+    kernel::{
+        Error, PinnedTable, Reason, RouteWriter, Start, Steering, enable_run_time, read_pinned,
+        uninstall,
+    },
+    request::{Verb, VerbSet},
+    route::{Knowledge, Member, RouteTable, Server},
+};
+use mvp_tests::netns::{Namespace, privileged};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+const SERVER: &str = "127.0.0.1:6443";
+
+/// Runs a test in a network namespace of its own, with a path for pins.
+fn pinned(test: &str, work: impl FnOnce(&Path) + Send + 'static) {
+    if !privileged(test, true) {
+        return;
+    }
+    with_bpffs(move |bpffs| {
+        let path = bpffs.join("mvp");
+        Namespace::new().unwrap().run(|| work(&path)).unwrap();
+    });
+}
+
+#[test]
+fn a_second_agent_takes_over_from_the_first() {
+    pinned("a_second_agent_takes_over_from_the_first", |path| {
+        let _server = Greeter::everywhere(b'S', PORT);
+        let first = Greeter::everywhere(b'A', 0);
+        let (mut old, mut old_heartbeat) = armed(path, &first);
+        let mut old_routes = old.take_routes().unwrap();
+        assert_eq!(*old.start(), Start::Fresh);
+        assert!(old.take_pinned_table().is_none());
+        assert_eq!(
+            fs::metadata(path).unwrap().permissions().mode() & 0o7777,
+            0o750
+        );
+        assert_eq!(ask(SERVER), 'A');
+        old_routes.write(&table(7, 3)).unwrap();
+        let (link, program) = (link_id(path), program_id(path));
+
+        let second = Greeter::everywhere(b'B', 0);
+        let mut new = Steering::install(path).unwrap();
+        assert_eq!(*new.start(), Start::Reused);
+        assert_eq!((link_id(path), program_id(path)), (link, program));
+        // As it was left: armed, with the first agent's listener, and its routes.
+        assert!(new.guard().unwrap().armed);
+        assert_eq!(ask(SERVER), 'A');
+        assert_eq!(new.take_pinned_table().unwrap().generation, 7);
+
+        // The first may not write any more.
+        assert!(matches!(old_heartbeat.beat(ROOM), Err(Error::Replaced)));
+        assert!(matches!(old.disarm(Reason::Draining), Err(Error::Replaced)));
+        assert!(matches!(old.clear_listeners(), Err(Error::Replaced)));
+        assert!(matches!(
+            old_routes.write(&table(8, 0)),
+            Err(Error::Replaced)
+        ));
+        drop((old, old_heartbeat, old_routes));
+
+        new.set_listeners(&[second.fd()]).unwrap();
+        new.take_heartbeat().unwrap().beat(ROOM).unwrap();
+        assert_eq!(ask(SERVER), 'B');
+        let view = read_pinned(path).unwrap();
+        assert!(view.attached && view.guard.armed && view.guard.alive);
+        assert_eq!(view.ports, [PORT]);
+        assert_eq!(view.table.unwrap().generation, 7);
+        assert_eq!(view.guard.reason, Reason::Operator);
+    });
+}
+
+#[test]
+fn an_agent_that_is_killed_is_passed_by_and_followed() {
+    pinned(
+        "an_agent_that_is_killed_is_passed_by_and_followed",
+        |path| {
+            let _server = Greeter::everywhere(b'S', PORT);
+            let mut agent = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "agent_process", "--nocapture"])
+                .env("MVP_TEST_PINS", path)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let lines = BufReader::new(agent.stdout.take().unwrap()).lines();
+            let mut lines = lines.map_while(Result::ok);
+            assert!(lines.any(|line| line.ends_with("agent is up")));
+            assert_eq!(ask(SERVER), 'A');
+            agent.kill().unwrap();
+            agent.wait().unwrap();
+
+            // At once, without waiting for the heartbeat to grow old: its listener went with it.
+            assert_eq!(ask(SERVER), 'S');
+            let view = read_pinned(path).unwrap();
+            assert!(view.attached && view.guard.armed);
+            assert_eq!(view.table.as_ref().unwrap(), &pinned_form(&table(5, 40)));
+
+            let next = Greeter::everywhere(b'B', 0);
+            let mut steering = Steering::install(path).unwrap();
+            assert_eq!(*steering.start(), Start::Reused);
+            assert_eq!(steering.take_pinned_table(), view.table);
+            steering.set_listeners(&[next.fd()]).unwrap();
+            assert!(steering.guard().unwrap().armed);
+            steering.take_heartbeat().unwrap().beat(ROOM).unwrap();
+            assert_eq!(ask(SERVER), 'B');
+        },
+    );
+}
+
+/// Not a test of its own: the process that the test above kills.
+#[test]
+fn agent_process() {
+    let Some(path) = std::env::var_os("MVP_TEST_PINS").map(PathBuf::from) else {
+        return;
+    };
+    let agent = Greeter::everywhere(b'A', 0);
+    let (mut steering, mut heartbeat) = armed(&path, &agent);
+    steering
+        .take_routes()
+        .unwrap()
+        .write(&table(5, 40))
+        .unwrap();
+    println!("agent is up");
+    loop {
+        heartbeat.beat(ROOM).unwrap();
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn pins_of_another_program_are_replaced_under_the_same_link() {
+    pinned(
+        "pins_of_another_program_are_replaced_under_the_same_link",
+        |path| {
+            let _server = Greeter::everywhere(b'S', PORT);
+            let agent = Greeter::everywhere(b'A', 0);
+            drop(armed(path, &agent));
+            let link = link_id(path);
+            // As another build left them: its program under the link.
+            let other = trivial_program();
+            fs::remove_file(path.join("program")).unwrap();
+            bpf_pin(&other, &path.join("program"));
+            bpf_link_update(&path.join("link"), &other);
+            assert_eq!(ask(SERVER), 'S');
+            let other_id = program_id(path);
+
+            let (steering, heartbeat) = armed(path, &agent);
+            let Start::Replaced(why) = steering.start() else {
+                panic!("{:?}", steering.start());
+            };
+            assert!(why.contains("tag"), "{why}");
+            assert!(!steering.start().to_string().contains('\n'));
+            assert_eq!(link_id(path), link, "updated, not detached and attached");
+            assert_ne!(program_id(path), other_id);
+            let _beating = Beating::start(heartbeat, ROOM);
+            assert_eq!(ask(SERVER), 'A');
+            assert_eq!(names(path.parent().unwrap()), ["mvp"]);
+
+            // Only the link's program is another.
+            bpf_link_update(&path.join("link"), &other);
+            let (steering, _heartbeat) = armed(path, &agent);
+            assert!(matches!(steering.start(), Start::Replaced(why) if why.contains("link")));
+            assert_eq!(ask(SERVER), 'A');
+        },
+    );
+}
+
+#[test]
+fn pins_of_another_abi_are_refused_by_readers_and_replaced_by_agents() {
+    pinned(
+        "pins_of_another_abi_are_refused_by_readers_and_replaced_by_agents",
+        |path| {
+            let _server = Greeter::everywhere(b'S', PORT);
+            let agent = Greeter::everywhere(b'A', 0);
+            drop(armed(path, &agent));
+            let link = link_id(path);
+            let mut abi = aya::maps::Array::<_, u32>::try_from(aya::maps::Map::Array(
+                aya::maps::MapData::from_pin(path.join("ABI")).unwrap(),
+            ))
+            .unwrap();
+            // The agent's own is frozen.
+            assert!(abi.set(0, 99, 0).is_err());
+            fs::remove_file(path.join("ABI")).unwrap();
+            let map = bpf_array_of_one(99);
+            bpf_pin(&map, &path.join("ABI"));
+            // Later releases may have other maps.
+            fs::rename(path.join("NOTED"), path.join("FUTURE")).unwrap();
+
+            let error = read_pinned(path).unwrap_err();
+            assert!(
+                matches!(error, Error::PinnedAbi { found: 99, .. }),
+                "{error}"
+            );
+            let (steering, _heartbeat) = armed(path, &agent);
+            let Start::Replaced(why) = steering.start() else {
+                panic!("{:?}", steering.start());
+            };
+            assert!(why.contains("99"), "{why}");
+            assert_eq!(link_id(path), link);
+            assert_eq!(ask(SERVER), 'A');
+            assert!(!path.join("FUTURE").exists());
+
+            // A map that is missing or has another size.
+            fs::remove_file(path.join("ROUTES")).unwrap();
+            let (steering, _heartbeat) = armed(path, &agent);
+            assert!(matches!(steering.start(), Start::Replaced(why) if why.contains("ROUTES")));
+            fs::remove_file(path.join("PULSE")).unwrap();
+            bpf_pin(&bpf_array_of_one(0), &path.join("PULSE"));
+            let (steering, _heartbeat) = armed(path, &agent);
+            assert!(matches!(steering.start(), Start::Replaced(why) if why.contains("PULSE")));
+            assert_eq!(ask(SERVER), 'A');
+        },
+    );
+}
+
+#[test]
+fn stale_pins_are_attached_anew() {
+    if !privileged("stale_pins_are_attached_anew", true) {
+        return;
+    }
+    with_bpffs(|bpffs| {
+        let path = bpffs.join("mvp");
+        // Its namespace goes with its last user; the pins stay.
+        Namespace::new()
+            .unwrap()
+            .run(|| drop(Steering::install(&path).unwrap()))
+            .unwrap();
+        eventually("the namespace to go", || {
+            !read_pinned(&path).unwrap().attached
+        });
+        let namespace = Namespace::new().unwrap();
+        let attach = || {
+            let _server = Greeter::everywhere(b'S', PORT);
+            let agent = Greeter::everywhere(b'A', 0);
+            let (steering, _heartbeat) = armed(&path, &agent);
+            assert_eq!(*steering.start(), Start::Reused);
+            assert_eq!(ask(SERVER), 'A');
+            // A link that somebody removed is made again.
+            fs::remove_file(path.join("link")).unwrap();
+            // The kernel frees it a little later.
+            eventually("the link to go", || ask(SERVER) == 'S');
+            let (steering, _heartbeat) = armed(&path, &agent);
+            assert_eq!(*steering.start(), Start::Reused);
+            assert_eq!(ask(SERVER), 'A');
+        };
+        namespace.run(attach).unwrap();
+
+        // Another node that was given the same folder by mistake gets an error, and disturbs nothing.
+        let other = Namespace::new().unwrap();
+        let error = other
+            .run(|| Steering::install(&path).err().unwrap())
+            .unwrap();
+        assert!(matches!(error, Error::OtherNamespace { .. }), "{error}");
+        assert!(read_pinned(&path).unwrap().attached);
+        assert_eq!(names(bpffs), ["mvp"]);
+
+        // What an agent that died while it installed itself left behind goes with the next.
+        fs::create_dir(bpffs.join("mvp-new")).unwrap();
+        namespace
+            .run(|| drop(Steering::install(&path).unwrap()))
+            .unwrap();
+        assert_eq!(names(bpffs), ["mvp"]);
+    });
+}
+
+#[test]
+fn folders_that_are_not_ours_are_left_alone() {
+    pinned("folders_that_are_not_ours_are_left_alone", |path| {
+        let plain = tempfile::tempdir().unwrap();
+        for folder in [
+            plain.path().join("mvp"),
+            PathBuf::from("/nowhere/mvp"),
+            path.with_extension("d"),
+        ] {
+            for error in [
+                Steering::install(&folder).err().unwrap(),
+                uninstall(&folder).unwrap_err(),
+            ] {
+                assert!(matches!(error, Error::NoBpffs { .. }), "{error:?}");
+                assert!(error.to_string().contains("kernel.pinPath"), "{error}");
+            }
+            assert!(read_pinned(&folder).is_err());
+        }
+        assert!(matches!(read_pinned(path), Err(Error::NotPinned { .. })));
+        fs::create_dir(path).unwrap();
+        bpf_pin(&trivial_program(), &path.join("theirs"));
+        for error in [
+            Steering::install(path).err().unwrap(),
+            uninstall(path).unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::NotOurs { .. }), "{error:?}");
+        }
+        assert_eq!(names(path), ["theirs"]);
+        fs::remove_file(path.join("theirs")).unwrap();
+        // An empty folder holds nothing of anybody.
+        assert_eq!(*Steering::install(path).unwrap().start(), Start::Fresh);
+
+        // One change at a time: while somebody holds the lock, the error says so.
+        let lock = fs::File::open(path.parent().unwrap()).unwrap();
+        lock.lock().unwrap();
+        assert!(matches!(uninstall(path), Err(Error::Busy { .. })));
+        assert!(path.join("link").exists());
+    });
+}
+
+#[test]
+fn three_capabilities_are_enough_and_needed() {
+    pinned("three_capabilities_are_enough_and_needed", |path| {
+        let few = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
+        let _server = Greeter::everywhere(b'S', PORT);
+        let agent = Greeter::everywhere(b'A', 0);
+        // Capabilities are a thread's, so a thread may lay them down.
+        let with = |set: CapabilitySet, work: &(dyn Fn() + Sync)| {
+            thread::scope(|scope| {
+                let run = scope.spawn(|| {
+                    let sets = CapabilitySets {
+                        effective: set,
+                        permitted: set,
+                        inheritable: CapabilitySet::empty(),
+                    };
+                    set_capabilities(None, sets).unwrap();
+                    work();
+                });
+                if let Err(panic) = run.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            });
+        };
+        let refused = || {
+            let error = Steering::install(path).err().unwrap();
+            assert!(matches!(error, Error::Permission { .. }), "{error:?}");
+            assert_eq!(
+                names(path.parent().unwrap()),
+                [""; 0],
+                "nothing is left of the attempt"
+            );
+        };
+        with(CapabilitySet::empty(), &refused);
+        with(few - CapabilitySet::BPF, &refused);
+        with(few - CapabilitySet::NET_ADMIN, &refused);
+        with(few - CapabilitySet::PERFMON, &refused);
+        with(few, &|| {
+            let (mut steering, mut heartbeat) = armed(path, &agent);
+            assert_eq!(ask(SERVER), 'A');
+            steering.take_routes().unwrap().write(&table(1, 9)).unwrap();
+            assert!(steering.take_log().is_some());
+            // Again, over pins that are there, and over pins of another program.
+            assert_eq!(*Steering::install(path).unwrap().start(), Start::Reused);
+            assert!(matches!(heartbeat.beat(1), Err(Error::Replaced)));
+            fs::remove_file(path.join("program")).unwrap();
+            let (steering, _heartbeat) = armed(path, &agent);
+            assert!(matches!(steering.start(), Start::Replaced(_)));
+            assert_eq!(ask(SERVER), 'A');
+            assert!(read_pinned(path).unwrap().guard.armed);
+            assert!(matches!(enable_run_time(), Err(Error::Permission { .. })));
+            uninstall(path).unwrap();
+            assert_eq!(ask(SERVER), 'S');
+        });
+    });
+}
+
+#[test]
+fn nothing_is_left_after_uninstall() {
+    pinned("nothing_is_left_after_uninstall", |path| {
+        let _server = Greeter::everywhere(b'S', PORT);
+        let agent = Greeter::everywhere(b'A', 0);
+        uninstall(path).unwrap();
+        let (mut steering, heartbeat) = armed(path, &agent);
+        assert_eq!(ask(SERVER), 'A');
+        let (link, program) = (link_id(path), program_id(path));
+        let linked = || {
+            loaded_links()
+                .filter_map(Result::ok)
+                .any(|l| l.id() == link)
+        };
+        let loaded = || {
+            loaded_programs()
+                .filter_map(Result::ok)
+                .any(|p| p.id() == program)
+        };
+        assert!(linked() && loaded());
+
+        // The agent may still run: it finds out by its heartbeats having no effect, and no connection comes.
+        uninstall(path).unwrap();
+        assert_eq!(ask(SERVER), 'S');
+        assert_eq!(names(path.parent().unwrap()), [""; 0]);
+        assert!(matches!(read_pinned(path), Err(Error::NotPinned { .. })));
+        eventually("the link to go", || !linked());
+        eventually("the program to go", || !loaded());
+        steering.disarm(Reason::Draining).unwrap();
+        drop((steering, heartbeat));
+        uninstall(path).unwrap();
+    });
+}
+
+#[test]
+fn readers_see_whole_tables_only() {
+    pinned("readers_see_whole_tables_only", |path| {
+        let mut steering = Steering::install(path).unwrap();
+        let mut routes: RouteWriter = steering.take_routes().unwrap();
+        assert!(read_pinned(path).unwrap().table.is_none());
+        // Table n has n routes, so that a mixture is neither.
+        let tables: Vec<_> = (0..60).map(|n| table(n as u64, n)).collect();
+        let forms: Vec<_> = tables.iter().map(pinned_form).collect();
+        let written = routes.write(&tables[50]).unwrap();
+        assert_eq!(
+            (written.routes, written.servers, written.omitted),
+            (50, 2, 0)
+        );
+        let stop = Arc::new(AtomicBool::new(false));
+        thread::scope(|scope| {
+            let reading = scope.spawn(|| {
+                let mut read = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    match read_pinned(path) {
+                        Ok(view) => {
+                            let table = view.table.unwrap();
+                            assert_eq!(table, forms[table.generation as usize]);
+                            read += 1;
+                        }
+                        // Replaced each time it was read: it says so, and never gives a half.
+                        Err(Error::Torn) => {}
+                        Err(e) => panic!("{e}"),
+                    }
+                }
+                read
+            });
+            for _ in 0..20 {
+                for table in &tables {
+                    routes.write(table).unwrap();
+                }
+            }
+            eventually("a quiet reading", || {
+                read_pinned(path).unwrap().table.as_ref() == forms.last()
+            });
+            stop.store(true, Ordering::SeqCst);
+            assert!(reading.join().unwrap() > 0);
+        });
+        // What it says of a server is what was known of it.
+        let table = read_pinned(path).unwrap().table.unwrap();
+        let apis = |server: usize| tables[59].member(server).unwrap().apis.clone().unwrap();
+        for server in 0..2 {
+            assert_eq!(table.apis(server), *apis(server));
+        }
+        assert!(
+            table.servers[0].local && table.servers[0].confirmed && !table.servers[1].confirmed
+        );
+        assert_eq!(table.servers[0].address, Some("127.0.0.2".parse().unwrap()));
+        assert_eq!(
+            (table.servers[1].host.as_str(), table.servers[1].address),
+            ("cp-b.example.com", None)
+        );
+
+        // More than the map holds: said, not hidden.
+        let written = routes.write(&self::table(60, 9000)).unwrap();
+        assert_eq!((written.routes, written.omitted), (8192, 808));
+        let table = read_pinned(path).unwrap().table.unwrap();
+        assert_eq!((table.routes.len(), table.omitted), (8192, 808));
+    });
+}
+
+#[test]
+fn the_programs_cost_is_measured() {
+    pinned("the_programs_cost_is_measured", |path| {
+        let _server = Greeter::everywhere(b'S', PORT);
+        let agent = Greeter::everywhere(b'A', 0);
+        let mut steering = Steering::install(path).unwrap();
+        steer_port(&mut steering);
+        steering.set_listeners(&[agent.fd()]).unwrap();
+        let _beating = Beating::start(steering.take_heartbeat().unwrap(), ROOM);
+        assert_eq!(steering.run_time().unwrap().runs, 0);
+        assert_eq!(ask(SERVER), 'S');
+        assert_eq!(steering.run_time().unwrap().runs, 0, "measured unasked");
+        let _statistics = enable_run_time().unwrap();
+        let mut before = steering.run_time().unwrap();
+        for (state, who) in [("idle", 'S'), ("armed", 'A')] {
+            for _ in 0..200 {
+                assert_eq!(ask(SERVER), who);
+            }
+            let now = steering.run_time().unwrap();
+            let (runs, time) = (now.runs - before.runs, now.time - before.time);
+            assert!(
+                runs >= 200 && time > Duration::ZERO,
+                "{state}: {before:?} {now:?}"
+            );
+            println!("{state}: {:?} a run", time / u32::try_from(runs).unwrap());
+            steering.arm(Reason::Operator).unwrap();
+            before = steering.run_time().unwrap();
+        }
+    });
+}
+
+/// A table of two servers and this many routes, of which the second server has every other one.
+fn table(generation: u64, routes: usize) -> RouteTable {
+    let all = VerbSet::from_names(["get", "list", "watch", "create"]);
+    let entry = |n: usize, verbs| ApiEntry {
+        group: format!("group{}.example.com", n % 7).into(),
+        version: "v1beta1".into(),
+        resource: format!("things{n}").into(),
+        subresource: if n % 3 == 0 { "status" } else { "" }.into(),
+        verbs,
+    };
+    let everything = ApiSet::new((0..routes).map(|n| entry(n, all)).collect());
+    let half = (0..routes)
+        .step_by(2)
+        .map(|n| entry(n, VerbSet::from_names(["get"])));
+    let member = |name: &str, host: &str, local, apis, knowledge| {
+        let endpoint = Endpoint {
+            name: name.into(),
+            host: host.into(),
+            port: 6443,
+        };
+        let server = Arc::new(Server::new(endpoint, local));
+        Member {
+            server,
+            apis: Some(Arc::new(apis)),
+            knowledge,
+        }
+    };
+    let members = vec![
+        member("cp-a", "127.0.0.2", true, everything, Knowledge::Confirmed),
+        member(
+            "cp-b",
+            "cp-b.example.com",
+            false,
+            ApiSet::new(half.collect()),
+            Knowledge::Unconfirmed,
+        ),
+    ];
+    RouteTable::build(generation, members)
+}
+
+/// What a reader of this table must see; made from the table itself, not from the map.
+fn pinned_form(table: &RouteTable) -> PinnedTable {
+    let text = |s: &str| s.to_owned();
+    let server = |member: &Member| mvp::kernel::PinnedServer {
+        name: text(&member.server.name),
+        host: text(&member.server.endpoint.host),
+        address: member.server.endpoint.host.parse().ok(),
+        port: member.server.endpoint.port,
+        local: member.server.local,
+        known: !member.is_unknown(),
+        confirmed: member.knowledge == Knowledge::Confirmed,
+    };
+    let mut routes: Vec<_> = table
+        .entries()
+        .map(|entry| {
+            let key = entry.key();
+            mvp::kernel::PinnedRoute {
+                group: text(key.group),
+                version: text(key.version),
+                resource: text(key.resource),
+                subresource: text(key.subresource),
+                servers: entry.servers(),
+                by_verb: Verb::ALL[..8]
+                    .iter()
+                    .map(|verb| entry.serving(*verb))
+                    .collect(),
+            }
+        })
+        .collect();
+    routes.sort_by(|a, b| {
+        (&a.group, &a.version, &a.resource, &a.subresource).cmp(&(
+            &b.group,
+            &b.version,
+            &b.resource,
+            &b.subresource,
+        ))
+    });
+    PinnedTable {
+        generation: table.generation(),
+        servers: table.members().iter().map(server).collect(),
+        routes,
+        omitted: 0,
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    // A BPF file system has them from its birth (kernel/bpf/preload).
+    names.retain(|name| !name.ends_with(".debug"));
+    names.sort();
+    names
+}
+
+fn program_id(path: &Path) -> u32 {
+    ProgramInfo::from_pin(path.join("program")).unwrap().id()
+}
+
+fn link_id(path: &Path) -> u32 {
+    let link = aya::programs::links::PinnedLink::from_pin(path.join("link")).unwrap();
+    aya::programs::links::FdLink::from(link)
+        .info()
+        .unwrap()
+        .id()
+}
+
+/// A `sk_lookup` program that passes everything, as some other build's.
+fn trivial_program() -> OwnedFd {
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        rest: [u64; 5],
+        attach_type: [u32; 2],
+    }
+    // r0 = SK_PASS; exit
+    let code = [0x0000_0001_0000_00b7_u64, 0x95];
+    let license = c"Apache-2.0";
+    let mut load = Load {
+        kind: 30,
+        count: 2,
+        instructions: code.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        rest: [0; 5],
+        attach_type: [0; 2],
+    };
+    // expected_attach_type is at byte 68 of the attributes.
+    load.attach_type[1] = 36;
+    bpf(5, &load)
+}
+
+fn bpf_array_of_one(value: u32) -> OwnedFd {
+    // An array of one u32.
+    let map = bpf(0, &[2_u32, 4, 4, 1, 0]);
+    let (key, value) = (0_u32, value);
+    bpf_call(
+        2,
+        &[
+            map.as_raw_fd() as u64,
+            &raw const key as u64,
+            &raw const value as u64,
+            0,
+        ],
+    );
+    map
+}
+
+fn bpf_pin(object: &OwnedFd, path: &Path) {
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    bpf_call(
+        6,
+        &[path.as_ptr() as u64, object.as_fd().as_raw_fd() as u64],
+    );
+}
+
+fn bpf_link_update(link: &Path, program: &OwnedFd) {
+    let path = std::ffi::CString::new(link.to_str().unwrap()).unwrap();
+    let link = bpf(7, &[path.as_ptr() as u64, 0]);
+    bpf_call(29, &[link.as_raw_fd(), program.as_raw_fd(), 0, 0]);
+}
+
+/// bpf(2) for commands that return a descriptor.
+fn bpf<T>(command: i32, attributes: &T) -> OwnedFd {
+    let fd = bpf_call(command, attributes);
+    // SAFETY: the command returned a new descriptor.
+    #[expect(unsafe_code, reason = "a descriptor from a raw system call")]
+    unsafe {
+        OwnedFd::from_raw_fd(i32::try_from(fd).unwrap())
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "pins that another build would make cannot be made through the agent"
+)]
+fn bpf_call<T>(command: i32, attributes: &T) -> i64 {
+    let size = std::mem::size_of::<T>();
+    // SAFETY: the attributes are valid for the call, and the kernel does not keep them.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size) };
+    assert!(
+        result >= 0,
+        "bpf({command}): {}",
+        std::io::Error::last_os_error()
+    );
+    result
+}
