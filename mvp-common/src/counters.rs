@@ -32,6 +32,10 @@ counters! {
     Lookups, "lookups", "Socket lookups seen by the sk_lookup program";
     PassProtocol, "pass_protocol", "Lookups passed because they are not TCP";
     PassIdle, "pass_idle", "TCP lookups passed because the guard is idle";
+
+    SpliceRedirected, "splice_redirected", "Segments of joined connections sent on in the kernel";
+    SpliceMissing, "splice_missing", "Segments of joined connections without a socket to send them to, left to the agent";
+    SpliceBytes, "splice_bytes", "Bytes of joined connections sent on in the kernel";
 }
 
 impl Counter {

@@ -6,13 +6,18 @@
 
 mod counters;
 mod lookup;
+mod splice;
 
 pub use counters::Counter;
 pub use lookup::LookupState;
+pub use splice::{
+    SPLICE_EVENTS_MAP, SPLICE_FLOWS_MAP, SPLICE_PROGRAM, SPLICE_SOCKETS, SPLICE_SOURCES_MAP,
+    SPLICE_STEP, SPLICE_TARGETS_MAP,
+};
 
 /// Version of everything that the agent and the BPF object agree on: map names, key and value layouts, the order of
 /// [`Counter`]. Raise it with every change of those; the agent refuses an object of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// ELF section, and therefore map, in which the BPF object carries its [`ABI_VERSION`]. Map names have at most 15
 /// bytes (`BPF_OBJ_NAME_LEN` in the kernel's `include/uapi/linux/bpf.h`, less the terminator).

@@ -3,14 +3,24 @@
 #![no_main]
 
 mod maps;
+mod splice;
 mod steer;
 
-use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
+use aya_ebpf::{
+    macros::{sk_lookup, stream_verdict},
+    programs::{SkBuffContext, SkLookupContext},
+};
 
 /// Runs for each new TCP connection and each UDP packet to a local address of the network namespace it is attached to.
 #[sk_lookup]
 pub fn steer(ctx: SkLookupContext) -> u32 {
     steer::run(&ctx)
+}
+
+/// Runs for each segment that a joined socket receives.
+#[stream_verdict]
+pub fn splice(ctx: SkBuffContext) -> u32 {
+    splice::run(&ctx)
 }
 
 #[cfg(not(test))]

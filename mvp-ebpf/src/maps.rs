@@ -1,10 +1,11 @@
 //! All maps, and the few ways to touch them. Their names and layouts are `mvp-common`'s ABI.
 
 use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, PerCpuArray},
+    maps::{Array, HashMap, PerCpuArray, RingBuf, SockHash},
 };
-use mvp_common::{ABI_VERSION, Counter, LookupState};
+use mvp_common::{ABI_VERSION, Counter, LookupState, SPLICE_SOCKETS};
 
 /// The version that this object was built with; the agent compares it before it attaches anything.
 #[used]
@@ -41,4 +42,29 @@ pub fn note_first_lookup(first: impl FnOnce() -> LookupState) -> bool {
     // SAFETY: as above.
     unsafe { state.write_volatile(first()) };
     true
+}
+
+/// Joined sockets: what they receive goes through the `splice` program, which is attached to this map.
+#[map]
+static SPLICE_SOURCES: SockHash<u64> = SockHash::with_max_entries(SPLICE_SOCKETS, 0);
+
+/// Cookie of a joined socket -> the socket at the other end.
+#[map]
+pub static SPLICE_TARGETS: SockHash<u64> = SockHash::with_max_entries(SPLICE_SOCKETS, 0);
+
+/// Cookie of a joined socket -> bytes sent on. Entries are made by the agent only, so none is allocated in advance.
+#[map]
+pub static SPLICE_FLOWS: HashMap<u64, u64> =
+    HashMap::with_max_entries(SPLICE_SOCKETS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static SPLICE_EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// Adds `amount` to a counter of this CPU.
+#[inline(always)]
+pub fn add(counter: Counter, amount: u64) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter.index()) {
+        // SAFETY: the verifier has seen the null check; the slot is this CPU's own and programs do not migrate.
+        unsafe { *value = (*value).wrapping_add(amount) };
+    }
 }
