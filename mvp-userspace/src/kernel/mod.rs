@@ -9,12 +9,14 @@ mod counters;
 mod error;
 mod log;
 mod programs;
+mod splice;
 
 pub use availability::{Availability, availability};
 pub use counters::Counters;
 pub use error::Error;
 pub use log::{LogForwarder, TARGET as LOG_TARGET};
 pub use programs::Programs;
+pub use splice::{Joined, Splice};
 
 /// The BPF object in this build (ELF, little endian), or `None` if the agent was built without one.
 pub fn object() -> Option<&'static [u8]> {

@@ -150,7 +150,7 @@ struct Shared<T>(T);
 unsafe impl aya::Pod for Shared<LookupState> {}
 
 /// Refuses an object that was built from other sources before anything of it runs.
-fn check_abi(bpf: &Ebpf) -> Result<(), Error> {
+pub(super) fn check_abi(bpf: &Ebpf) -> Result<(), Error> {
     let map = bpf
         .map(ABI_SECTION)
         .ok_or_else(|| Error::missing(ABI_SECTION))?;
