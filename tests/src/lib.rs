@@ -10,6 +10,7 @@ pub mod fixtures;
 pub mod kubectl;
 pub mod load;
 pub mod netns;
+pub mod pairs;
 pub mod raw;
 pub mod scrape;
 pub mod scripted;
