@@ -147,3 +147,74 @@ pub fn receive(stream: &mut impl Read, pattern: &[u8]) -> io::Result<u64> {
         total += bytes as u64;
     }
 }
+
+/// Bytes between two acknowledgements of [`receive_acknowledging`].
+pub const WINDOW: u64 = 1 << 20;
+
+/// Sends `bytes` bytes of the pattern, at most two windows ahead of who reads them with [`receive_acknowledging`]: as fast as
+/// the reader, and never so far ahead that a reader counts as slow.
+pub fn send_acknowledged(
+    stream: &mut (impl Read + Write),
+    pattern: &[u8],
+    bytes: u64,
+) -> io::Result<()> {
+    let (mut sent, mut acknowledged) = (0, 0);
+    while sent < bytes {
+        let at = (sent % pattern.len() as u64) as usize;
+        let length = (pattern.len() - at).min((bytes - sent) as usize);
+        stream.write_all(&pattern[at..at + length])?;
+        sent += length as u64;
+        while sent / WINDOW > acknowledged + 1 {
+            stream.read_exact(&mut [0; 1])?;
+            acknowledged += 1;
+        }
+    }
+    while acknowledged < bytes / WINDOW {
+        stream.read_exact(&mut [0; 1])?;
+        acknowledged += 1;
+    }
+    Ok(())
+}
+
+/// Reads `bytes` bytes, compares them with the pattern, and writes one byte for each [`WINDOW`].
+///
+/// # Panics
+/// At the first byte that differs.
+pub fn receive_acknowledging(
+    stream: &mut (impl Read + Write),
+    pattern: &[u8],
+    bytes: u64,
+) -> io::Result<()> {
+    let mut buffer = vec![0; pattern.len()];
+    let mut total = 0;
+    while total < bytes {
+        let at = (total % pattern.len() as u64) as usize;
+        let room = (pattern.len() - at).min((bytes - total) as usize);
+        let read = stream.read(&mut buffer[..room])?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        assert!(
+            buffer[..read] == pattern[at..at + read],
+            "other bytes than sent, after {total}"
+        );
+        let before = total;
+        total += read as u64;
+        for _ in before / WINDOW..total / WINDOW {
+            stream.write_all(b".")?;
+        }
+    }
+    Ok(())
+}
+
+/// Polls `condition` until it holds.
+///
+/// # Panics
+/// If it does not within [`PATIENCE`].
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_micros(50));
+    }
+}

@@ -11,7 +11,10 @@ use mvp::kernel::Splice;
 use mvp::splice::{Count, End, Limits, Mode, Outcome, Reason, Side, Signal, Splicer, selftest};
 use mvp_common::Counter;
 use mvp_tests::netns::{Namespace, privileged};
-use mvp_tests::pairs::{PATIENCE, PairProxy, pattern, receive, send};
+use mvp_tests::pairs::{
+    PATIENCE, PairProxy, WINDOW, eventually, pattern, receive, receive_acknowledging, send,
+    send_acknowledged,
+};
 use socket2::SockRef;
 use tokio::sync::watch;
 
@@ -67,9 +70,22 @@ fn ten_thousand_short_connections_with_early_bytes() {
             stream.read_exact(&mut answer).unwrap();
             answer.reverse();
             assert_eq!(answer, request);
+            // By turns the end comes when the pair is in the kernel, and while it may be on its way there.
+            let in_kernel = i % 2 == 0;
+            if in_kernel {
+                joined(&splicer, mode);
+            }
             stream.shutdown(Shutdown::Write).unwrap();
             assert_eq!(stream.read(&mut answer).unwrap(), 0);
-            assert_eq!(proxy.outcome(), ended([32, 32], mode));
+            match proxy.outcome() {
+                Outcome {
+                    bytes: [32, 32],
+                    ends: [End::Fin, End::Fin],
+                    mode: Mode::Copy,
+                    reason: Some(Reason::Ended),
+                } if mode == Mode::Sockmap && !in_kernel => {}
+                outcome => assert_eq!(outcome, ended([32, 32], mode)),
+            }
         }
         serve.join().unwrap();
         nothing_missed(&splicer, mode);
@@ -115,24 +131,22 @@ fn gigabytes_arrive_as_they_were_sent() {
                 Arc::clone(&pattern),
             );
             move || {
-                send(&mut stream, &pattern, bytes).unwrap();
+                send_acknowledged(&mut stream, &pattern, bytes).unwrap();
                 stream.shutdown(Shutdown::Write).unwrap();
                 assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
             }
         });
         let mut stream = accept(&listener);
-        assert_eq!(receive(&mut stream, &pattern).unwrap(), bytes);
+        receive_acknowledging(&mut stream, &pattern, bytes).unwrap();
+        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
         drop(stream);
         sender.join().unwrap();
-        let outcome = proxy.outcome();
-        println!("{}: {bytes} bytes in {:?}: {outcome:?}", mode.name(), started.elapsed());
-        assert_eq!((outcome.bytes, outcome.ends), ([bytes, 0], [End::Fin; 2]));
-        // A reader that is slow for a moment may get its pair taken out of the kernel; that is how it is meant.
-        assert_eq!(outcome.mode, mode);
-        assert!(matches!(outcome.reason, None | Some(Reason::Backlog)));
+        println!("{}: {bytes} bytes in {:?}", mode.name(), started.elapsed());
+        assert_eq!(proxy.outcome(), ended([bytes, bytes / WINDOW], mode));
         if mode == Mode::Sockmap {
+            // All but what came before the two sockets were joined.
             let counters = splicer.kernel().unwrap().counters().unwrap();
-            assert!(counters.get(Counter::SpliceBytes) > 0);
+            assert!(counters.get(Counter::SpliceBytes) > bytes - (64 << 20));
             assert_eq!(counters.get(Counter::SpliceMissing), 0);
         }
     }
@@ -153,6 +167,7 @@ fn a_slow_reader_is_bounded_and_misses_nothing() {
         let pattern = pattern();
         let mut client = connect(proxy.address);
         let mut server = accept(&listener);
+        joined(&splicer, mode);
         let sent = flood(&mut client, &pattern);
         println!("{}: {sent} bytes without a reader", mode.name());
         assert!(sent < UNBOUNDED, "no back-pressure: {sent} bytes");
@@ -205,6 +220,7 @@ fn a_half_close_never_overtakes_its_data() {
             // Joined before the first FIN, so that it is the kernel's part that is tried.
             client.write_all(&pattern[..1]).unwrap();
             server.read_exact(&mut [0; 1]).unwrap();
+            joined(&splicer, mode);
             // By turns the client and the server end first, with data of both directions on their way.
             let (mut first, mut second) = if i % 2 == 0 {
                 (client, server)
@@ -244,7 +260,14 @@ fn a_half_close_never_overtakes_its_data() {
 fn a_reset_resets_the_other_side() {
     in_each_mode("a_reset_resets_the_other_side", |mode| {
         let (listener, server) = listen(LOOPBACK);
-        let proxy = PairProxy::start(LOOPBACK, server, splicer(mode), mode, Limits::default());
+        let splicer = splicer(mode);
+        let proxy = PairProxy::start(
+            LOOPBACK,
+            server,
+            Arc::clone(&splicer),
+            mode,
+            Limits::default(),
+        );
         // Who breaks off, and whether the other or the same side has half closed before.
         for (breaker, half_closed) in [
             (0, None),
@@ -257,6 +280,7 @@ fn a_reset_resets_the_other_side() {
             let mut sides = [connect(proxy.address), accept(&listener)];
             sides[0].write_all(b"x").unwrap();
             sides[1].read_exact(&mut [0; 1]).unwrap();
+            joined(&splicer, mode);
             if let Some(side) = half_closed {
                 sides[side].shutdown(Shutdown::Write).unwrap();
                 let other: &mut TcpStream = &mut sides[1 - side];
@@ -387,11 +411,14 @@ fn above_the_cap_pairs_are_copied() {
             let outcome = proxy.outcome();
             (outcome.mode, outcome.reason)
         };
-        let (first, second) = (open(), open());
-        assert_eq!(splicer.in_kernel(), 1);
+        let first = open();
+        joined(&splicer, Mode::Sockmap);
+        let second = open();
         assert_eq!(close(second), (Mode::Copy, Some(Reason::Cap)));
         assert_eq!(close(first), (Mode::Sockmap, None));
-        assert_eq!(close(open()), (Mode::Sockmap, None));
+        let third = open();
+        joined(&splicer, Mode::Sockmap);
+        assert_eq!(close(third), (Mode::Sockmap, None));
         assert_eq!(splicer.in_kernel(), 0);
         assert_eq!(splicer.counts().get(Count::Cap), 1);
     });
@@ -406,10 +433,12 @@ fn pairs_end_when_they_are_told_to() {
             ..Limits::default()
         };
         for signal in [Signal::Retire, Signal::Stop] {
-            let proxy = PairProxy::start(LOOPBACK, server, splicer(mode), mode, limits);
+            let splicer = splicer(mode);
+            let proxy = PairProxy::start(LOOPBACK, server, Arc::clone(&splicer), mode, limits);
             let (mut client, mut server) = (connect(proxy.address), accept(&listener));
             client.write_all(b"x").unwrap();
             server.read_exact(&mut [0; 1]).unwrap();
+            joined(&splicer, mode);
             proxy.signal(signal);
             for end in [&mut client, &mut server] {
                 assert_eq!(end.read(&mut [0; 1]).unwrap(), 0);
@@ -436,6 +465,13 @@ fn in_each_mode(test: &str, work: impl Fn(Mode) + Sync) {
 fn splicer(mode: Mode) -> Arc<Splicer> {
     let kernel = (mode == Mode::Sockmap).then(|| Splice::load().unwrap());
     Arc::new(Splicer::new(kernel, usize::MAX))
+}
+
+/// Waits until the one pair is where its mode puts it.
+fn joined(splicer: &Splicer, mode: Mode) {
+    if mode == Mode::Sockmap {
+        eventually("joined in the kernel", || splicer.in_kernel() == 1);
+    }
 }
 
 /// In order, by the mode that was asked for.

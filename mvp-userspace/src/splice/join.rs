@@ -2,7 +2,7 @@
 
 use std::future::pending;
 use std::net::TcpStream as StdTcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -20,9 +20,12 @@ use crate::kernel::Splice;
 pub struct Splicer {
     kernel: Option<Splice>,
     slots: Semaphore,
-    cap: usize,
+    in_kernel: AtomicUsize,
     counts: Counts,
 }
+
+/// One pair more in the kernel, until dropped.
+struct InKernel<'a>(&'a AtomicUsize);
 
 /// How a pair ended, before it is put into an [`Outcome`].
 enum Last {
@@ -38,7 +41,7 @@ impl Splicer {
         Self {
             kernel,
             slots: Semaphore::new(cap),
-            cap,
+            in_kernel: AtomicUsize::new(0),
             counts: Counts::default(),
         }
     }
@@ -54,7 +57,7 @@ impl Splicer {
 
     /// Pairs in the kernel now.
     pub fn in_kernel(&self) -> usize {
-        self.cap - self.slots.available_permits().min(self.cap)
+        self.in_kernel.load(Ordering::Relaxed)
     }
 
     /// Joins two connections and moves their bytes until both directions have ended, one side breaks off, or `signal` says so.
@@ -153,7 +156,10 @@ impl Splicer {
             return Last::Broken(Broken(0)).outcome(traffic.get(), copied(Some(Reason::Refused)));
         };
         match Phase::begin(splice, [first, second]) {
-            Ok(phase) => in_kernel(phase, &traffic, limits, signal).await,
+            Ok(phase) => {
+                let _one = InKernel::new(&self.in_kernel);
+                in_kernel(phase, &traffic, limits, signal).await
+            }
             Err((reason, sockets)) => {
                 let Some(streams) = register(sockets) else {
                     return Last::Broken(Broken(0)).outcome(traffic.get(), copied(Some(reason)));
@@ -168,6 +174,19 @@ impl Splicer {
         let splice = self.kernel.as_ref().ok_or(Reason::Unavailable)?;
         let slot = self.slots.try_acquire().map_err(|_| Reason::Cap)?;
         Ok((slot, splice))
+    }
+}
+
+impl<'a> InKernel<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for InKernel<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

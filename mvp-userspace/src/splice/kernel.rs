@@ -94,7 +94,13 @@ impl Phase {
         })?;
         let joined = splice.join([a, b]).map_err(|error| {
             tracing::debug!(%error, "the kernel refused two sockets");
-            Reason::Refused
+            let open = |socket| TcpInfo::read(socket).is_ok_and(|info| info.is_established());
+            // It takes established ones only (`sock_map_sk_state_allowed` in net/core/sock_map.c).
+            if open(a) && open(b) {
+                Reason::Refused
+            } else {
+                Reason::Ended
+            }
         })?;
         for socket in sockets {
             // Bytes that came between the last read and now. Cannot fail for an open socket; if it did they would be found
