@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mvp::kernel::Splice;
-use mvp::splice::{Count, End, Limits, Mode, Outcome, Reason, Side, Signal, Splicer, selftest};
+use mvp::splice::{
+    Count, End, Limits, Mode, Outcome, Reason, Side, Signal, Splicer, calibrate, selftest};
 use mvp_common::Counter;
 use mvp_tests::netns::{Namespace, privileged};
 use mvp_tests::pairs::{
@@ -36,6 +37,31 @@ fn the_self_test_passes() {
         println!("{report}, in {:?}", report.took);
         assert_eq!(report.failure(), None, "{:?}", report.cases);
         assert_eq!(report.cases.len(), selftest::Case::ALL.len());
+    });
+}
+
+#[test]
+fn every_mode_is_calibrated() {
+    in_namespace("every_mode_is_calibrated", || {
+        let splicer = splicer(Mode::Sockmap);
+        let started = Instant::now();
+        let figures = runtime().block_on(calibrate::run(&splicer, &Mode::ALL));
+        let figures = figures.unwrap();
+        println!("{figures:#?} in {:?}", started.elapsed());
+        assert_eq!(figures.iter().map(|f| f.mode).collect::<Vec<_>>(), Mode::ALL);
+        for f in &figures {
+            for figure in [f.talk, f.loaded, f.bulk] {
+                assert!(!figure.is_zero(), "{f:?}");
+            }
+        }
+        let counts = splicer.counts();
+        for count in [Count::Sockmap, Count::Splice, Count::Copy] {
+            assert!(counts.get(count) > 0, "{}", count.name());
+        }
+        // What is called sockmap was in the kernel all the time.
+        for count in [Count::Busy, Count::Backlog, Count::Refused] {
+            assert_eq!(counts.get(count), 0, "{}", count.name());
+        }
     });
 }
 

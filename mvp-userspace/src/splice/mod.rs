@@ -4,7 +4,7 @@
 //! `join` runs a pair to its end; `kernel` is the part of that while sockmap moves the bytes; `pump` moves them in userspace;
 //! `counts` is the one table of what happened; `selftest` and `calibrate` find out what this machine can do and what pays.
 
-//pub mod calibrate;
+pub mod calibrate;
 mod counts;
 mod join;
 mod kernel;
