@@ -5,6 +5,7 @@ pub mod forward;
 pub mod haproxy;
 pub mod process;
 pub mod report;
+pub mod splice;
 pub mod upstream;
 
 pub(crate) mod answers;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use http::Uri;
-use mvp_tests::bench::{forward, haproxy, process, upstream};
+use mvp_tests::bench::{forward, haproxy, process, splice, upstream};
 use mvp_tests::load::{Endpoint, Limit, Session, bearer, tls};
 use mvp_tests::sim::pki::Pki;
 use rustls_pki_types::ServerName;
@@ -25,6 +25,8 @@ struct Cli {
 enum Verb {
     /// What forwarding adds to a small GET: direct, through mvp, through HAProxy
     Forward(forward::Options),
+    /// Two connections joined: sockmap and splice(2) against copying
+    Splice(splice::Options),
     /// Run the fast upstream alone, and write the configuration of an agent and of an HAProxy before it
     Upstream(UpstreamArgs),
     /// Load one URL, or several at once, and print what was seen
@@ -71,6 +73,7 @@ struct LoadArgs {
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Forward(options) => forward::run(&options),
+        Verb::Splice(options) => splice::run(&options),
         Verb::Upstream(args) => run_upstream(&args),
         Verb::Load(args) => run_load(&args),
     };
