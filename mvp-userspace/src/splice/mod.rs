@@ -142,3 +142,6 @@ impl Outcome {
         self.mode == Mode::Sockmap && self.reason == Some(Reason::Backlog)
     }
 }
+
+#[cfg(test)]
+mod tests;

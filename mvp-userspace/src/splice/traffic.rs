@@ -58,3 +58,29 @@ pub(super) async fn ended(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::sync::watch;
+
+    use super::*;
+
+    /// Looked at in pairs, before and after a silence: three times something has moved, the fourth time nothing has.
+    #[test]
+    fn a_pair_retires_after_a_silence_and_not_before() {
+        let (_owner, mut signal) = watch::channel(Signal::Retire);
+        let looks = Cell::new(0);
+        let total = || {
+            looks.set(looks.get() + 1);
+            looks.get().min(7)
+        };
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+            .block_on(ended(&mut signal, Duration::from_millis(1), total));
+        assert_eq!(looks.get(), 8);
+    }
+}
