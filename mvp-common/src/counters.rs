@@ -36,6 +36,10 @@ counters! {
     SpliceRedirected, "splice_redirected", "Segments of joined connections sent on in the kernel";
     SpliceMissing, "splice_missing", "Segments of joined connections without a socket to send them to, left to the agent";
     SpliceBytes, "splice_bytes", "Bytes of joined connections sent on in the kernel";
+
+    ShortcutNoted, "shortcut_noted", "Ends of connections to the local server noted for the short-cut";
+    ShortcutRedirected, "shortcut_redirected", "Messages handed over past TCP";
+    ShortcutSlow, "shortcut_slow", "Messages left to TCP because the other end was not noted in time";
 }
 
 impl Counter {

@@ -6,10 +6,15 @@
 
 mod counters;
 mod lookup;
+mod shortcut;
 mod splice;
 
 pub use counters::Counter;
 pub use lookup::LookupState;
+pub use shortcut::{
+    SHORTCUT_NOTE_PROGRAM, SHORTCUT_PROGRAM, SHORTCUT_SCOPE_MAP, SHORTCUT_SLOW_MAP,
+    SHORTCUT_SOCKETS, SHORTCUT_SOCKS_MAP, ShortcutKey, ShortcutScope,
+};
 pub use splice::{
     SPLICE_EVENTS_MAP, SPLICE_FLOWS_MAP, SPLICE_PROGRAM, SPLICE_SOCKETS, SPLICE_SOURCES_MAP,
     SPLICE_STEP, SPLICE_TARGETS_MAP,

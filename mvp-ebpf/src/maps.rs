@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf, SockHash},
 };
-use mvp_common::{ABI_VERSION, Counter, LookupState, SPLICE_SOCKETS};
+use mvp_common::{ABI_VERSION, Counter, LookupState, SHORTCUT_SOCKETS, SPLICE_SOCKETS, ShortcutKey, ShortcutScope};
 
 /// The version that this object was built with; the agent compares it before it attaches anything.
 #[used]
@@ -68,3 +68,13 @@ pub fn add(counter: Counter, amount: u64) {
         unsafe { *value = (*value).wrapping_add(amount) };
     }
 }
+
+#[map]
+pub static SHORTCUT_SOCKS: SockHash<ShortcutKey> = SockHash::with_max_entries(SHORTCUT_SOCKETS, 0);
+
+#[map]
+pub static SHORTCUT_SLOW: HashMap<ShortcutKey, u8> =
+    HashMap::with_max_entries(SHORTCUT_SOCKETS, 0);
+
+#[map]
+pub static SHORTCUT_SCOPE: Array<ShortcutScope> = Array::with_max_entries(1, 0);

@@ -9,6 +9,7 @@ mod counters;
 mod error;
 mod log;
 mod programs;
+mod shortcut;
 mod splice;
 
 pub use availability::{Availability, availability};
@@ -16,6 +17,7 @@ pub use counters::Counters;
 pub use error::Error;
 pub use log::{LogForwarder, TARGET as LOG_TARGET};
 pub use programs::Programs;
+pub use shortcut::Shortcut;
 pub use splice::{Joined, Splice};
 
 /// The BPF object in this build (ELF, little endian), or `None` if the agent was built without one.

@@ -234,7 +234,7 @@ impl Steps {
 }
 
 /// Moves a map out of the object.
-fn take<T: TryFrom<Map, Error = MapError>>(
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
     bpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, Error> {
