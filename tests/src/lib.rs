@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod cgroup;
 pub mod child;
 pub mod client;
 pub mod demo;

@@ -74,9 +74,9 @@ impl Shortcut {
         program
             .load()
             .and_then(|()| {
-                program
-                    .attach(cgroup, CgroupAttachMode::AllowMultiple)
-                    .map(drop)
+                // As a link, and links of a cgroup stand beside each other whatever the mode (`cgroup_bpf_link_attach` in
+                // kernel/bpf/cgroup.c); it refuses flags.
+                program.attach(cgroup, CgroupAttachMode::Single).map(drop)
             })
             .map_err(|e| Error::program("the sock_ops program", &e))?;
         Ok(shortcut)
