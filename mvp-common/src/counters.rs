@@ -40,6 +40,14 @@ counters! {
     PassNoListener, "pass_no_listener", "TCP lookups passed because the agent does not listen";
     PassAssignError, "pass_assign_error", "TCP lookups passed because the kernel refused the agent's listener";
     Steered, "steered", "TCP lookups given to the agent's listener";
+
+    SpliceRedirected, "splice_redirected", "Segments of joined connections sent on in the kernel";
+    SpliceMissing, "splice_missing", "Segments of joined connections without a socket to send them to, left to the agent";
+    SpliceBytes, "splice_bytes", "Bytes of joined connections sent on in the kernel";
+
+    ShortcutNoted, "shortcut_noted", "Ends of connections to the local server noted for the short-cut";
+    ShortcutRedirected, "shortcut_redirected", "Messages handed over past TCP";
+    ShortcutSlow, "shortcut_slow", "Messages left to TCP because the other end was not noted in time";
 }
 
 impl Counter {

@@ -5,14 +5,38 @@
 #![feature(asm_experimental_arch)]
 
 mod maps;
+mod shortcut;
+mod splice;
 mod steer;
 
-use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
+use aya_ebpf::{
+    macros::{sk_lookup, sk_msg, sock_ops, stream_verdict},
+    programs::{SkBuffContext, SkLookupContext, SkMsgContext, SockOpsContext},
+};
 
 /// Runs for each new TCP connection and each UDP packet to a local address of the network namespace it is attached to.
 #[sk_lookup]
 pub fn steer(ctx: SkLookupContext) -> u32 {
     steer::run(&ctx)
+}
+
+/// Runs for each segment that a joined socket receives.
+#[stream_verdict]
+pub fn splice(ctx: SkBuffContext) -> u32 {
+    splice::run(&ctx)
+}
+
+/// Runs for each message that a socket sends that was noted for the short-cut.
+#[sk_msg]
+pub fn shortcut(ctx: SkMsgContext) -> u32 {
+    shortcut::run(&ctx)
+}
+
+/// Runs as connections of a cgroup change their state.
+#[sock_ops]
+pub fn shortcut_note(ctx: SockOpsContext) -> u32 {
+    shortcut::note(&ctx);
+    1
 }
 
 #[cfg(not(test))]

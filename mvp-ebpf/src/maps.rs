@@ -5,12 +5,13 @@ use core::arch::asm;
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, SockMap},
+    maps::{Array, HashMap, PerCpuArray, RingBuf, SockHash, SockMap},
     programs::SkLookupContext,
 };
 use mvp_common::{
     ABI_VERSION, Counter, ExemptKey, ExemptValue, GuardState, LookupState, Noted, Pulse,
-    ROUTES_MAX, RouteKey, RouteValue, SERVERS_MAX, ServerValue, SteerKey, TableHead,
+    ROUTES_MAX, RouteKey, RouteValue, SERVERS_MAX, SHORTCUT_SOCKETS, SPLICE_SOCKETS, ServerValue,
+    ShortcutKey, ShortcutScope, SteerKey, TableHead,
 };
 
 /// The version that this object was built with; the agent compares it before it attaches anything.
@@ -171,3 +172,37 @@ pub fn note(value: u64, field: impl FnOnce(*mut Noted) -> *mut u64) -> bool {
         new
     }
 }
+/// Joined sockets: what they receive goes through the `splice` program, which is attached to this map.
+#[map]
+static SPLICE_SOURCES: SockHash<u64> = SockHash::with_max_entries(SPLICE_SOCKETS, 0);
+
+/// Cookie of a joined socket -> the socket at the other end.
+#[map]
+pub static SPLICE_TARGETS: SockHash<u64> = SockHash::with_max_entries(SPLICE_SOCKETS, 0);
+
+/// Cookie of a joined socket -> bytes sent on. Entries are made by the agent only, so none is allocated in advance.
+#[map]
+pub static SPLICE_FLOWS: HashMap<u64, u64> =
+    HashMap::with_max_entries(SPLICE_SOCKETS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static SPLICE_EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// Adds `amount` to a counter of this CPU.
+#[inline(always)]
+pub fn add(counter: Counter, amount: u64) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter.index()) {
+        // SAFETY: the verifier has seen the null check; the slot is this CPU's own and programs do not migrate.
+        unsafe { *value = (*value).wrapping_add(amount) };
+    }
+}
+
+#[map]
+pub static SHORTCUT_SOCKS: SockHash<ShortcutKey> = SockHash::with_max_entries(SHORTCUT_SOCKETS, 0);
+
+#[map]
+pub static SHORTCUT_SLOW: HashMap<ShortcutKey, u8> =
+    HashMap::with_max_entries(SHORTCUT_SOCKETS, 0);
+
+#[map]
+pub static SHORTCUT_SCOPE: Array<ShortcutScope> = Array::with_max_entries(1, 0);

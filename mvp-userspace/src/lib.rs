@@ -17,4 +17,5 @@ pub mod net;
 pub mod proxy;
 pub mod request;
 pub mod route;
+pub mod splice;
 pub mod tls;

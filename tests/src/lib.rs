@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod cgroup;
 pub mod child;
 pub mod client;
 pub mod demo;
@@ -13,6 +14,7 @@ pub mod kubectl;
 pub mod load;
 pub mod netns;
 pub mod python;
+pub mod pairs;
 pub mod raw;
 pub mod scrape;
 pub mod scripted;

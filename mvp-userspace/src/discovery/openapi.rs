@@ -17,7 +17,6 @@ use serde_json::value::RawValue;
 use super::limits::{DecodeError, MAX_NAME};
 use super::version::GitVersion;
 use super::{ApiEntry, ApiSet};
-use crate::request::VerbSet;
 use crate::route::Server;
 
 pub const OPENAPI_V3: &str = "/openapi/v3";

@@ -47,6 +47,8 @@ mod shared;
 mod steering;
 mod sys;
 mod view;
+mod shortcut;
+mod splice;
 
 pub use availability::{Availability, availability};
 pub use counters::Counters;
@@ -61,6 +63,8 @@ pub use steering::{
     EXEMPT_MAX, PORTS_MAX, RunTime, Start, Steering, Targets, enable_run_time, run_time, uninstall,
 };
 pub use view::{PinnedRoute, PinnedServer, PinnedTable, PinnedView, read_pinned};
+pub use shortcut::Shortcut;
+pub use splice::{Joined, Splice};
 
 /// The BPF object in this build (ELF, little endian), or `None` if the agent was built without one.
 pub fn object() -> Option<&'static [u8]> {

@@ -177,7 +177,7 @@ impl Programs {
 }
 
 /// Refuses an object that was built from other sources before anything of it runs.
-fn check_abi(bpf: &Ebpf) -> Result<(), Error> {
+pub(super) fn check_abi(bpf: &Ebpf) -> Result<(), Error> {
     let map = bpf
         .map(ABI_SECTION)
         .ok_or_else(|| Error::missing(ABI_SECTION))?;

@@ -2,8 +2,12 @@
 
 mod accept;
 mod deferred;
+mod ends;
 mod sockopt;
+mod tcp_info;
 
 pub use accept::{AcceptLoop, Accepted, Sink, Slot};
 pub use deferred::Deferred;
+pub use ends::{EndWatch, Ends};
 pub use sockopt::{listen, tune_client, tune_upstream};
+pub use tcp_info::{TcpInfo, offer_again};

@@ -7,6 +7,7 @@ pub mod freshness;
 pub mod haproxy;
 pub mod process;
 pub mod report;
+pub mod splice;
 pub mod upstream;
 
 pub(crate) mod answers;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use http::Uri;
-use mvp_tests::bench::{discovery, forward, freshness, haproxy, process, upstream};
+use mvp_tests::bench::{discovery, forward, freshness, haproxy, process, splice, upstream};
 use mvp_tests::load::{Endpoint, Limit, Session, bearer, tls};
 use mvp_tests::sim::pki::Pki;
 use rustls_pki_types::ServerName;
@@ -29,6 +29,8 @@ enum Verb {
     Discovery(discovery::Options),
     /// How long until new types are seen through every agent
     Freshness(freshness::Options),
+    /// Two connections joined: sockmap and splice(2) against copying
+    Splice(splice::Options),
     /// Run the fast upstream alone, and write the configuration of an agent and of an HAProxy before it
     Upstream(UpstreamArgs),
     /// Load one URL, or several at once, and print what was seen
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Verb::Forward(options) => forward::run(&options),
         Verb::Discovery(options) => discovery::run(&options),
         Verb::Freshness(options) => freshness::run(&options),
+        Verb::Splice(options) => splice::run(&options),
         Verb::Upstream(args) => run_upstream(&args),
         Verb::Load(args) => run_load(&args),
     };

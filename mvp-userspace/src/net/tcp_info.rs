@@ -1,0 +1,148 @@
+//! What the kernel knows of a TCP connection, and the one socket option that makes it look at its queue again.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// From `TCP_INFO`, read under the socket's lock: the figures belong together.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TcpInfo {
+    state: u8,
+    /// Bytes received in order, read or not. A FIN counts as one.
+    pub received: u64,
+    /// Bytes written to the socket, whether they have left or not.
+    pub written: u64,
+}
+
+impl TcpInfo {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The system's. `Unsupported` from a kernel that does not tell bytes sent (before Linux 4.19).
+    pub fn read(socket: impl AsFd) -> io::Result<Self> {
+        let raw = read_raw(socket.as_fd().as_raw_fd())?;
+        Ok(Self {
+            state: raw.state,
+            received: raw.bytes_received,
+            written: raw
+                .bytes_sent
+                .saturating_sub(raw.bytes_retrans)
+                .saturating_add(raw.notsent_bytes.into()),
+        })
+    }
+
+    /// Both directions are open.
+    pub fn is_established(&self) -> bool {
+        self.state == ESTABLISHED
+    }
+
+    /// Both directions have ended, in order or by a reset.
+    pub fn is_closed(&self) -> bool {
+        self.state == CLOSE
+    }
+}
+
+/// Makes the kernel offer what is in the receive queue to the socket's reader again (`tcp_set_rcvlowat` calls
+/// `tcp_data_ready`); a program that was attached to the socket after the bytes came does not see them otherwise. One byte is
+/// the option's default, so nothing else changes.
+///
+/// # Errors
+/// The system's.
+#[expect(unsafe_code, reason = "no crate in use has this option")]
+pub fn offer_again(socket: impl AsFd) -> io::Result<()> {
+    let one: libc::c_int = 1;
+    // SAFETY: the option's value is an int, and lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const one).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// `include/net/tcp_states.h`.
+const ESTABLISHED: u8 = 1;
+const CLOSE: u8 = 7;
+
+/// The beginning of `struct tcp_info` (`include/uapi/linux/tcp.h`), which only ever grows at its end. libc's own ends before
+/// what is needed here.
+#[repr(C)]
+struct Raw {
+    state: u8,
+    _flags: [u8; 7],
+    _rto_to_total_retrans: [u32; 24],
+    _rates_and_acked: [u64; 3],
+    bytes_received: u64,
+    _segments: [u32; 2],
+    notsent_bytes: u32,
+    _min_rtt_and_segments: [u32; 3],
+    _rate_and_times: [u64; 4],
+    _delivered: [u32; 2],
+    bytes_sent: u64,
+    bytes_retrans: u64,
+}
+
+const _: () = assert!(size_of::<Raw>() == 216 && std::mem::offset_of!(Raw, bytes_received) == 128);
+
+#[expect(
+    unsafe_code,
+    reason = "no crate in use reads as much of TCP_INFO as is needed"
+)]
+fn read_raw(fd: libc::c_int) -> io::Result<Raw> {
+    let mut raw = MaybeUninit::<Raw>::zeroed();
+    let mut length = size_of::<Raw>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            raw.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if (length as usize) < size_of::<Raw>() {
+        return Err(io::Error::from(io::ErrorKind::Unsupported));
+    }
+    // SAFETY: all of it was written, and every bit pattern is a value.
+    Ok(unsafe { raw.assume_init() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn counts_what_was_written_and_received() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&[0; 3000]).unwrap();
+        server.read_exact(&mut [0; 3000]).unwrap();
+        assert_eq!(TcpInfo::read(&client).unwrap().written, 3000);
+        let info = TcpInfo::read(&server).unwrap();
+        assert!(info.is_established() && !info.is_closed());
+        assert_eq!((info.received, info.written), (3000, 0));
+        offer_again(&server).unwrap();
+
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
+        let info = TcpInfo::read(&server).unwrap();
+        assert!(!info.is_established() && !info.is_closed());
+        assert_eq!(info.received, 3001, "a FIN counts as one");
+    }
+}

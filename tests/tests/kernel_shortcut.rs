@@ -1,0 +1,162 @@
+//! The short-cut between two sockets of one machine, in a real kernel.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+use mvp::kernel::Shortcut;
+use mvp_common::Counter;
+use mvp_tests::cgroup;
+use mvp_tests::netns::{Namespace, privileged};
+use mvp_tests::pairs::{
+    PATIENCE, pattern, receive_acknowledging, send_acknowledged,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+const AGENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+const BYTES: u64 = 200_000_000;
+
+#[test]
+fn what_takes_the_short_cut_arrives_in_order() {
+    if !privileged("what_takes_the_short_cut_arrives_in_order", true) {
+        return;
+    }
+    Namespace::new().unwrap().run(in_order).unwrap();
+}
+
+fn in_order() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    let mut shortcut = Shortcut::load(AGENT, server.port(), cgroup::root().unwrap()).unwrap();
+
+    // What is sent before the server accepts is there when it does.
+    for i in 0..200_u32 {
+        let mut client = connect(AGENT, 0, server);
+        client.write_all(&i.to_le_bytes()).unwrap();
+        client.write_all(b"and more").unwrap();
+        let mut near = accept(&listener);
+        let mut got = [0; 12];
+        near.read_exact(&mut got).unwrap();
+        assert_eq!((&got[..4], &got[4..]), (&i.to_le_bytes()[..], &b"and more"[..]));
+        near.write_all(&got).unwrap();
+        client.read_exact(&mut got).unwrap();
+        // An end comes after what was sent before it, and the other direction goes on.
+        client.write_all(b"last").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut rest = Vec::new();
+        near.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"last");
+        near.write_all(b"answer").unwrap();
+        drop(near);
+        rest.clear();
+        client.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"answer");
+    }
+    let counters = shortcut.counters().unwrap();
+    assert_eq!(counters.get(Counter::ShortcutNoted), 400);
+    // Four messages there, two back; those of a connection whose other end was late go by TCP.
+    let (fast, slow) = (
+        counters.get(Counter::ShortcutRedirected),
+        counters.get(Counter::ShortcutSlow),
+    );
+    assert!(fast > 0, "{slow} messages by TCP, none by the short-cut");
+
+    // Much, both ways, byte by byte the same.
+    let pattern = pattern();
+    let mut client = connect(AGENT, 0, server);
+    let mut near = accept(&listener);
+    let sender = thread::spawn({
+        let pattern = Arc::clone(&pattern);
+        move || {
+            send_acknowledged(&mut client, &pattern, BYTES).unwrap();
+            client
+        }
+    });
+    receive_acknowledging(&mut near, &pattern, BYTES).unwrap();
+    let mut client = sender.join().unwrap();
+    let receiver = thread::spawn({
+        let pattern = Arc::clone(&pattern);
+        move || receive_acknowledging(&mut client, &pattern, BYTES).unwrap()
+    });
+    send_acknowledged(&mut near, &pattern, BYTES).unwrap();
+    receiver.join().unwrap();
+
+    // Another source address, and then the agent's own after the end: not noted.
+    let noted = |shortcut: &Shortcut| {
+        shortcut
+            .counters()
+            .unwrap()
+            .get(Counter::ShortcutNoted)
+    };
+    let before = noted(&shortcut);
+    round_trip(connect(Ipv4Addr::LOCALHOST, 0, server), accept(&listener));
+    assert_eq!(noted(&shortcut), before);
+    round_trip(connect(AGENT, 0, server), accept(&listener));
+    assert_eq!(noted(&shortcut), before + 2);
+    shortcut.stop().unwrap();
+    round_trip(connect(AGENT, 0, server), accept(&listener));
+    assert_eq!(noted(&shortcut), before + 2);
+}
+
+#[test]
+fn equal_addresses_in_two_namespaces_never_meet() {
+    if !privileged("equal_addresses_in_two_namespaces_never_meet", true) {
+        return;
+    }
+    const SERVER: u16 = 6443;
+    const CLIENT: u16 = 40_000;
+    let namespaces = [(); 2].map(|()| Namespace::new().unwrap());
+    let shortcut = namespaces[0]
+        .run(|| Shortcut::load(AGENT, SERVER, cgroup::root().unwrap()).unwrap())
+        .unwrap();
+    // The same four numbers in both.
+    let mut pairs = namespaces.each_ref().map(|namespace| {
+        let open = || {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, SERVER)).unwrap();
+            let client = connect(AGENT, CLIENT, listener.local_addr().unwrap());
+            (client, accept(&listener))
+        };
+        namespace.run(open).unwrap()
+    });
+    let counters = shortcut.counters().unwrap();
+    assert_eq!(counters.get(Counter::ShortcutNoted), 2, "the other namespace's too");
+    for round in 0..100_u8 {
+        for (which, (client, _)) in pairs.iter_mut().enumerate() {
+            client.write_all(&[which as u8, round]).unwrap();
+        }
+        for (which, (_, server)) in pairs.iter_mut().enumerate() {
+            let mut got = [0; 2];
+            server.read_exact(&mut got).unwrap();
+            assert_eq!(got, [which as u8, round]);
+        }
+    }
+}
+
+fn round_trip(mut client: TcpStream, mut server: TcpStream) {
+    client.write_all(b"ping").unwrap();
+    let mut got = [0; 4];
+    server.read_exact(&mut got).unwrap();
+    server.write_all(&got).unwrap();
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"ping");
+}
+
+fn connect(from: Ipv4Addr, port: u16, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.bind(&SocketAddr::from((from, port)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    patient(socket.into())
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    patient(listener.accept().unwrap().0)
+}
+
+fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
