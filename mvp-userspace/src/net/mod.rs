@@ -2,8 +2,10 @@
 
 mod accept;
 mod deferred;
+mod hello;
 mod sockopt;
 
 pub use accept::{AcceptLoop, Accepted, Sink, Slot};
 pub use deferred::Deferred;
+pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};
 pub use sockopt::{listen, tune_client, tune_upstream};

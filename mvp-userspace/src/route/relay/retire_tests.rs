@@ -148,6 +148,14 @@ fn a_key_is_lost_only_if_another_serves_it() {
         let table = table([member("cp-a", true, other), now]);
         lost_key(&before.server, &served, &table)
     };
+    let bare = member("cp-b", false, &["v1 bindings x"]);
+    let listed_without_verbs = |now_serves: &[&str]| {
+        let mut now = member("cp-b", false, now_serves);
+        now.server = bare.server.clone();
+        let table = table([member("cp-a", true, &["v1 bindings x"]), now]);
+        lost_key(&bare.server, bare.apis.as_ref().unwrap(), &table)
+    };
+    assert!(listed_without_verbs(OLD) && !listed_without_verbs(&["v1 bindings x"]));
     assert!(!lost(NEW, OLD));
     assert!(!lost(NEW, &["v1 other get"]), "a key it never had");
     assert!(!lost(OLD, OLD), "gone everywhere");
