@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::hot::Client;
 use crate::route::codes::codes;
 use crate::route::{Knowledge, Member, RouteTable, ServerSet};
+use crate::tls::ProbeView;
 
 /// A probe older than this proves nothing.
 pub const PROBE_AGE: Duration = Duration::from_secs(60);
@@ -57,6 +58,17 @@ pub struct ProbeFacts {
     pub same_ca: bool,
     /// True also for a client that names no server: there is no name to check.
     pub valid_for_name: bool,
+}
+
+impl From<ProbeView> for ProbeFacts {
+    fn from(view: ProbeView) -> Self {
+        Self {
+            age: view.age,
+            unchanged_for: view.unchanged_for,
+            same_ca: view.same_ca,
+            valid_for_name: view.valid_for_name,
+        }
+    }
 }
 
 /// What is known of the rest of the world.
