@@ -3,9 +3,11 @@
 mod accept;
 mod deferred;
 mod hello;
+mod sockdiag;
 mod sockopt;
 
 pub use accept::{AcceptLoop, Accepted, Sink, Slot};
 pub use deferred::Deferred;
 pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};
+pub use sockdiag::{Established, Off, Outcome, Planned, SILENCE, SockDiag, SockDiagError, plan};
 pub use sockopt::{listen, tune_client, tune_upstream};
