@@ -61,7 +61,9 @@ impl Pair {
             .filter(|one| one.remote() == self.peer())
             .collect();
         assert_eq!(found.len(), 1, "{all:?}");
-        assert_eq!(found[0].local(), self.server.local_addr().unwrap());
+        let local = self.server.local_addr().unwrap();
+        assert_eq!(found[0].local().ip(), local.ip().to_canonical());
+        assert_eq!(found[0].local().port(), port);
         found[0].clone()
     }
 }
@@ -73,11 +75,11 @@ fn in_namespace(test: &str, work: impl FnOnce() + Send) {
 }
 
 /// Waits until the kernel says that the connection has been silent.
-fn until_silent(diag: &mut SockDiag, pair: &Pair) -> Established {
+fn until_silent(diag: &mut SockDiag, pair: &Pair, silence: Duration) -> Established {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let found = pair.find(diag);
-        if found.is_silent(SILENCE) {
+        if found.is_silent(silence) {
             return found;
         }
         assert!(Instant::now() < deadline, "{found:?}");
@@ -102,8 +104,8 @@ fn the_silent_one_and_no_other() {
             silent.exchange();
             // Its server is busy: silent, but not done.
             unread.client.write_all(b"ask").unwrap();
-            until_silent(&mut diag, &silent);
-            until_silent(&mut diag, &elsewhere);
+            until_silent(&mut diag, &silent, SILENCE);
+            until_silent(&mut diag, &elsewhere, SILENCE);
             active.exchange();
 
             let all = diag.established(port).unwrap();
@@ -133,19 +135,7 @@ fn what_has_changed_since_the_plan_is_left_alone() {
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (server, _) = listener.accept().unwrap();
         let mut pair = Pair { client, server };
-        let found = {
-            let deadline = Instant::now() + Duration::from_secs(60);
-            loop {
-                let all = diag.established(port).unwrap();
-                assert_eq!(all.len(), 1, "{all:?}");
-                assert_eq!(all[0].remote(), pair.peer());
-                if all[0].is_silent(SILENCE) {
-                    break all[0].clone();
-                }
-                assert!(Instant::now() < deadline);
-                thread::sleep(Duration::from_millis(20));
-            }
-        };
+        let found = until_silent(&mut diag, &pair, SILENCE);
         pair.exchange();
         assert_eq!(diag.retire(&found, SILENCE).unwrap(), Outcome::Active);
         pair.exchange();
@@ -158,6 +148,8 @@ fn what_has_changed_since_the_plan_is_left_alone() {
         pair.server.read_exact(&mut [0; 3]).unwrap();
         pair.server.write_all(b"say").unwrap();
         pair.client.read_exact(&mut [0; 3]).unwrap();
+        // The acknowledgement takes its time.
+        until_silent(&mut diag, &pair, Duration::ZERO);
         assert_eq!(
             diag.retire(&found, Duration::ZERO).unwrap(),
             Outcome::Destroyed

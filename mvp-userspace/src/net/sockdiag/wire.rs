@@ -7,7 +7,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable,
 };
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::constants::{AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags,
@@ -104,7 +104,7 @@ impl Established {
                 destination_port: port,
                 ..SocketId::new_v4()
             },
-            family: AF_INET,
+            family: netlink_packet_sock_diag::constants::AF_INET,
             last_sent: silent_for,
             last_received: silent_for + Duration::from_secs(1),
             queued,
@@ -231,6 +231,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_sock_diag::constants::AF_INET;
     use proptest::prelude::*;
 
     use super::*;
