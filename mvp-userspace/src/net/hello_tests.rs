@@ -69,7 +69,7 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 fn later() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+    Instant::now() + Duration::from_secs(30)
 }
 
 /// What is found if a client sends this and closes its side.
@@ -249,7 +249,10 @@ async fn a_client_that_sends_byte_by_byte_is_slowed_down() {
             tokio::task::yield_now().await;
         }
     };
-    let ((), found) = tokio::join!(drip, look(&stream, &mut looks));
+    let both = async { tokio::join!(drip, look(&stream, &mut looks)) };
+    let ((), found) = tokio::time::timeout(Duration::from_secs(30), both)
+        .await
+        .unwrap();
     assert!(matches!(found.unwrap(), Peeked::Hello(_)));
     assert!(looks < hello.len() as u32 / 2, "{looks} looks");
 }
@@ -311,7 +314,10 @@ async fn nothing_is_consumed() {
             tls.read_exact(&mut said).await.unwrap();
             assert_eq!(&said, b"hello");
         };
-        tokio::join!(connect, serve);
+        let both = async { tokio::join!(connect, serve) };
+        tokio::time::timeout(Duration::from_secs(30), both)
+            .await
+            .expect("no bytes were lost");
     }
 }
 
