@@ -8,9 +8,9 @@ mod counters;
 mod guard;
 mod lookup;
 mod route;
-mod steer;
 mod shortcut;
 mod splice;
+mod steer;
 
 pub use counters::Counter;
 pub use guard::{GuardState, Noted, Pulse, Reason};
@@ -18,7 +18,6 @@ pub use lookup::LookupState;
 pub use route::{
     NAMES, ROUTES_MAX, RouteKey, RouteValue, SERVERS_MAX, ServerValue, TEXT, TableHead, VERBS,
 };
-pub use steer::{ExemptKey, ExemptValue, SteerKey};
 pub use shortcut::{
     SHORTCUT_NOTE_PROGRAM, SHORTCUT_PROGRAM, SHORTCUT_SCOPE_MAP, SHORTCUT_SLOW_MAP,
     SHORTCUT_SOCKETS, SHORTCUT_SOCKS_MAP, ShortcutKey, ShortcutScope,
@@ -27,6 +26,7 @@ pub use splice::{
     SPLICE_EVENTS_MAP, SPLICE_FLOWS_MAP, SPLICE_PROGRAM, SPLICE_SOCKETS, SPLICE_SOURCES_MAP,
     SPLICE_STEP, SPLICE_TARGETS_MAP,
 };
+pub use steer::{ExemptKey, ExemptValue, SteerKey};
 
 /// Version of everything that the agent and the BPF object agree on: map names, key and value layouts, the order of
 /// [`Counter`]. Raise it with every change of those; the agent refuses an object of another version.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use mvp::kernel::Splice;
 use mvp::splice::{
-    Count, End, Limits, Mode, Outcome, Reason, Side, Signal, Splicer, calibrate, selftest};
+    Count, End, Limits, Mode, Outcome, Reason, Side, Signal, Splicer, calibrate, selftest,
+};
 use mvp_common::Counter;
 use mvp_tests::netns::{Namespace, privileged};
 use mvp_tests::pairs::{
@@ -48,7 +49,10 @@ fn every_mode_is_calibrated() {
         let figures = runtime().block_on(calibrate::run(&splicer, &Mode::ALL));
         let figures = figures.unwrap();
         println!("{figures:#?} in {:?}", started.elapsed());
-        assert_eq!(figures.iter().map(|f| f.mode).collect::<Vec<_>>(), Mode::ALL);
+        assert_eq!(
+            figures.iter().map(|f| f.mode).collect::<Vec<_>>(),
+            Mode::ALL
+        );
         for f in &figures {
             for figure in [f.talk, f.loaded, f.bulk] {
                 assert!(!figure.is_zero(), "{f:?}");
@@ -137,9 +141,7 @@ fn gigabytes_arrive_as_they_were_sent() {
         } else {
             BULK_USERSPACE
         };
-        let (listener, address) = server
-            .run(|| listen("10.78.2.2".parse().unwrap()))
-            .unwrap();
+        let (listener, address) = server.run(|| listen("10.78.2.2".parse().unwrap())).unwrap();
         let (splicer, proxy) = node
             .run(|| {
                 let splicer = splicer(mode);
@@ -365,7 +367,10 @@ fn bytes_read_before_come_first() {
         let mut got = [String::new(), String::new()];
         server.read_to_string(&mut got[0]).unwrap();
         client.read_to_string(&mut got[1]).unwrap();
-        assert_eq!(got, ["the rest of the client", "and the rest of the server"]);
+        assert_eq!(
+            got,
+            ["the rest of the client", "and the rest of the server"]
+        );
         assert_eq!(outcome.ends, [End::Fin; 2]);
         // Both had ended before they could be joined.
         let reason = (mode == Mode::Sockmap).then_some(Reason::Ended);

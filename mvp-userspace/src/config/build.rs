@@ -49,6 +49,7 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
             },
             shortcut: mode(tree, "kernel.shortcut")?,
             pin_path: tree.need_path("kernel.pinPath")?,
+            settle: tree.duration("kernel.settle")?,
         },
         inspect: match tree.choice("inspect")?.as_str() {
             "always" => Inspect::Always,

@@ -11,6 +11,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use super::tree::Tree;
 use super::*;
 
+/// More requests a second than one client sends, whatever it is.
+const MAX_RELAY_RATE: f64 = 100_000.0;
+
 /// Rules between keys. Pure.
 pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
     value::name(&config.node).map_err(|problem| tree.fail("node", problem))?;
@@ -31,6 +34,11 @@ pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
         let problem = "must be longer than discovery.interval, or knowledge is always stale";
         return Err(tree.fail("discovery.staleAfter", problem));
     }
+    if config.kernel.settle <= config.discovery.interval {
+        let problem = "must be longer than discovery.interval, or a single poll disarms the guard";
+        return Err(tree.fail("kernel.settle", problem));
+    }
+    relay(config, tree)?;
     if config.limits.pending_handshakes > config.limits.connections {
         let problem = "must not be above limits.connections";
         return Err(tree.fail("limits.pendingHandshakes", problem));
@@ -84,6 +92,23 @@ pub fn files(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
                 format!("{}: {error}", path.display()),
             )
         })?;
+    }
+    Ok(())
+}
+
+fn relay(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
+    // Who asks for it relies on it, and nothing would be relayed.
+    if config.relay.mode == Mode::Off && config.relay.without_server_name {
+        let problem = "true, though relay.mode is off";
+        return Err(tree.fail("relay.withoutServerName", problem));
+    }
+    let per_second = f64::from(config.relay.after) / config.relay.window.as_secs_f64();
+    if per_second > MAX_RELAY_RATE {
+        let problem = format!(
+            "{} within relay.window is {per_second:.0} requests a second: no client would ever be relayed",
+            config.relay.after
+        );
+        return Err(tree.fail("relay.after", problem));
     }
     Ok(())
 }

@@ -88,6 +88,7 @@ pub const KEYS: &[Key] = &[
     key("kernel.splice", Choice(&["auto", "sockmap", "copy"]), Default("auto"), "How whole connections are joined."),
     key("kernel.shortcut", Choice(&["auto", "on", "off"]), Default("auto"), "Short-cut the loopback leg to the local server in the kernel."),
     key("kernel.pinPath", Path, Default("/sys/fs/bpf/mvp"), "Folder on a bpffs for state that outlives the agent."),
+    key("kernel.settle", Duration(1000, HOUR), Default("60s"), "So long every server must be ready, of one version and serve the same before the guard goes idle."),
     key("inspect", Choice(&["auto", "always"]), Default("auto"), "`auto`: connections are inspected while the guard is armed."),
     key("relay.mode", Choice(&["auto", "off"]), Default("auto"), "Relay connections that keep being forwarded as a whole."),
     key("relay.after", Count(1, 1_000_000), Default("20"), "Forwarded requests of one client within `relay.window`, then its next connection is relayed."),

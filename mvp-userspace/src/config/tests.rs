@@ -270,6 +270,26 @@ fn refusals_name_the_key() {
             "relay.maxShare: 1.5 is no number above 0 and at most 1",
         ),
         (
+            with("kernel: {settle: 10ms}"),
+            "kernel.settle: 10ms is not within 1s to 1h",
+        ),
+        (
+            with("kernel: {settle: 5s}\ndiscovery: {interval: 5s}"),
+            "kernel.settle: must be longer than discovery.interval, or a single poll disarms the guard",
+        ),
+        (
+            with("relay: {mode: off, withoutServerName: true}"),
+            "relay.withoutServerName: true, though relay.mode is off",
+        ),
+        (
+            with("relay: {after: 1000000, window: 1s}"),
+            "relay.after: 1000000 within relay.window is 1000000 requests a second: no client would ever be relayed",
+        ),
+        (
+            with("relay: {after: 0}"),
+            "relay.after: 0 is no number within 1 to 1000000",
+        ),
+        (
             with("relay: {window: 10}"),
             "relay.window: \"10\" is no duration such as 250ms, 10s or 1m",
         ),

@@ -125,6 +125,8 @@ pub struct Kernel {
     pub splice: SpliceMode,
     pub shortcut: Mode,
     pub pin_path: PathBuf,
+    /// So long nothing must speak for inspection before the guard goes idle.
+    pub settle: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -137,9 +139,12 @@ pub enum Inspect {
 pub struct Relay {
     /// `auto` or `off`; never `On`.
     pub mode: Mode,
+    /// Forwarded requests of one client within `window`, then its next connection is relayed.
     pub after: u32,
     pub window: Duration,
+    /// Largest share of this node's connections that is relayed: above 0, at most 1.
     pub max_share: f64,
+    /// Relay also clients that name no server in TLS.
     pub without_server_name: bool,
 }
 

@@ -44,11 +44,11 @@ mod pins;
 mod programs;
 mod routes;
 mod shared;
+mod shortcut;
+mod splice;
 mod steering;
 mod sys;
 mod view;
-mod shortcut;
-mod splice;
 
 pub use availability::{Availability, availability};
 pub use counters::Counters;
@@ -59,12 +59,12 @@ pub use log::{LogForwarder, TARGET as LOG_TARGET};
 pub use mvp_common::Reason;
 pub use programs::Programs;
 pub use routes::{RouteWriter, Written};
+pub use shortcut::Shortcut;
+pub use splice::{Joined, Splice};
 pub use steering::{
     EXEMPT_MAX, PORTS_MAX, RunTime, Start, Steering, Targets, enable_run_time, run_time, uninstall,
 };
 pub use view::{PinnedRoute, PinnedServer, PinnedTable, PinnedView, read_pinned};
-pub use shortcut::Shortcut;
-pub use splice::{Joined, Splice};
 
 /// The BPF object in this build (ELF, little endian), or `None` if the agent was built without one.
 pub fn object() -> Option<&'static [u8]> {

@@ -3,11 +3,15 @@
 mod accept;
 mod deferred;
 mod ends;
+mod hello;
+mod sockdiag;
 mod sockopt;
 mod tcp_info;
 
 pub use accept::{AcceptLoop, Accepted, Sink, Slot};
 pub use deferred::Deferred;
 pub use ends::{EndWatch, Ends};
+pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};
+pub use sockdiag::{Established, Off, Outcome, Planned, SILENCE, SockDiag, SockDiagError, plan};
 pub use sockopt::{listen, tune_client, tune_upstream};
 pub use tcp_info::{TcpInfo, offer_again};

@@ -1,10 +1,13 @@
 //! Where a request goes. Decisions are pure; the table is an immutable snapshot.
 
 mod choose;
+mod codes;
 mod decide;
 mod explain;
+mod guard;
 mod health;
 mod reason;
+pub mod relay;
 mod server;
 mod set;
 mod table;
@@ -13,6 +16,7 @@ mod unknown;
 pub use choose::{choose, random};
 pub use decide::{Context, Decision, Target, decide};
 pub use explain::explain;
+pub use guard::{Guard, GuardReason, GuardReasons, Operator, Signs, State, Transition};
 pub use health::{Failure, HealthState, HealthView, Probe};
 pub use reason::Reason;
 pub use server::Server;

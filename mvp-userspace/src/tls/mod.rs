@@ -7,6 +7,7 @@
 mod client;
 mod error;
 mod lifetime;
+mod probe;
 mod reload;
 mod server;
 mod sni;
@@ -21,6 +22,10 @@ mod verifier;
 pub use client::{Alpn, ClientTls, IdentityClass};
 pub use error::{Fault, TlsError};
 pub use lifetime::Lifetime;
+pub use probe::{
+    MAX_PROBES, NoIssuer, OwnCa, ProbeCache, ProbeError, ProbeView, Probed, Prober,
+    Target as ProbeTarget, probe,
+};
 pub use reload::{Reload, ReloadStats, Reloader};
 pub use server::ServerTls;
 pub(crate) use source::{Bundle, FileSpec, Refreshed, Source, parse_certificate, validity};

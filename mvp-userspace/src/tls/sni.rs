@@ -21,7 +21,7 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    fn choose(&self, server_name: Option<&str>) -> Arc<CertifiedKey> {
+    pub(super) fn choose(&self, server_name: Option<&str>) -> Arc<CertifiedKey> {
         let Some(name) = server_name else {
             return self.nameless.clone();
         };

@@ -182,6 +182,7 @@ impl Files {
                 splice: config::SpliceMode::Copy,
                 shortcut: config::Mode::Off,
                 pin_path: self.path().to_owned(),
+                settle: second,
             },
             inspect: config::Inspect::Always,
             relay: config::Relay {

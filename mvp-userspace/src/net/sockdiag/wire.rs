@@ -1,0 +1,319 @@
+//! Requests to the kernel as bytes, and its answers from bytes. Pure.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
+};
+use netlink_packet_sock_diag::constants::{AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::nlas::Nla;
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags,
+};
+use netlink_packet_sock_diag::{SockDiagDestroy, SockDiagMessage};
+
+/// Where `struct tcp_info` (`include/uapi/linux/tcp.h`, only ever extended at its end) has the two ages, in milliseconds.
+const LAST_DATA_SENT: usize = 44;
+const LAST_DATA_RECEIVED: usize = 52;
+const HEADER: usize = 16;
+
+/// An established connection as the kernel has it. Its identity holds a cookie, so that a later connection of the same addresses
+/// is not taken for it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Established {
+    id: SocketId,
+    family: u8,
+    /// Since data was last sent, or the connection was made.
+    last_sent: Duration,
+    last_received: Duration,
+    /// Bytes received that nobody has read, and bytes sent that are not acknowledged.
+    queued: u64,
+}
+
+/// One message of the kernel, with the number of the request that it answers.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Established {
+        sequence: u32,
+        connection: Box<Established>,
+        /// It is the only one.
+        last: bool,
+    },
+    /// The end of a dump, or a request carried out.
+    Done {
+        sequence: u32,
+    },
+    Failed {
+        sequence: u32,
+        errno: i32,
+    },
+    /// A connection without what was asked for, or something else that is not for us.
+    Other {
+        sequence: u32,
+    },
+}
+
+impl Established {
+    pub fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.id.source_address.to_canonical(), self.id.source_port)
+    }
+
+    pub fn remote(&self) -> SocketAddr {
+        SocketAddr::new(
+            self.id.destination_address.to_canonical(),
+            self.id.destination_port,
+        )
+    }
+
+    /// Since data was last sent or received; acknowledgements and keep-alives do not count.
+    pub fn silent_for(&self) -> Duration {
+        self.last_sent.min(self.last_received)
+    }
+
+    /// Silent in both directions for `silence`, with nothing on its way.
+    pub fn is_silent(&self, silence: Duration) -> bool {
+        self.queued == 0 && self.silent_for() >= silence
+    }
+
+    fn new(response: &InetResponse) -> Option<Self> {
+        let header = &response.header;
+        let info = response.nlas.iter().find_map(|nla| match nla {
+            Nla::TcpInfo(info) => Some(info),
+            _ => None,
+        })?;
+        let millis = |at: usize| {
+            let bytes = info.get(at..)?.first_chunk()?;
+            Some(Duration::from_millis(u32::from_ne_bytes(*bytes).into()))
+        };
+        Some(Self {
+            id: header.socket_id.clone(),
+            family: header.family,
+            last_sent: millis(LAST_DATA_SENT)?,
+            last_received: millis(LAST_DATA_RECEIVED)?,
+            queued: u64::from(header.recv_queue) + u64::from(header.send_queue),
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn example(port: u16, silent_for: Duration, queued: u64) -> Self {
+        Self {
+            id: SocketId {
+                source_port: 6443,
+                destination_port: port,
+                ..SocketId::new_v4()
+            },
+            family: netlink_packet_sock_diag::constants::AF_INET,
+            last_sent: silent_for,
+            last_received: silent_for + Duration::from_secs(1),
+            queued,
+        }
+    }
+}
+
+impl Reply {
+    pub fn sequence(&self) -> u32 {
+        match self {
+            Reply::Established { sequence, .. }
+            | Reply::Done { sequence }
+            | Reply::Failed { sequence, .. }
+            | Reply::Other { sequence } => *sequence,
+        }
+    }
+}
+
+/// All established connections of one family with this local port.
+pub(super) fn dump(family: u8, port: u16, sequence: u32) -> Vec<u8> {
+    let any = match family {
+        AF_INET6 => SocketId::new_v6(),
+        _ => SocketId::new_v4(),
+    };
+    let id = SocketId {
+        source_port: port,
+        ..any
+    };
+    message(
+        SockDiagMessage::InetRequest(request(family, id)),
+        NLM_F_DUMP,
+        sequence,
+    )
+}
+
+/// This one connection.
+pub(super) fn exact(connection: &Established, sequence: u32) -> Vec<u8> {
+    let request = request(connection.family, connection.id.clone());
+    message(SockDiagMessage::InetRequest(request), 0, sequence)
+}
+
+/// The end of this one connection.
+pub(super) fn destroy(connection: &Established, sequence: u32) -> Vec<u8> {
+    let request = request(connection.family, connection.id.clone());
+    let destroy = SockDiagDestroy::new(SockDiagMessage::InetRequest(request));
+    message(destroy, NLM_F_ACK, sequence)
+}
+
+/// The messages of one datagram.
+///
+/// # Errors
+/// The first one that is not understood; nothing after it can be.
+pub(super) fn replies(mut datagram: &[u8]) -> Result<Vec<Reply>, String> {
+    let mut replies = Vec::new();
+    while !datagram.is_empty() {
+        // Checked here: the library takes a message's word for its length.
+        let length = datagram
+            .first_chunk()
+            .map(|b| u32::from_ne_bytes(*b) as usize);
+        let Some(bytes) = length
+            .filter(|length| *length >= HEADER)
+            .and_then(|length| datagram.get(..length))
+        else {
+            return Err("a message longer or shorter than it can be".to_owned());
+        };
+        replies.push(reply(bytes)?);
+        // Messages begin at multiples of four.
+        let next = bytes.len().next_multiple_of(4);
+        datagram = datagram.get(next..).unwrap_or_default();
+    }
+    Ok(replies)
+}
+
+fn reply(bytes: &[u8]) -> Result<Reply, String> {
+    let message =
+        NetlinkMessage::<SockDiagMessage>::deserialize(bytes).map_err(|error| error.to_string())?;
+    let sequence = message.header.sequence_number;
+    Ok(match message.payload {
+        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+            match Established::new(&response) {
+                Some(connection) => Reply::Established {
+                    sequence,
+                    connection: Box::new(connection),
+                    last: message.header.flags & NLM_F_MULTIPART == 0,
+                },
+                None => Reply::Other { sequence },
+            }
+        }
+        NetlinkPayload::Done(_) => Reply::Done { sequence },
+        NetlinkPayload::Error(error) => match error.code {
+            None => Reply::Done { sequence },
+            Some(code) => Reply::Failed {
+                sequence,
+                errno: code.get().saturating_neg(),
+            },
+        },
+        _ => Reply::Other { sequence },
+    })
+}
+
+fn request(family: u8, socket_id: SocketId) -> InetRequest {
+    InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::INFO,
+        states: StateFlags::ESTABLISHED,
+        socket_id,
+    }
+}
+
+fn message<T>(payload: T, flags: u16, sequence: u32) -> Vec<u8>
+where
+    T: NetlinkSerializable + Into<NetlinkPayload<T>>,
+{
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, payload.into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_sock_diag::constants::AF_INET;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_as_the_kernel_wants_them() {
+        let dump = dump(AF_INET6, 6443, 7);
+        // nlmsghdr, then inet_diag_req_v2 (`include/uapi/linux/inet_diag.h`).
+        assert_eq!(dump.len(), 16 + 56);
+        assert_eq!(dump[0..4], 72u32.to_ne_bytes());
+        assert_eq!(dump[4..6], 20u16.to_ne_bytes());
+        assert_eq!(dump[6..8], (1u16 | 0x300).to_ne_bytes());
+        assert_eq!(dump[8..12], 7u32.to_ne_bytes());
+        assert_eq!(dump[16..20], [10, 6, 2, 0]);
+        assert_eq!(dump[20..24], 2u32.to_ne_bytes());
+        assert_eq!(dump[24..28], [0x19, 0x2b, 0, 0]);
+        let destroy = destroy(&Established::example(9, Duration::ZERO, 0), 8);
+        assert_eq!(destroy[4..6], 21u16.to_ne_bytes());
+        assert_eq!(destroy[6..8], 5u16.to_ne_bytes());
+        assert_eq!(destroy[24..28], [0x19, 0x2b, 0, 9]);
+    }
+
+    #[test]
+    fn errors_and_ends() {
+        let message = |kind: u16, payload: &[u8]| {
+            let length = u32::try_from(16 + payload.len()).unwrap();
+            [
+                &length.to_ne_bytes()[..],
+                &kind.to_ne_bytes(),
+                &[0; 2],
+                &7u32.to_ne_bytes(),
+                &[0; 4],
+                payload,
+            ]
+            .concat()
+        };
+        let error = |code: i32| message(2, &[&code.to_ne_bytes()[..], &[0; 16]].concat());
+        let both = [error(-libc::EPERM), error(0), message(3, &[0; 4])].concat();
+        let found = replies(&both).unwrap();
+        assert!(
+            matches!(
+                found.as_slice(),
+                [
+                    Reply::Failed {
+                        sequence: 7,
+                        errno: libc::EPERM
+                    },
+                    Reply::Done { sequence: 7 },
+                    Reply::Done { sequence: 7 },
+                ]
+            ),
+            "{found:?}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_datagram(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = replies(&bytes);
+        }
+
+        /// With a true length, so that what is inside is looked at.
+        #[test]
+        fn any_message(
+            kind in prop_oneof![Just(20u16), Just(21), 0u16..5],
+            flags: u16,
+            family in prop_oneof![Just(AF_INET), Just(AF_INET6), any::<u8>()],
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut payload = payload;
+            if let Some(first) = payload.first_mut() {
+                *first = family;
+            }
+            let length = u32::try_from(16 + payload.len()).unwrap();
+            let bytes = [
+                &length.to_ne_bytes()[..],
+                &kind.to_ne_bytes(),
+                &flags.to_ne_bytes(),
+                &[0; 8],
+                &payload,
+            ].concat();
+            let _ = replies(&bytes);
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Which connections are forwarded whole: who asks often enough, what must hold, and when it ends. Pure; time is passed in.
+//!
+//! ```text
+//! forwarded request ─> hot (who, how often) ─┐
+//! ClientHello ───────────────────────────────┼─> permit: relay to a server, or inspect and why
+//! route table, probes, counts ───────────────┘        later: retire, once a condition ceases
+//! ```
+
+mod explain;
+mod hot;
+mod permit;
+mod retire;
+
+pub use explain::explain;
+pub use hot::{Client, HotSettings, HotTable, MAX_CLIENTS};
+pub use permit::{
+    ClientHelloFacts, Decision as RelayDecision, InspectReason, ProbeFacts, RelayView, decide,
+};
+pub use retire::{GRACE, RelayedFacts, Retire, RetireReason, SILENCE, lost_key, retire};
+
+#[cfg(test)]
+mod testing;
