@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Endpoint;
+use crate::request::VerbSet;
 
 fn body(paths: &[(&str, &str)]) -> Bytes {
     let paths: serde_json::Map<_, _> = paths
