@@ -25,7 +25,9 @@ mod testing;
 mod wire;
 
 pub use document::{Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version};
-pub use encode::{AggregatedVersion, Layout, aggregated_json, etag, to_json, to_yaml};
+pub use encode::{
+    AggregatedVersion, Layout, aggregated_json, aggregated_yaml, etag, to_json, to_yaml,
+};
 pub use fuzz::fuzz_merge;
 pub use legacy::{
     ApiGroup, ApiGroupList, ApiResource, ApiResourceList, ApiVersions, GroupVersionForDiscovery,
