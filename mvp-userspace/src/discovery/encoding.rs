@@ -75,7 +75,7 @@ pub fn gzip(bytes: &[u8]) -> Bytes {
 pub fn encode_root(document: &Document, form: Form, media: Media, layout: Layout) -> Bytes {
     let aggregated = |version| match media {
         Media::Json => aggregated_json(document, version, layout),
-        Media::Yaml => aggregated_yaml(document, version),
+        Media::Yaml => aggregated_yaml(document, version).unwrap_or_default(),
         Media::Protobuf => aggregated_protobuf(document, version),
     };
     Bytes::from(match form {

@@ -43,9 +43,9 @@ pub fn aggregated_json(document: &Document, version: AggregatedVersion, layout: 
     to_json(&List::new(document, Some(version)), layout)
 }
 
-/// `APIGroupDiscoveryList` as YAML.
-pub fn aggregated_yaml(document: &Document, version: AggregatedVersion) -> Vec<u8> {
-    to_yaml(&List::new(document, Some(version))).unwrap_or_default()
+/// `APIGroupDiscoveryList` as YAML; see [`to_yaml`].
+pub fn aggregated_yaml(document: &Document, version: AggregatedVersion) -> Option<Vec<u8>> {
+    to_yaml(&List::new(document, Some(version)))
 }
 
 /// The ETag's value without its quotes: upper-case hexadecimal SHA-512 of the list's compact JSON without kind and apiVersion,
@@ -79,7 +79,7 @@ pub fn to_yaml<T: Serialize>(value: &T) -> Option<Vec<u8>> {
 
 /// `APIGroupDiscoveryList` with or without its type.
 #[derive(Serialize)]
-pub(super) struct List<'a> {
+struct List<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
     #[serde(rename = "apiVersion", skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,7 @@ pub(super) struct List<'a> {
 struct ListMeta {}
 
 impl<'a> List<'a> {
-    pub fn new(document: &'a Document, version: Option<AggregatedVersion>) -> Self {
+    fn new(document: &'a Document, version: Option<AggregatedVersion>) -> Self {
         Self {
             kind: version.map(|_| "APIGroupDiscoveryList"),
             api_version: version.map(AggregatedVersion::api_version),

@@ -165,20 +165,24 @@ pub fn merge_resource_list(
     let borrowed: Vec<Vec<&Text>> = lists.iter().map(|names| names.iter().collect()).collect();
     let order = combine(&borrowed, |_| 0, |name| name);
 
-    let mut resources: HashMap<Text, ApiResource> = HashMap::new();
+    // Of each name what was said first, and all verbs that were said later.
+    let mut resources: HashMap<Text, (ApiResource, Vec<Text>)> = HashMap::new();
     for resource in local.resources.into_iter().chain(view.resources) {
         match resources.get_mut(&resource.name) {
-            Some(known) => unite_verbs(&mut known.verbs, resource.verbs),
+            Some((_, more)) => more.extend(resource.verbs),
             None => {
-                resources.insert(resource.name.clone(), resource);
+                let name = resource.name.clone();
+                resources.insert(name, (resource, Vec::new()));
             }
         }
     }
+    let united = order.into_iter().filter_map(|name| {
+        let (mut resource, more) = resources.remove(name)?;
+        unite_verbs(&mut resource.verbs, more);
+        Some(resource)
+    });
     ApiResourceList {
-        resources: order
-            .into_iter()
-            .filter_map(|name| resources.remove(name))
-            .collect(),
+        resources: united.collect(),
         ..local
     }
 }
@@ -322,15 +326,13 @@ fn group_of(group: &Group) -> ApiGroup {
     }
 }
 
-fn unite_verbs(known: &mut Vec<Text>, more: Vec<Text>) {
-    let before = known.len();
-    for verb in more {
-        if !known.contains(&verb) {
-            known.push(verb);
-        }
-    }
-    if known.len() > before {
+fn unite_verbs(known: &mut Vec<Text>, mut more: Vec<Text>) {
+    let before: HashSet<&Text> = known.iter().collect();
+    more.retain(|verb| !before.contains(verb));
+    if !more.is_empty() {
+        known.append(&mut more);
         known.sort_unstable();
+        known.dedup();
     }
 }
 

@@ -79,6 +79,21 @@ fn verbs_that_do_not_grow_keep_their_order() {
     );
 }
 
+/// An extension server's answer passes through the local server as it is.
+#[test]
+fn a_local_answer_that_says_everything_many_times() {
+    let count = crate::discovery::MAX_ENTRIES / 2;
+    let one = |n| format!(r#"{{"name":"things","kind":"T","verbs":["{n}a","{n}b"]}}"#);
+    let all: Vec<String> = (0..count).map(one).collect();
+    let text = format!(
+        r#"{{"kind":"APIResourceList","groupVersion":"g/v1","resources":[{}]}}"#,
+        all.join(",")
+    );
+    let merged = merge_resource_list(list(&text), &document("g/v1: things"), "g", "v1");
+    assert_eq!(names(&merged), ["things"]);
+    assert_eq!(merged.resources[0].verbs.len(), 2 * count + 1);
+}
+
 #[test]
 fn groups_prefer_what_clients_do_not_drop() {
     let view = document("/v1: pods\napps/v2!: a\napps/v1: a\nall.stale/v1!:");

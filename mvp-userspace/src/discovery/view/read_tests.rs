@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::document::{Document, Freshness, Scope};
-use super::encode::{AggregatedVersion, Layout, aggregated_json, to_json, to_yaml};
+use super::encode::{
+    AggregatedVersion, Layout, aggregated_json, aggregated_yaml, to_json, to_yaml,
+};
 use super::fuzz::fuzz_merge;
 use super::legacy::{ApiResourceList, api_resource_list};
 use super::testing::{any_document, document, kind, shown, texts};
@@ -194,6 +196,42 @@ fn go_escapes() {
     let expected = concat!("[\"\\u0026\\u2028\\u2029\\u0001\u{7f}\u{e9}", r#"\"\\"]"#);
     assert!(json.contains(expected), "{json}");
     assert!(json.starts_with(r#"{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","metadata":{},"items":["#));
+}
+
+/// Kubernetes reads YAML 1.1, in which the short name of nodes is a boolean.
+#[test]
+fn yaml_of_names_that_look_like_something_else() {
+    let mut nodes = document("g/v1: nodes");
+    let names = texts(&[
+        "no",
+        "y",
+        "on",
+        "null",
+        "~",
+        "1e3",
+        "0x1f",
+        "1_000",
+        "2001-01-01",
+        "a: b",
+        "#x",
+        "&a",
+    ]);
+    nodes.groups[0].versions[0].resources[0].short_names = names.clone();
+    let yaml = String::from_utf8(aggregated_yaml(&nodes, AggregatedVersion::V2).unwrap()).unwrap();
+    let items: Vec<&str> = yaml
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- "))
+        .collect();
+    for name in &names {
+        let quoted = [format!("\"{name}\""), format!("'{name}'")];
+        assert!(
+            items.iter().any(|item| quoted.iter().any(|q| q == item)),
+            "{name}: {yaml}"
+        );
+    }
+    let json = aggregated_json(&nodes, AggregatedVersion::V2, Layout::Compact);
+    let read: Value = serde_saphyr::from_str(&yaml).unwrap();
+    assert_eq!(read, serde_json::from_slice::<Value>(&json).unwrap());
 }
 
 /// Also what a corpus for the fuzzer may begin with.
