@@ -61,4 +61,13 @@ pub fn fuzz_decode(data: &[u8]) {
             assert!(decoded.entries.iter().all(|e| *e.version == *version));
         }
     }
+    if let Ok(index) = OpenApiIndex::read(data) {
+        assert!(index.len() <= MAX_PATHS);
+        let urls = index.paths().map(|(_, url)| url);
+        assert!(urls.into_iter().all(|url| url.starts_with("/openapi/v3/")));
+    }
+    for services in [false, true] {
+        let _ = changes::Page::read(data, services);
+        let _ = changes::Change::read(data, services);
+    }
 }
