@@ -6,6 +6,7 @@ mod connection;
 mod decode;
 mod entry;
 mod events;
+mod follow;
 mod handle;
 mod hub;
 mod json;
