@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connection::Dialer;
 use super::entry::{Entry, ServerStatus};
-use super::events::{self, EventTimes, EventsStatus, Followed};
+use super::events::{EventTimes, EventsStatus, Followed, quicken};
+use super::follow::follow;
 use super::hub::{Hub, Refreshed, Settings, SyncCounters};
 use super::merged::View;
 use super::openapi::{OtherIndex, ServerOpenApi, best_description, merge_indexes};
@@ -344,9 +345,9 @@ impl Pollers {
 }
 
 fn following(hub: &Arc<Hub>, runtime: &tokio::runtime::Handle) -> Vec<AbortOnDrop> {
-    let follow = Followed::ALL.map(|followed| runtime.spawn(events::follow(followed, hub.clone())));
-    let quicken = runtime.spawn(events::quicken(hub.clone()));
-    let tasks = follow.iter().chain([&quicken]);
+    let watches = Followed::ALL.map(|followed| runtime.spawn(follow(followed, hub.clone())));
+    let quicken = runtime.spawn(quicken(hub.clone()));
+    let tasks = watches.iter().chain([&quicken]);
     tasks.map(|task| AbortOnDrop(task.abort_handle())).collect()
 }
 

@@ -8,6 +8,7 @@ mod dropped;
 mod encoding;
 mod entry;
 mod events;
+mod follow;
 mod handle;
 mod hub;
 mod json;
@@ -67,5 +68,14 @@ pub fn fuzz_decode(data: &[u8]) {
         if let Ok(decoded) = resources(data, &gv) {
             assert!(decoded.entries.iter().all(|e| *e.version == *version));
         }
+    }
+    if let Ok(index) = OpenApiIndex::read(data) {
+        assert!(index.len() <= MAX_PATHS);
+        let urls = index.paths().map(|(_, url)| url);
+        assert!(urls.into_iter().all(|url| url.starts_with("/openapi/v3/")));
+    }
+    for services in [false, true] {
+        let _ = changes::Page::read(data, services);
+        let _ = changes::Change::read(data, services);
     }
 }

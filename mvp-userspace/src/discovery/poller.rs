@@ -193,7 +193,7 @@ impl Poller {
         self.entry.set_connection(connection);
         self.connection = open;
         if opened {
-            self.hub.events.opened();
+            self.hub.events.opened.notify_waiters();
         }
     }
 
