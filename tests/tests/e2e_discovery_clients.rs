@@ -71,6 +71,15 @@ impl Run {
     }
 }
 
+/// Lets the clients go when the test fails: threads cannot be cancelled, and the runtime waits for them.
+struct StopWhenDropped(Arc<Run>);
+
+impl Drop for StopWhenDropped {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 /// `GROUP/VERSION RESOURCE` of everything, without subresources.
 fn resources(facts: &Facts) -> BTreeSet<String> {
     let kinds = facts
@@ -336,40 +345,27 @@ async fn upgrade(fleet: &Fleet, run: &Run, clients: usize) {
 async fn no_client_misses_a_type_in_a_rolling_upgrade() {
     let fleet = Fleet::start([spec(b'a', 35), spec(b'b', 35), spec(b'c', 35)]).await;
     let run = Arc::new(Run::default());
+    let _stop = StopWhenDropped(run.clone());
     let mut tasks = JoinSet::new();
     let mut clients = 0;
     for number in 0..fleet.agents.len() {
         clients += start_clients(&fleet, number, &run, &mut tasks).await;
     }
-    // A client that fails ends the test at once; the others must be let go, since their threads cannot be cancelled.
-    let failed = async {
+    // A client that fails ends the test at once.
+    let failure = async {
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
-                return Some(error);
+                return error;
             }
         }
-        None
+        std::future::pending().await
     };
-    let (failed, ()) = tokio::join!(
-        async {
-            let failed = failed.await;
-            run.stop.store(true, Ordering::Relaxed);
-            failed
-        },
-        async {
-            let ended = async {
-                while !run.stop.load(Ordering::Relaxed) {
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                }
-            };
-            tokio::select! {
-                () = upgrade(&fleet, &run, clients) => {}
-                () = ended => {}
-            }
-        }
-    );
-    if let Some(error) = failed {
-        std::panic::resume_unwind(error.into_panic());
+    tokio::select! {
+        error = failure => std::panic::resume_unwind(error.into_panic()),
+        () = upgrade(&fleet, &run, clients) => {}
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
     }
 }
 

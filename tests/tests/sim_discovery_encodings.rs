@@ -6,7 +6,7 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mvp_tests::facts::{self, PROTOBUF};
-use mvp_tests::fixtures::definition;
+use mvp_tests::fixtures::{CONFIG_MAPS, config_map, definition, direct, plane};
 use mvp_tests::sim::discovery::{self, Answer};
 use mvp_tests::sim::surface::{Surface, surface};
 use serde_json::{Value, json};
@@ -124,6 +124,28 @@ fn openapi_v2_is_compressed_and_v3_is_not() {
     for path in ["/openapi/v3", "/openapi/v3/apis/apps/v1"] {
         let answer = get(&surface, path, &[("accept-encoding", "gzip")]);
         assert!(all(&answer, "Content-Encoding").is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn large_objects_and_lists_are_compressed_too() {
+    let plane = plane(&[36]).await;
+    let admin = direct(&plane, plane.server(0)).await;
+    let mut large = config_map("large");
+    large["data"]["k"] = json!("v".repeat(200 * 1024));
+    let target = format!("{CONFIG_MAPS}/large");
+    let made = admin.post_json(CONFIG_MAPS, &[], &large).await.unwrap();
+    assert_eq!(made.status, 201);
+    for target in [CONFIG_MAPS, target.as_str()] {
+        let plain = admin.get(target, &[]).await.unwrap();
+        assert!(!plain.headers.contains_key("content-encoding"));
+        let asked = [("accept-encoding", "gzip")];
+        let packed = admin.get(target, &asked).await.unwrap();
+        assert_eq!(packed.headers["content-encoding"], "gzip");
+        assert_eq!(packed.headers["vary"], "Accept-Encoding");
+        assert!(packed.body.len() < plain.body.len());
+        let document = facts::document(&packed.headers, &packed.body).unwrap();
+        assert_eq!(document, plain.json());
     }
 }
 

@@ -17,7 +17,10 @@ use super::{
     resource,
     status::{self, Failure},
 };
-use crate::sim::server::{App, Connection, Recorded};
+use crate::sim::{
+    discovery::compress,
+    server::{App, Connection, Recorded},
+};
 
 /// Flow schemas and priority levels that the recorded servers named: exempt, global-default, probes.
 const EXEMPT: [&str; 2] = [
@@ -141,6 +144,18 @@ pub(super) fn reply(code: StatusCode, output: Output, bytes: bytes::Bytes) -> Re
         header::CONTENT_TYPE,
         HeaderValue::from_static(output.content_type()),
     );
+    response
+}
+
+/// The same for objects and lists that a client reads: large ones are compressed for those who accept it.
+pub(super) fn reply_read(request: &Request, output: Output, bytes: bytes::Bytes) -> Response<Body> {
+    let Some(packed) = compress::object(&request.headers, &bytes) else {
+        return reply(StatusCode::OK, output, bytes);
+    };
+    let mut response = reply(StatusCode::OK, output, packed);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     response
 }
 

@@ -1,13 +1,12 @@
 //! get and list.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::StatusCode;
 
 use super::{
     encode::{self, Include, ListMeta},
-    handler::{Answer, Request, reply},
+    handler::{Answer, Request, reply_read},
     negotiate::Output,
-    resource::{Target, reply_object},
+    resource::Target,
     selectors::Selectors,
     status::{self, Failure},
 };
@@ -21,7 +20,9 @@ pub(super) async fn get(request: &Request, target: &Target, output: Output) -> A
         .get(&target.key(name))
         .await
         .map_err(|error| status::store(error, &target.path, name))?;
-    reply_object(request, target, StatusCode::OK, &object, output)
+    let include = Include::parse(request.query.get("includeObject"));
+    let bytes = encode::object(&object, target.meta(), output, include)?;
+    Ok(reply_read(request, output, bytes))
 }
 
 pub(super) async fn list(request: &Request, target: &Target, output: Output) -> Answer {
@@ -64,7 +65,7 @@ pub(super) async fn list(request: &Request, target: &Target, output: Output) -> 
         output,
         include,
     )?;
-    Ok(reply(StatusCode::OK, output, bytes))
+    Ok(reply_read(request, output, bytes))
 }
 
 /// Where a list goes on. The pages are no snapshot: later ones show later changes.

@@ -2,8 +2,9 @@
 
 use std::io::Write;
 
+use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use http::header;
+use http::{HeaderMap, header};
 
 use super::{Answer, Request};
 
@@ -13,15 +14,24 @@ const THRESHOLD: usize = 128 * 1024;
 const OPENAPI_MINIMUM: usize = 1400;
 
 /// As k8s.io/apiserver pkg/endpoints/handlers/responsewriters/writers.go does: large bodies, at the lowest level, for
-/// clients that name gzip without any parameter.
-pub(super) fn discovery(answer: Answer, request: &Request<'_>) -> Answer {
-    let accepted = request
-        .header(header::ACCEPT_ENCODING)
-        .is_some_and(|accept| accept.split(',').any(|one| one.trim() == "gzip"));
-    if answer.status != 200 || !accepted || answer.body.len() <= THRESHOLD {
-        return answer;
+/// clients that name gzip without any parameter. `None`: the body is sent as it is.
+pub(in crate::sim) fn object(headers: &HeaderMap, body: &[u8]) -> Option<Bytes> {
+    let accept = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
+    let accepted = accept.split(',').any(|one| one.trim() == "gzip");
+    if !accepted || body.len() <= THRESHOLD {
+        return None;
     }
-    compressed(answer).with("Vary", "Accept-Encoding")
+    gzip(body)
+}
+
+/// The same for a discovery document.
+pub(super) fn discovery(answer: Answer, request: &Request<'_>) -> Answer {
+    match object(request.headers, &answer.body) {
+        Some(body) if answer.status == 200 => Answer { body, ..answer }
+            .with("Content-Encoding", "gzip")
+            .with("Vary", "Accept-Encoding"),
+        _ => answer,
+    }
 }
 
 /// As gziphandler does, which kube-openapi pkg/handler wraps OpenAPI v2 in. Documents of v3 are never compressed.
@@ -30,10 +40,12 @@ pub(super) fn openapi_v2(answer: Answer, request: &Request<'_>) -> Answer {
         .header(header::ACCEPT_ENCODING)
         .is_some_and(|accept| accept.split(',').any(wants_gzip));
     let answer = answer.with("Vary", "Accept-Encoding");
-    if answer.status == 200 && accepted && answer.body.len() >= OPENAPI_MINIMUM {
-        compressed(answer)
-    } else {
-        answer
+    if answer.status != 200 || !accepted || answer.body.len() < OPENAPI_MINIMUM {
+        return answer;
+    }
+    match gzip(&answer.body) {
+        Some(body) => Answer { body, ..answer }.with("Content-Encoding", "gzip"),
+        None => answer,
     }
 }
 
@@ -46,18 +58,9 @@ fn wants_gzip(coding: &str) -> bool {
     name.eq_ignore_ascii_case("gzip") && quality > 0.0
 }
 
-fn compressed(answer: Answer) -> Answer {
+/// Writing into memory does not fail.
+fn gzip(body: &[u8]) -> Option<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    match encoder
-        .write_all(&answer.body)
-        .and_then(|()| encoder.finish())
-    {
-        Ok(body) => Answer {
-            body: body.into(),
-            ..answer
-        }
-        .with("Content-Encoding", "gzip"),
-        // Writing into memory does not fail.
-        Err(_) => answer,
-    }
+    encoder.write_all(body).ok()?;
+    Some(encoder.finish().ok()?.into())
 }

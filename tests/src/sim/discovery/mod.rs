@@ -3,7 +3,7 @@
 
 mod accept;
 mod aggregated;
-mod compress;
+pub(super) mod compress;
 mod json;
 mod legacy;
 mod openapi;
