@@ -173,10 +173,10 @@ fn read_table(maps: &Maps) -> Result<Option<PinnedTable>, Error> {
         }
         let table = read_half(maps, &before)?;
         let after = head()?;
-        if after == before {
-            if let Some(table) = table {
-                return Ok(Some(table));
-            }
+        if after == before
+            && let Some(table) = table
+        {
+            return Ok(Some(table));
         }
         before = after;
     }
