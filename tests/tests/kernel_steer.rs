@@ -349,7 +349,7 @@ fn no_more_is_steered_than_the_accept_queue_takes() {
             assert!(counters.get(Counter::PassFull) > 0 && passed >= answered as u64);
 
             // The agent comes to accept again: every one that waits is served, and new ones come.
-            let agent = Greeter::on(b'A', agent);
+            let _agent = Greeter::on(b'A', agent);
             for stream in waiting {
                 let mut letter = [0];
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
