@@ -6,54 +6,26 @@ mod kernel_common;
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    os::{
-        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
-        unix::fs::PermissionsExt,
-    },
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     thread,
-    time::Duration,
 };
 
 use aya::programs::{ProgramInfo, loaded_links, loaded_programs};
-use kernel_common::*;
-use mvp::{
-    config::Endpoint,
-    discovery::{ApiEntry, ApiSet},
-    kernel::{
-        Error, PinnedTable, Reason, RouteWriter, Start, Steering, enable_run_time, read_pinned,
-        uninstall,
-    },
-    request::{Verb, VerbSet},
-    route::{Knowledge, Member, RouteTable, Server},
-};
+use kernel_common::{raw::*, tables::*, *};
+use mvp::kernel::{Error, Reason, Start, Steering, enable_run_time, read_pinned, uninstall};
 use mvp_tests::netns::{Namespace, privileged};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 const SERVER: &str = "127.0.0.1:6443";
-
-/// Runs a test in a network namespace of its own, with a path for pins.
-fn pinned(test: &str, work: impl FnOnce(&Path) + Send + 'static) {
-    if !privileged(test, true) {
-        return;
-    }
-    with_bpffs(move |bpffs| {
-        let path = bpffs.join("mvp");
-        Namespace::new().unwrap().run(|| work(&path)).unwrap();
-    });
-}
 
 #[test]
 fn a_second_agent_takes_over_from_the_first() {
     pinned("a_second_agent_takes_over_from_the_first", |path| {
         let _server = Greeter::everywhere(b'S', PORT);
         let first = Greeter::everywhere(b'A', 0);
-        let (mut old, mut old_heartbeat) = armed(path, &first);
+        let (mut old, beating) = armed(path, &first);
         let mut old_routes = old.take_routes().unwrap();
         assert_eq!(*old.start(), Start::Fresh);
         assert!(old.take_pinned_table().is_none());
@@ -69,6 +41,8 @@ fn a_second_agent_takes_over_from_the_first() {
         let mut new = Steering::install(path).unwrap();
         assert_eq!(*new.start(), Start::Reused);
         assert_eq!((link_id(path), program_id(path)), (link, program));
+        let mut old_heartbeat = beating.stop();
+        let _beating = Beating::start(&mut new);
         // As it was left: armed, with the first agent's listener, and its routes.
         assert!(new.guard().unwrap().armed);
         assert_eq!(ask(SERVER), 'A');
@@ -85,7 +59,6 @@ fn a_second_agent_takes_over_from_the_first() {
         drop((old, old_heartbeat, old_routes));
 
         new.set_listeners(&[second.fd()]).unwrap();
-        new.take_heartbeat().unwrap().beat(ROOM).unwrap();
         assert_eq!(ask(SERVER), 'B');
         let view = read_pinned(path).unwrap();
         assert!(view.attached && view.guard.armed && view.guard.alive);
@@ -126,7 +99,7 @@ fn an_agent_that_is_killed_is_passed_by_and_followed() {
             assert_eq!(steering.take_pinned_table(), view.table);
             steering.set_listeners(&[next.fd()]).unwrap();
             assert!(steering.guard().unwrap().armed);
-            steering.take_heartbeat().unwrap().beat(ROOM).unwrap();
+            let _beating = Beating::start(&mut steering);
             assert_eq!(ask(SERVER), 'B');
         },
     );
@@ -139,7 +112,7 @@ fn agent_process() {
         return;
     };
     let agent = Greeter::everywhere(b'A', 0);
-    let (mut steering, mut heartbeat) = armed(&path, &agent);
+    let (mut steering, _beating) = armed(&path, &agent);
     steering
         .take_routes()
         .unwrap()
@@ -147,8 +120,7 @@ fn agent_process() {
         .unwrap();
     println!("agent is up");
     loop {
-        heartbeat.beat(ROOM).unwrap();
-        thread::sleep(Duration::from_millis(100));
+        thread::park();
     }
 }
 
@@ -169,7 +141,7 @@ fn pins_of_another_program_are_replaced_under_the_same_link() {
             assert_eq!(ask(SERVER), 'S');
             let other_id = program_id(path);
 
-            let (steering, heartbeat) = armed(path, &agent);
+            let (steering, _beating) = armed(path, &agent);
             let Start::Replaced(why) = steering.start() else {
                 panic!("{:?}", steering.start());
             };
@@ -177,13 +149,12 @@ fn pins_of_another_program_are_replaced_under_the_same_link() {
             assert!(!steering.start().to_string().contains('\n'));
             assert_eq!(link_id(path), link, "updated, not detached and attached");
             assert_ne!(program_id(path), other_id);
-            let _beating = Beating::start(heartbeat, ROOM);
             assert_eq!(ask(SERVER), 'A');
             assert_eq!(names(path.parent().unwrap()), ["mvp"]);
 
             // Only the link's program is another.
             bpf_link_update(&path.join("link"), &other);
-            let (steering, _heartbeat) = armed(path, &agent);
+            let (steering, _beating) = armed(path, &agent);
             assert!(matches!(steering.start(), Start::Replaced(why) if why.contains("link")));
             assert_eq!(ask(SERVER), 'A');
         },
@@ -216,7 +187,7 @@ fn pins_of_another_abi_are_refused_by_readers_and_replaced_by_agents() {
                 matches!(error, Error::PinnedAbi { found: 99, .. }),
                 "{error}"
             );
-            let (steering, _heartbeat) = armed(path, &agent);
+            let (steering, _beating) = armed(path, &agent);
             let Start::Replaced(why) = steering.start() else {
                 panic!("{:?}", steering.start());
             };
@@ -227,11 +198,11 @@ fn pins_of_another_abi_are_refused_by_readers_and_replaced_by_agents() {
 
             // A map that is missing or has another size.
             fs::remove_file(path.join("ROUTES")).unwrap();
-            let (steering, _heartbeat) = armed(path, &agent);
+            let (steering, _beating) = armed(path, &agent);
             assert!(matches!(steering.start(), Start::Replaced(why) if why.contains("ROUTES")));
             fs::remove_file(path.join("PULSE")).unwrap();
             bpf_pin(&bpf_array_of_one(0), &path.join("PULSE"));
-            let (steering, _heartbeat) = armed(path, &agent);
+            let (steering, _beating) = armed(path, &agent);
             assert!(matches!(steering.start(), Start::Replaced(why) if why.contains("PULSE")));
             assert_eq!(ask(SERVER), 'A');
         },
@@ -257,14 +228,14 @@ fn stale_pins_are_attached_anew() {
         let attach = || {
             let _server = Greeter::everywhere(b'S', PORT);
             let agent = Greeter::everywhere(b'A', 0);
-            let (steering, _heartbeat) = armed(&path, &agent);
+            let (steering, _beating) = armed(&path, &agent);
             assert_eq!(*steering.start(), Start::Reused);
             assert_eq!(ask(SERVER), 'A');
             // A link that somebody removed is made again.
             fs::remove_file(path.join("link")).unwrap();
             // The kernel frees it a little later.
             eventually("the link to go", || ask(SERVER) == 'S');
-            let (steering, _heartbeat) = armed(&path, &agent);
+            let (steering, _beating) = armed(&path, &agent);
             assert_eq!(*steering.start(), Start::Reused);
             assert_eq!(ask(SERVER), 'A');
         };
@@ -365,15 +336,15 @@ fn three_capabilities_are_enough_and_needed() {
         with(few - CapabilitySet::NET_ADMIN, &refused);
         with(few - CapabilitySet::PERFMON, &refused);
         with(few, &|| {
-            let (mut steering, mut heartbeat) = armed(path, &agent);
+            let (mut steering, beating) = armed(path, &agent);
             assert_eq!(ask(SERVER), 'A');
             steering.take_routes().unwrap().write(&table(1, 9)).unwrap();
             assert!(steering.take_log().is_some());
             // Again, over pins that are there, and over pins of another program.
             assert_eq!(*Steering::install(path).unwrap().start(), Start::Reused);
-            assert!(matches!(heartbeat.beat(1), Err(Error::Replaced)));
+            assert!(matches!(beating.stop().beat(1), Err(Error::Replaced)));
             fs::remove_file(path.join("program")).unwrap();
-            let (steering, _heartbeat) = armed(path, &agent);
+            let (steering, _beating) = armed(path, &agent);
             assert!(matches!(steering.start(), Start::Replaced(_)));
             assert_eq!(ask(SERVER), 'A');
             assert!(read_pinned(path).unwrap().guard.armed);
@@ -390,7 +361,7 @@ fn nothing_is_left_after_uninstall() {
         let _server = Greeter::everywhere(b'S', PORT);
         let agent = Greeter::everywhere(b'A', 0);
         uninstall(path).unwrap();
-        let (mut steering, heartbeat) = armed(path, &agent);
+        let (mut steering, beating) = armed(path, &agent);
         assert_eq!(ask(SERVER), 'A');
         let (link, program) = (link_id(path), program_id(path));
         let linked = || {
@@ -413,191 +384,32 @@ fn nothing_is_left_after_uninstall() {
         eventually("the link to go", || !linked());
         eventually("the program to go", || !loaded());
         steering.disarm(Reason::Draining).unwrap();
-        drop((steering, heartbeat));
+        drop((steering, beating));
         uninstall(path).unwrap();
-    });
-}
 
-#[test]
-fn readers_see_whole_tables_only() {
-    pinned("readers_see_whole_tables_only", |path| {
-        let mut steering = Steering::install(path).unwrap();
-        let mut routes: RouteWriter = steering.take_routes().unwrap();
-        assert!(read_pinned(path).unwrap().table.is_none());
-        // Table n has n routes, so that a mixture is neither.
-        let tables: Vec<_> = (0..60).map(|n| table(n as u64, n)).collect();
-        let forms: Vec<_> = tables.iter().map(pinned_form).collect();
-        let written = routes.write(&tables[50]).unwrap();
-        assert_eq!(
-            (written.routes, written.servers, written.omitted),
-            (50, 2, 0)
-        );
-        let stop = Arc::new(AtomicBool::new(false));
-        thread::scope(|scope| {
-            let reading = scope.spawn(|| {
-                let mut read = 0;
-                while !stop.load(Ordering::SeqCst) {
-                    match read_pinned(path) {
-                        Ok(view) => {
-                            let table = view.table.unwrap();
-                            assert_eq!(table, forms[table.generation as usize]);
-                            read += 1;
-                        }
-                        // Replaced each time it was read: it says so, and never gives a half.
-                        Err(Error::Torn) => {}
-                        Err(e) => panic!("{e}"),
-                    }
-                }
-                read
-            });
-            for _ in 0..20 {
-                for table in &tables {
-                    routes.write(table).unwrap();
-                }
-            }
-            eventually("a quiet reading", || {
-                read_pinned(path).unwrap().table.as_ref() == forms.last()
-            });
-            stop.store(true, Ordering::SeqCst);
-            assert!(reading.join().unwrap() > 0);
-        });
-        // What it says of a server is what was known of it.
-        let table = read_pinned(path).unwrap().table.unwrap();
-        let apis = |server: usize| tables[59].member(server).unwrap().apis.clone().unwrap();
-        for server in 0..2 {
-            assert_eq!(table.apis(server), *apis(server));
-        }
+        // By hand, as the documentation says.
+        drop(armed(path, &agent));
+        let (link, program) = (link_id(path), program_id(path));
         assert!(
-            table.servers[0].local && table.servers[0].confirmed && !table.servers[1].confirmed
+            Command::new("rm")
+                .arg("-r")
+                .arg(path)
+                .status()
+                .unwrap()
+                .success()
         );
-        assert_eq!(table.servers[0].address, Some("127.0.0.2".parse().unwrap()));
-        assert_eq!(
-            (table.servers[1].host.as_str(), table.servers[1].address),
-            ("cp-b.example.com", None)
-        );
-
-        // More than the map holds: said, not hidden.
-        let written = routes.write(&self::table(60, 9000)).unwrap();
-        assert_eq!((written.routes, written.omitted), (8192, 808));
-        let table = read_pinned(path).unwrap().table.unwrap();
-        assert_eq!((table.routes.len(), table.omitted), (8192, 808));
-    });
-}
-
-#[test]
-fn the_programs_cost_is_measured() {
-    pinned("the_programs_cost_is_measured", |path| {
-        let _server = Greeter::everywhere(b'S', PORT);
-        let agent = Greeter::everywhere(b'A', 0);
-        let mut steering = Steering::install(path).unwrap();
-        steer_port(&mut steering);
-        steering.set_listeners(&[agent.fd()]).unwrap();
-        let _beating = Beating::start(steering.take_heartbeat().unwrap(), ROOM);
-        assert_eq!(steering.run_time().unwrap().runs, 0);
+        eventually("the link to go", || {
+            !loaded_links()
+                .filter_map(Result::ok)
+                .any(|l| l.id() == link)
+        });
+        eventually("the program to go", || {
+            !loaded_programs()
+                .filter_map(Result::ok)
+                .any(|p| p.id() == program)
+        });
         assert_eq!(ask(SERVER), 'S');
-        assert_eq!(steering.run_time().unwrap().runs, 0, "measured unasked");
-        let _statistics = enable_run_time().unwrap();
-        let mut before = steering.run_time().unwrap();
-        for (state, who) in [("idle", 'S'), ("armed", 'A')] {
-            for _ in 0..200 {
-                assert_eq!(ask(SERVER), who);
-            }
-            let now = steering.run_time().unwrap();
-            let (runs, time) = (now.runs - before.runs, now.time - before.time);
-            assert!(
-                runs >= 200 && time > Duration::ZERO,
-                "{state}: {before:?} {now:?}"
-            );
-            println!("{state}: {:?} a run", time / u32::try_from(runs).unwrap());
-            steering.arm(Reason::Operator).unwrap();
-            before = steering.run_time().unwrap();
-        }
     });
-}
-
-/// A table of two servers and this many routes, of which the second server has every other one.
-fn table(generation: u64, routes: usize) -> RouteTable {
-    let all = VerbSet::from_names(["get", "list", "watch", "create"]);
-    let entry = |n: usize, verbs| ApiEntry {
-        group: format!("group{}.example.com", n % 7).into(),
-        version: "v1beta1".into(),
-        resource: format!("things{n}").into(),
-        subresource: if n % 3 == 0 { "status" } else { "" }.into(),
-        verbs,
-    };
-    let everything = ApiSet::new((0..routes).map(|n| entry(n, all)).collect());
-    let half = (0..routes)
-        .step_by(2)
-        .map(|n| entry(n, VerbSet::from_names(["get"])));
-    let member = |name: &str, host: &str, local, apis, knowledge| {
-        let endpoint = Endpoint {
-            name: name.into(),
-            host: host.into(),
-            port: 6443,
-        };
-        let server = Arc::new(Server::new(endpoint, local));
-        Member {
-            server,
-            apis: Some(Arc::new(apis)),
-            knowledge,
-        }
-    };
-    let members = vec![
-        member("cp-a", "127.0.0.2", true, everything, Knowledge::Confirmed),
-        member(
-            "cp-b",
-            "cp-b.example.com",
-            false,
-            ApiSet::new(half.collect()),
-            Knowledge::Unconfirmed,
-        ),
-    ];
-    RouteTable::build(generation, members)
-}
-
-/// What a reader of this table must see; made from the table itself, not from the map.
-fn pinned_form(table: &RouteTable) -> PinnedTable {
-    let text = |s: &str| s.to_owned();
-    let server = |member: &Member| mvp::kernel::PinnedServer {
-        name: text(&member.server.name),
-        host: text(&member.server.endpoint.host),
-        address: member.server.endpoint.host.parse().ok(),
-        port: member.server.endpoint.port,
-        local: member.server.local,
-        known: !member.is_unknown(),
-        confirmed: member.knowledge == Knowledge::Confirmed,
-    };
-    let mut routes: Vec<_> = table
-        .entries()
-        .map(|entry| {
-            let key = entry.key();
-            mvp::kernel::PinnedRoute {
-                group: text(key.group),
-                version: text(key.version),
-                resource: text(key.resource),
-                subresource: text(key.subresource),
-                servers: entry.servers(),
-                by_verb: Verb::ALL[..8]
-                    .iter()
-                    .map(|verb| entry.serving(*verb))
-                    .collect(),
-            }
-        })
-        .collect();
-    routes.sort_by(|a, b| {
-        (&a.group, &a.version, &a.resource, &a.subresource).cmp(&(
-            &b.group,
-            &b.version,
-            &b.resource,
-            &b.subresource,
-        ))
-    });
-    PinnedTable {
-        generation: table.generation(),
-        servers: table.members().iter().map(server).collect(),
-        routes,
-        omitted: 0,
-    }
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -621,88 +433,4 @@ fn link_id(path: &Path) -> u32 {
         .info()
         .unwrap()
         .id()
-}
-
-/// A `sk_lookup` program that passes everything, as some other build's.
-fn trivial_program() -> OwnedFd {
-    #[repr(C)]
-    struct Load {
-        kind: u32,
-        count: u32,
-        instructions: u64,
-        license: u64,
-        rest: [u64; 5],
-        attach_type: [u32; 2],
-    }
-    // r0 = SK_PASS; exit
-    let code = [0x0000_0001_0000_00b7_u64, 0x95];
-    let license = c"Apache-2.0";
-    let mut load = Load {
-        kind: 30,
-        count: 2,
-        instructions: code.as_ptr() as u64,
-        license: license.as_ptr() as u64,
-        rest: [0; 5],
-        attach_type: [0; 2],
-    };
-    // expected_attach_type is at byte 68 of the attributes.
-    load.attach_type[1] = 36;
-    bpf(5, &load)
-}
-
-fn bpf_array_of_one(value: u32) -> OwnedFd {
-    // An array of one u32.
-    let map = bpf(0, &[2_u32, 4, 4, 1, 0]);
-    let (key, value) = (0_u32, value);
-    bpf_call(
-        2,
-        &[
-            map.as_raw_fd() as u64,
-            &raw const key as u64,
-            &raw const value as u64,
-            0,
-        ],
-    );
-    map
-}
-
-fn bpf_pin(object: &OwnedFd, path: &Path) {
-    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-    bpf_call(
-        6,
-        &[path.as_ptr() as u64, object.as_fd().as_raw_fd() as u64],
-    );
-}
-
-fn bpf_link_update(link: &Path, program: &OwnedFd) {
-    let path = std::ffi::CString::new(link.to_str().unwrap()).unwrap();
-    let link = bpf(7, &[path.as_ptr() as u64, 0]);
-    bpf_call(29, &[link.as_raw_fd(), program.as_raw_fd(), 0, 0]);
-}
-
-/// bpf(2) for commands that return a descriptor.
-fn bpf<T>(command: i32, attributes: &T) -> OwnedFd {
-    let fd = bpf_call(command, attributes);
-    // SAFETY: the command returned a new descriptor.
-    #[expect(unsafe_code, reason = "a descriptor from a raw system call")]
-    unsafe {
-        OwnedFd::from_raw_fd(i32::try_from(fd).unwrap())
-    }
-}
-
-#[expect(
-    unsafe_code,
-    reason = "pins that another build would make cannot be made through the agent"
-)]
-fn bpf_call<T>(command: i32, attributes: &T) -> i64 {
-    let size = std::mem::size_of::<T>();
-    // SAFETY: the attributes are valid for the call, and the kernel does not keep them.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size) };
-    assert!(
-        result >= 0,
-        "bpf({command}): {}",
-        std::io::Error::last_os_error()
-    );
-    result
 }

@@ -85,14 +85,13 @@ fn the_guard_decides_who_gets_new_connections() {
         let other = Greeter::everywhere(b'O', PORT + 1);
         let agent = Greeter::everywhere(b'A', 0);
         let mut steering = Steering::install(path).unwrap();
-        let mut heartbeat = steering.take_heartbeat().unwrap();
+        let _beating = Beating::start(&mut steering);
         assert!(steering.take_heartbeat().is_none());
         let count = |steering: &Steering, counter| steering.counters().unwrap().get(counter);
 
         // Idle, though everything else is ready: the server answers, and sees who asks.
         steer_port(&mut steering);
         steering.set_listeners(&[agent.fd()]).unwrap();
-        heartbeat.beat(ROOM).unwrap();
         assert_eq!(net.answers(), "SSSSSSS");
         let seen = server.seen();
         // Of its IPv6 addresses the client may pick either.
@@ -111,7 +110,6 @@ fn the_guard_decides_who_gets_new_connections() {
 
         // Armed: the agent answers, on that port only.
         steering.arm(Reason::VersionsDiffer).unwrap();
-        heartbeat.beat(ROOM).unwrap();
         assert_eq!(net.answers(), "AAAAAAA");
         assert_eq!(server.seen().len(), 7);
         assert!(agent.seen().contains(&"10.78.0.2".parse().unwrap()));
@@ -130,10 +128,8 @@ fn the_guard_decides_who_gets_new_connections() {
             peer_ports: 0..=0,
         };
         steering.configure(&none).unwrap();
-        heartbeat.beat(ROOM).unwrap();
         assert_eq!(ask(NEAR[0]), 'S');
         steer_port(&mut steering);
-        heartbeat.beat(ROOM).unwrap();
         assert_eq!(ask(NEAR[0]), 'A');
 
         steering.disarm(Reason::Settled).unwrap();
@@ -155,7 +151,7 @@ fn families_have_slots_of_their_own() {
     Net::run("families_have_slots_of_their_own", |_, path| {
         let _server = Greeter::everywhere(b'S', PORT);
         let v4 = Greeter::on(b'4', listen("0.0.0.0:0", 64));
-        let (mut steering, mut heartbeat) = armed(path, &v4);
+        let (mut steering, _beating) = armed(path, &v4);
         assert_eq!((ask("127.0.0.1:6443"), ask("[::1]:6443")), ('4', 'S'));
         let v6 = TcpListener::from(
             socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap(),
@@ -167,14 +163,11 @@ fn families_have_slots_of_their_own() {
         SockRef::from(&v6).listen(64).unwrap();
         let v6 = Greeter::on(b'6', v6);
         steering.set_listeners(&[v4.fd(), v6.fd()]).unwrap();
-        heartbeat.beat(ROOM).unwrap();
         assert_eq!((ask("127.0.0.1:6443"), ask("[::1]:6443")), ('4', '6'));
         steering.set_listeners(&[v6.fd()]).unwrap();
-        heartbeat.beat(ROOM).unwrap();
         assert_eq!((ask("127.0.0.1:6443"), ask("[::1]:6443")), ('S', '6'));
         steering.clear_listeners().unwrap();
         steering.clear_listeners().unwrap();
-        heartbeat.beat(ROOM).unwrap();
         assert_eq!((ask("127.0.0.1:6443"), ask("[::1]:6443")), ('S', 'S'));
         // A socket that does not listen is refused.
         let connected = std::net::TcpStream::connect("127.0.0.1:6443").unwrap();
@@ -199,8 +192,7 @@ fn the_agents_own_connections_and_its_peers_pass() {
         |net, path| {
             let _server = Greeter::everywhere(b'S', PORT);
             let agent = Greeter::everywhere(b'A', 0);
-            let (mut steering, heartbeat) = armed(path, &agent);
-            let _beating = Beating::start(heartbeat, ROOM);
+            let (mut steering, _beating) = armed(path, &agent);
             let targets = Targets {
                 ports: vec![PORT],
                 own_sources: vec!["127.66.0.1".parse().unwrap()],
@@ -265,10 +257,11 @@ fn an_agent_that_hangs_is_passed_by() {
         let (written, _guard) = capture();
         let _server = Greeter::everywhere(b'S', PORT);
         let agent = Greeter::everywhere(b'A', 0);
-        let (mut steering, mut heartbeat) = armed(path, &agent);
+        let (mut steering, mut beating) = armed(path, &agent);
         let mut log = steering.take_log().unwrap();
         assert_eq!(ask(NEAR[0]), 'A');
         for round in 1..=2 {
+            let heartbeat = beating.stop();
             eventually("a stale heartbeat", || !steering.guard().unwrap().alive);
             assert_eq!(net.answers(), "SSSSSSS");
             assert!(steering.guard().unwrap().armed);
@@ -280,7 +273,7 @@ fn an_agent_that_hangs_is_passed_by() {
                 "{}",
                 written.text()
             );
-            heartbeat.beat(ROOM).unwrap();
+            beating = Beating::with(heartbeat);
             assert_eq!(ask(NEAR[0]), 'A');
         }
         assert!(steering.counters().unwrap().get(Counter::PassStale) >= 14);
@@ -293,8 +286,7 @@ fn a_listener_that_is_gone_is_passed_by() {
         let (written, _guard) = capture();
         let _server = Greeter::everywhere(b'S', PORT);
         let agent = Greeter::everywhere(b'A', 0);
-        let (mut steering, heartbeat) = armed(path, &agent);
-        let _beating = Beating::start(heartbeat, ROOM);
+        let (mut steering, _beating) = armed(path, &agent);
         let mut log = steering.take_log().unwrap();
         assert_eq!(net.answers(), "AAAAAAA");
         drop(agent);
@@ -351,17 +343,20 @@ fn no_more_is_steered_than_the_accept_queue_takes() {
                 waiting.len()
             );
             assert_eq!(waiting.len() + answered, 48);
-            assert!(steering.counters().unwrap().get(Counter::PassFull) >= answered as u64);
+            let counters = steering.counters().unwrap();
+            // On a machine that stood still for a second also for want of a heartbeat.
+            let passed = counters.get(Counter::PassFull) + counters.get(Counter::PassStale);
+            assert!(counters.get(Counter::PassFull) > 0 && passed >= answered as u64);
 
             // The agent comes to accept again: every one that waits is served, and new ones come.
-            let agent = Greeter::on(b'A', agent);
+            let _agent = Greeter::on(b'A', agent);
             for stream in waiting {
                 let mut letter = [0];
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 std::io::Read::read_exact(&mut &stream, &mut letter).unwrap();
                 assert_eq!(&letter, b"A");
             }
-            heartbeat.beat(room(&[agent.fd()]).unwrap()).unwrap();
+            let _beating = Beating::with(heartbeat);
             assert_eq!(ask("127.0.0.1:6443"), 'A');
         },
     );
@@ -378,9 +373,10 @@ fn a_connection_refused_by_a_full_queue_reaches_the_server_on_its_next_try() {
         steering.set_listeners(&[agent.as_fd()]).unwrap();
         steering.arm(Reason::Operator).unwrap();
         // An agent that promised room which it has not, and then hangs.
-        steering.take_heartbeat().unwrap().beat(ROOM).unwrap();
+        let beating = Beating::start(&mut steering);
         let dialled = [(); 2].map(|()| std::net::TcpStream::connect("127.0.0.1:6443").unwrap());
         eventually("a full queue", || steering.guard().unwrap().steered >= 2);
+        beating.stop();
         // Its SYN is dropped; the kernel sends it again after a second, when the heartbeat is too old.
         assert_eq!(ask("127.0.0.1:6443"), 'S');
         drop(dialled);
@@ -393,8 +389,7 @@ fn a_slot_changes_hands_without_a_lost_connection() {
     Net::run(name, |net, path| {
         let server = Greeter::everywhere(b'S', PORT);
         let mut agent = Greeter::everywhere(b'A', 0);
-        let (mut steering, heartbeat) = armed(path, &agent);
-        let _beating = Beating::start(heartbeat, ROOM);
+        let (mut steering, _beating) = armed(path, &agent);
         let stop = AtomicBool::new(false);
         let dialled = [(); 3].map(|()| AtomicUsize::new(0));
         let dial = |from: &Namespace, address: &str, dialled: &AtomicUsize| {

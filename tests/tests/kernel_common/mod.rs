@@ -1,6 +1,9 @@
 //! What the tests of kernel steering share: a BPF file system of their own, servers that say who they are, clients.
 #![allow(dead_code)]
 
+pub mod raw;
+pub mod tables;
+
 use std::{
     io::Read,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
@@ -14,7 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mvp::kernel::{Heartbeat, Reason, Steering, Targets};
+use mvp::kernel::{Error, Heartbeat, Reason, Steering, Targets};
+use mvp_tests::netns::{Namespace, privileged};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -49,6 +53,17 @@ pub fn with_bpffs(work: impl FnOnce(&Path) + Send + 'static) {
     if let Err(panic) = run.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Runs a test in a network namespace of its own, with a path for pins.
+pub fn pinned(test: &str, work: impl FnOnce(&Path) + Send + 'static) {
+    if !privileged(test, true) {
+        return;
+    }
+    with_bpffs(move |bpffs| {
+        let path = bpffs.join("mvp");
+        Namespace::new().unwrap().run(|| work(&path)).unwrap();
+    });
 }
 
 /// Waits for a condition.
@@ -166,31 +181,38 @@ pub fn steer_port(steering: &mut Steering) {
     steering.configure(&targets).unwrap();
 }
 
-/// Installed, steering [`PORT`] to the agent's listener, armed, and with one heartbeat.
-pub fn armed(path: &Path, agent: &Greeter) -> (Steering, Heartbeat) {
+/// Installed, steering [`PORT`] to the agent's listener, armed, with a heart that beats.
+pub fn armed(path: &Path, agent: &Greeter) -> (Steering, Beating) {
     let mut steering = Steering::install(path).unwrap();
     steer_port(&mut steering);
     steering.set_listeners(&[agent.fd()]).unwrap();
     steering.arm(Reason::Operator).unwrap();
-    let mut heartbeat = steering.take_heartbeat().unwrap();
-    heartbeat.beat(ROOM).unwrap();
-    (steering, heartbeat)
+    let beating = Beating::start(&mut steering);
+    (steering, beating)
 }
 
-/// Beats every few milliseconds until dropped.
+/// Beats every few milliseconds, with room for all, until stopped, dropped or replaced by another agent.
 pub struct Beating {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<Heartbeat>>,
 }
 
 impl Beating {
-    pub fn start(mut heartbeat: Heartbeat, room: u32) -> Self {
+    pub fn start(steering: &mut Steering) -> Self {
+        Self::with(steering.take_heartbeat().unwrap())
+    }
+
+    pub fn with(mut heartbeat: Heartbeat) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        heartbeat.beat(ROOM).unwrap();
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::SeqCst) {
-                heartbeat.beat(room).unwrap();
-                thread::sleep(Duration::from_millis(20));
+                match heartbeat.beat(ROOM) {
+                    Ok(()) => thread::sleep(Duration::from_millis(20)),
+                    Err(Error::Replaced) => break,
+                    Err(e) => panic!("{e}"),
+                }
             }
             heartbeat
         });
@@ -209,5 +231,8 @@ impl Beating {
 impl Drop for Beating {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
