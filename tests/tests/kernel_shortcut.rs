@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
@@ -10,7 +11,9 @@ use mvp::kernel::Shortcut;
 use mvp_common::Counter;
 use mvp_tests::cgroup;
 use mvp_tests::netns::{Namespace, privileged};
-use mvp_tests::pairs::{PATIENCE, pattern, receive_acknowledging, send_acknowledged};
+use mvp_tests::pairs::{
+    PATIENCE, eventually, pattern, receive_acknowledging, send_acknowledged,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 const AGENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
@@ -37,10 +40,7 @@ fn in_order() {
         let mut near = accept(&listener);
         let mut got = [0; 12];
         near.read_exact(&mut got).unwrap();
-        assert_eq!(
-            (&got[..4], &got[4..]),
-            (&i.to_le_bytes()[..], &b"and more"[..])
-        );
+        assert_eq!((&got[..4], &got[4..]), (&i.to_le_bytes()[..], &b"and more"[..]));
         near.write_all(&got).unwrap();
         client.read_exact(&mut got).unwrap();
         // An end comes after what was sent before it, and the other direction goes on.
@@ -85,7 +85,12 @@ fn in_order() {
     receiver.join().unwrap();
 
     // Another source address, and then the agent's own after the end: not noted.
-    let noted = |shortcut: &Shortcut| shortcut.counters().unwrap().get(Counter::ShortcutNoted);
+    let noted = |shortcut: &Shortcut| {
+        shortcut
+            .counters()
+            .unwrap()
+            .get(Counter::ShortcutNoted)
+    };
     let before = noted(&shortcut);
     round_trip(connect(Ipv4Addr::LOCALHOST, 0, server), accept(&listener));
     assert_eq!(noted(&shortcut), before);
@@ -117,11 +122,7 @@ fn equal_addresses_in_two_namespaces_never_meet() {
         namespace.run(open).unwrap()
     });
     let counters = shortcut.counters().unwrap();
-    assert_eq!(
-        counters.get(Counter::ShortcutNoted),
-        2,
-        "the other namespace's too"
-    );
+    assert_eq!(counters.get(Counter::ShortcutNoted), 2, "the other namespace's too");
     for round in 0..100_u8 {
         for (which, (client, _)) in pairs.iter_mut().enumerate() {
             client.write_all(&[which as u8, round]).unwrap();
@@ -132,6 +133,49 @@ fn equal_addresses_in_two_namespaces_never_meet() {
             assert_eq!(got, [which as u8, round]);
         }
     }
+}
+
+/// The client's end is noted when it has got the SYN's answer, the server's when it has got the last ACK of the handshake. Between
+/// the two the client can send already.
+#[test]
+fn nothing_overtakes_what_was_sent_before_the_other_end_was_noted() {
+    if !privileged("nothing_overtakes_what_was_sent_before_the_other_end_was_noted", true) {
+        return;
+    }
+    Namespace::new().unwrap().run(noted_late).unwrap();
+}
+
+fn noted_late() {
+    // A loopback of 1 kB/s: each segment of a handshake takes some 70 ms.
+    let slow = "qdisc add dev lo root tbf rate 8kbit burst 1600 latency 10s";
+    let slowed = Command::new("tc").args(slow.split(' ')).output();
+    if !slowed.as_ref().is_ok_and(|output| output.status.success()) {
+        println!("skipped: loopback cannot be slowed down: {slowed:?}");
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    let shortcut = Shortcut::load(AGENT, server.port(), cgroup::root().unwrap()).unwrap();
+    let get = |counter| shortcut.counters().unwrap().get(counter);
+    // Uses up what may pass at once.
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.send_to(&[0; 1500], udp.local_addr().unwrap()).unwrap();
+
+    let mut client = connect(AGENT, 0, server);
+    client.write_all(b"first").unwrap();
+    assert_eq!((get(Counter::ShortcutNoted), get(Counter::ShortcutSlow)), (1, 1));
+    eventually("the server's end noted", || get(Counter::ShortcutNoted) == 2);
+    client.write_all(b"second").unwrap();
+    let mut near = accept(&listener);
+    let mut got = [0; 11];
+    near.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"firstsecond");
+    assert_eq!(get(Counter::ShortcutSlow), 2);
+    // The other direction was not late.
+    near.write_all(b"answer").unwrap();
+    client.read_exact(&mut got[..6]).unwrap();
+    assert_eq!(&got[..6], b"answer");
+    assert_eq!(get(Counter::ShortcutRedirected), 1);
 }
 
 fn round_trip(mut client: TcpStream, mut server: TcpStream) {

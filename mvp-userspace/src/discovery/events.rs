@@ -272,6 +272,7 @@ mod tests {
             interval: Duration::ZERO,
             refresh: Duration::ZERO,
             stale_after: Duration::from_secs(1),
+            retain: Duration::ZERO,
             max_bytes: 0,
             events: times,
         };

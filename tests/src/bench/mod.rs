@@ -11,3 +11,4 @@ pub mod splice;
 pub mod upstream;
 
 pub(crate) mod answers;
+mod shortcut;

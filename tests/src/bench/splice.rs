@@ -64,14 +64,22 @@ pub fn run(options: &Options) -> Result<()> {
         record(&mut report, &figures);
     }
     print!("{}", report.table());
+    let mut rows = report.rows();
+    if kernel.is_some() {
+        println!("\nthe short-cut between two sockets of this machine, on and off");
+        let report = super::shortcut::run(options)?;
+        print!("{}", report.table());
+        rows.extend(report.rows());
+    }
     if let Some(file) = &options.json {
-        report.write_json(file)?;
+        let text = serde_json::to_string_pretty(&rows)? + "\n";
+        std::fs::write(file, text).with_context(|| format!("file {}", file.display()))?;
     }
     Ok(())
 }
 
-const MESSAGE: usize = 64;
-const GIGABYTE: u64 = 1_000_000_000;
+pub(super) const MESSAGE: usize = 64;
+pub(super) const GIGABYTE: u64 = 1_000_000_000;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[derive(Clone, Copy)]
@@ -149,7 +157,11 @@ fn expect_mode(proxy: &PairProxy, mode: Mode) -> Result<()> {
     Ok(())
 }
 
-fn round_trips(mut client: TcpStream, mut server: TcpStream, count: u32) -> Result<Duration> {
+pub(super) fn round_trips(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    count: u32,
+) -> Result<Duration> {
     let echo = thread::spawn(move || -> std::io::Result<()> {
         let mut message = [0; MESSAGE];
         while server.read_exact(&mut message).is_ok() {
@@ -172,7 +184,7 @@ fn round_trips(mut client: TcpStream, mut server: TcpStream, count: u32) -> Resu
 }
 
 /// Checked bytes, with a reader that says how far it is: sockmap takes a pair out of the kernel that is too far ahead.
-fn one_way(mut client: TcpStream, mut server: TcpStream, bytes: u64) -> Result<()> {
+pub(super) fn one_way(mut client: TcpStream, mut server: TcpStream, bytes: u64) -> Result<()> {
     let pattern = pattern();
     let sender = thread::spawn({
         let pattern = Arc::clone(&pattern);
@@ -197,7 +209,7 @@ fn join(thread: thread::JoinHandle<std::io::Result<()>>) -> Result<()> {
 }
 
 /// Seconds that all CPUs together have been busy.
-fn machine_cpu() -> Result<f64> {
+pub(super) fn machine_cpu() -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/stat").context("file /proc/stat")?;
     busy_ticks(&stat)
         .map(|ticks| ticks as f64 / 100.0)
