@@ -6,6 +6,7 @@
 //! end of the stream, sets it again. `SO_RCVLOWAT` is thus never touched, and there is nothing to restore.
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 /// The longest ClientHello looked for, record headers included, bytes. Those with post-quantum key shares and tickets are below
 /// 3 KiB.
 pub const MAX_HELLO: usize = 16 * 1024;
-/// What a look costs at least; most hellos fit.
+/// What a look costs at least, bytes; most hellos fit.
 const FIRST_BUFFER: usize = 2 * 1024;
 /// So many looks are free; a client that sends byte by byte must then wait between them, since each copies everything again.
 const FREE_LOOKS: u32 = 16;
@@ -54,18 +55,18 @@ pub struct ClientHello {
 /// # Errors
 /// If the connection fails: reset by the client.
 pub async fn peek(stream: &TcpStream, deadline: Instant) -> io::Result<Peeked> {
-    let mut looks = 0;
-    match tokio::time::timeout_at(deadline, look(stream, &mut looks)).await {
+    let looks = AtomicU32::new(0);
+    match tokio::time::timeout_at(deadline, look(stream, &looks)).await {
         Ok(peeked) => peeked,
         Err(_elapsed) => Ok(Peeked::TimedOut),
     }
 }
 
-async fn look(stream: &TcpStream, looks: &mut u32) -> io::Result<Peeked> {
+async fn look(stream: &TcpStream, looks: &AtomicU32) -> io::Result<Peeked> {
     let mut buffer = vec![0; FIRST_BUFFER];
     loop {
         let ready = stream.ready(Interest::READABLE).await?;
-        *looks += 1;
+        let look = looks.fetch_add(1, Ordering::Relaxed) + 1;
         let looked = stream.try_io(Interest::READABLE, || {
             loop {
                 let (_, length) =
@@ -97,7 +98,7 @@ async fn look(stream: &TcpStream, looks: &mut u32) -> io::Result<Peeked> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
         }
-        if *looks > FREE_LOOKS {
+        if look > FREE_LOOKS {
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use proptest::prelude::*;
@@ -225,9 +226,10 @@ async fn a_client_that_never_finishes_is_waited_for_without_spinning() {
     let hello = hello_bytes(Some("localhost"), &[]);
     let (mut client, stream) = pair().await;
     client.write_all(&hello[..10]).await.unwrap();
-    let mut looks = 0;
-    let waited = tokio::time::timeout(Duration::from_millis(300), look(&stream, &mut looks)).await;
+    let looks = AtomicU32::new(0);
+    let waited = tokio::time::timeout(Duration::from_millis(300), look(&stream, &looks)).await;
     assert!(waited.is_err());
+    let looks = looks.into_inner();
     // Once, and once more if the bytes came just between. Spinning would be thousands.
     assert!((1..=2).contains(&looks), "{looks} looks");
     let deadline = Instant::now() + Duration::from_millis(20);
@@ -242,19 +244,26 @@ async fn a_client_that_never_finishes_is_waited_for_without_spinning() {
 async fn a_client_that_sends_byte_by_byte_is_slowed_down() {
     let hello = hello_bytes(Some("localhost"), &[]);
     let (mut client, stream) = pair().await;
-    let mut looks = 0;
+    let looks = AtomicU32::new(0);
+    let slowed = 5;
+    let begun = std::time::Instant::now();
     let drip = async {
-        for byte in &hello {
+        let (drops, rest) = hello.split_at((FREE_LOOKS + slowed + 1) as usize);
+        for (byte, number) in drops.iter().zip(1..) {
             client.write_all(&[*byte]).await.unwrap();
-            tokio::task::yield_now().await;
+            while looks.load(Ordering::Relaxed) < number {
+                tokio::task::yield_now().await;
+            }
         }
+        client.write_all(rest).await.unwrap();
     };
-    let both = async { tokio::join!(drip, look(&stream, &mut looks)) };
+    let both = async { tokio::join!(drip, look(&stream, &looks)) };
     let ((), found) = tokio::time::timeout(Duration::from_secs(30), both)
         .await
         .unwrap();
     assert!(matches!(found.unwrap(), Peeked::Hello(_)));
-    assert!(looks < hello.len() as u32 / 2, "{looks} looks");
+    // A sleep may be longer, never shorter.
+    assert!(begun.elapsed() >= PAUSE * slowed);
 }
 
 #[tokio::test]
