@@ -191,7 +191,8 @@ pub(super) fn one_way(mut client: TcpStream, mut server: TcpStream, bytes: u64) 
         move || -> std::io::Result<()> {
             send_acknowledged(&mut client, &pattern, bytes)?;
             client.shutdown(Shutdown::Write)?;
-            client.read(&mut [0; 1])?;
+            // Until the reader has had all of it.
+            let _ended = client.read(&mut [0; 1])?;
             Ok(())
         }
     });
