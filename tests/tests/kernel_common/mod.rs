@@ -37,20 +37,22 @@ pub const ROOM: u32 = 1 << 20;
 /// Runs `work` on a thread in a mount namespace of its own, with a BPF file system at the path that it gets. Nothing of
 /// it is left afterwards, not even if the process is killed.
 pub fn with_bpffs(work: impl FnOnce(&Path) + Send + 'static) {
+    // Made and removed outside, where nothing is mounted on it.
+    let folder = tempfile::Builder::new()
+        .prefix("mvp-bpf-")
+        .tempdir()
+        .unwrap();
+    let path = folder.path().to_owned();
     let run = thread::spawn(move || {
-        let folder = tempfile::Builder::new()
-            .prefix("mvp-bpf-")
-            .tempdir()
-            .unwrap();
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
         let none = MsFlags::empty();
-        mount(Some("bpf"), folder.path(), Some("bpf"), none, None::<&str>).unwrap();
-        work(folder.path());
-        nix::mount::umount2(folder.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+        mount(Some("bpf"), &path, Some("bpf"), none, None::<&str>).unwrap();
+        work(&path);
     });
     if let Err(panic) = run.join() {
+        drop(folder);
         std::panic::resume_unwind(panic);
     }
 }
