@@ -30,7 +30,7 @@ fn asked_probed_refreshed_forgotten() {
     let target = Target::new("cp-b", Some("kubernetes"));
     assert!(cache.due(at(0)).is_empty());
     assert_eq!(cache.view("cp-b", Some("Kubernetes"), at(0)), None);
-    assert_eq!(cache.due(at(0)), [target.clone()]);
+    assert_eq!(cache.due(at(0)), std::slice::from_ref(&target));
     assert!(cache.due(at(50)).is_empty(), "one at a time");
     cache.done(&target, Ok(PROBED), at(1));
     let view = |cache: &mut ProbeCache, seconds| {
@@ -39,7 +39,7 @@ fn asked_probed_refreshed_forgotten() {
     };
     assert_eq!(view(&mut cache, 10), Some((9, 9, true)));
     assert!(cache.due(at(19)).is_empty(), "not more often than that");
-    assert_eq!(cache.due(at(20)), [target.clone()]);
+    assert_eq!(cache.due(at(20)), std::slice::from_ref(&target));
     cache.done(&target, Ok(PROBED), at(21));
     assert_eq!(view(&mut cache, 70), Some((49, 69, true)));
     // A failure leaves what is known, to age.
