@@ -1,7 +1,7 @@
 //! Clients whose requests are forwarded often, in a bounded table that forgets.
 //!
-//! The table is asked once a connection; a request touches only its connection's [`Client`]: one compare-and-swap, one load and
-//! one store on one cache line, which only the threads that serve this very client share.
+//! The table is asked once a connection; a forwarded request touches only its connection's [`Client`]: one compare-and-swap and a
+//! few plain loads and stores on one cache line, which only the threads that serve this very client share.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -171,8 +171,8 @@ impl Client {
         }
     }
 
-    /// One of its requests was forwarded to `server`, a peer. No lock.
-    pub fn forwarded(&self, server: &Arc<Server>, now: Instant) {
+    /// One of its requests was forwarded to `server`, a peer. Returns whether the client is hot now. No lock.
+    pub fn forwarded(&self, server: &Arc<Server>, now: Instant) -> bool {
         self.server.store(tag(server), Ordering::Relaxed);
         let (epoch, into) = self.clock.window(now);
         let update = |counts| {
@@ -191,6 +191,7 @@ impl Client {
         if self.clock.estimate(counts, epoch, into) >= u64::from(self.clock.settings.after) {
             self.hold(millis);
         }
+        self.is_hot(now)
     }
 
     /// A relayed connection of it was opened or ended: it stays hot for a while more, though none of its requests are seen.
@@ -233,12 +234,19 @@ impl Client {
     }
 
     fn touch(&self, millis: u64) {
-        self.seen.fetch_max(millis, Ordering::Relaxed);
+        raise(&self.seen, millis);
     }
 
     fn hold(&self, millis: u64) {
-        let until = millis.saturating_add(as_millis(HOLD));
-        self.hot_until.fetch_max(until, Ordering::Relaxed);
+        raise(&self.hot_until, millis.saturating_add(as_millis(HOLD)));
+    }
+}
+
+/// Usually a load only, since milliseconds are long. Threads that race may leave the earlier of two moments that are next to each
+/// other, which does not matter here.
+fn raise(moment: &AtomicU64, to: u64) {
+    if moment.load(Ordering::Relaxed) < to {
+        moment.store(to, Ordering::Relaxed);
     }
 }
 

@@ -46,12 +46,15 @@ fn hot_after_so_many_within_the_window_and_for_a_while_after() {
     let client = HotTable::new(SETTINGS, start).client(ADDRESS, None, start);
     let server = server("cp-b", false);
     for request in 0..19 {
-        client.forwarded(&server, start + millis(request));
+        assert!(
+            !client.forwarded(&server, start + millis(request)),
+            "{request}"
+        );
         assert!(!client.is_hot(start + millis(request)), "{request}");
     }
     assert!(!client.take_ask(start + millis(19)));
     let hot = start + millis(20);
-    client.forwarded(&server, hot);
+    assert!(client.forwarded(&server, hot));
     assert!(client.is_hot(hot));
     assert_eq!(client.heat(hot), 20);
     assert!(client.prefers(&server));
