@@ -283,7 +283,7 @@ fn accept(followed: Followed, status: StatusCode) -> Result<(), EventError> {
     match status.as_u16() {
         200 => Ok(()),
         410 => Err(EventError::Expired),
-        status @ (403 | 404 | 405 | 406) => Err(EventError::Denied { followed, status }),
+        status @ 403..=406 => Err(EventError::Denied { followed, status }),
         status => Err(EventError::Fetch(FetchError::Status {
             path: followed.path().to_owned(),
             status,
