@@ -273,9 +273,8 @@ impl Follower {
     }
 
     fn publish(&self) {
-        if self.hub.views.set_priorities(self.services.priorities()) {
-            self.hub.publish();
-        }
+        let priorities = self.services.priorities();
+        self.hub.events.priorities.store(Arc::new(priorities));
     }
 }
 
@@ -284,7 +283,7 @@ fn accept(followed: Followed, status: StatusCode) -> Result<(), EventError> {
     match status.as_u16() {
         200 => Ok(()),
         410 => Err(EventError::Expired),
-        status @ (403..=406) => Err(EventError::Denied { followed, status }),
+        status @ 403..=406 => Err(EventError::Denied { followed, status }),
         status => Err(EventError::Fetch(FetchError::Status {
             path: followed.path().to_owned(),
             status,
