@@ -11,9 +11,7 @@ use mvp::kernel::Shortcut;
 use mvp_common::Counter;
 use mvp_tests::cgroup;
 use mvp_tests::netns::{Namespace, privileged};
-use mvp_tests::pairs::{
-    PATIENCE, eventually, pattern, receive_acknowledging, send_acknowledged,
-};
+use mvp_tests::pairs::{PATIENCE, eventually, pattern, receive_acknowledging, send_acknowledged};
 use socket2::{Domain, Protocol, Socket, Type};
 
 const AGENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
@@ -40,7 +38,10 @@ fn in_order() {
         let mut near = accept(&listener);
         let mut got = [0; 12];
         near.read_exact(&mut got).unwrap();
-        assert_eq!((&got[..4], &got[4..]), (&i.to_le_bytes()[..], &b"and more"[..]));
+        assert_eq!(
+            (&got[..4], &got[4..]),
+            (&i.to_le_bytes()[..], &b"and more"[..])
+        );
         near.write_all(&got).unwrap();
         client.read_exact(&mut got).unwrap();
         // An end comes after what was sent before it, and the other direction goes on.
@@ -85,12 +86,7 @@ fn in_order() {
     receiver.join().unwrap();
 
     // Another source address, and then the agent's own after the end: not noted.
-    let noted = |shortcut: &Shortcut| {
-        shortcut
-            .counters()
-            .unwrap()
-            .get(Counter::ShortcutNoted)
-    };
+    let noted = |shortcut: &Shortcut| shortcut.counters().unwrap().get(Counter::ShortcutNoted);
     let before = noted(&shortcut);
     round_trip(connect(Ipv4Addr::LOCALHOST, 0, server), accept(&listener));
     assert_eq!(noted(&shortcut), before);
@@ -122,7 +118,11 @@ fn equal_addresses_in_two_namespaces_never_meet() {
         namespace.run(open).unwrap()
     });
     let counters = shortcut.counters().unwrap();
-    assert_eq!(counters.get(Counter::ShortcutNoted), 2, "the other namespace's too");
+    assert_eq!(
+        counters.get(Counter::ShortcutNoted),
+        2,
+        "the other namespace's too"
+    );
     for round in 0..100_u8 {
         for (which, (client, _)) in pairs.iter_mut().enumerate() {
             client.write_all(&[which as u8, round]).unwrap();
@@ -139,7 +139,10 @@ fn equal_addresses_in_two_namespaces_never_meet() {
 /// the two the client can send already.
 #[test]
 fn nothing_overtakes_what_was_sent_before_the_other_end_was_noted() {
-    if !privileged("nothing_overtakes_what_was_sent_before_the_other_end_was_noted", true) {
+    if !privileged(
+        "nothing_overtakes_what_was_sent_before_the_other_end_was_noted",
+        true,
+    ) {
         return;
     }
     Namespace::new().unwrap().run(noted_late).unwrap();
@@ -163,8 +166,13 @@ fn noted_late() {
 
     let mut client = connect(AGENT, 0, server);
     client.write_all(b"first").unwrap();
-    assert_eq!((get(Counter::ShortcutNoted), get(Counter::ShortcutSlow)), (1, 1));
-    eventually("the server's end noted", || get(Counter::ShortcutNoted) == 2);
+    assert_eq!(
+        (get(Counter::ShortcutNoted), get(Counter::ShortcutSlow)),
+        (1, 1)
+    );
+    eventually("the server's end noted", || {
+        get(Counter::ShortcutNoted) == 2
+    });
     client.write_all(b"second").unwrap();
     let mut near = accept(&listener);
     let mut got = [0; 11];

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use mvp::kernel::Splice;
 use mvp::splice::{
-    Count, End, Limits, Mode, Outcome, Reason, Side, Signal, Splicer, calibrate, selftest};
+    Count, End, Limits, Mode, Outcome, Reason, Side, Signal, Splicer, calibrate, selftest,
+};
 use mvp_common::Counter;
 use mvp_tests::netns::{Namespace, privileged};
 use mvp_tests::pairs::{
@@ -48,7 +49,10 @@ fn every_mode_is_calibrated() {
         let figures = runtime().block_on(calibrate::run(&splicer, &Mode::ALL));
         let figures = figures.unwrap();
         println!("{figures:#?} in {:?}", started.elapsed());
-        assert_eq!(figures.iter().map(|f| f.mode).collect::<Vec<_>>(), Mode::ALL);
+        assert_eq!(
+            figures.iter().map(|f| f.mode).collect::<Vec<_>>(),
+            Mode::ALL
+        );
         for f in &figures {
             for figure in [f.talk, f.loaded, f.bulk] {
                 assert!(!figure.is_zero(), "{f:?}");
@@ -137,9 +141,7 @@ fn gigabytes_arrive_as_they_were_sent() {
         } else {
             BULK_USERSPACE
         };
-        let (listener, address) = server
-            .run(|| listen("10.78.2.2".parse().unwrap()))
-            .unwrap();
+        let (listener, address) = server.run(|| listen("10.78.2.2".parse().unwrap())).unwrap();
         let (splicer, proxy) = node
             .run(|| {
                 let splicer = splicer(mode);
@@ -365,12 +367,65 @@ fn bytes_read_before_come_first() {
         let mut got = [String::new(), String::new()];
         server.read_to_string(&mut got[0]).unwrap();
         client.read_to_string(&mut got[1]).unwrap();
-        assert_eq!(got, ["the rest of the client", "and the rest of the server"]);
+        assert_eq!(
+            got,
+            ["the rest of the client", "and the rest of the server"]
+        );
         assert_eq!(outcome.ends, [End::Fin; 2]);
         // Both had ended before they could be joined.
         let reason = (mode == Mode::Sockmap).then_some(Reason::Ended);
         assert_eq!(outcome.reason, reason);
     });
+}
+
+#[test]
+fn the_rest_of_a_segment_follows_what_was_read_of_it() {
+    in_each_mode(
+        "the_rest_of_a_segment_follows_what_was_read_of_it",
+        |mode| {
+            let (mut client, mut a) = connection();
+            let (mut server, b) = connection();
+            client.write_all(b"read before").unwrap();
+            eventually("arrived", || {
+                a.peek(&mut [0; 16]).is_ok_and(|bytes| bytes == 11)
+            });
+            let mut early = vec![0; 5];
+            a.read_exact(&mut early).unwrap();
+            let splicer = splicer(mode);
+            runtime().block_on(async {
+                let stream = |stream| tokio::net::TcpStream::from_std(stream).unwrap();
+                let (a, b) = (
+                    Side {
+                        stream: stream(a),
+                        early,
+                    },
+                    Side::from(stream(b)),
+                );
+                let (_keep, signal) = watch::channel(Signal::Run);
+                let limits = Limits::default();
+                let join = splicer.join(a, b, mode, &limits, signal);
+                tokio::pin!(join);
+                let in_kernel = async {
+                    while mode == Mode::Sockmap && splicer.in_kernel() == 0 {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                tokio::select! {
+                    outcome = &mut join => panic!("{outcome:?}"),
+                    waited = tokio::time::timeout(PATIENCE, in_kernel) => waited.unwrap(),
+                }
+                client.write_all(b" and after").unwrap();
+                for end in [&client, &server] {
+                    end.shutdown(Shutdown::Write).unwrap();
+                }
+                let outcome = tokio::time::timeout(PATIENCE, join).await.unwrap();
+                assert_eq!(outcome, ended([21, 0], mode));
+            });
+            let mut got = String::new();
+            server.read_to_string(&mut got).unwrap();
+            assert_eq!(got, "read before and after");
+        },
+    );
 }
 
 #[test]

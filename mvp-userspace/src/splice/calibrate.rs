@@ -200,9 +200,7 @@ async fn joined<T>(
     let joins = pairs.into_iter().map(|(a, b)| {
         let (limits, signal) = (&limits, signal.clone());
         async move {
-            splicer
-                .join(a.into(), b.into(), mode, limits, signal)
-                .await;
+            splicer.join(a.into(), b.into(), mode, limits, signal).await;
             Ok(())
         }
     });

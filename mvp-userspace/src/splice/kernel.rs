@@ -218,7 +218,10 @@ impl Phase {
             directions[from] = Direction::Done;
             return Ok(None);
         }
-        match patience.next(backlog.wrapping_add(arrived - redirected.min(arrived)), stall) {
+        match patience.next(
+            backlog.wrapping_add(arrived - redirected.min(arrived)),
+            stall,
+        ) {
             Some(pause) => Ok(Some(pause)),
             None => Err(Broken(1 - from)),
         }
@@ -228,8 +231,7 @@ impl Phase {
     fn backlog(&self, from: usize) -> u64 {
         // In this order: the target's count can only catch up in between, never run ahead.
         let redirected = self.joined.redirected(from).unwrap_or_default();
-        let written =
-            TcpInfo::read(&self.sockets[1 - from]).map_or(u64::MAX, |info| info.written);
+        let written = TcpInfo::read(&self.sockets[1 - from]).map_or(u64::MAX, |info| info.written);
         redirected.saturating_sub(written.saturating_sub(self.base[from].written))
     }
 

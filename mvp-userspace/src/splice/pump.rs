@@ -188,7 +188,11 @@ impl Pump {
                 // A socket that the runtime has only just got to know seems empty: "nothing unread" must not be built on that.
                 self.asked = true;
                 self.renew_buffer();
-                match recv(source, spare_capacity(&mut self.buffer), RecvFlags::DONTWAIT) {
+                match recv(
+                    source,
+                    spare_capacity(&mut self.buffer),
+                    RecvFlags::DONTWAIT,
+                ) {
                     Ok((0, _)) => self.end = Ending::Read,
                     Ok(_) => {}
                     Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}

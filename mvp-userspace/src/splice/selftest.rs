@@ -67,12 +67,9 @@ impl Case {
 impl Report {
     /// The first case that failed, and why. `None`: sockmap can be used.
     pub fn failure(&self) -> Option<(Case, &str)> {
-        self.cases.iter().find_map(|(case, result)| {
-            result
-                .as_ref()
-                .err()
-                .map(|reason| (*case, reason.as_str()))
-        })
+        self.cases
+            .iter()
+            .find_map(|(case, result)| result.as_ref().err().map(|reason| (*case, reason.as_str())))
     }
 }
 
@@ -81,11 +78,7 @@ impl fmt::Display for Report {
         match self.failure() {
             None => write!(f, "sockmap works ({} cases)", self.cases.len()),
             Some((case, reason)) => {
-                write!(
-                    f,
-                    "sockmap cannot be used here: {}: {reason}",
-                    case.name()
-                )
+                write!(f, "sockmap cannot be used here: {}: {reason}", case.name())
             }
         }
     }
@@ -145,10 +138,7 @@ async fn early_bytes(mut rig: Rig, splice: &Splice) -> Result<(), String> {
     let io = |e: std::io::Error| e.to_string();
     rig.client.write_all(b"early").await.map_err(io)?;
     rig.a.readable().await.map_err(io)?;
-    let (a, b) = (
-        rig.a.into_std().map_err(io)?,
-        rig.b.into_std().map_err(io)?,
-    );
+    let (a, b) = (rig.a.into_std().map_err(io)?, rig.b.into_std().map_err(io)?);
     let _joined = splice.join([&a, &b]).map_err(|e| e.to_string())?;
     offer_again(&a).map_err(io)?;
     let mut bytes = [0; 5];

@@ -39,14 +39,24 @@ pub fn run(options: &Options) -> Result<Report> {
             report.add(subject, "gb_per_s", "GB/s", f.gb_per_second);
             report.add(subject, "cpu_per_gb", "s", f.cpu_per_gb);
         }
-        report.add("on", "rtt_p50_ratio", "ratio", on.round_trip / off.round_trip);
+        report.add(
+            "on",
+            "rtt_p50_ratio",
+            "ratio",
+            on.round_trip / off.round_trip,
+        );
         report.add(
             "on",
             "gb_per_s_ratio",
             "ratio",
             on.gb_per_second / off.gb_per_second,
         );
-        report.add("on", "cpu_per_gb_ratio", "ratio", on.cpu_per_gb / off.cpu_per_gb);
+        report.add(
+            "on",
+            "cpu_per_gb_ratio",
+            "ratio",
+            on.cpu_per_gb / off.cpu_per_gb,
+        );
     }
     Ok(report)
 }

@@ -157,7 +157,11 @@ fn expect_mode(proxy: &PairProxy, mode: Mode) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn round_trips(mut client: TcpStream, mut server: TcpStream, count: u32) -> Result<Duration> {
+pub(super) fn round_trips(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    count: u32,
+) -> Result<Duration> {
     let echo = thread::spawn(move || -> std::io::Result<()> {
         let mut message = [0; MESSAGE];
         while server.read_exact(&mut message).is_ok() {
@@ -187,8 +191,8 @@ pub(super) fn one_way(mut client: TcpStream, mut server: TcpStream, bytes: u64) 
         move || -> std::io::Result<()> {
             send_acknowledged(&mut client, &pattern, bytes)?;
             client.shutdown(Shutdown::Write)?;
-            client.read(&mut [0; 1])?;
-            Ok(())
+            // Until the other end has ended too.
+            client.read(&mut [0; 1]).map(drop)
         }
     });
     receive_acknowledging(&mut server, &pattern, bytes)
