@@ -379,6 +379,56 @@ fn bytes_read_before_come_first() {
 }
 
 #[test]
+fn the_rest_of_a_segment_follows_what_was_read_of_it() {
+    in_each_mode(
+        "the_rest_of_a_segment_follows_what_was_read_of_it",
+        |mode| {
+            let (mut client, mut a) = connection();
+            let (mut server, b) = connection();
+            client.write_all(b"read before").unwrap();
+            eventually("arrived", || {
+                a.peek(&mut [0; 16]).is_ok_and(|bytes| bytes == 11)
+            });
+            let mut early = vec![0; 5];
+            a.read_exact(&mut early).unwrap();
+            let splicer = splicer(mode);
+            runtime().block_on(async {
+                let stream = |stream| tokio::net::TcpStream::from_std(stream).unwrap();
+                let (a, b) = (
+                    Side {
+                        stream: stream(a),
+                        early,
+                    },
+                    Side::from(stream(b)),
+                );
+                let (_keep, signal) = watch::channel(Signal::Run);
+                let limits = Limits::default();
+                let join = splicer.join(a, b, mode, &limits, signal);
+                tokio::pin!(join);
+                let in_kernel = async {
+                    while mode == Mode::Sockmap && splicer.in_kernel() == 0 {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                tokio::select! {
+                    outcome = &mut join => panic!("{outcome:?}"),
+                    waited = tokio::time::timeout(PATIENCE, in_kernel) => waited.unwrap(),
+                }
+                client.write_all(b" and after").unwrap();
+                for end in [&client, &server] {
+                    end.shutdown(Shutdown::Write).unwrap();
+                }
+                let outcome = tokio::time::timeout(PATIENCE, join).await.unwrap();
+                assert_eq!(outcome, ended([21, 0], mode));
+            });
+            let mut got = String::new();
+            server.read_to_string(&mut got).unwrap();
+            assert_eq!(got, "read before and after");
+        },
+    );
+}
+
+#[test]
 fn sockets_that_the_kernel_refuses_are_copied() {
     in_namespace("sockets_that_the_kernel_refuses_are_copied", || {
         let splicer = splicer(Mode::Sockmap);

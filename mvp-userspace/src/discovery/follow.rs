@@ -273,8 +273,9 @@ impl Follower {
     }
 
     fn publish(&self) {
-        let priorities = self.services.priorities();
-        self.hub.events.priorities.store(Arc::new(priorities));
+        if self.hub.views.set_priorities(self.services.priorities()) {
+            self.hub.publish();
+        }
     }
 }
 

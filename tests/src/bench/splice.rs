@@ -191,9 +191,8 @@ pub(super) fn one_way(mut client: TcpStream, mut server: TcpStream, bytes: u64) 
         move || -> std::io::Result<()> {
             send_acknowledged(&mut client, &pattern, bytes)?;
             client.shutdown(Shutdown::Write)?;
-            // Until the reader has had all of it.
-            let _ended = client.read(&mut [0; 1])?;
-            Ok(())
+            // Until the other end has ended too.
+            client.read(&mut [0; 1]).map(drop)
         }
     });
     receive_acknowledging(&mut server, &pattern, bytes)
