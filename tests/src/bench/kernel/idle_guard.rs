@@ -136,7 +136,7 @@ impl<'a> Bench<'a> {
             peers: vec![("bench-peer".into(), self.upstream.twin)],
             threads: Some(options.threads()),
         };
-        let process = agent.start(&self.binary, self.pki.dir(), self.dir.path())?;
+        let process = agent.start_ready(&self.binary, self.pki.dir(), self.dir.path())?;
         let targets = Targets {
             ports: vec![self.upstream.peer.port()],
             own_sources: vec!["127.66.0.1".parse()?],

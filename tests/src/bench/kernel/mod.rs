@@ -6,6 +6,7 @@
 mod goals;
 mod idle_guard;
 mod node;
+mod placement;
 mod relay;
 pub mod relayer;
 mod shortcut;

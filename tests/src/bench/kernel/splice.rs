@@ -7,13 +7,13 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use mvp::kernel::Splice;
 use mvp::splice::{Limits, Mode, Splicer};
 
+use super::placement::{Place, at, both};
 use super::{Options, rotated};
 use crate::bench::machine;
 use crate::bench::report::Report;
@@ -91,11 +91,14 @@ fn measure(mode: Option<Mode>, kernel: &Splice, options: &Options) -> Result<Fig
     let listener = TcpListener::bind((LOOPBACK, 0))?;
     let server = listener.local_addr()?;
     let splicer = Arc::new(Splicer::new(Some(kernel.clone()), 16));
-    let proxy = mode.map(|mode| {
-        let limits = Limits::default();
-        let proxy = PairProxy::start(LOOPBACK, server, Arc::clone(&splicer), mode, limits);
-        (mode, proxy)
-    });
+    let start = |mode| {
+        let (splicer, limits) = (Arc::clone(&splicer), Limits::default());
+        at(Place::Proxy, || {
+            let proxy = PairProxy::start(LOOPBACK, server, splicer, mode, limits);
+            Ok((mode, proxy))
+        })
+    };
+    let proxy = mode.map(start).transpose()?;
     let to: SocketAddr = proxy.as_ref().map_or(server, |(_, proxy)| proxy.address);
     let open = || -> Result<(TcpStream, TcpStream)> {
         let client = TcpStream::connect(to)?;
@@ -146,53 +149,47 @@ fn expect_mode(proxy: &PairProxy, mode: Mode) -> Result<()> {
     Ok(())
 }
 
+/// The median of `count` round trips of a small message.
 pub(super) fn round_trips(
     mut client: TcpStream,
     mut server: TcpStream,
     count: u32,
 ) -> Result<Duration> {
-    let echo = thread::spawn(move || -> std::io::Result<()> {
+    let ask = move || {
+        let mut times = Vec::with_capacity(count as usize);
+        let mut message = [7; MESSAGE];
+        for _ in 0..count {
+            let started = Instant::now();
+            client.write_all(&message)?;
+            client.read_exact(&mut message)?;
+            times.push(started.elapsed());
+        }
+        times.sort_unstable();
+        Ok(times[times.len() / 2])
+    };
+    let echo = move || {
         let mut message = [0; MESSAGE];
         while server.read_exact(&mut message).is_ok() {
             server.write_all(&message)?;
         }
         Ok(())
-    });
-    let mut times = Vec::with_capacity(count as usize);
-    let mut message = [7; MESSAGE];
-    for _ in 0..count {
-        let started = Instant::now();
-        client.write_all(&message)?;
-        client.read_exact(&mut message)?;
-        times.push(started.elapsed());
-    }
-    drop(client);
-    join(echo)?;
-    times.sort_unstable();
-    Ok(times[times.len() / 2])
+    };
+    both(ask, echo)
 }
 
 /// Checked bytes, with a reader that says how far it is: sockmap takes a pair out of the kernel that is too far ahead.
 pub(super) fn one_way(mut client: TcpStream, mut server: TcpStream, bytes: u64) -> Result<()> {
-    let pattern = pattern();
-    let sender = thread::spawn({
-        let pattern = Arc::clone(&pattern);
-        move || -> std::io::Result<()> {
-            send_acknowledged(&mut client, &pattern, bytes)?;
-            client.shutdown(Shutdown::Write)?;
-            // Until the other end has ended too.
-            client.read(&mut [0; 1]).map(drop)
-        }
-    });
-    receive_acknowledging(&mut server, &pattern, bytes)
-        .with_context(|| format!("reading, acknowledged every {WINDOW} bytes"))?;
-    drop(server);
-    join(sender)
-}
-
-fn join(thread: thread::JoinHandle<std::io::Result<()>>) -> Result<()> {
-    match thread.join() {
-        Ok(result) => Ok(result?),
-        Err(_) => bail!("a thread of the benchmark panicked"),
-    }
+    let pattern = &pattern();
+    let send = move || {
+        send_acknowledged(&mut client, pattern, bytes)?;
+        client.shutdown(Shutdown::Write)?;
+        // Until the other end has ended too.
+        client.read(&mut [0; 1])?;
+        Ok(())
+    };
+    let receive = move || {
+        receive_acknowledging(&mut server, pattern, bytes)
+            .with_context(|| format!("reading, acknowledged every {WINDOW} bytes"))
+    };
+    both(send, receive)
 }
