@@ -104,21 +104,27 @@ pub fn write_json(file: &Path, rows: &[Row]) -> Result<()> {
 
 impl Series {
     fn row(&self, scenario: &'static str) -> Row {
-        let mut values = self.values.clone();
-        values.sort_by(f64::total_cmp);
-        let last = values.len() - 1;
-        let median = (values[last / 2] + values[last.div_ceil(2)]) / 2.0;
+        let ends = |end: fn(f64, f64) -> f64| self.values.iter().copied().reduce(end);
         Row {
             scenario,
             subject: self.subject.clone(),
             metric: self.metric.clone(),
             unit: self.unit,
-            median: round(median),
-            min: round(values[0]),
-            max: round(values[last]),
-            rounds: values.len(),
+            median: round(median(self.values.clone())),
+            min: round(ends(f64::min).unwrap_or_default()),
+            max: round(ends(f64::max).unwrap_or_default()),
+            rounds: self.values.len(),
         }
     }
+}
+
+/// Of an even number of values the mean of the middle two; 0 of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let Some(last) = values.len().checked_sub(1) else {
+        return 0.0;
+    };
+    (values[last / 2] + values[last.div_ceil(2)]) / 2.0
 }
 
 /// A thousandth is finer than anything measured here.

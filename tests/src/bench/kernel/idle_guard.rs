@@ -16,7 +16,7 @@ use rustls::client::Resumption;
 use super::{Options, node};
 use crate::bench::agent::{self, Agent};
 use crate::bench::process::{Process, free_port};
-use crate::bench::report::Report;
+use crate::bench::report::{Report, median};
 use crate::bench::target::{LOADS, Target, answered_by, request};
 use crate::bench::upstream::Upstream;
 use crate::load::{Get, Latency};
@@ -34,8 +34,8 @@ enum Subject {
 
 use Subject::{Idle, None as Nobody};
 
-/// Each as often as the other, and each as early, so that a steady drift of the machine is nobody's.
-const ORDERS: [[Subject; 4]; 2] = [[Nobody, Idle, Idle, Nobody], [Idle, Nobody, Nobody, Idle]];
+/// Each as often as the other, and so that a drift of the machine, steady or growing, is nobody's (Thue and Morse's sequence).
+const ORDER: [Subject; 8] = [Nobody, Idle, Idle, Nobody, Idle, Nobody, Nobody, Idle];
 
 /// Median latencies in microseconds.
 #[derive(Clone, Copy, Default)]
@@ -80,11 +80,11 @@ impl<'a> Bench<'a> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let slice = Duration::try_from_secs_f64(options.seconds / 2.0)?;
+        let slice = Duration::try_from_secs_f64(options.seconds / 4.0)?;
         for round in 0..options.rounds {
             let mut none = Vec::new();
             let mut idle = Vec::new();
-            for subject in ORDERS[round as usize % 2] {
+            for subject in ORDER {
                 let guarded = match subject {
                     Nobody => None,
                     Idle => Some(self.guarded(options)?),
@@ -106,7 +106,7 @@ impl<'a> Bench<'a> {
                 }
                 .push(figures);
             }
-            let [none, idle] = [none, idle].map(|slices| mean(&slices));
+            let [none, idle] = [none, idle].map(|slices| middle(&slices));
             for (subject, f) in [("none", none), ("idle", idle)] {
                 report.add(subject, "latency_p50_us", "us", f.latency);
                 report.add(subject, "connect_latency_p50_us", "us", f.connect);
@@ -196,10 +196,9 @@ impl Guarded {
     }
 }
 
-fn mean(slices: &[Figures]) -> Figures {
-    let of = |value: fn(&Figures) -> f64| {
-        slices.iter().map(value).sum::<f64>() / slices.len().max(1) as f64
-    };
+/// The median slice: what else ran on the machine for a moment is in one slice or two.
+fn middle(slices: &[Figures]) -> Figures {
+    let of = |value: fn(&Figures) -> f64| median(slices.iter().map(value).collect());
     Figures {
         latency: of(|f| f.latency),
         connect: of(|f| f.connect),
