@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mvp::kernel::{Reason, Targets};
 use mvp_common::Counter;
 use rustls::client::Resumption;
@@ -36,6 +36,9 @@ use Subject::{Idle, None as Nobody};
 
 /// Each as often as the other, and so that a drift of the machine, steady or growing, is nobody's (Thue and Morse's sequence).
 const ORDER: [Subject; 8] = [Nobody, Idle, Idle, Nobody, Idle, Nobody, Nobody, Idle];
+
+/// Longer than any slice takes beyond its time.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Median latencies in microseconds.
 #[derive(Clone, Copy, Default)]
@@ -90,7 +93,11 @@ impl<'a> Bench<'a> {
                     Idle => Some(self.guarded(options)?),
                 };
                 let before = guarded.as_ref().map(Guarded::passed).transpose()?;
-                let (figures, connections) = runtime.block_on(self.slice(slice))?;
+                let (figures, connections) = runtime.block_on(async {
+                    let limit = 4 * slice + PATIENCE;
+                    let measured = tokio::time::timeout(limit, self.slice(slice)).await;
+                    measured.context("connections or requests hang")?
+                })?;
                 if let (Some(guarded), Some(before)) = (guarded, before) {
                     let passed = guarded.passed()? - before;
                     ensure!(

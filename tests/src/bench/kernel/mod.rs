@@ -116,6 +116,9 @@ pub fn run(options: &Options) -> Result<()> {
         options.rounds,
         cores()
     );
+    if let Some(load) = load_average().filter(|&load| load > 0.5) {
+        println!("THE MACHINE IS BUSY (load average {load}): wait until it is quiet");
+    }
     if cfg!(debug_assertions) {
         println!("THIS IS A DEBUG BUILD: its figures say nothing; use --release");
     }
@@ -142,6 +145,12 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("not measured: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Of the last minute: how many threads ran or wanted to.
+fn load_average() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    text.split(' ').next()?.parse().ok()
 }
 
 /// Subjects in the order of this round: each begins once in as many rounds as there are subjects.
