@@ -198,6 +198,16 @@ async fn respond(
         path,
         "/version" | "/readyz" | "/livez" | "/healthz" | "/api" | "/apis"
     );
+    let agent = request
+        .headers()
+        .get("x-remote-user")
+        .is_some_and(|user| user == "system:mvp");
+    if agent && !own {
+        // What the agent follows and reads for itself: not there.
+        let mut nothing = Response::new(full(Bytes::from_static(b"404 page not found\n")));
+        *nothing.status_mut() = http::StatusCode::NOT_FOUND;
+        return Ok(nothing);
+    }
     if own && request.method() == Method::GET {
         let (answer, head) = answers.to(&request);
         let body = if head.status() == 304 {
