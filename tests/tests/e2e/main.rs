@@ -21,6 +21,7 @@ mod limits;
 mod local_server;
 mod memory;
 mod protocol;
+mod real_documents;
 mod reload;
 mod routing;
 mod silent;

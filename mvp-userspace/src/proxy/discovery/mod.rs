@@ -99,8 +99,7 @@ pub fn replaced(info: &RequestInfo<'_>, view: &View) -> Option<(Reason, Vec<Arc<
         Wanted::OpenApiV2 => {
             let newest = view.newest();
             let elsewhere = !newest.is_empty() && !newest.iter().any(|s| s.local && s.available());
-            return (view.differs() && elsewhere)
-                .then(|| (Reason::OpenApiNewest, newest.to_vec()));
+            return (view.differs() && elsewhere).then(|| (Reason::OpenApiNewest, newest.to_vec()));
         }
     };
     merged.then(|| (Reason::DiscoveryMerged, Vec::new()))
