@@ -42,7 +42,7 @@ pub struct ClientHelloFacts<'a> {
     /// False if what the client sent is no ClientHello that could be read whole.
     pub readable: bool,
     pub server_name: Option<&'a str>,
-    /// Whether the client is hot now ([`Client::is_hot`]).
+    /// Whether the client is hot now ([`Client::is_hot`]), or need not be ([`local_down`]).
     pub hot: bool,
     /// The client's memory, if there is one.
     pub client: Option<&'a Client>,
@@ -82,6 +82,8 @@ pub struct RelayView<'a> {
     pub without_server_name: bool,
     /// `relay.maxShare`.
     pub max_share: f64,
+    /// For how long a certificate must have been the same: [`CERTIFICATE_AGE`].
+    pub certificate_age: Duration,
     pub table: &'a RouteTable,
     /// By the index of the table's members; what is missing was not probed.
     pub probes: &'a [Option<ProbeFacts>],
@@ -108,6 +110,20 @@ pub fn decide(hello: &ClientHelloFacts<'_>, view: &RelayView<'_>) -> Decision {
         Ok(server) => Decision::Relay { server },
         Err(reason) => Decision::Inspect(reason),
     }
+}
+
+/// Whether any connection could be relayed now, as far as the servers' sets and health say. If not, no connection is looked at
+/// for it. Costs a few loads.
+pub fn possible(table: &RouteTable) -> bool {
+    peers(table).any(|(index, member)| table.is_superset(index) && member.server.available())
+        && !local_suffices(table)
+        && all_known(table)
+}
+
+/// Whether there is a local server and it cannot be used now: whatever comes has to go elsewhere, so that no client has to be
+/// hot to be relayed.
+pub fn local_down(table: &RouteTable) -> bool {
+    table.local().is_some_and(|local| !local.server.available())
 }
 
 /// Whether one more relayed connection stays within `share` of `open` connections.
@@ -150,7 +166,7 @@ pub(super) fn lacks(index: usize, member: &Member, view: &RelayView<'_>) -> Opti
         (probe.same_ca, InspectReason::OtherCa),
         (probe.valid_for_name, InspectReason::NameNotCovered),
         (
-            probe.unchanged_for >= CERTIFICATE_AGE,
+            probe.unchanged_for >= view.certificate_age,
             InspectReason::CertificateChanged,
         ),
     ]

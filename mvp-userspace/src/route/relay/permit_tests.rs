@@ -254,6 +254,7 @@ proptest! {
             draining: !not_draining,
             without_server_name,
             max_share: share,
+            certificate_age: CERTIFICATE_AGE,
             table: &table,
             probes: &probes,
             relayed: &relayed,
