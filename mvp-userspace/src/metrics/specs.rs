@@ -109,7 +109,7 @@ specs! {
     RELAYED_CONNECTIONS, Gauge, "mvp_relayed_connections", ["server"],
         "Open client connections that are forwarded to a server whole";
     RELAY_DECISIONS, Counter, "mvp_relay_decisions_total", ["decision"],
-        "Connections looked at before TLS because some server serves all that any does, by what became of them: relayed, dial_failed, or why they were inspected";
+        "Client connections by what became of them before TLS: relayed, dial_failed, or why they were inspected";
     RELAY_ASKED, Counter, "mvp_relay_asked_total", [],
         "Clients asked to reconnect because their next connection would be relayed";
     RELAY_RETIRED, Counter, "mvp_relay_retired_total", ["reason"],

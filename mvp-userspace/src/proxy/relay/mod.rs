@@ -21,7 +21,7 @@ use crate::config::{Config, Mode as ConfigMode};
 use crate::route::RouteTable;
 use crate::route::relay::{
     ClientHelloFacts, HotSettings, HotTable, InspectReason, ProbeFacts, RelayDecision, RelayView,
-    decide, explain, local_down, possible,
+    decide, explain, impossible, local_down,
 };
 use crate::tls::Prober;
 use names::Names;
@@ -155,13 +155,17 @@ impl Relays {
         }
     }
 
-    /// Whether a new connection is worth a look. Cheap.
-    fn is_possible(&self, shared: &Shared, table: &RouteTable) -> bool {
-        self.prober.is_some()
-            && self.settings.enabled
-            && shared.interoperability
-            && shared.drain.state() == DrainState::Running
-            && possible(table)
+    /// Why a new connection is not even worth a look. Cheap.
+    fn impossible(&self, shared: &Shared, table: &RouteTable) -> Option<InspectReason> {
+        if self.prober.is_none() || !self.settings.enabled {
+            Some(InspectReason::RelayOff)
+        } else if !shared.interoperability {
+            Some(InspectReason::InteroperabilityOff)
+        } else if shared.drain.state() != DrainState::Running {
+            Some(InspectReason::Draining)
+        } else {
+            impossible(table)
+        }
     }
 
     fn probes(

@@ -43,7 +43,8 @@ pub async fn offer(
     if relays.pass_through.load(Ordering::Relaxed) {
         return pass_through(shared, stream, client, handshake).await;
     }
-    if !relays.is_possible(shared, &shared.table.load()) {
+    if let Some(reason) = relays.impossible(shared, &shared.table.load()) {
+        shared.metrics.relay_decision(reason.as_str());
         return Offered::Inspect {
             stream,
             handshake,

@@ -15,7 +15,7 @@ pub use explain::explain;
 pub use hot::{Client, HotSettings, HotTable, MAX_CLIENTS};
 pub use permit::{
     CERTIFICATE_AGE, ClientHelloFacts, Decision as RelayDecision, InspectReason, ProbeFacts,
-    RelayView, decide, local_down, possible,
+    RelayView, decide, impossible, local_down,
 };
 pub use retire::{GRACE, RelayedFacts, Retire, RetireReason, SILENCE, lost_key, retire};
 

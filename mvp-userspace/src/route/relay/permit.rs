@@ -112,12 +112,25 @@ pub fn decide(hello: &ClientHelloFacts<'_>, view: &RelayView<'_>) -> Decision {
     }
 }
 
-/// Whether any connection could be relayed now, as far as the servers' sets and health say. If not, no connection is looked at
-/// for it. Costs a few loads.
-pub fn possible(table: &RouteTable) -> bool {
-    peers(table).any(|(index, member)| table.is_superset(index) && member.server.available())
-        && !local_suffices(table)
-        && all_known(table)
+/// Why no connection at all could be relayed now, as far as the servers' sets and health say; `None`: one could, and is worth a
+/// look. Costs a few loads.
+pub fn impossible(table: &RouteTable) -> Option<InspectReason> {
+    let fit = peers(table).filter(|(index, _)| table.is_superset(*index));
+    let (mut any, mut confirmed, mut available) = (false, false, false);
+    for (_, member) in fit {
+        any = true;
+        confirmed |= member.knowledge == Knowledge::Confirmed;
+        available |= member.knowledge == Knowledge::Confirmed && member.server.available();
+    }
+    [
+        (!local_suffices(table), InspectReason::LocalSuffices),
+        (all_known(table), InspectReason::OthersUnknown),
+        (any, InspectReason::NoSuperset),
+        (confirmed, InspectReason::ServerNotConfirmed),
+        (available, InspectReason::ServerUnavailable),
+    ]
+    .into_iter()
+    .find_map(|(holds, reason)| (!holds).then_some(reason))
 }
 
 /// Whether there is a local server and it cannot be used now: whatever comes has to go elsewhere, so that no client has to be

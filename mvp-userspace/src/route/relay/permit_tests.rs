@@ -268,6 +268,7 @@ proptest! {
             client: None,
         };
         if let Decision::Relay { server } = decide(&hello, &view) {
+            prop_assert_eq!(impossible(&table), None);
             prop_assert!(enabled && interoperability && not_draining && readable && hot);
             prop_assert!(named || without_server_name);
             let member = table.member(server).unwrap();
