@@ -17,6 +17,7 @@ use crate::admin::{
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
 use crate::metrics::Metrics;
+use crate::proxy::discovery::replaced;
 use crate::proxy::{Pool, Shared, probe};
 use crate::request::RequestInfo;
 use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, explain, random};
@@ -203,6 +204,19 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
     } else {
         nobody
     };
+    let replaced = match context.interoperability {
+        true => replaced(&info, &sources.shared.view.load()),
+        false => None,
+    };
+    let mut line = explain(&info, &table, context);
+    let mut reason = decision.reason;
+    let mut server = server;
+    if let Some((instead, servers)) = replaced {
+        reason = instead;
+        line += &format!("; then {}: {}", reason.as_str(), reason.meaning());
+        let preferred = servers.iter().find(|server| server.available());
+        server = preferred.map(|server| server.name.to_string()).or(server);
+    }
     Ok(ExplainView {
         method: method.to_string(),
         path: target.to_owned(),
@@ -214,14 +228,14 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
         subresource: info.subresource.to_string(),
         namespace: info.namespace.to_string(),
         name: info.name.to_string(),
-        decision: decision.reason.as_str().to_owned(),
-        reason: decision.reason.meaning().to_owned(),
+        decision: reason.as_str().to_owned(),
+        reason: reason.meaning().to_owned(),
         server,
         candidates: candidates
             .iter()
             .filter_map(|index| Some(table.member(index)?.server.name.to_string()))
             .collect(),
-        line: explain(&info, &table, context),
+        line,
     })
 }
 

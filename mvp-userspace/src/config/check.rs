@@ -34,7 +34,9 @@ pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
         let problem = "must be longer than discovery.interval, or knowledge is always stale";
         return Err(tree.fail("discovery.staleAfter", problem));
     }
-    if config.kernel.settle <= config.discovery.interval {
+    // Without steering the guard never disarms.
+    let disarms = config.kernel.steering != Mode::Off;
+    if disarms && config.kernel.settle <= config.discovery.interval {
         let problem = "must be longer than discovery.interval, or a single poll disarms the guard";
         return Err(tree.fail("kernel.settle", problem));
     }

@@ -274,7 +274,7 @@ fn refusals_name_the_key() {
             "kernel.settle: 10ms is not within 1s to 1h",
         ),
         (
-            with("kernel: {settle: 5s}\ndiscovery: {interval: 5s}"),
+            with("kernel: {steering: auto, settle: 5s}\ndiscovery: {interval: 5s}"),
             "kernel.settle: must be longer than discovery.interval, or a single poll disarms the guard",
         ),
         (

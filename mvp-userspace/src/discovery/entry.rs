@@ -145,6 +145,11 @@ impl Entry {
         }
     }
 
+    /// When the server last said what it serves.
+    pub fn confirmed(&self) -> Option<Instant> {
+        self.state().confirmed
+    }
+
     /// `gitVersion`.
     pub fn version(&self) -> Option<String> {
         self.state().version.clone()

@@ -6,7 +6,7 @@ mod body;
 mod connect;
 mod connection;
 mod counts;
-mod discovery;
+pub mod discovery;
 mod error;
 mod events;
 mod forward;
