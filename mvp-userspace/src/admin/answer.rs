@@ -71,7 +71,7 @@ pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<
     }
 }
 
-const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain, PUT /loglevel\n";
+const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\n/mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain, PUT /loglevel\n";
 
 fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
     let awaited = admin.readiness.awaited();
@@ -130,6 +130,9 @@ fn status(admin: &Admin) -> Response<Full<Bytes>> {
 }
 
 fn explain(admin: &Admin, request: &Request<Incoming>, query: &str) -> Response<Full<Bytes>> {
+    if let Some(address) = parameter(query, "connection") {
+        return explain_connection(admin, request, &address, query);
+    }
     let method = parameter(query, "method").unwrap_or_else(|| "GET".to_owned());
     let Some(path) = parameter(query, "path").filter(|path| path.starts_with('/')) else {
         let problem = "path=/… is missing, /explain?method=GET&path=/api/v1/pods\n";
@@ -139,6 +142,25 @@ fn explain(admin: &Admin, request: &Request<Incoming>, query: &str) -> Response<
         Ok(view) if wants_text(request) => text(StatusCode::OK, format!("{}\n", view.line)),
         Ok(view) => json(&view),
         Err(problem) => text(StatusCode::BAD_REQUEST, format!("{problem}\n")),
+    }
+}
+
+fn explain_connection(
+    admin: &Admin,
+    request: &Request<Incoming>,
+    address: &str,
+    query: &str,
+) -> Response<Full<Bytes>> {
+    let Ok(address) = address.parse() else {
+        let problem = format!("connection={address}: no IP address\n");
+        return text(StatusCode::BAD_REQUEST, problem);
+    };
+    let name = parameter(query, "serverName").filter(|name| !name.is_empty());
+    let view = (admin.views.explain_connection)(address, name.as_deref());
+    if wants_text(request) {
+        text(StatusCode::OK, format!("{}\n", view.line))
+    } else {
+        json(&view)
     }
 }
 

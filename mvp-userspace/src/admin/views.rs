@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use bytes::Bytes;
@@ -18,6 +19,8 @@ pub struct Views {
     pub skew: Box<dyn Fn() -> SkewView + Send + Sync>,
     /// Method and request target (path with query). The error is the asker's and says what is wrong.
     pub explain: Box<ExplainFn>,
+    /// A client's address and the name it asks for in TLS.
+    pub explain_connection: Box<ExplainConnectionFn>,
     /// The scrape, with its media type.
     pub metrics: Box<dyn Fn() -> (&'static str, String) + Send + Sync>,
     /// Names of the loops that make no progress; empty: alive.
@@ -29,6 +32,7 @@ pub struct Views {
 }
 
 pub type ExplainFn = dyn Fn(&str, &str) -> Result<ExplainView, String> + Send + Sync;
+pub type ExplainConnectionFn = dyn Fn(IpAddr, Option<&str>) -> ConnectionView + Send + Sync;
 pub type SetLogLevelFn = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 pub type ProbeFuture = Pin<Box<dyn Future<Output = Result<Probe, ProbeError>> + Send>>;
 
@@ -75,6 +79,7 @@ pub struct StatusView {
     /// Requests under way.
     pub streams: u64,
     pub upgrades: u64,
+    pub relay: RelayView,
     pub threads: Vec<ThreadView>,
     pub certificates: Vec<CertificateView>,
     pub servers: Vec<ServerView>,
@@ -158,4 +163,33 @@ pub struct ExplainView {
     pub candidates: Vec<String>,
     /// All of it in one line.
     pub line: String,
+}
+
+/// What would become of a new connection.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionView {
+    pub address: String,
+    pub server_name: Option<String>,
+    /// `relayed`, or why it would be inspected, as in `mvp_relay_decisions_total`.
+    pub decision: String,
+    pub reason: String,
+    /// To which server it would be relayed; none: it would be inspected.
+    pub server: Option<String>,
+    /// All of it in one line, with what every other server lacks.
+    pub line: String,
+}
+
+/// Connections forwarded whole.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayView {
+    /// By server.
+    pub open: BTreeMap<String, u64>,
+    /// Clients remembered because their requests were forwarded.
+    pub clients: u64,
+    /// What moves the bytes of new ones: `sockmap`, `splice` or `copy`.
+    pub mode: String,
+    /// What was measured, or why nothing was.
+    pub why: String,
 }

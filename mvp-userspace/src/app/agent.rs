@@ -149,6 +149,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         set_log_level,
     } = prepared;
     let origin = Instant::now();
+    let relay = super::relay::prepare(&config).await?;
     let listener =
         listen(config.listen).with_context(|| format!("listen: cannot bind {}", config.listen))?;
     let admin_listener = listen(config.admin.listen)
@@ -160,11 +161,13 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let counters = Arc::new(SyncCounters::default());
     let discovery = start_discovery(&config, &client_tls, &counters).await?;
     await_first_round(&readiness, &discovery);
-    let reloader = Reloader::new(vec![
+    let mut reloaded = vec![
         Arc::clone(&server_tls) as _,
         Arc::clone(&client_tls) as _,
         Arc::clone(&trust) as _,
-    ]);
+    ];
+    reloaded.extend(relay.reload.clone());
+    let reloader = Reloader::new(reloaded);
     let reload = reloader.stats();
     tokio::spawn(reloader.run(Reloader::POLL));
 
@@ -179,9 +182,11 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         interoperability: config.interoperability_proxy,
         drain,
         load: Load::default(),
+        relays: Arc::clone(&relay.relays),
         no_server: Arc::from(""),
     });
     sources::register(&metrics, &shared, Arc::clone(&reload));
+    relay.spawn(&shared);
     tokio::spawn(sources::mirror(
         metrics,
         discovery.clone(),

@@ -3,6 +3,7 @@
 mod agent;
 mod drain;
 mod readiness;
+mod relay;
 mod run;
 mod skew;
 mod sources;

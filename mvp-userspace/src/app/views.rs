@@ -1,6 +1,7 @@
 //! What the admin port shows, gathered from where it lives.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,8 +11,8 @@ use http::{Method, Uri};
 use super::skew::skew;
 use super::threads::Heartbeat;
 use crate::admin::{
-    CertificateView, ExplainView, Probe, ProbeError, RouteView, ServerView, StatusView, ThreadView,
-    Views,
+    CertificateView, ConnectionView, ExplainView, Probe, ProbeError, RelayView, RouteView,
+    ServerView, StatusView, ThreadView, Views,
 };
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
@@ -72,6 +73,10 @@ pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
             let sources = Arc::clone(&sources);
             Box::new(move |method, target| explain_view(&sources, method, target))
         },
+        explain_connection: {
+            let sources = Arc::clone(&sources);
+            Box::new(move |address, name| explain_connection(&sources, address, name))
+        },
         metrics: {
             let sources = Arc::clone(&sources);
             Box::new(move || (Metrics::CONTENT_TYPE, sources.shared.metrics.render()))
@@ -106,6 +111,7 @@ fn status(sources: &Sources) -> StatusView {
         connections: shared.load.connections.load(Ordering::Relaxed) as u64,
         streams: shared.load.requests.load(Ordering::Relaxed) as u64,
         upgrades: shared.metrics.upgrades_open(),
+        relay: relay(shared),
         threads: sources
             .threads
             .iter()
@@ -231,6 +237,38 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
             .collect(),
         line,
     })
+}
+
+fn explain_connection(
+    sources: &Sources,
+    address: IpAddr,
+    server_name: Option<&str>,
+) -> ConnectionView {
+    let shared = &sources.shared;
+    let explained = shared.relays.explain(shared, address, server_name);
+    let (decision, reason) = match explained.reason {
+        Some(reason) => (reason.as_str(), reason.meaning()),
+        None => ("relayed", "the connection would be forwarded whole"),
+    };
+    ConnectionView {
+        address: address.to_string(),
+        server_name: server_name.map(str::to_owned),
+        decision: decision.to_owned(),
+        reason: reason.to_owned(),
+        server: explained.server,
+        line: explained.line,
+    }
+}
+
+fn relay(shared: &Shared) -> RelayView {
+    let technique = shared.relays.splicing().technique();
+    let open = shared.relays.open().into_iter();
+    RelayView {
+        open: open.map(|(name, count)| (name, count as u64)).collect(),
+        clients: shared.relays.clients() as u64,
+        mode: technique.mode.name().to_owned(),
+        why: technique.why.clone(),
+    }
 }
 
 fn stalled(sources: &Sources) -> Vec<String> {

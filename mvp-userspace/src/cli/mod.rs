@@ -10,6 +10,7 @@ mod show;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::admin::{ExplainView, RouteView, ServerView, SkewView, StatusView, encode, table};
+use crate::admin::{
+    ConnectionView, ExplainView, RouteView, ServerView, SkewView, StatusView, encode, table,
+};
 use crate::config::Config;
 use client::{ClientError, Reply};
 
@@ -53,12 +56,20 @@ enum Command {
         #[command(flatten)]
         ask: Ask,
     },
-    /// Tell where a request would go, and why.
+    /// Tell where a request would go, or whether a connection would be forwarded whole, and why.
     Explain {
         /// GET, POST, …
-        method: String,
+        #[arg(required_unless_present = "connection")]
+        method: Option<String>,
         /// Path and query, such as /api/v1/pods?watch=1.
-        path: String,
+        #[arg(required_unless_present = "connection")]
+        path: Option<String>,
+        /// A client's address: would its next connection be forwarded whole?
+        #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["method", "path"])]
+        connection: Option<IpAddr>,
+        /// The name that the client asks for in TLS.
+        #[arg(long, value_name = "NAME", requires = "connection")]
+        server_name: Option<String>,
         #[command(flatten)]
         ask: Ask,
     },
@@ -121,7 +132,25 @@ fn run_command(
         Command::Routes {
             differences, ask, ..
         } => routes(&ask, differences, out),
-        Command::Explain { method, path, ask } => {
+        Command::Explain {
+            connection: Some(address),
+            server_name,
+            ask,
+            ..
+        } => {
+            let mut target = format!("/explain?connection={}", encode(&address.to_string()));
+            if let Some(name) = server_name {
+                target += &format!("&serverName={}", encode(&name));
+            }
+            show(&ask, &target, out, |view: &ConnectionView| {
+                format!("{}\n", table::clean(&view.line))
+            })
+        }
+        Command::Explain {
+            method, path, ask, ..
+        } => {
+            // clap has seen to it that they are there.
+            let (method, path) = (method.unwrap_or_default(), path.unwrap_or_default());
             let target = format!("/explain?method={}&path={}", encode(&method), encode(&path));
             show(&ask, &target, out, |view: &ExplainView| {
                 format!("{}\n", table::clean(&view.line))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::table::{age, clean, table};
-use crate::admin::{RouteView, ServerView, StatusView};
+use crate::admin::{RelayView, RouteView, ServerView, StatusView};
 
 pub fn status(view: &StatusView) -> String {
     let state = match (view.ready, view.awaiting.is_empty(), view.drain.as_str()) {
@@ -30,6 +30,7 @@ pub fn status(view: &StatusView) -> String {
         ("guard", view.guard.clone()),
         ("kernel", view.kernel.clone()),
         ("events", view.events.clone()),
+        ("relay", relay(&view.relay)),
         ("config", view.config_digest.clone()),
         (
             "open",
@@ -74,6 +75,22 @@ pub fn status(view: &StatusView) -> String {
         let _ = write!(out, "\n{}", servers(&view.servers));
     }
     out
+}
+
+fn relay(view: &RelayView) -> String {
+    let open: Vec<_> = view
+        .open
+        .iter()
+        .map(|(name, n)| format!("{n} to {name}"))
+        .collect();
+    let open = match open.is_empty() {
+        true => "none open".to_owned(),
+        false => open.join(", "),
+    };
+    format!(
+        "{open}; {} clients; {} ({})",
+        view.clients, view.mode, view.why
+    )
 }
 
 pub fn servers(servers: &[ServerView]) -> String {
@@ -234,6 +251,12 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
             connections: 3,
             streams: 12,
             upgrades: 1,
+            relay: RelayView {
+                open: [("cp-b".to_owned(), 2)].into(),
+                clients: 7,
+                mode: "copy".into(),
+                why: "kernel.splice is copy".into(),
+            },
             threads: vec![ThreadView {
                 name: "data-0".into(),
                 connections: 3,
@@ -258,6 +281,7 @@ listen  127.0.0.12:6443
 guard   always armed: no steering
 kernel  userspace only
 events  watching
+relay   2 to cp-b; 7 clients; copy (kernel.splice is copy)
 config  0123456789abcdef
 open    3 connections, 12 requests, 1 upgrades
 

@@ -2,6 +2,7 @@
 
 use super::tree::Tree;
 use super::*;
+use crate::route::relay::CERTIFICATE_AGE;
 
 pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
     tree.choice("apiVersion")?;
@@ -61,6 +62,7 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
             window: tree.duration("relay.window")?,
             max_share: tree.share("relay.maxShare")?,
             without_server_name: tree.flag("relay.withoutServerName")?,
+            certificate_age: CERTIFICATE_AGE,
         },
         threads: match tree.need("threads")?.as_str() {
             "auto" => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),

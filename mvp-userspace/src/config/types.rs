@@ -146,6 +146,8 @@ pub struct Relay {
     pub max_share: f64,
     /// Relay also clients that name no server in TLS.
     pub without_server_name: bool,
+    /// For how long a server's certificate must have been the same. No key: a minute, except in tests.
+    pub certificate_age: Duration,
 }
 
 /// Above a limit the agent refuses, counts, and stays up.

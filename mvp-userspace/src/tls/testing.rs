@@ -191,6 +191,7 @@ impl Files {
                 window: second,
                 max_share: 0.5,
                 without_server_name: false,
+                certificate_age: second,
             },
             threads: 1,
             limits: config::Limits {
