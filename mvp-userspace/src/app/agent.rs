@@ -17,7 +17,7 @@ use crate::discovery::{Discovery, DiscoveryHandle, Settings, SyncCounters};
 use crate::identity::TrustCell;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
-use crate::net::{AcceptLoop, listen};
+use crate::net::{AcceptLoop, DialFrom, listen};
 use crate::proxy::{ConnectSettings, Load, Shared};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
 use crate::{admin, kernel};
@@ -155,10 +155,11 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         .with_context(|| format!("admin.listen: cannot bind {}", config.admin.listen))?;
     let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
 
+    let from = DialFrom::anywhere();
     let readiness = Readiness::new();
     let metrics = Arc::new(Metrics::new());
     let counters = Arc::new(SyncCounters::default());
-    let discovery = start_discovery(&config, &client_tls, &counters).await?;
+    let discovery = start_discovery(&config, &client_tls, &counters, from.clone()).await?;
     await_first_round(&readiness, &discovery);
     let reloader = Reloader::new(vec![
         Arc::clone(&server_tls) as _,
@@ -191,6 +192,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let pool = PoolSettings {
         tls: client_tls,
         connect: ConnectSettings {
+            from: from.clone(),
             timeout: config.upstream.connect_timeout,
             ping_interval: config.upstream.ping_interval,
             ping_timeout: config.upstream.ping_timeout,
@@ -244,6 +246,7 @@ async fn start_discovery(
     config: &Config,
     client_tls: &Arc<ClientTls>,
     counters: &Arc<SyncCounters>,
+    from: DialFrom,
 ) -> anyhow::Result<DiscoveryHandle> {
     let Membership { members, restarts } =
         Membership::start(&config.peers, &config.local, Arc::clone(counters)).await?;
@@ -251,6 +254,7 @@ async fn start_discovery(
     let settings = Settings::new(
         &config.discovery,
         &config.upstream,
+        from,
         Arc::new(move || tls.config(IdentityClass::FrontProxy, Alpn::H2OrHttp1)),
     )
     .context("upstream.serverName")?;

@@ -22,6 +22,7 @@ use super::poller;
 use super::version::GitVersion;
 use super::view::Priorities;
 use crate::config::{self, Endpoint};
+use crate::net::DialFrom;
 use crate::route::{Member, RouteTable, Server};
 
 /// The pollers' start.
@@ -47,11 +48,13 @@ impl Settings {
     pub fn new(
         discovery: &config::Discovery,
         upstream: &config::Upstream,
+        from: DialFrom,
         tls: Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>,
     ) -> Result<Self, InvalidDnsNameError> {
         Ok(Self {
             dialer: Dialer {
                 tls,
+                from,
                 server_name: ServerName::try_from(upstream.server_name.clone())?,
                 connect_timeout: upstream.connect_timeout.min(discovery.timeout),
                 timeout: discovery.timeout,
