@@ -9,7 +9,7 @@ mod sockdiag;
 mod sockopt;
 mod tcp_info;
 
-pub use accept::{AcceptLoop, Accepted, Sink, Slot};
+pub use accept::{AcceptLoop, Accepted, OnTick, Sink, Slot, Turn};
 pub use deferred::Deferred;
 pub use dial::{DialFrom, Reserved, dial, dial_any, is_this_node};
 pub use ends::{EndWatch, Ends};
