@@ -241,6 +241,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         threads: threads.iter().map(DataThread::heartbeat).collect(),
         drain: (trigger.clone(), drain),
         data: data_trigger,
+        readiness: &readiness,
     });
     let kernel = steered.line;
     tracing::info!(%listen, %admin, node = config.node, threads = config.threads, kernel, "mvp is up");

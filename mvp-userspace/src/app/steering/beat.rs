@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::SteeringStats;
 use super::stats::Withheld;
 use crate::app::threads::Heartbeat as ThreadHeartbeat;
-use crate::app::{DrainState, DrainTrigger};
+use crate::app::{DrainState, DrainTrigger, Task};
 use crate::kernel::{self, room};
 use crate::net::{OnTick, Turn};
 
@@ -26,6 +26,8 @@ pub struct Beat {
     pub drain: DrainTrigger,
     pub drain_deadline: Duration,
     pub stats: Arc<SteeringStats>,
+    /// Done with the first beat: from then on the kernel steers to this agent.
+    pub first: Option<Task>,
 }
 
 impl Beat {
@@ -40,7 +42,10 @@ impl Beat {
                     return;
                 }
                 match self.beat(&turn) {
-                    Ok(()) => broken = false,
+                    Ok(()) => {
+                        self.first = None;
+                        broken = false;
+                    }
                     Err(kernel::Error::Replaced) => {
                         if self.drain.drain(self.drain_deadline) {
                             tracing::info!("another agent has taken over: this one drains");

@@ -10,7 +10,7 @@ use super::beat::Beat;
 use super::keep::{Keeper, Kept};
 use super::{GuardHandle, Kernel, LINGER, SharedSteering, SteeringStats};
 use crate::app::threads::Heartbeat;
-use crate::app::{DrainSignal, DrainTrigger};
+use crate::app::{DrainSignal, DrainTrigger, Readiness};
 use crate::config::{Config, Endpoint};
 use crate::discovery::DiscoveryHandle;
 use crate::kernel::PinnedTable;
@@ -34,6 +34,7 @@ pub struct Wiring<'a> {
     pub drain: (DrainTrigger, DrainSignal),
     /// The end of accepting and of open connections, which comes later with steering.
     pub data: DrainTrigger,
+    pub readiness: &'a Readiness,
 }
 
 /// What the agent needs of it.
@@ -58,6 +59,7 @@ pub fn run(wiring: Wiring<'_>) -> Steered {
         threads,
         drain: (trigger, signal),
         data,
+        readiness,
     } = wiring;
     let (kept, on_tick, line, shared) = match kernel {
         Kernel::Off(why) => (None, None, format!("steering off: {why}"), None),
@@ -73,6 +75,7 @@ pub fn run(wiring: Wiring<'_>) -> Steered {
                 drain: trigger,
                 drain_deadline: config.drain.deadline,
                 stats: Arc::clone(&stats),
+                first: Some(readiness.register("kernel: first heartbeat")),
             };
             if let Some(log) = installed.log {
                 tokio::spawn(async move {
