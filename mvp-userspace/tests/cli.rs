@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mvp::admin::{
-    Admin, ExplainView, Probe, RouteView, ServerView, SkewServer, SkewView, StatusView, Views,
+    Admin, ConnectionView, ExplainView, Probe, RouteView, ServerView, SkewServer, SkewView,
+    StatusView, Views,
 };
 use mvp::app::{Drain, DrainSignal, DrainState, Readiness};
 
@@ -245,6 +246,13 @@ fn admin() -> (String, DrainSignal) {
             }],
             rows: Vec::new(),
         }),
+        explain_connection: Box::new(|address, name| ConnectionView {
+            line: format!(
+                "{address} asking for {} -> inspected",
+                name.unwrap_or("nothing")
+            ),
+            ..ConnectionView::default()
+        }),
         explain: Box::new(|method, path| match path {
             "/bad" => Err("this path is bad".into()),
             _ => Ok(ExplainView {
@@ -322,6 +330,16 @@ cp-b  peer  https://127.0.0.3:6443  v1.36.3  yes    yes        fresh      1s   v
     assert_eq!(
         ask(&["explain", "GET", "/api/v1/pods?watch=1&labelSelector=a=b"]),
         "GET /api/v1/pods?watch=1&labelSelector=a=b -> cp-b\n"
+    );
+    assert_eq!(
+        ask(&[
+            "explain",
+            "--connection",
+            "10.0.0.9",
+            "--server-name",
+            "kubernetes"
+        ]),
+        "10.0.0.9 asking for kubernetes -> inspected\n"
     );
     assert_eq!(drain.state(), DrainState::Running);
     assert_eq!(

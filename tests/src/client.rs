@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
@@ -21,6 +22,9 @@ use tokio_rustls::client::TlsStream;
 
 /// Any body a test may want to send.
 pub type TestBody = BoxBody<Bytes, std::io::Error>;
+
+/// What clients ask for in TLS unless a test says otherwise; every certificate of a simulated control plane holds it.
+pub const NAME: &str = "kubernetes";
 
 /// One connection. Requests on HTTP/2 may overlap; on HTTP/1.1 one at a time.
 pub struct Client {
@@ -47,7 +51,24 @@ impl Client {
         address: SocketAddr,
         tls: &Arc<rustls::ClientConfig>,
     ) -> anyhow::Result<Self> {
-        let stream = connect_tls(address, tls, &[b"h2"], "kubernetes").await?;
+        Self::http2_naming(address, tls, NAME).await
+    }
+
+    /// As a client that asks for this name in TLS; an address is none.
+    pub async fn http2_naming(
+        address: SocketAddr,
+        tls: &Arc<rustls::ClientConfig>,
+        server_name: &str,
+    ) -> anyhow::Result<Self> {
+        let stream = connect_tls(address, tls, &[b"h2"], server_name).await?;
+        Self::http2_over(stream, address).await
+    }
+
+    /// Over a TLS connection that a test made in its own way.
+    pub async fn http2_over<S>(stream: S, address: SocketAddr) -> anyhow::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (sender, connection) =
             http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         tokio::spawn(connection);
@@ -61,7 +82,7 @@ impl Client {
         address: SocketAddr,
         tls: &Arc<rustls::ClientConfig>,
     ) -> anyhow::Result<Self> {
-        let stream = connect_tls(address, tls, &[b"http/1.1"], "kubernetes").await?;
+        let stream = connect_tls(address, tls, &[b"http/1.1"], NAME).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection.with_upgrades());
         Ok(Self {

@@ -81,8 +81,9 @@ impl Stage {
             .server(ServerSpec::new("cp-a", 35))
             .start()
             .await?;
-        let local = Scripted::start(plane.pki(), Role::Local, alpn, script.clone()).await?;
-        let peer = Scripted::start(plane.pki(), Role::Peer, alpn, script).await?;
+        let own = |_: &http::Request<Incoming>| None;
+        let local = Scripted::start(plane.pki(), Role::Local, alpn, script.clone(), own).await?;
+        let peer = Scripted::start(plane.pki(), Role::Peer, alpn, script, own).await?;
         let (here, there) = (local.endpoint("cp-a"), peer.endpoint("cp-b"));
         let agent = TestAgent::start_with(&plane, "cp-a", |config| {
             config.local = here;
@@ -100,11 +101,21 @@ impl Stage {
 }
 
 impl Scripted {
+    /// A server of which only what agents and clients read of discovery matters: `answers` has it.
+    pub async fn of_documents(
+        pki: &Pki,
+        answers: impl Fn(&http::Request<Incoming>) -> Option<Response<TestBody>> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let nothing = |_: &Seen| Response::new(full(Bytes::new()));
+        Self::start(pki, Role::Local, &["h2", "http/1.1"], nothing, answers).await
+    }
+
     async fn start(
         pki: &Pki,
         role: Role,
         alpn: &[&str],
         script: impl Fn(&Seen) -> Response<TestBody> + Send + Sync + 'static,
+        own: impl Fn(&http::Request<Incoming>) -> Option<Response<TestBody>> + Send + Sync + 'static,
     ) -> Result<Self> {
         let identity = pki.identity("apiserver")?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -116,7 +127,7 @@ impl Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let seen = Arc::default();
-        let shared = Arc::new((Answers::new(role), Arc::clone(&seen), script));
+        let shared = Arc::new((Answers::new(role), Arc::clone(&seen), script, own));
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let accept = tokio::spawn(async move {
             for connection in 1.. {
@@ -130,7 +141,10 @@ impl Scripted {
                     let service = service_fn(move |request| {
                         let shared = Arc::clone(&shared);
                         async move {
-                            let (answers, seen, script) = &*shared;
+                            let (answers, seen, script, own) = &*shared;
+                            if let Some(answer) = own(&request) {
+                                return Ok(answer);
+                            }
                             respond(request, connection, answers, seen, script).await
                         }
                     });
@@ -171,7 +185,7 @@ impl Scripted {
         })
     }
 
-    fn endpoint(&self, name: &str) -> Endpoint {
+    pub fn endpoint(&self, name: &str) -> Endpoint {
         Endpoint {
             name: name.to_owned(),
             host: self.address.ip().to_string(),
@@ -198,6 +212,16 @@ async fn respond(
         path,
         "/version" | "/readyz" | "/livez" | "/healthz" | "/api" | "/apis"
     );
+    let agent = request
+        .headers()
+        .get("x-remote-user")
+        .is_some_and(|user| user == "system:mvp");
+    if agent && !own {
+        // What the agent follows and reads for itself: not there.
+        let mut nothing = Response::new(full(Bytes::from_static(b"404 page not found\n")));
+        *nothing.status_mut() = http::StatusCode::NOT_FOUND;
+        return Ok(nothing);
+    }
     if own && request.method() == Method::GET {
         let (answer, head) = answers.to(&request);
         let body = if head.status() == 304 {

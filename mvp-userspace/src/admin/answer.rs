@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::query::{decode, parameter};
 use super::{Admin, Probe, ProbeError};
 use crate::app::DrainState;
+use crate::route::Operator;
 
 /// Longest body read: a log filter.
 const BODY: usize = 4096;
@@ -27,7 +28,7 @@ pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let allowed = match path.as_str() {
-        "/drain" => Method::POST,
+        "/drain" | "/arm" | "/disarm" | "/auto" => Method::POST,
         "/loglevel" => Method::PUT,
         _ => Method::GET,
     };
@@ -62,6 +63,9 @@ pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<
         }
         "/explain" => explain(admin, &request, &query),
         "/drain" => drain(admin, &query),
+        "/arm" => guard(admin, Operator::Arm),
+        "/disarm" => guard(admin, Operator::Disarm),
+        "/auto" => guard(admin, Operator::Auto),
         "/loglevel" => log_level(admin, request).await,
         "/" => text(StatusCode::OK, HELP),
         _ => match path.strip_prefix("/mvp/servers/") {
@@ -71,7 +75,7 @@ pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<
     }
 }
 
-const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain, PUT /loglevel\n";
+const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\n/mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain /arm /disarm /auto, PUT /loglevel\n";
 
 fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
     let awaited = admin.readiness.awaited();
@@ -130,6 +134,9 @@ fn status(admin: &Admin) -> Response<Full<Bytes>> {
 }
 
 fn explain(admin: &Admin, request: &Request<Incoming>, query: &str) -> Response<Full<Bytes>> {
+    if let Some(address) = parameter(query, "connection") {
+        return explain_connection(admin, request, &address, query);
+    }
     let method = parameter(query, "method").unwrap_or_else(|| "GET".to_owned());
     let Some(path) = parameter(query, "path").filter(|path| path.starts_with('/')) else {
         let problem = "path=/… is missing, /explain?method=GET&path=/api/v1/pods\n";
@@ -139,6 +146,25 @@ fn explain(admin: &Admin, request: &Request<Incoming>, query: &str) -> Response<
         Ok(view) if wants_text(request) => text(StatusCode::OK, format!("{}\n", view.line)),
         Ok(view) => json(&view),
         Err(problem) => text(StatusCode::BAD_REQUEST, format!("{problem}\n")),
+    }
+}
+
+fn explain_connection(
+    admin: &Admin,
+    request: &Request<Incoming>,
+    address: &str,
+    query: &str,
+) -> Response<Full<Bytes>> {
+    let Ok(address) = address.parse() else {
+        let problem = format!("connection={address}: no IP address\n");
+        return text(StatusCode::BAD_REQUEST, problem);
+    };
+    let name = parameter(query, "serverName").filter(|name| !name.is_empty());
+    let view = (admin.views.explain_connection)(address, name.as_deref());
+    if wants_text(request) {
+        text(StatusCode::OK, format!("{}\n", view.line))
+    } else {
+        json(&view)
     }
 }
 
@@ -195,6 +221,13 @@ fn drain(admin: &Admin, query: &str) -> Response<Full<Bytes>> {
         Ok(_) => text(StatusCode::ACCEPTED, "already draining\n"),
         Err(problem) => text(StatusCode::BAD_REQUEST, format!("deadline: {problem}\n")),
     }
+}
+
+fn guard(admin: &Admin, word: Operator) -> Response<Full<Bytes>> {
+    text(
+        StatusCode::OK,
+        format!("{}\n", (admin.views.guard)(word).line()),
+    )
 }
 
 async fn log_level(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {

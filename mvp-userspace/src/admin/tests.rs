@@ -33,7 +33,7 @@ async fn port() -> Port {
     };
     let status = StatusView {
         node: "cp-a".into(),
-        guard: "always armed: no steering".into(),
+        guard: GuardView::default(),
         servers: vec![server.clone()],
         ..StatusView::default()
     };
@@ -65,6 +65,11 @@ async fn port() -> Port {
             }),
             _ => Err(format!("{method} is no method")),
         }),
+        explain_connection: Box::new(|address, name| ConnectionView {
+            server_name: name.map(str::to_owned),
+            line: format!("{address} -> inspected"),
+            ..ConnectionView::default()
+        }),
         metrics: Box::new(|| ("application/openmetrics-text", "# EOF\n".into())),
         stalled: Box::new(move || stalled2.lock().unwrap().clone()),
         probe: Box::new(|name, path| {
@@ -87,6 +92,11 @@ async fn port() -> Port {
                 *level2.lock().unwrap() = level.into();
                 Ok(())
             }
+        }),
+        guard: Box::new(|word| GuardView {
+            state: "armed".into(),
+            reasons: vec![format!("{word:?}")],
+            ..GuardView::default()
         }),
     };
     let admin = Admin {
@@ -202,6 +212,12 @@ async fn explain_as_json_and_as_a_line() {
     let line = ask(&port, "GET", target, "Accept: text/plain\r\n").await;
     assert_eq!(line, ok("GET /api/v1/pods?watch=1 -> cp-a\n"));
     assert_eq!(get(&port, "/explain?method=GET").await.0, 400);
+    let (status, body) = get(&port, "/explain?connection=10.0.0.9&serverName=kubernetes").await;
+    assert_eq!(status, 200);
+    let view: ConnectionView = serde_json::from_str(&body).unwrap();
+    assert_eq!(view.server_name.as_deref(), Some("kubernetes"));
+    assert_eq!(view.line, "10.0.0.9 -> inspected");
+    assert_eq!(get(&port, "/explain?connection=here").await.0, 400);
     let wrong = get(&port, "/explain?method=BAD&path=/api").await;
     assert_eq!(wrong, (400, "BAD is no method\n".into()));
 }

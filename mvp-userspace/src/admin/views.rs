@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::SkewView;
+use crate::route::Operator;
 
 /// How the admin port sees the agent. Closures are called on the control runtime and must not block.
 pub struct Views {
@@ -18,6 +20,8 @@ pub struct Views {
     pub skew: Box<dyn Fn() -> SkewView + Send + Sync>,
     /// Method and request target (path with query). The error is the asker's and says what is wrong.
     pub explain: Box<ExplainFn>,
+    /// A client's address and the name it asks for in TLS.
+    pub explain_connection: Box<ExplainConnectionFn>,
     /// The scrape, with its media type.
     pub metrics: Box<dyn Fn() -> (&'static str, String) + Send + Sync>,
     /// Names of the loops that make no progress; empty: alive.
@@ -26,9 +30,12 @@ pub struct Views {
     pub probe: Box<dyn Fn(String, String) -> ProbeFuture + Send + Sync>,
     /// A level (`debug`) or a filter (`mvp=debug,access=off`).
     pub set_log_level: Box<SetLogLevelFn>,
+    /// Takes an operator's word and tells what the guard then is.
+    pub guard: Box<dyn Fn(Operator) -> GuardView + Send + Sync>,
 }
 
 pub type ExplainFn = dyn Fn(&str, &str) -> Result<ExplainView, String> + Send + Sync;
+pub type ExplainConnectionFn = dyn Fn(IpAddr, Option<&str>) -> ConnectionView + Send + Sync;
 pub type SetLogLevelFn = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 pub type ProbeFuture = Pin<Box<dyn Future<Output = Result<Probe, ProbeError>> + Send>>;
 
@@ -60,8 +67,7 @@ pub struct StatusView {
     pub awaiting: Vec<String>,
     /// `running`, `draining` or `forced`.
     pub drain: String,
-    /// `always armed: no steering`, …
-    pub guard: String,
+    pub guard: GuardView,
     /// How changes of definitions and APIServices come to be known: `watching`, `polling only: <reason>`, `starting`.
     pub events: String,
     /// What of the kernel part is loaded, or why not.
@@ -75,9 +81,39 @@ pub struct StatusView {
     /// Requests under way.
     pub streams: u64,
     pub upgrades: u64,
+    pub relay: RelayView,
     pub threads: Vec<ThreadView>,
     pub certificates: Vec<CertificateView>,
     pub servers: Vec<ServerView>,
+}
+
+/// Whether new connections are inspected. The words are those of `docs/relay.md`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GuardView {
+    /// `idle` or `armed`.
+    pub state: String,
+    /// Why.
+    pub reasons: Vec<String>,
+    /// The signs that stand, whatever an operator says.
+    pub standing: Vec<String>,
+    pub since_ms: u64,
+    /// When it goes idle if no sign comes; none while one stands.
+    pub idle_in_ms: Option<u64>,
+}
+
+impl GuardView {
+    /// In one line.
+    pub fn line(&self) -> String {
+        let mut line = format!("{}: {}", self.state, self.reasons.join(", "));
+        if let Some(ms) = self.idle_in_ms {
+            line += &format!(" (idle in {}s if no sign comes)", ms.div_ceil(1000));
+        }
+        if !self.standing.is_empty() && self.standing != self.reasons {
+            line += &format!(" (signs: {})", self.standing.join(", "));
+        }
+        line
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -158,4 +194,33 @@ pub struct ExplainView {
     pub candidates: Vec<String>,
     /// All of it in one line.
     pub line: String,
+}
+
+/// What would become of a new connection.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionView {
+    pub address: String,
+    pub server_name: Option<String>,
+    /// `relayed`, or why it would be inspected, as in `mvp_relay_decisions_total`.
+    pub decision: String,
+    pub reason: String,
+    /// To which server it would be relayed; none: it would be inspected.
+    pub server: Option<String>,
+    /// All of it in one line, with what every other server lacks.
+    pub line: String,
+}
+
+/// Connections forwarded whole.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayView {
+    /// By server.
+    pub open: BTreeMap<String, u64>,
+    /// Clients remembered because their requests were forwarded.
+    pub clients: u64,
+    /// What moves the bytes of new ones: `sockmap`, `splice` or `copy`.
+    pub mode: String,
+    /// What was measured, or why nothing was.
+    pub why: String,
 }

@@ -1,6 +1,7 @@
 //! What the admin port shows, gathered from where it lives.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,14 +9,16 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{Method, Uri};
 
 use super::skew::skew;
+use super::steering::GuardHandle;
 use super::threads::Heartbeat;
 use crate::admin::{
-    CertificateView, ExplainView, Probe, ProbeError, RouteView, ServerView, StatusView, ThreadView,
-    Views,
+    CertificateView, ConnectionView, ExplainView, Probe, ProbeError, RelayView, RouteView,
+    ServerView, StatusView, ThreadView, Views,
 };
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
 use crate::metrics::Metrics;
+use crate::proxy::discovery::replaced;
 use crate::proxy::{Pool, Shared, probe};
 use crate::request::RequestInfo;
 use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, explain, random};
@@ -29,6 +32,7 @@ pub struct Sources {
     pub config: Config,
     pub listen: String,
     pub kernel: String,
+    pub guard: GuardHandle,
     pub origin: Instant,
     pub shared: Arc<Shared>,
     pub discovery: DiscoveryHandle,
@@ -71,6 +75,10 @@ pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
             let sources = Arc::clone(&sources);
             Box::new(move |method, target| explain_view(&sources, method, target))
         },
+        explain_connection: {
+            let sources = Arc::clone(&sources);
+            Box::new(move |address, name| explain_connection(&sources, address, name))
+        },
         metrics: {
             let sources = Arc::clone(&sources);
             Box::new(move || (Metrics::CONTENT_TYPE, sources.shared.metrics.render()))
@@ -87,6 +95,13 @@ pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
             })
         },
         set_log_level,
+        guard: {
+            let guard = sources.guard.clone();
+            Box::new(move |word| {
+                guard.operator(word);
+                guard.view()
+            })
+        },
     }
 }
 
@@ -96,7 +111,7 @@ fn status(sources: &Sources) -> StatusView {
         node: config.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_ms: millis(sources.origin.elapsed()),
-        guard: "always armed: no steering".to_owned(),
+        guard: sources.guard.view(),
         kernel: sources.kernel.clone(),
         events: sources.discovery.events().to_string(),
         listen: sources.listen.clone(),
@@ -105,6 +120,7 @@ fn status(sources: &Sources) -> StatusView {
         connections: shared.load.connections.load(Ordering::Relaxed) as u64,
         streams: shared.load.requests.load(Ordering::Relaxed) as u64,
         upgrades: shared.metrics.upgrades_open(),
+        relay: relay(shared),
         threads: sources
             .threads
             .iter()
@@ -197,6 +213,19 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
     } else {
         nobody
     };
+    let replaced = match context.interoperability {
+        true => replaced(&info, &sources.shared.view.load()),
+        false => None,
+    };
+    let mut line = explain(&info, &table, context);
+    let mut reason = decision.reason;
+    let mut server = server;
+    if let Some((instead, servers)) = replaced {
+        reason = instead;
+        line += &format!("; then {}: {}", reason.as_str(), reason.meaning());
+        let preferred = servers.iter().find(|server| server.available());
+        server = preferred.map(|server| server.name.to_string()).or(server);
+    }
     Ok(ExplainView {
         method: method.to_string(),
         path: target.to_owned(),
@@ -208,15 +237,47 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
         subresource: info.subresource.to_string(),
         namespace: info.namespace.to_string(),
         name: info.name.to_string(),
-        decision: decision.reason.as_str().to_owned(),
-        reason: decision.reason.meaning().to_owned(),
+        decision: reason.as_str().to_owned(),
+        reason: reason.meaning().to_owned(),
         server,
         candidates: candidates
             .iter()
             .filter_map(|index| Some(table.member(index)?.server.name.to_string()))
             .collect(),
-        line: explain(&info, &table, context),
+        line,
     })
+}
+
+fn explain_connection(
+    sources: &Sources,
+    address: IpAddr,
+    server_name: Option<&str>,
+) -> ConnectionView {
+    let shared = &sources.shared;
+    let explained = shared.relays.explain(shared, address, server_name);
+    let (decision, reason) = match explained.reason {
+        Some(reason) => (reason.as_str(), reason.meaning()),
+        None => ("relayed", "the connection would be forwarded whole"),
+    };
+    ConnectionView {
+        address: address.to_string(),
+        server_name: server_name.map(str::to_owned),
+        decision: decision.to_owned(),
+        reason: reason.to_owned(),
+        server: explained.server,
+        line: explained.line,
+    }
+}
+
+fn relay(shared: &Shared) -> RelayView {
+    let technique = shared.relays.splicing().technique();
+    let open = shared.relays.open().into_iter();
+    RelayView {
+        open: open.map(|(name, count)| (name, count as u64)).collect(),
+        clients: shared.relays.clients() as u64,
+        mode: technique.mode.name().to_owned(),
+        why: technique.why.clone(),
+    }
 }
 
 fn stalled(sources: &Sources) -> Vec<String> {

@@ -10,6 +10,7 @@ mod show;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::admin::{ExplainView, RouteView, ServerView, SkewView, StatusView, encode, table};
+use crate::admin::{
+    ConnectionView, ExplainView, RouteView, ServerView, SkewView, StatusView, encode, table,
+};
 use crate::config::Config;
 use client::{ClientError, Reply};
 
@@ -53,15 +56,29 @@ enum Command {
         #[command(flatten)]
         ask: Ask,
     },
-    /// Tell where a request would go, and why.
+    /// Tell where a request would go, or whether a connection would be forwarded whole, and why.
     Explain {
         /// GET, POST, …
-        method: String,
+        #[arg(required_unless_present = "connection")]
+        method: Option<String>,
         /// Path and query, such as /api/v1/pods?watch=1.
-        path: String,
+        #[arg(required_unless_present = "connection")]
+        path: Option<String>,
+        /// A client's address: would its next connection be forwarded whole?
+        #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["method", "path"])]
+        connection: Option<IpAddr>,
+        /// The name that the client asks for in TLS.
+        #[arg(long, value_name = "NAME", requires = "connection")]
+        server_name: Option<String>,
         #[command(flatten)]
         ask: Ask,
     },
+    /// Inspect every new connection, whatever the signs, until `mvp auto`.
+    Arm(Ask),
+    /// Inspect none, whatever the signs, until `mvp auto`: connections go to kube-apiserver itself.
+    Disarm(Ask),
+    /// Go by the signs again.
+    Auto(Ask),
     /// Stop accepting, let open requests end, then exit.
     Drain {
         /// Close what is still open after this; default: drain.deadline of the configuration.
@@ -121,12 +138,33 @@ fn run_command(
         Command::Routes {
             differences, ask, ..
         } => routes(&ask, differences, out),
-        Command::Explain { method, path, ask } => {
+        Command::Explain {
+            connection: Some(address),
+            server_name,
+            ask,
+            ..
+        } => {
+            let mut target = format!("/explain?connection={}", encode(&address.to_string()));
+            if let Some(name) = server_name {
+                target += &format!("&serverName={}", encode(&name));
+            }
+            show(&ask, &target, out, |view: &ConnectionView| {
+                format!("{}\n", table::clean(&view.line))
+            })
+        }
+        Command::Explain {
+            method, path, ask, ..
+        } => {
+            // clap has seen to it that they are there.
+            let (method, path) = (method.unwrap_or_default(), path.unwrap_or_default());
             let target = format!("/explain?method={}&path={}", encode(&method), encode(&path));
             show(&ask, &target, out, |view: &ExplainView| {
                 format!("{}\n", table::clean(&view.line))
             })
         }
+        Command::Arm(ask) => tell(&ask, "/arm", out),
+        Command::Disarm(ask) => tell(&ask, "/disarm", out),
+        Command::Auto(ask) => tell(&ask, "/auto", out),
         Command::Drain { deadline, ask } => drain(&ask, deadline, out),
     };
     match done {
@@ -198,7 +236,12 @@ fn drain(ask: &Ask, deadline: Option<Duration>, out: &mut dyn Write) -> Result<(
         Some(deadline) => format!("/drain?deadline={}ms", deadline.as_millis()),
         None => "/drain".to_owned(),
     };
-    let body = client::ask(&ask.admin, "POST", &target)?.success()?;
+    tell(ask, &target, out)
+}
+
+/// Posts, and shows the answer's line.
+fn tell(ask: &Ask, target: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+    let body = client::ask(&ask.admin, "POST", target)?.success()?;
     let message = table::clean(String::from_utf8_lossy(&body).trim());
     let text = match ask.output {
         Output::Json => pretty(&serde_json::json!({ "message": message }))?,

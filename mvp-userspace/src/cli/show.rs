@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::table::{age, clean, table};
-use crate::admin::{RouteView, ServerView, StatusView};
+use crate::admin::{RelayView, RouteView, ServerView, StatusView};
 
 pub fn status(view: &StatusView) -> String {
     let state = match (view.ready, view.awaiting.is_empty(), view.drain.as_str()) {
@@ -27,9 +27,10 @@ pub fn status(view: &StatusView) -> String {
         ("state", state),
         ("proxy", mode.to_owned()),
         ("listen", view.listen.clone()),
-        ("guard", view.guard.clone()),
+        ("guard", view.guard.line()),
         ("kernel", view.kernel.clone()),
         ("events", view.events.clone()),
+        ("relay", relay(&view.relay)),
         ("config", view.config_digest.clone()),
         (
             "open",
@@ -74,6 +75,22 @@ pub fn status(view: &StatusView) -> String {
         let _ = write!(out, "\n{}", servers(&view.servers));
     }
     out
+}
+
+fn relay(view: &RelayView) -> String {
+    let open: Vec<_> = view
+        .open
+        .iter()
+        .map(|(name, n)| format!("{n} to {name}"))
+        .collect();
+    let open = match open.is_empty() {
+        true => "none open".to_owned(),
+        false => open.join(", "),
+    };
+    format!(
+        "{open}; {} clients; {} ({})",
+        view.clients, view.mode, view.why
+    )
 }
 
 pub fn servers(servers: &[ServerView]) -> String {
@@ -225,7 +242,12 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
             uptime_ms: 200_000,
             ready: true,
             drain: "running".into(),
-            guard: "always armed: no steering".into(),
+            guard: crate::admin::GuardView {
+                state: "armed".into(),
+                reasons: vec!["steering_off".into()],
+                standing: vec!["steering_off".into()],
+                ..Default::default()
+            },
             kernel: "userspace only".into(),
             events: "watching".into(),
             listen: "127.0.0.12:6443".into(),
@@ -234,6 +256,12 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
             connections: 3,
             streams: 12,
             upgrades: 1,
+            relay: RelayView {
+                open: [("cp-b".to_owned(), 2)].into(),
+                clients: 7,
+                mode: "copy".into(),
+                why: "kernel.splice is copy".into(),
+            },
             threads: vec![ThreadView {
                 name: "data-0".into(),
                 connections: 3,
@@ -255,9 +283,10 @@ agent   0.1.0, up 3m20s
 state   ready
 proxy   requests go to a server that serves them
 listen  127.0.0.12:6443
-guard   always armed: no steering
+guard   armed: steering_off
 kernel  userspace only
 events  watching
+relay   2 to cp-b; 7 clients; copy (kernel.splice is copy)
 config  0123456789abcdef
 open    3 connections, 12 requests, 1 upgrades
 

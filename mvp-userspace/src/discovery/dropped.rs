@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::view::Document;
+use super::{ApiEntry, ApiSet};
 
 /// Far above what anybody deletes within [`super::Settings::retain`]; when there is more, the oldest are forgotten first.
 const MAX_DROPPED: usize = 4_096;
@@ -43,14 +44,27 @@ impl Dropped {
             .retain(|_, at| now.saturating_duration_since(*at) <= retain);
     }
 
+    /// What is left of a set that was last confirmed at `confirmed`; `None`: all of it.
+    pub fn without_keys(&self, set: &ApiSet, confirmed: Instant) -> Option<ApiSet> {
+        let gone = |entry: &&ApiEntry| {
+            let (group, version, resource, _) = entry.key();
+            self.since(confirmed, (group, version, resource))
+        };
+        let left = || set.entries().iter().filter(|entry| !gone(entry)).cloned();
+        let any = !self.at.is_empty() && set.entries().iter().any(|entry| gone(&entry));
+        any.then(|| ApiSet::new(left().collect()))
+    }
+
+    fn since(&self, confirmed: Instant, (group, version, resource): (&str, &str, &str)) -> bool {
+        self.at
+            .get(&(group.into(), version.into(), resource.into()) as &Key)
+            .is_some_and(|at| *at > confirmed)
+    }
+
     /// What is left of a document that was last confirmed at `confirmed`.
     pub fn without<'d>(&self, document: &'d Document, confirmed: Instant) -> Cow<'d, Document> {
-        let gone = |(group, version, resource): (&str, &str, &str)| {
-            self.at
-                .get(&(group.into(), version.into(), resource.into()) as &Key)
-                .is_some_and(|at| *at > confirmed)
-        };
-        if !keys(document).any(gone) {
+        let gone = |key: (&str, &str, &str)| self.since(confirmed, key);
+        if self.at.is_empty() || !keys(document).any(gone) {
             return Cow::Borrowed(document);
         }
         let mut document = document.clone();
@@ -116,6 +130,9 @@ mod tests {
         assert!(matches!(dropped.without(&both, start), Cow::Borrowed(_)));
         dropped.note(&both, &one, second(5));
         assert_eq!(*dropped.without(&both, second(4)), one);
+        let left = dropped.without_keys(&both.api_set(), second(4)).unwrap();
+        assert_eq!(left, one.api_set());
+        assert_eq!(dropped.without_keys(&both.api_set(), second(6)), None);
         // Told after it was dropped: it is there again.
         assert_eq!(*dropped.without(&both, second(6)), both);
         assert_eq!(*dropped.without(&one, second(4)), one);

@@ -12,7 +12,7 @@ use super::connection::{Dialer, FetchError};
 use super::entry::Entry;
 use super::events::{EventTimes, Events};
 use super::merged::Views;
-use crate::route::{Member, RouteTable};
+use crate::route::{Knowledge, Member, RouteTable};
 
 /// How to poll.
 #[derive(Clone)]
@@ -116,10 +116,18 @@ impl Hub {
 
     pub fn members(&self) -> Vec<Member> {
         let now = Instant::now();
-        self.entries()
-            .iter()
-            .map(|entry| entry.member(now, self.settings.stale_after))
-            .collect()
+        let entries = self.entries();
+        let members = entries.iter().map(|entry| {
+            let mut member = entry.member(now, self.settings.stale_after);
+            if member.knowledge != Knowledge::Confirmed
+                && let (Some(apis), Some(confirmed)) = (&member.apis, entry.confirmed())
+                && let Some(left) = self.views.without_dropped(apis, confirmed)
+            {
+                member.apis = Some(Arc::new(left));
+            }
+            member
+        });
+        members.collect()
     }
 
     /// Puts a new table in place if anything that routing looks at differs from the present one's, and then has a view built

@@ -12,6 +12,7 @@ use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::ApiSet;
 use super::decode::Root;
 use super::dropped::Dropped;
 use super::encoding::{self, Encoding, Form, Media, encode_root};
@@ -316,6 +317,11 @@ impl Views {
                 lock(&self.dropped).note(before, after, Instant::now());
             }
         }
+    }
+
+    /// What is left of what a server served that cannot be asked now; `None`: all of it.
+    pub fn without_dropped(&self, set: &ApiSet, confirmed: Instant) -> Option<ApiSet> {
+        lock(&self.dropped).without_keys(set, confirmed)
     }
 
     /// True if they are other ones than before.

@@ -48,6 +48,9 @@ pub struct Metrics {
     tunnel_to_server: Counter,
     tunnel_to_client: Counter,
     reset_floods: Counter,
+    relay_decisions: Counters<1>,
+    relay_asked: Counter,
+    relay_retired: Counters<1>,
     resources: Mutex<HashSet<[Box<str>; 3]>>,
 }
 
@@ -92,6 +95,9 @@ impl Metrics {
             tunnel_to_server: tunnel_bytes.get(["to_server"]),
             tunnel_to_client: tunnel_bytes.get(["to_client"]),
             reset_floods: counter(r, &RESET_FLOODS),
+            relay_decisions: Counters::register(r, &RELAY_DECISIONS),
+            relay_asked: counter(r, &RELAY_ASKED),
+            relay_retired: Counters::register(r, &RELAY_RETIRED),
             resources: Mutex::default(),
             registry,
             sources,
@@ -243,6 +249,20 @@ impl Metrics {
 
     pub fn reset_flood(&self) {
         self.reset_floods.inc();
+    }
+
+    /// A new connection was looked at: `relayed`, `dial_failed`, or a reason of `route::relay::InspectReason`.
+    pub fn relay_decision(&self, decision: &'static str) {
+        self.relay_decisions.get([decision]).inc();
+    }
+
+    pub fn relay_asked(&self) {
+        self.relay_asked.inc();
+    }
+
+    /// A connection that was forwarded whole was ended by the agent.
+    pub fn relay_retired(&self, reason: &'static str) {
+        self.relay_retired.get([reason]).inc();
     }
 
     /// `source` is called on every scrape, by the thread that scrapes; it must not wait.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::{Kind, Spec};
@@ -62,14 +62,22 @@ impl Collector for Sources {
             let help = format!("{}.", spec.help);
             let mut family = encoder.encode_descriptor(spec.base(), &help, None, kind)?;
             for (labels, value) in samples {
-                let mut metric = family.encode_family(labels)?;
-                match spec.kind {
-                    Kind::Counter => metric.encode_counter::<NoLabelSet, f64, f64>(value, None)?,
-                    Kind::Gauge | Kind::Histogram => metric.encode_gauge(value)?,
+                if labels.is_empty() {
+                    // An empty label set would be written as `{}`.
+                    encode(&mut family, spec.kind, value)?;
+                } else {
+                    encode(&mut family.encode_family(labels)?, spec.kind, value)?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+fn encode(metric: &mut MetricEncoder<'_>, kind: Kind, value: &f64) -> Result<(), fmt::Error> {
+    match kind {
+        Kind::Counter => metric.encode_counter::<NoLabelSet, f64, f64>(value, None),
+        Kind::Gauge | Kind::Histogram => metric.encode_gauge(value),
     }
 }
 

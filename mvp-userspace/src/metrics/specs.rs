@@ -106,6 +106,38 @@ specs! {
         "Open upgraded connections (exec, attach, port-forward)";
     TUNNEL_BYTES, Counter, "mvp_tunnel_bytes_total", ["direction"],
         "Bytes carried by upgraded connections, to servers and to clients";
+    RELAYED_CONNECTIONS, Gauge, "mvp_relayed_connections", ["server"],
+        "Open client connections that are forwarded to a server whole";
+    RELAY_DECISIONS, Counter, "mvp_relay_decisions_total", ["decision"],
+        "Client connections by what became of them before TLS: relayed, dial_failed, or why they were inspected";
+    RELAY_ASKED, Counter, "mvp_relay_asked_total", [],
+        "Clients asked to reconnect because their next connection would be relayed";
+    RELAY_RETIRED, Counter, "mvp_relay_retired_total", ["reason"],
+        "Connections forwarded whole that the agent ended";
+    RELAY_CLIENTS, Gauge, "mvp_relay_clients", [],
+        "Clients remembered because their requests were forwarded";
+    SPLICED_CONNECTIONS, Counter, "mvp_spliced_connections_total", ["mode"],
+        "Connections forwarded whole that have ended, by what moved their bytes";
+    SPLICED_FALLBACKS, Counter, "mvp_spliced_fallbacks_total", ["reason"],
+        "Connections forwarded whole that were not, or not to their end, moved by the kernel though it was chosen";
+    SPLICED_BROKEN, Counter, "mvp_spliced_broken_total", [],
+        "Connections forwarded whole that a side broke off";
+    SPLICED_STOPPED, Counter, "mvp_spliced_stopped_total", [],
+        "Connections forwarded whole that the agent closed";
+    SPLICED_BYTES, Counter, "mvp_spliced_bytes_total", ["direction"],
+        "Bytes of connections forwarded whole that have ended, to servers and to clients";
+    GUARD_STATE, Gauge, "mvp_guard_state", ["state"],
+        "1 for the guard's state, 0 for the other: idle connections go to kube-apiserver itself, armed ones to the agent";
+    GUARD_TRANSITIONS, Counter, "mvp_guard_transitions_total", ["to", "reason"],
+        "Changes of the guard's state, by the new state and each reason for it";
+    KERNEL_STEERING, Gauge, "mvp_kernel_steering", [],
+        "1 if the kernel steers connections to the agent while the guard is armed, 0 if this agent has no steering";
+    KERNEL_EVENTS, Counter, "mvp_kernel_events_total", ["event"],
+        "What the BPF programs counted; docs/metrics.md lists the events";
+    HEARTBEATS_WITHHELD, Counter, "mvp_kernel_heartbeats_withheld_total", ["reason"],
+        "Heartbeats not sent, so that the kernel passes new connections to kube-apiserver: starting, draining, accept or thread";
+    RETIRED, Counter, "mvp_retired_connections_total", ["outcome"],
+        "Connections made before the guard armed that were to be retired, by what became of them: destroyed, active or gone";
     RESET_FLOODS, Counter, "mvp_http2_reset_floods_total", [],
         "Client connections closed because of too many HTTP/2 resets";
 }

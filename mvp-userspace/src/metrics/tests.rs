@@ -21,10 +21,25 @@ fn touched() -> Metrics {
     metrics.handshake_failure("timeout");
     metrics.reload_failure("/pki/a.crt");
     metrics.refresh("unchanged");
+    metrics.relay_decision("not_hot");
+    metrics.relay_retired("lost_key");
     metrics.register_source(Box::new(|sink| {
         sink.set(&DISCOVERY_AGE, &["cp-b"], 0.5);
         sink.set(&SERVER_AVAILABLE, &["cp-b"], 1.0);
         sink.set(&OUTSTANDING, &["cp-b"], 3.0);
+        sink.set(&RELAYED_CONNECTIONS, &["cp-b"], 1.0);
+        sink.set(&RELAY_CLIENTS, &[], 1.0);
+        sink.set(&SPLICED_CONNECTIONS, &["copy"], 1.0);
+        sink.set(&SPLICED_FALLBACKS, &["busy"], 1.0);
+        sink.set(&SPLICED_BROKEN, &[], 1.0);
+        sink.set(&SPLICED_STOPPED, &[], 1.0);
+        sink.set(&SPLICED_BYTES, &["to_server"], 1.0);
+        sink.set(&GUARD_STATE, &["armed"], 1.0);
+        sink.set(&GUARD_TRANSITIONS, &["armed", "sets_differ"], 1.0);
+        sink.set(&KERNEL_STEERING, &[], 1.0);
+        sink.set(&KERNEL_EVENTS, &["steered"], 7.0);
+        sink.set(&HEARTBEATS_WITHHELD, &["thread"], 1.0);
+        sink.set(&RETIRED, &["destroyed"], 2.0);
     }));
     // A second source with the same families: they must not be announced twice.
     metrics.register_source(Box::new(|sink| {

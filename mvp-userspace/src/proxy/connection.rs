@@ -19,8 +19,10 @@ use super::Thread;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
 use super::headers::forwarded_for;
 use super::preface::PrefaceTimeout;
+use super::relay::{self, Memory, Offered};
 use super::service::handle;
 use super::upgrade::Tunnel;
+use crate::app::DrainSignal;
 use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Deferred, Slot, tune_client};
 
@@ -43,6 +45,8 @@ pub struct Connection {
     pub forwarded_for: HeaderValue,
     /// What the client presented, if anything; what it proves is asked for each request.
     pub certificates: Option<PeerCertificates>,
+    /// Whether its client should come again, to be relayed.
+    pub memory: Memory,
     /// Set when a request of an HTTP/1.1 connection was answered with 101.
     tunnel: Mutex<Option<Tunnel>>,
 }
@@ -80,17 +84,20 @@ pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
         }
     };
     let _open = shared.metrics.client_connection();
+    let (stream, handshake, left) = match relay::offer(shared, stream, peer, handshake).await {
+        Offered::Done => return,
+        Offered::Inspect {
+            stream,
+            handshake,
+            left,
+        } => (stream, handshake, left),
+    };
     let tls = match stream.local_addr() {
         Ok(local) => shared.server_tls.config_for(local.ip()),
         Err(_gone) => return,
     };
     let acceptor = TlsAcceptor::from(tls);
-    let stream = match tokio::time::timeout(
-        shared.limits.handshake_timeout,
-        acceptor.accept(stream),
-    )
-    .await
-    {
+    let stream = match tokio::time::timeout(left, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             shared.metrics.handshake_failure("error");
@@ -120,9 +127,10 @@ async fn serve_http(
         peer,
         forwarded_for: forwarded_for(peer.ip()),
         certificates,
+        memory: Memory::new(peer.ip(), session.server_name()),
         tunnel: Mutex::default(),
     });
-    let of_requests = Arc::clone(&connection);
+    let (of_requests, memory) = (Arc::clone(&connection), Arc::clone(&connection));
     let stream = Deferred::new(stream);
     let shared = Arc::clone(&thread.shared);
     let mut drain = shared.drain.clone();
@@ -150,7 +158,7 @@ async fn serve_http(
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         tokio::select! {
             ended = connection.as_mut() => ended,
-            _deadline = drain.draining() => {
+            () = asked_to_end(&mut drain, &memory.memory) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
@@ -184,7 +192,7 @@ async fn serve_http(
         );
         tokio::select! {
             ended = connection.as_mut() => ended,
-            _deadline = drain.draining() => {
+            () = asked_to_end(&mut drain, &memory.memory) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
@@ -202,6 +210,14 @@ async fn serve_http(
         }
     }
     drop(slot);
+}
+
+/// Resolves when the connection is to end once what is under way has ended: the agent drains, or the client should come again.
+async fn asked_to_end(drain: &mut DrainSignal, memory: &Memory) {
+    tokio::select! {
+        _deadline = drain.draining() => {}
+        () = memory.leaving() => {}
+    }
 }
 
 /// Counts the ends that are a client's attack or breach of protocol; the rest is the usual coming and going.

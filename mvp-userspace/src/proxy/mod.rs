@@ -6,7 +6,7 @@ mod body;
 mod connect;
 mod connection;
 mod counts;
-mod discovery;
+pub mod discovery;
 mod error;
 mod events;
 mod forward;
@@ -15,6 +15,7 @@ mod headers;
 mod pool;
 mod preface;
 mod probe;
+mod relay;
 mod response;
 mod service;
 mod status;
@@ -38,6 +39,9 @@ pub use connection::serve;
 pub use counts::PoolCounts;
 pub use pool::Pool;
 pub use probe::probe;
+pub use relay::{
+    Explained, RelaySettings, Relays, Technique, probe as probe_for_relay, watch as watch_relays,
+};
 
 /// What all data threads share: read-mostly, swapped whole.
 pub struct Shared {
@@ -53,6 +57,8 @@ pub struct Shared {
     pub interoperability: bool,
     pub drain: DrainSignal,
     pub load: Load,
+    /// Connections forwarded whole.
+    pub relays: Arc<Relays>,
     /// The label of answers that the agent made itself.
     pub no_server: Arc<str>,
 }

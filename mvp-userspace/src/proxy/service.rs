@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
@@ -54,6 +54,7 @@ pub async fn handle(
     }
     let mut call = Call {
         connection: &connection,
+        version: parts.version,
         upload: &upload,
         started,
         trace: Trace::default(),
@@ -133,6 +134,7 @@ pub async fn handle(
 /// What is known about a request until its answer has a head. Dropped before that, the client has gone: counted and logged too.
 struct Call<'a> {
     connection: &'a Connection,
+    version: Version,
     upload: &'a Upload,
     started: Instant,
     trace: Trace,
@@ -158,6 +160,7 @@ impl Call<'_> {
                 .metrics
                 .rerouted(status.as_u16(), &info.group, &info.version, &info.resource);
         }
+        let comes_again = self.comes_again(&answer, info);
         let mut record = self.record.take();
         if let Some(record) = &mut record {
             record.server_address = Some(answer.address);
@@ -180,6 +183,11 @@ impl Call<'_> {
         }
         let mut head = answer.head;
         strip_hop_by_hop(&mut head.headers);
+        if comes_again && self.version != Version::HTTP_2 {
+            // HTTP/2 clients are told by GOAWAY.
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let body = match answer.body {
             AnswerBody::Whole(bytes) => Download::whole(bytes, record),
             AnswerBody::Begun(bytes, incoming, lease) => {
@@ -199,6 +207,17 @@ impl Call<'_> {
             }
         };
         Response::from_parts(head, body)
+    }
+
+    /// Whether the client is asked to reconnect with this answer, since its next connection would be relayed.
+    fn comes_again(&self, answer: &Answer, info: &RequestInfo<'_>) -> bool {
+        let shared = &self.connection.thread.shared;
+        let memory = &self.connection.memory;
+        if info.is_resource && answer.head.status.is_success() {
+            memory.welcome(shared);
+        }
+        // A tunnel takes the whole connection, and nothing can be asked on it any more.
+        !answer.server.local && !answer.is_upgrade() && memory.forwarded(shared, &answer.server)
     }
 
     fn refuse(mut self, error: &ProxyError, request: &Parts) -> Response<Download> {

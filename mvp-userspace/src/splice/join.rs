@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::net::TcpStream as StdTcpStream;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::kernel::Splice;
 
 /// Joins pairs. One for the whole agent, usable from any thread and runtime.
 pub struct Splicer {
-    kernel: Option<Splice>,
+    kernel: OnceLock<Splice>,
     slots: Semaphore,
     in_kernel: AtomicUsize,
     counts: Counts,
@@ -39,7 +40,7 @@ impl Splicer {
     pub fn new(kernel: Option<Splice>, cap: usize) -> Self {
         let cap = cap.min(mvp_common::SPLICE_SOCKETS as usize / 2);
         Self {
-            kernel,
+            kernel: kernel.map_or_else(OnceLock::new, OnceLock::from),
             slots: Semaphore::new(cap),
             in_kernel: AtomicUsize::new(0),
             counts: Counts::default(),
@@ -52,7 +53,14 @@ impl Splicer {
 
     /// The kernel part, if it is loaded.
     pub fn kernel(&self) -> Option<&Splice> {
-        self.kernel.as_ref()
+        self.kernel.get()
+    }
+
+    /// Adds the kernel part to a splicer that was made without, once it has been found to work. Pairs that are joined already
+    /// stay where they are; a second call changes nothing.
+    pub fn enable(&self, kernel: Splice) {
+        // Only one can be the first.
+        let _ = self.kernel.set(kernel);
     }
 
     /// Pairs in the kernel now.
@@ -171,7 +179,7 @@ impl Splicer {
     }
 
     fn slot(&self) -> Result<(SemaphorePermit<'_>, &Splice), Reason> {
-        let splice = self.kernel.as_ref().ok_or(Reason::Unavailable)?;
+        let splice = self.kernel.get().ok_or(Reason::Unavailable)?;
         let slot = self.slots.try_acquire().map_err(|_| Reason::Cap)?;
         Ok((slot, splice))
     }

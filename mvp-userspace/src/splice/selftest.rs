@@ -177,7 +177,12 @@ async fn echo(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), String>
             .map_err(|e| format!("echo: {e}"))?;
         write.shutdown().await.map_err(|e| format!("echo: {e}"))
     };
-    let joining = join(splicer, a, b, Limits::default());
+    // More than there is: on a busy machine any reader is slow for a moment, and that is another case.
+    let limits = Limits {
+        backlog: 2 * BYTES as u64,
+        ..Limits::default()
+    };
+    let joining = join(splicer, a, b, limits);
     let (outcome, ..) = tokio::try_join!(joining, sending, receiving, echoing)?;
     in_order(outcome, [BYTES as u64; 2])
 }

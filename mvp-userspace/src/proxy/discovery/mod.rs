@@ -12,8 +12,9 @@ use std::sync::Arc;
 use super::error::ProxyError;
 use super::forward::{Answer, Outgoing, Trace, forward};
 use super::{Shared, Thread};
-use crate::discovery::{GroupVersion, Root};
-use crate::request::{PathClass, RequestInfo, classify};
+use crate::discovery::{GroupVersion, Root, View};
+use crate::request::{PathClass, RequestInfo, Verb, classify};
+use crate::route::{Reason, Server};
 use ask::Ask;
 
 /// What a path asks for, of what is merged.
@@ -75,6 +76,33 @@ async fn merged(
         return forward(thread, info, outgoing, trace).await;
     }
     answer::from_view(&ask, answer, &view, outgoing, shared).await
+}
+
+/// What becomes of a plain GET of this path, beyond routing: [`Reason::DiscoveryMerged`] if the answer is replaced,
+/// [`Reason::OpenApiNewest`] with the servers that are asked instead. For `mvp explain`, which knows no headers.
+pub fn replaced(info: &RequestInfo<'_>, view: &View) -> Option<(Reason, Vec<Arc<Server>>)> {
+    if info.is_resource || info.verb != Verb::Get {
+        return None;
+    }
+    let merged = match of_path(&info.path)? {
+        Wanted::Root { root, .. } => root == Root::Groups && view.root(root).merged.is_some(),
+        Wanted::Group(group) => {
+            let merged = view.root_of(&group).merged.as_ref();
+            merged.is_some_and(|merged| merged.differs_in_group(&group))
+        }
+        Wanted::GroupVersion(GroupVersion { group, version }) => {
+            let merged = view.root_of(&group).merged.as_ref();
+            merged.is_some_and(|merged| merged.differs_in(&group, &version))
+        }
+        Wanted::OpenApiIndex => view.differs(),
+        Wanted::OpenApiDocument => false,
+        Wanted::OpenApiV2 => {
+            let newest = view.newest();
+            let elsewhere = !newest.is_empty() && !newest.iter().any(|s| s.local && s.available());
+            return (view.differs() && elsewhere).then(|| (Reason::OpenApiNewest, newest.to_vec()));
+        }
+    };
+    merged.then(|| (Reason::DiscoveryMerged, Vec::new()))
 }
 
 fn wanted(info: &RequestInfo<'_>, outgoing: &Outgoing<'_>, shared: &Arc<Shared>) -> Option<Wanted> {

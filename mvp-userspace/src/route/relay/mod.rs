@@ -14,7 +14,8 @@ mod retire;
 pub use explain::explain;
 pub use hot::{Client, HotSettings, HotTable, MAX_CLIENTS};
 pub use permit::{
-    ClientHelloFacts, Decision as RelayDecision, InspectReason, ProbeFacts, RelayView, decide,
+    CERTIFICATE_AGE, ClientHelloFacts, Decision as RelayDecision, InspectReason, ProbeFacts,
+    RelayView, decide, impossible, local_down,
 };
 pub use retire::{GRACE, RelayedFacts, Retire, RetireReason, SILENCE, lost_key, retire};
 

@@ -42,7 +42,7 @@ pub struct ClientHelloFacts<'a> {
     /// False if what the client sent is no ClientHello that could be read whole.
     pub readable: bool,
     pub server_name: Option<&'a str>,
-    /// Whether the client is hot now ([`Client::is_hot`]).
+    /// Whether the client is hot now ([`Client::is_hot`]), or need not be ([`local_down`]).
     pub hot: bool,
     /// The client's memory, if there is one.
     pub client: Option<&'a Client>,
@@ -82,6 +82,8 @@ pub struct RelayView<'a> {
     pub without_server_name: bool,
     /// `relay.maxShare`.
     pub max_share: f64,
+    /// For how long a certificate must have been the same: [`CERTIFICATE_AGE`].
+    pub certificate_age: Duration,
     pub table: &'a RouteTable,
     /// By the index of the table's members; what is missing was not probed.
     pub probes: &'a [Option<ProbeFacts>],
@@ -108,6 +110,33 @@ pub fn decide(hello: &ClientHelloFacts<'_>, view: &RelayView<'_>) -> Decision {
         Ok(server) => Decision::Relay { server },
         Err(reason) => Decision::Inspect(reason),
     }
+}
+
+/// Why no connection at all could be relayed now, as far as the servers' sets and health say; `None`: one could, and is worth a
+/// look. Costs a few loads.
+pub fn impossible(table: &RouteTable) -> Option<InspectReason> {
+    let fit = peers(table).filter(|(index, _)| table.is_superset(*index));
+    let (mut any, mut confirmed, mut available) = (false, false, false);
+    for (_, member) in fit {
+        any = true;
+        confirmed |= member.knowledge == Knowledge::Confirmed;
+        available |= member.knowledge == Knowledge::Confirmed && member.server.available();
+    }
+    [
+        (!local_suffices(table), InspectReason::LocalSuffices),
+        (all_known(table), InspectReason::OthersUnknown),
+        (any, InspectReason::NoSuperset),
+        (confirmed, InspectReason::ServerNotConfirmed),
+        (available, InspectReason::ServerUnavailable),
+    ]
+    .into_iter()
+    .find_map(|(holds, reason)| (!holds).then_some(reason))
+}
+
+/// Whether there is a local server and it cannot be used now: whatever comes has to go elsewhere, so that no client has to be
+/// hot to be relayed.
+pub fn local_down(table: &RouteTable) -> bool {
+    table.local().is_some_and(|local| !local.server.available())
 }
 
 /// Whether one more relayed connection stays within `share` of `open` connections.
@@ -150,7 +179,7 @@ pub(super) fn lacks(index: usize, member: &Member, view: &RelayView<'_>) -> Opti
         (probe.same_ca, InspectReason::OtherCa),
         (probe.valid_for_name, InspectReason::NameNotCovered),
         (
-            probe.unchanged_for >= CERTIFICATE_AGE,
+            probe.unchanged_for >= view.certificate_age,
             InspectReason::CertificateChanged,
         ),
     ]

@@ -254,6 +254,7 @@ proptest! {
             draining: !not_draining,
             without_server_name,
             max_share: share,
+            certificate_age: CERTIFICATE_AGE,
             table: &table,
             probes: &probes,
             relayed: &relayed,
@@ -267,6 +268,7 @@ proptest! {
             client: None,
         };
         if let Decision::Relay { server } = decide(&hello, &view) {
+            prop_assert_eq!(impossible(&table), None);
             prop_assert!(enabled && interoperability && not_draining && readable && hot);
             prop_assert!(named || without_server_name);
             let member = table.member(server).unwrap();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::permit::CERTIFICATE_AGE;
 use super::{Client, ClientHelloFacts, HotSettings, HotTable, ProbeFacts, RelayView};
 use crate::route::testing::{member, table};
 use crate::route::{Member, RouteTable};
@@ -83,6 +84,7 @@ impl World {
             draining: self.draining,
             without_server_name: self.without_server_name,
             max_share: self.max_share,
+            certificate_age: CERTIFICATE_AGE,
             table: &self.table,
             probes: &self.probes,
             relayed: &self.relayed,

@@ -77,7 +77,7 @@ pub fn run(options: &Options) -> Result<()> {
             total: Arc::default(),
             limit: PAIRS,
         };
-        accept.run(pending(), || {}).await;
+        accept.run(pending(), || {}, None).await;
         Ok(())
     })
 }

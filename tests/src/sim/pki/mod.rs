@@ -203,6 +203,20 @@ impl Pki {
         })
     }
 
+    /// Writes `<file>.crt` and `<file>.key` for a server with these names beside the usual ones, signed by the cluster CA.
+    pub fn issue_server(&self, file: &str, names: &[&str]) -> Result<()> {
+        let root_key = KeyPair::from_pem(&self.read("ca.key")?)?;
+        let root = Issuer::new(authority_params("kubernetes"), root_key);
+        let key = KeyPair::generate()?;
+        let mut params = leaf_params(&Request {
+            usage: Usage::Server,
+            ..Request::new("kube-apiserver", &[])
+        });
+        params.subject_alt_names = server_names(names, &[])?;
+        let certificate = params.signed_by(&key, &root)?;
+        self.write(file, &certificate.pem(), &key.serialize_pem())
+    }
+
     fn write(&self, name: &str, cert: &str, key: &str) -> Result<()> {
         fs::write(self.path(&format!("{name}.crt")), cert)?;
         fs::write(self.path(&format!("{name}.key")), key)?;

@@ -303,10 +303,10 @@ async fn explain_says_where_a_request_then_goes() {
         (Method::GET, "/apis/example.com/v1/widgets", "unknown_key"),
         (Method::GET, "/version", "probe"),
         (Method::GET, "/readyz?verbose", "probe"),
-        (Method::GET, "/apis", "non_resource"),
+        (Method::GET, "/apis", "discovery_merged"),
         (Method::GET, "/apis/apps/v1", "non_resource"),
         (Method::GET, "/apis/resource.k8s.io/v1", "discovery_on_peer"),
-        (Method::GET, "/openapi/v3", "non_resource"),
+        (Method::GET, "/openapi/v3", "discovery_merged"),
     ];
     agrees(&agent, &client, "up", &both_up).await;
 
@@ -332,7 +332,7 @@ async fn explain_says_where_a_request_then_goes() {
         (Method::GET, MAPS, "local_down"),
         (Method::POST, PODS, "local_down"),
         (Method::GET, POLICIES, "peer_serves"),
-        (Method::GET, "/apis", "local_down"),
+        (Method::GET, "/apis", "discovery_merged"),
         (Method::GET, "/apis/apps/v1", "local_down"),
     ];
     agrees(&agent, &client, "local-down", &local_down).await;

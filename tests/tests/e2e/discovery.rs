@@ -8,6 +8,7 @@ use mvp_tests::facts::{self, Facts, PROTOBUF, V2, V2BETA1, assert_well_formed};
 use mvp_tests::fixtures::{DEFINITIONS, SOON, admin, definition, spec};
 use mvp_tests::fleet::Fleet;
 use mvp_tests::sim::ServerSpec;
+use mvp_tests::sim::pki::ClientAuth;
 use serde_json::{Value, json};
 
 /// Only 1.36 has it by default.
@@ -373,4 +374,68 @@ async fn large_documents_are_compressed_for_those_who_accept_it() {
             document(&answer);
         }
     }
+}
+
+const HITS: &str = "aggregator_discovery_peer_aggregated_cache_hits_total";
+const MISSES: &str = "aggregator_discovery_peer_aggregated_cache_misses_total";
+const NOPEER: &str = "aggregator_discovery_nopeer_requests_total";
+
+/// The native metrics, by what clients got: an answer from the view, a merged document, a server's own document on request.
+#[tokio::test]
+async fn what_is_merged_is_counted() {
+    let fleet = mixed().await;
+    let (agent, client) = (&fleet.agents[0], &fleet.clients[0]);
+    // Only `/apis` differs, so one document is merged.
+    eventually("one merge", SOON, || async {
+        Ok(agent.metric(MISSES).await? == 1.0)
+    })
+    .await
+    .unwrap();
+    assert_eq!(agent.metric(HITS).await.unwrap(), 0.0);
+    let nopeer = format!("{V2};profile=nopeer");
+    let etag = client.get("/apis", &[("accept", V2)]).await.unwrap();
+    let etag = text(&etag, "etag").to_owned();
+    for (target, headers, hits, nopeers) in [
+        (
+            "/apis",
+            vec![("accept", V2), ("if-none-match", &etag)],
+            1,
+            0,
+        ),
+        ("/apis", vec![], 1, 0),
+        ("/apis/admissionregistration.k8s.io/v1", vec![], 1, 0),
+        ("/apis", vec![("accept", nopeer.as_str())], 0, 1),
+        ("/api", vec![("accept", nopeer.as_str())], 0, 1),
+        // Of these, the server's own answer is everybody's.
+        ("/api", vec![("accept", V2)], 0, 0),
+        ("/apis/apps/v1", vec![], 0, 0),
+        ("/apis", vec![("accept", "text/html")], 0, 0),
+    ] {
+        let before = [
+            agent.metric(HITS).await.unwrap(),
+            agent.metric(NOPEER).await.unwrap(),
+        ];
+        client.get(target, &headers).await.unwrap();
+        let after = [
+            agent.metric(HITS).await.unwrap(),
+            agent.metric(NOPEER).await.unwrap(),
+        ];
+        assert_eq!(
+            after,
+            [before[0] + f64::from(hits), before[1] + f64::from(nopeers)],
+            "{target} {headers:?}"
+        );
+    }
+    // Strangers are answered from nothing.
+    let hits = agent.metric(HITS).await.unwrap();
+    let stranger = agent.http2(&fleet.plane, ClientAuth::None).await.unwrap();
+    assert!(
+        stranger
+            .get("/apis", &[("accept", V2)])
+            .await
+            .unwrap()
+            .status
+            .is_client_error()
+    );
+    assert_eq!(agent.metric(HITS).await.unwrap(), hits);
 }

@@ -126,6 +126,14 @@ async fn a_deleted_definition_does_not_come_back_while_a_server_is_down() {
         .unwrap();
     };
     stays_gone("one server is down").await;
+    // Nor is the dead server waited for: nobody serves the type, and that is what clients hear.
+    let objects = "/apis/test.example/v1/namespaces/default/widgets";
+    eventually("404 through every agent", SOON, || async {
+        let answers = fleet.ask_agents(objects, &[]).await?;
+        Ok(answers.iter().all(|answer| answer.status == 404))
+    })
+    .await
+    .unwrap();
     fleet.plane.server(2).start().await.unwrap();
     fleet.knows(fleet.plane.server(2)).await;
     stays_gone("all are up again").await;

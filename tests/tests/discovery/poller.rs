@@ -1,13 +1,11 @@
 //! Pollers against small servers over real TLS sockets: what they ask, what they learn, and what faults do to it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod discovery_fake;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use discovery_fake::{Fake, Form, Running, pki, run, serving, settings, until};
+use crate::fake::{Fake, Form, Running, pki, run, serving, settings, until};
 use mvp::config::Endpoint;
 use mvp::discovery::{ACCEPT, ServerStatus, Source};
 use mvp::route::Knowledge;

@@ -1,14 +1,12 @@
 //! Watches: from now, resumed, too late; and what a namespace's end looks like to one.
 #![allow(clippy::unwrap_used)]
 
-mod sim_common;
-
 use std::time::Duration;
 
+use crate::common::{Client, plane};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use sim_common::{Client, plane};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 

@@ -1,14 +1,13 @@
 //! The clients people use: kubectl and the kube crate.
 #![allow(clippy::unwrap_used)]
 
-mod sim_common;
-
 use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::Stdio,
 };
 
+use crate::common::plane;
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -22,7 +21,6 @@ use kube::{
 };
 use mvp_tests::kubectl::Kubectl;
 use mvp_tests::sim::{ControlPlane, pki::KubeconfigUser};
-use sim_common::plane;
 
 /// kubectl of the administrator, talking to the first server.
 fn kubectl_of(plane: &ControlPlane) -> Option<Kubectl> {

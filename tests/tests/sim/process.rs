@@ -1,16 +1,14 @@
 //! Servers in processes of their own share the store of the test.
 #![allow(clippy::unwrap_used)]
 
-mod sim_common;
-
 use std::{path::Path, time::Duration};
 
+use crate::common::{Answer, connect};
 use http::Request;
 use http_body_util::Empty;
 use hyper::client::conn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mvp_tests::sim::{ControlPlane, ServerSpec, control::Command, pki::ClientAuth};
-use sim_common::{Answer, connect};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_mvp-sim");
 
@@ -46,7 +44,7 @@ async fn one_store_across_processes() {
         "36"
     );
 
-    let admin = sim_common::Client::admin(&plane, 0).await;
+    let admin = crate::common::Client::admin(&plane, 0).await;
     let maps = "/api/v1/namespaces/default/configmaps";
     let watch = {
         let (plane_pki, other) = (plane.pki().clone(), other.clone());

@@ -2,14 +2,12 @@
 //! what faults of a watch do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod discovery_fake;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use discovery_fake::objects::{DEFINITIONS, Objects, SERVICES, WatchFault, taken};
-use discovery_fake::{Behaviour, Fake, Pki, Running, pki, run, serving, settings, until};
+use crate::fake::objects::{DEFINITIONS, Objects, SERVICES, WatchFault, taken};
+use crate::fake::{Behaviour, Fake, Pki, Running, pki, run, serving, settings, until};
 use mvp::discovery::view::Priorities;
 use mvp::discovery::{EventState, EventTimes, GroupVersion, Settings};
 use serde_json::json;

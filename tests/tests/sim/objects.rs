@@ -1,10 +1,8 @@
 //! Objects over their whole life, seen through different servers of one control plane.
 #![allow(clippy::unwrap_used)]
 
-mod sim_common;
-
+use crate::common::{Answer, Client, plane};
 use serde_json::{Value, json};
-use sim_common::{Answer, Client, plane};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 

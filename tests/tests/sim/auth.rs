@@ -1,8 +1,7 @@
 //! Authentication in kube-apiserver's order, over real TLS.
 #![allow(clippy::unwrap_used)]
 
-mod sim_common;
-
+use crate::common::{Answer, Client, plane};
 use mvp_tests::sim::{
     ControlPlane, ServerSpec,
     api::{
@@ -12,7 +11,6 @@ use mvp_tests::sim::{
     pki::{Authority, ClientAuth, Identity, Request, Usage},
 };
 use serde_json::{Value, json};
-use sim_common::{Answer, Client, plane};
 use time::{Duration, OffsetDateTime};
 
 const REVIEW: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";

@@ -1,12 +1,10 @@
 //! Long bodies, trailers, and upgraded connections.
 #![allow(clippy::unwrap_used)]
 
-mod sim_common;
-
+use crate::common::{Client, connect, plane};
 use http_body_util::BodyExt;
 use mvp_tests::sim::{ControlPlane, pki::ClientAuth};
 use sha2::{Digest, Sha256};
-use sim_common::{Client, connect, plane};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -1,13 +1,11 @@
 //! What servers tell each other and their clients: identity, addresses, custom resources.
 #![allow(clippy::unwrap_used)]
 
-mod sim_common;
-
 use std::time::Duration;
 
+use crate::common::Client;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
 use serde_json::json;
-use sim_common::Client;
 
 #[tokio::test]
 async fn definitions_are_served_with_each_servers_delay() {

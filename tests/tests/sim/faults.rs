@@ -1,13 +1,11 @@
 //! Servers fail on command, and come back at the same address.
 #![allow(clippy::unwrap_used)]
 
-mod sim_common;
-
 use std::{io::ErrorKind, time::Duration};
 
+use crate::common::{Client, connect, plane};
 use http_body_util::BodyExt;
 use mvp_tests::sim::{ControlPlane, Fault, ServerSpec, pki::ClientAuth};
-use sim_common::{Client, connect, plane};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PATH: &str = "/api/v1/namespaces/default";

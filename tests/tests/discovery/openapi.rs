@@ -1,11 +1,9 @@
 //! Reading the OpenAPI indexes of small servers over real TLS sockets: only while they differ, and again when something says so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod discovery_fake;
-
 use std::time::Duration;
 
-use discovery_fake::{Behaviour, Fake, Running, pki, run, serving, settings, until};
+use crate::fake::{Behaviour, Fake, Running, pki, run, serving, settings, until};
 use mvp::discovery::find;
 
 const H2: &[&str] = &["h2", "http/1.1"];

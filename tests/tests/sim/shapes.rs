@@ -2,12 +2,10 @@
 //! v1.33.13.
 #![allow(clippy::unwrap_used)]
 
-mod sim_common;
-
+use crate::common::{Client, plane};
 use http::StatusCode;
 use mvp_tests::sim::pki::ClientAuth;
 use serde_json::json;
-use sim_common::{Client, plane};
 
 const EXEMPT: &str = "241feb16-ebb3-4eff-9111-57b7a09b3305";
 const GLOBAL_DEFAULT: &str = "35169251-2dfa-41cd-a533-7c0143251a9d";

@@ -1,0 +1,220 @@
+//! Connections forwarded whole: the decision is `route::relay`'s, the joining `splice`'s; this is what lies between them.
+//!
+//! `offer` looks at a new connection and carries it away or gives it back; `memory` watches an inspected one for a client that
+//! should come again; `registry` knows what is carried; `watch` ends it once a condition ceases.
+
+mod memory;
+mod names;
+mod offer;
+mod record;
+mod registry;
+mod splicing;
+mod watch;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use crate::app::DrainState;
+use crate::config::{Config, Mode as ConfigMode};
+use crate::route::RouteTable;
+use crate::route::relay::{
+    ClientHelloFacts, HotSettings, HotTable, InspectReason, ProbeFacts, RelayDecision, RelayView,
+    decide, explain, impossible, local_down,
+};
+use crate::tls::Prober;
+use names::Names;
+use registry::{Places, Registry};
+
+pub use memory::Memory;
+pub use offer::{Offered, offer};
+pub use splicing::{Splicing, Technique};
+pub use watch::{probe, watch};
+
+/// From the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct RelaySettings {
+    /// `relay.mode` is not `off`.
+    pub enabled: bool,
+    pub hot: HotSettings,
+    pub max_share: f64,
+    pub without_server_name: bool,
+    /// For how long a server's certificate must have been the same.
+    pub certificate_age: Duration,
+    /// For a connection to a server.
+    pub connect_timeout: Duration,
+}
+
+/// All that concerns whole connections. Shared by all threads.
+pub struct Relays {
+    settings: RelaySettings,
+    hot: HotTable,
+    /// `None`: `relay.mode` is `off`.
+    prober: Option<Prober>,
+    names: Names,
+    registry: Registry,
+    splicing: Splicing,
+    pass_through: AtomicBool,
+}
+
+/// What `mvp explain --connection` is told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Explained {
+    /// The server's name, if the connection would be relayed.
+    pub server: Option<String>,
+    /// Why it would be inspected, if it would.
+    pub reason: Option<InspectReason>,
+    /// Everything in one line.
+    pub line: String,
+}
+
+impl From<&Config> for RelaySettings {
+    fn from(config: &Config) -> Self {
+        let relay = &config.relay;
+        Self {
+            enabled: relay.mode != ConfigMode::Off,
+            hot: relay.into(),
+            max_share: relay.max_share,
+            without_server_name: relay.without_server_name,
+            certificate_age: relay.certificate_age,
+            connect_timeout: config.upstream.connect_timeout,
+        }
+    }
+}
+
+impl Relays {
+    /// Without a prober no connection is relayed.
+    pub fn new(settings: RelaySettings, prober: Option<Prober>) -> Self {
+        Self {
+            hot: HotTable::new(settings.hot, Instant::now()),
+            settings,
+            prober,
+            names: Names::default(),
+            registry: Registry::default(),
+            splicing: Splicing::default(),
+            pass_through: AtomicBool::new(false),
+        }
+    }
+
+    /// How the bytes of carried connections are moved.
+    pub fn splicing(&self) -> &Splicing {
+        &self.splicing
+    }
+
+    /// While true, new connections go to the local server whole, without a look. For an agent that clients connect to directly
+    /// and that has nothing to route. Once false, those that are there end in a silent moment.
+    pub fn pass_through(&self, on: bool) {
+        self.pass_through.store(on, Ordering::Relaxed);
+    }
+
+    /// Connections carried now, by server: to peers, and passed through to the local server.
+    pub fn open(&self) -> Vec<(String, usize)> {
+        self.registry.by_server()
+    }
+
+    /// Clients remembered because their requests were forwarded.
+    pub fn clients(&self) -> usize {
+        self.hot.len()
+    }
+
+    /// What would happen to a new connection from `address` that asks for `server_name`. Asking has the servers probed for
+    /// that name, as a connection would.
+    pub fn explain(
+        &self,
+        shared: &Shared,
+        address: IpAddr,
+        server_name: Option<&str>,
+    ) -> Explained {
+        let table = shared.table.load_full();
+        let now = Instant::now();
+        let client = self.hot.find(address, server_name);
+        let hello = ClientHelloFacts {
+            readable: true,
+            server_name,
+            hot: client.as_ref().is_some_and(|client| client.is_hot(now))
+                || needs_no_heat(&table, server_name),
+            client: client.as_deref(),
+        };
+        let probes = self.probes(&table, server_name, now);
+        let counts = self.registry.counts(&table);
+        // As if it were open already.
+        let open = shared.load.connections.load(Ordering::Relaxed) + 1;
+        let view = self.view(shared, &table, &probes, &counts, open);
+        let (server, reason) = match decide(&hello, &view) {
+            RelayDecision::Relay { server } => {
+                let member = table.member(server);
+                (member.map(|member| member.server.name.to_string()), None)
+            }
+            RelayDecision::Inspect(reason) => (None, Some(reason)),
+        };
+        Explained {
+            server,
+            reason,
+            line: explain(address, &hello, &view),
+        }
+    }
+
+    /// Why a new connection is not even worth a look. Cheap.
+    fn impossible(&self, shared: &Shared, table: &RouteTable) -> Option<InspectReason> {
+        if self.prober.is_none() || !self.settings.enabled {
+            Some(InspectReason::RelayOff)
+        } else if !shared.interoperability {
+            Some(InspectReason::InteroperabilityOff)
+        } else if shared.drain.state() != DrainState::Running {
+            Some(InspectReason::Draining)
+        } else {
+            impossible(table)
+        }
+    }
+
+    fn probes(
+        &self,
+        table: &RouteTable,
+        server_name: Option<&str>,
+        now: Instant,
+    ) -> Vec<Option<ProbeFacts>> {
+        let Some(prober) = &self.prober else {
+            return Vec::new();
+        };
+        let members = table.members().iter();
+        members
+            .map(|member| {
+                if member.server.local {
+                    return None;
+                }
+                let view = prober.view(&member.server.name, server_name, now);
+                view.map(ProbeFacts::from)
+            })
+            .collect()
+    }
+
+    fn view<'a>(
+        &self,
+        shared: &Shared,
+        table: &'a RouteTable,
+        probes: &'a [Option<ProbeFacts>],
+        places: &'a Places,
+        open: usize,
+    ) -> RelayView<'a> {
+        RelayView {
+            enabled: self.settings.enabled && self.prober.is_some(),
+            interoperability: shared.interoperability,
+            draining: shared.drain.state() != DrainState::Running,
+            without_server_name: self.settings.without_server_name,
+            max_share: self.settings.max_share,
+            certificate_age: self.settings.certificate_age,
+            table,
+            probes,
+            relayed: &places.by_member,
+            relayed_total: places.total,
+            open,
+        }
+    }
+}
+
+/// A local server that is down leaves a client nothing but other servers. Only clients that name one are then carried away
+/// without having been forwarded before: nothing is known of the others.
+fn needs_no_heat(table: &RouteTable, server_name: Option<&str>) -> bool {
+    server_name.is_some() && local_down(table)
+}

@@ -1,0 +1,267 @@
+//! A new connection: looked at, and carried away or given back untouched.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use super::record::Record;
+use super::registry::{Carried, Ending, Kind, Place};
+use super::{Relays, needs_no_heat};
+use crate::net::{ClientHello, Peeked, peek, tune_upstream};
+use crate::proxy::Shared;
+use crate::proxy::connection::Guard;
+use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, decide};
+use crate::route::{Failure, RouteTable, Server};
+use crate::splice::Limits;
+
+/// What became of a connection.
+pub enum Offered {
+    /// It has ended.
+    Done,
+    /// It is to be inspected; nothing of it was consumed.
+    Inspect {
+        stream: TcpStream,
+        handshake: Guard,
+        /// For its TLS handshake.
+        left: Duration,
+    },
+}
+
+/// Carries a connection to its end, or gives it back. `handshake` is kept until it is known which.
+pub async fn offer(
+    shared: &Shared,
+    stream: TcpStream,
+    client: SocketAddr,
+    handshake: Guard,
+) -> Offered {
+    let relays = &shared.relays;
+    let timeout = shared.limits.handshake_timeout;
+    if relays.pass_through.load(Ordering::Relaxed) {
+        return pass_through(shared, stream, client, handshake).await;
+    }
+    if let Some(reason) = relays.impossible(shared, &shared.table.load()) {
+        shared.metrics.relay_decision(reason.as_str());
+        return Offered::Inspect {
+            stream,
+            handshake,
+            left: timeout,
+        };
+    }
+    let deadline = tokio::time::Instant::now() + timeout;
+    let peeked = peek(&stream, deadline).await;
+    let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+    let hello = match peeked {
+        Ok(Peeked::Hello(hello)) => Some(hello),
+        // rustls says so to the client, as it always does.
+        Ok(Peeked::NotTls | Peeked::TooLong) => None,
+        Ok(Peeked::TimedOut) => return gone(shared, "timeout"),
+        Ok(Peeked::Closed) | Err(_) => return gone(shared, "error"),
+    };
+    // Taken anew: a client may have taken its time.
+    let table = shared.table.load_full();
+    let place = match permit(shared, &table, client, hello.as_ref()) {
+        Ok(place) => place,
+        Err(reason) => {
+            shared.metrics.relay_decision(reason.as_str());
+            return Offered::Inspect {
+                stream,
+                handshake,
+                left,
+            };
+        }
+    };
+    let Some((upstream, carried)) = dial(&place.server, relays.settings.connect_timeout)
+        .await
+        .zip(served(&table, &place.server))
+    else {
+        shared.metrics.relay_decision(DIAL_FAILED);
+        return Offered::Inspect {
+            stream,
+            handshake,
+            left,
+        };
+    };
+    shared.metrics.relay_decision(RELAYED);
+    drop(handshake);
+    let server_name = hello.and_then(|hello| hello.server_name);
+    let memory = relays.hot.find(client.ip(), server_name.as_deref());
+    if let Some(memory) = &memory {
+        memory.relayed(Instant::now());
+    }
+    let whole = Whole {
+        stream,
+        upstream,
+        client,
+        server: Arc::clone(&place.server),
+        server_name: server_name.map(String::into_boxed_str),
+        kind: carried,
+    };
+    // Boxed: inspected connections, which are many, would carry its room about.
+    Box::pin(whole.carry(shared)).await;
+    if let Some(memory) = &memory {
+        memory.relayed(Instant::now());
+    }
+    Offered::Done
+}
+
+/// The words of `mvp_relay_decisions_total` beside the reasons for inspection.
+const RELAYED: &str = "relayed";
+const DIAL_FAILED: &str = "dial_failed";
+
+/// Two connections that are to be one.
+struct Whole {
+    stream: TcpStream,
+    upstream: TcpStream,
+    client: SocketAddr,
+    server: Arc<Server>,
+    server_name: Option<Box<str>>,
+    kind: Kind,
+}
+
+impl Whole {
+    async fn carry(self, shared: &Shared) {
+        let relays = &shared.relays;
+        let socket = match self.stream.as_fd().try_clone_to_owned() {
+            Ok(socket) => socket.into(),
+            Err(error) => {
+                // Out of descriptors.
+                tracing::warn!(client = %self.client, %error, "cannot carry a connection");
+                return;
+            }
+        };
+        let (carried, signal) = Carried::new(
+            self.kind,
+            self.server,
+            self.server_name,
+            self.client,
+            socket,
+        );
+        let carried = Arc::new(carried);
+        let technique = relays.splicing.technique();
+        let server_address = self.upstream.peer_addr().ok();
+        // In this order: the last of them closes the connection.
+        let mut record = Record::start(&carried, &shared.metrics, server_address, technique.mode);
+        let _registered = relays.registry.add(&carried);
+        let limits = Limits::default();
+        let joined = relays.splicing.splicer().join(
+            self.stream.into(),
+            self.upstream.into(),
+            technique.mode,
+            &limits,
+            signal,
+        );
+        let mut drain = shared.drain.clone();
+        let forced = async {
+            drain.forced().await;
+            carried.stop(Ending::Retired(RetireReason::Draining));
+            std::future::pending().await
+        };
+        tokio::select! {
+            outcome = joined => record.end(outcome),
+            () = forced => {}
+        }
+    }
+}
+
+async fn pass_through(
+    shared: &Shared,
+    stream: TcpStream,
+    client: SocketAddr,
+    handshake: Guard,
+) -> Offered {
+    let table = shared.table.load_full();
+    let upstream = match table.local() {
+        Some(local) if local.server.available() => {
+            let timeout = shared.relays.settings.connect_timeout;
+            let upstream = dial(&local.server, timeout).await;
+            upstream.map(|upstream| (upstream, Arc::clone(&local.server)))
+        }
+        _ => None,
+    };
+    let Some((upstream, server)) = upstream else {
+        return Offered::Inspect {
+            stream,
+            handshake,
+            left: shared.limits.handshake_timeout,
+        };
+    };
+    drop(handshake);
+    let whole = Whole {
+        stream,
+        upstream,
+        client,
+        server,
+        server_name: None,
+        kind: Kind::PassThrough,
+    };
+    Box::pin(whole.carry(shared)).await;
+    Offered::Done
+}
+
+fn permit<'a>(
+    shared: &'a Shared,
+    table: &RouteTable,
+    client: SocketAddr,
+    hello: Option<&ClientHello>,
+) -> Result<Place<'a>, InspectReason> {
+    let relays: &'a Relays = &shared.relays;
+    let now = Instant::now();
+    let server_name = hello.and_then(|hello| hello.server_name.as_deref());
+    let memory = relays.hot.find(client.ip(), server_name);
+    let facts = ClientHelloFacts {
+        readable: hello.is_some(),
+        server_name,
+        hot: memory.as_ref().is_some_and(|memory| memory.is_hot(now))
+            || needs_no_heat(table, server_name),
+        client: memory.as_deref(),
+    };
+    // Names of clients that would not be relayed anyway are not worth a handshake with a server.
+    let probes = if facts.hot {
+        relays.probes(table, server_name, now)
+    } else {
+        Vec::new()
+    };
+    let open = shared.load.connections.load(Ordering::Relaxed);
+    relays.registry.decide(table, |places| {
+        decide(&facts, &relays.view(shared, table, &probes, places, open))
+    })
+}
+
+fn served(table: &RouteTable, server: &Arc<Server>) -> Option<Kind> {
+    let member = table.member(table.position(server)?)?;
+    let served = Arc::clone(member.apis.as_ref()?);
+    Some(Kind::Relay { served })
+}
+
+/// `None`: the server was told what it did wrong, and the client has not noticed anything.
+async fn dial(server: &Arc<Server>, timeout: Duration) -> Option<TcpStream> {
+    let endpoint = &server.endpoint;
+    let connect = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
+    let failure = match tokio::time::timeout(timeout, connect).await {
+        Ok(Ok(stream)) => match tune_upstream(&stream) {
+            Ok(()) => return Some(stream),
+            Err(_gone) => Failure::Reset,
+        },
+        Ok(Err(error)) => match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => Failure::Refused,
+            std::io::ErrorKind::ConnectionReset => Failure::Reset,
+            std::io::ErrorKind::TimedOut => Failure::TimedOut,
+            _ => Failure::Unreachable,
+        },
+        Err(_elapsed) => Failure::TimedOut,
+    };
+    tracing::debug!(server = %server.name, ?failure, "cannot carry a connection to a server");
+    server.failed(failure);
+    None
+}
+
+fn gone(shared: &Shared, failure: &'static str) -> Offered {
+    let reason = InspectReason::NoClientHello;
+    shared.metrics.relay_decision(reason.as_str());
+    shared.metrics.handshake_failure(failure);
+    Offered::Done
+}

@@ -1,0 +1,278 @@
+//! Which connections are carried, to whom, and how to end them.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::discovery::ApiSet;
+use crate::net::TcpInfo;
+use crate::route::relay::{InspectReason, RelayDecision, RetireReason};
+use crate::route::{RouteTable, Server};
+use crate::splice::Signal;
+
+/// All carried connections.
+#[derive(Debug, Default)]
+pub struct Registry(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    open: HashMap<u64, Arc<Carried>>,
+    /// Relayed connections by server, those that are being dialled included; few entries.
+    places: Vec<(Arc<Server>, usize)>,
+}
+
+/// How many connections are relayed, for one table.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// By the index of the table's members.
+    pub by_member: Vec<usize>,
+    pub total: usize,
+}
+
+/// Why a connection is carried.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// To a peer. What it served then: what it may not lose.
+    Relay { served: Arc<ApiSet> },
+    /// To the local server: nothing needs to be inspected.
+    PassThrough,
+}
+
+/// One carried connection.
+#[derive(Debug)]
+pub struct Carried {
+    pub kind: Kind,
+    pub server: Arc<Server>,
+    pub server_name: Option<Box<str>>,
+    pub client: SocketAddr,
+    /// A second descriptor of the client's socket, for its counters: the kernel counts what the agent does not see. Closing the
+    /// connection therefore takes effect when this value is gone.
+    socket: StdTcpStream,
+    signal: watch::Sender<Signal>,
+    state: Mutex<Activity>,
+}
+
+#[derive(Debug)]
+struct Activity {
+    bytes: [u64; 2],
+    moved: Instant,
+    /// Why it is to end; stays when it is stopped.
+    ending: Option<Ending>,
+}
+
+/// Why a connection ends before its time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ending {
+    Retired(RetireReason),
+    /// Passed through, and there is something to inspect again.
+    Inspected,
+}
+
+/// A place among the relayed connections of a server, given back on drop.
+#[derive(Debug)]
+pub struct Place<'a> {
+    registry: &'a Registry,
+    pub server: Arc<Server>,
+}
+
+/// Registered until dropped.
+#[derive(Debug)]
+pub struct Registered<'a> {
+    registry: &'a Registry,
+    id: u64,
+}
+
+impl Ending {
+    /// As in metrics and the access log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retired(reason) => reason.as_str(),
+            Self::Inspected => "inspection_needed",
+        }
+    }
+}
+
+impl Registry {
+    /// Decides while nobody else can take a place, and takes it.
+    ///
+    /// # Errors
+    /// Why the connection is inspected.
+    pub fn decide(
+        &self,
+        table: &RouteTable,
+        decide: impl FnOnce(&Places) -> RelayDecision,
+    ) -> Result<Place<'_>, InspectReason> {
+        let mut state = self.lock();
+        let index = match decide(&state.places(table)) {
+            RelayDecision::Relay { server } => server,
+            RelayDecision::Inspect(reason) => return Err(reason),
+        };
+        // An index of this very table.
+        let member = table.member(index).ok_or(InspectReason::NoSuperset)?;
+        let server = Arc::clone(&member.server);
+        let known = state
+            .places
+            .iter_mut()
+            .find(|(known, _)| Arc::ptr_eq(known, &server));
+        match known {
+            Some((_, count)) => *count += 1,
+            None => state.places.push((Arc::clone(&server), 1)),
+        }
+        Ok(Place {
+            registry: self,
+            server,
+        })
+    }
+
+    pub fn counts(&self, table: &RouteTable) -> Places {
+        self.lock().places(table)
+    }
+
+    pub fn add(&self, carried: &Arc<Carried>) -> Registered<'_> {
+        let mut state = self.lock();
+        let id = state.next;
+        state.next += 1;
+        state.open.insert(id, Arc::clone(carried));
+        Registered { registry: self, id }
+    }
+
+    /// All that are carried now. Not to be kept: see [`Carried`].
+    pub fn all(&self) -> Vec<Arc<Carried>> {
+        self.lock().open.values().cloned().collect()
+    }
+
+    /// Carried connections by the server's name.
+    pub fn by_server(&self) -> Vec<(String, usize)> {
+        let mut counts: Vec<(String, usize)> = Vec::new();
+        for carried in self.lock().open.values() {
+            let name = &*carried.server.name;
+            match counts.iter_mut().find(|(known, _)| known == name) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((name.to_owned(), 1)),
+            }
+        }
+        counts.sort();
+        counts
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn places(&self, table: &RouteTable) -> Places {
+        let mut places = Places {
+            by_member: vec![0; table.members().len()],
+            total: 0,
+        };
+        for (server, count) in &self.places {
+            places.total += count;
+            let index = table.position(server);
+            if let Some(slot) = index.and_then(|index| places.by_member.get_mut(index)) {
+                *slot = *count;
+            }
+        }
+        places
+    }
+}
+
+impl Carried {
+    pub fn new(
+        kind: Kind,
+        server: Arc<Server>,
+        server_name: Option<Box<str>>,
+        client: SocketAddr,
+        socket: StdTcpStream,
+    ) -> (Self, watch::Receiver<Signal>) {
+        let (signal, receiver) = watch::channel(Signal::Run);
+        let carried = Self {
+            kind,
+            server,
+            server_name,
+            client,
+            socket,
+            signal,
+            state: Mutex::new(Activity {
+                bytes: [0; 2],
+                moved: Instant::now(),
+                ending: None,
+            }),
+        };
+        (carried, receiver)
+    }
+
+    /// Bytes received from the client and sent to it, and for how long there were no more. One system call.
+    pub fn look(&self, now: Instant) -> ([u64; 2], Duration) {
+        let mut state = self.lock();
+        if let Ok(info) = TcpInfo::read(&self.socket) {
+            let bytes = [info.received, info.written];
+            if bytes != state.bytes {
+                state.bytes = bytes;
+                state.moved = now;
+            }
+        }
+        (state.bytes, now.saturating_duration_since(state.moved))
+    }
+
+    /// Nothing speaks against it (any more).
+    pub fn keep(&self) {
+        self.set(Signal::Run, None);
+    }
+
+    /// Ends it as soon as it is silent.
+    pub fn retire(&self, why: Ending) {
+        self.set(Signal::Retire, Some(why));
+    }
+
+    /// Ends it now.
+    pub fn stop(&self, why: Ending) {
+        self.set(Signal::Stop, Some(why));
+    }
+
+    /// Why it is to end, if it is.
+    pub fn ending(&self) -> Option<Ending> {
+        self.lock().ending
+    }
+
+    fn set(&self, signal: Signal, why: Option<Ending>) {
+        let mut state = self.lock();
+        self.signal.send_if_modified(|now| {
+            if *now == Signal::Stop {
+                return false;
+            }
+            state.ending = why;
+            // A signal that is sent again would begin the silence anew.
+            std::mem::replace(now, signal) != signal
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Activity> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.registry.lock();
+        let held = state
+            .places
+            .iter_mut()
+            .find(|(known, _)| Arc::ptr_eq(known, &self.server));
+        if let Some((_, count)) = held {
+            *count = count.saturating_sub(1);
+        }
+        state.places.retain(|(_, count)| *count > 0);
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.registry.lock().open.remove(&self.id);
+    }
+}

@@ -1,0 +1,35 @@
+//! The agent as its users meet it: real sockets, TLS and HTTP/2, simulated servers, real clients.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod access_log;
+mod admin;
+mod cancel;
+mod cli;
+mod clients;
+mod discovery;
+mod discovery_access;
+mod discovery_changes;
+mod discovery_clients;
+mod discovery_legacy;
+mod drain;
+mod errors;
+mod faults;
+mod forward;
+mod identity;
+mod idle;
+mod limits;
+mod local_server;
+mod memory;
+mod protocol;
+mod real_documents;
+mod reload;
+mod routing;
+mod silent;
+mod skew;
+mod smuggling;
+mod spoofing;
+mod streams;
+mod tunnels;
+mod upgrade_run;
+mod watch_faults;
+mod watches;

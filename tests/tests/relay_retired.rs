@@ -1,0 +1,173 @@
+//! Relayed connections end once a condition ceases, and nobody hears a false 404 after that.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod relay_common;
+
+use std::time::Duration;
+
+use http::Method;
+use mvp_tests::agent::{TestAgent, eventually};
+use mvp_tests::client::{Client, NAME, full};
+use mvp_tests::fixtures::{
+    CONFIG_MAPS, DEFINITIONS, NEVER, ONLY_36, SOON, admin, definition, direct, plane, received,
+    spec,
+};
+use mvp_tests::sim::ControlPlane;
+use mvp_tests::sim::api::authn;
+use relay_common::{decisions, last, mixed, open, relayed, relaying, retired, tls};
+use serde_json::json;
+
+const THINGS: &str = "/apis/relay.example.com/v1/namespaces/default/things";
+
+#[tokio::test]
+async fn a_server_that_is_no_superset_any_more() {
+    let plane = ControlPlane::builder()
+        .server(spec(b'a', 35))
+        .server(spec(b'b', 36).crd_delay(NEVER))
+        .start()
+        .await
+        .unwrap();
+    let agent = TestAgent::start_with(&plane, "cp-a", relaying)
+        .await
+        .unwrap();
+    let client = relayed(&plane, &agent).await;
+    assert_eq!(client.get(ONLY_36, &[]).await.unwrap().status, 200);
+    // cp-b does not come to serve it.
+    let cp_a = direct(&plane, plane.server(0)).await;
+    let crd = definition("relay.example.com", "things", "Thing", json!({}));
+    let made = cp_a.post_json(DEFINITIONS, &[], &crd).await.unwrap();
+    assert_eq!(made.status, 201, "{}", made.text());
+    eventually("the silent connection is retired", SOON, || async {
+        Ok(retired(&agent, "not_superset").await? == 1.0)
+    })
+    .await
+    .unwrap();
+    assert!(client.get(CONFIG_MAPS, &[]).await.is_err());
+    let next = agent.http2(&plane, admin(&plane)).await.unwrap();
+    assert_eq!(next.get(THINGS, &[]).await.unwrap().status, 200);
+    assert_eq!(next.get(ONLY_36, &[]).await.unwrap().status, 200);
+    assert_eq!(open(&agent, "cp-b").await.unwrap(), 0.0);
+}
+
+#[tokio::test]
+async fn a_server_that_loses_a_verb_is_left_at_once() {
+    // cp-a does not follow what becomes of a definition; a restart makes it know that there is one.
+    let plane = ControlPlane::builder()
+        .server(spec(b'a', 35).crd_delay(NEVER))
+        .server(spec(b'b', 36))
+        .start()
+        .await
+        .unwrap();
+    let cp_b = direct(&plane, plane.server(1)).await;
+    let crd = definition("relay.example.com", "things", "Thing", json!({}));
+    let made = cp_b.post_json(DEFINITIONS, &[], &crd).await.unwrap();
+    assert_eq!(made.status, 201, "{}", made.text());
+    plane.server(0).restart(35).await.unwrap();
+    let agent = TestAgent::start_with(&plane, "cp-a", relaying)
+        .await
+        .unwrap();
+    let client = relayed(&plane, &agent).await;
+    eventually("cp-b serves it", SOON, || async {
+        Ok(client.get(THINGS, &[]).await?.status == 200)
+    })
+    .await
+    .unwrap();
+    // A definition that is being deleted is served without create, update and patch.
+    let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": "Test", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let patch = json!({"status": {"conditions": [condition("NamesAccepted"), condition("Established"), condition("Terminating")]}});
+    let status = format!("{DEFINITIONS}/things.relay.example.com/status");
+    let headers = [("content-type", "application/merge-patch+json")];
+    let patched = cp_b
+        .call(Method::PATCH, &status, &headers, full(patch.to_string()))
+        .await
+        .unwrap();
+    assert_eq!(patched.status, 200, "{}", patched.text());
+    // It is never silent for long, and ended all the same.
+    eventually("the busy connection is ended", SOON, || async {
+        let _ = client.get(CONFIG_MAPS, &[]).await;
+        Ok(retired(&agent, "lost_key").await? == 1.0)
+    })
+    .await
+    .unwrap();
+    let next = agent.http2(&plane, admin(&plane)).await.unwrap();
+    let thing =
+        json!({"apiVersion": "relay.example.com/v1", "kind": "Thing", "metadata": {"name": "t"}});
+    let answer = next.post_json(THINGS, &[], &thing).await.unwrap();
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert_eq!(received(plane.server(0), THINGS), 1);
+}
+
+#[tokio::test]
+async fn a_local_server_that_catches_up_takes_its_clients_back() {
+    let (plane, agent) = mixed(|_| {}).await;
+    let _client = relayed(&plane, &agent).await;
+    plane.server(0).restart(36).await.unwrap();
+    eventually("the silent connection is retired", SOON, || async {
+        Ok(retired(&agent, "local_suffices").await? == 1.0)
+    })
+    .await
+    .unwrap();
+    let next = agent.http2(&plane, admin(&plane)).await.unwrap();
+    assert_eq!(next.get(ONLY_36, &[]).await.unwrap().status, 200);
+    assert_eq!(
+        last(plane.server(0), ONLY_36).how,
+        Some(authn::Method::FrontProxy)
+    );
+}
+
+#[tokio::test]
+async fn a_drain_ends_the_silent_ones_before_its_deadline() {
+    let (plane, agent) = mixed(|config| config.drain.deadline = NEVER).await;
+    let client = relayed(&plane, &agent).await;
+    assert_eq!(client.get(ONLY_36, &[]).await.unwrap().status, 200);
+    agent.drain();
+    // It ends with its last connection, an hour before the deadline.
+    eventually("the agent has ended", SOON, || async {
+        Ok(agent.admin_get("/readyz").await.is_err())
+    })
+    .await
+    .unwrap();
+    assert!(client.get(CONFIG_MAPS, &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_drains_deadline_ends_the_busy_ones() {
+    let (plane, agent) = mixed(|config| config.drain.deadline = Duration::from_millis(300)).await;
+    let client = relayed(&plane, &agent).await;
+    agent.drain();
+    eventually("the busy connection is cut", SOON, || async {
+        Ok(client.get(CONFIG_MAPS, &[]).await.is_err())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn while_the_local_server_is_down_clients_that_name_one_are_relayed() {
+    // Both serve the same: nothing is ever forwarded, and no client is hot.
+    let plane = plane(&[36, 36]).await;
+    let agent = TestAgent::start_with(&plane, "cp-a", relaying)
+        .await
+        .unwrap();
+    let first = agent.http2(&plane, admin(&plane)).await.unwrap();
+    assert_eq!(first.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
+    assert_eq!(received(plane.server(0), CONFIG_MAPS), 1);
+    plane.server(0).kill().await;
+    // A name that was in use was probed in time.
+    let tls = tls(&plane, admin(&plane));
+    eventually("a new connection is relayed", SOON, || async {
+        let client = Client::http2_naming(agent.address, &tls, NAME).await?;
+        let answer = client.get(CONFIG_MAPS, &[]).await?;
+        Ok(answer.status == 200 && decisions(&agent, "relayed").await? > 0.0)
+    })
+    .await
+    .unwrap();
+    let request = last(plane.server(1), CONFIG_MAPS);
+    assert_eq!(request.how, Some(authn::Method::Certificate));
+    // One that names none is served all the same.
+    let nameless = Client::http2_naming(agent.address, &tls, "127.0.0.1")
+        .await
+        .unwrap();
+    assert_eq!(nameless.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
+    assert!(decisions(&agent, "no_server_name").await.unwrap() > 0.0);
+}
