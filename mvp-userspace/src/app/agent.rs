@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use super::admin_port::AdminPort;
+use super::shortcut::ShortcutPart;
 use super::sources;
 use super::steering::{self, GuardHandle, Kernel, SteeringStats};
 use super::threads::{DataThread, PoolSettings};
@@ -175,6 +176,9 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         );
     }
     let from = kernel.dial_from(&config);
+    // Before the first connection of the agent's own, so that `on` means all of them.
+    let shortcut = ShortcutPart::start(&config, kernel.is_on()).await?;
+    stats.set_shortcut(&shortcut);
     let restarts = tell_guard(restarts, guard.clone());
     let membership = Membership {
         members: members.clone(),
@@ -258,6 +262,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         limit: config.limits.connections,
     };
     let sources = Sources {
+        shortcut,
         listen: listen.to_string(),
         kernel,
         guard,
