@@ -1,10 +1,8 @@
 //! Relayed connections end once a condition ceases, and nobody hears a false 404 after that.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod relay_common;
 
 use std::time::Duration;
 
+use crate::common::{decisions, last, mixed, open, relayed, relaying, retired, tls};
 use http::Method;
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::{Client, NAME, full};
@@ -14,7 +12,6 @@ use mvp_tests::fixtures::{
 };
 use mvp_tests::sim::ControlPlane;
 use mvp_tests::sim::api::authn;
-use relay_common::{decisions, last, mixed, open, relayed, relaying, retired, tls};
 use serde_json::json;
 
 const THINGS: &str = "/apis/relay.example.com/v1/namespaces/default/things";
