@@ -18,7 +18,7 @@ use crate::identity::TrustCell;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{AcceptLoop, listen};
-use crate::proxy::{ConnectSettings, Load, Shared};
+use crate::proxy::{ConnectSettings, Load, Relays, Shared};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
 use crate::{admin, kernel};
 
@@ -34,6 +34,7 @@ pub struct Agent {
     drain: DrainTrigger,
     deadline: Duration,
     control: JoinHandle<()>,
+    relays: Arc<Relays>,
 }
 
 /// What is loaded and bound before anything runs, so that every mistake in the configuration ends the start.
@@ -43,6 +44,7 @@ struct Prepared {
     client_tls: Arc<ClientTls>,
     trust: Arc<TrustCell>,
     drain: (DrainTrigger, DrainSignal),
+    relay: super::relay::Prepared,
     set_log_level: SetLogLevel,
 }
 
@@ -50,20 +52,22 @@ impl Agent {
     /// Loads every file, binds the ports, starts all threads. Returns once clients can connect; `/readyz` says when the agent
     /// knows its servers.
     pub fn start(config: Config, set_log_level: SetLogLevel) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("control runtime")?;
         let prepared = Prepared {
             server_tls: Arc::new(ServerTls::load(&config)?),
             client_tls: Arc::new(ClientTls::load(&config)?),
             trust: Arc::new(TrustCell::open(&config)?),
             drain: Drain::new(),
+            relay: runtime.block_on(super::relay::prepare(&config))?,
             set_log_level,
             config,
         };
         let drain = prepared.drain.0.clone();
         let deadline = prepared.config.drain.deadline;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("control runtime")?;
+        let relays = Arc::clone(&prepared.relay.relays);
         let (started, start) = mpsc::channel();
         let control = std::thread::Builder::new()
             .name("control".into())
@@ -78,6 +82,7 @@ impl Agent {
             drain,
             deadline,
             control,
+            relays,
         })
     }
 
@@ -107,6 +112,11 @@ impl Agent {
         if self.control.join().is_err() {
             tracing::error!("the control thread panicked");
         }
+    }
+
+    /// Whether connections go to the local server whole, without a look: [`Relays::pass_through`].
+    pub fn pass_through(&self, on: bool) {
+        self.relays.pass_through(on);
     }
 
     /// For a signal handler that outlives the borrow.
@@ -146,10 +156,10 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         client_tls,
         trust,
         drain: (trigger, drain),
+        relay,
         set_log_level,
     } = prepared;
     let origin = Instant::now();
-    let relay = super::relay::prepare(&config).await?;
     let listener =
         listen(config.listen).with_context(|| format!("listen: cannot bind {}", config.listen))?;
     let admin_listener = listen(config.admin.listen)

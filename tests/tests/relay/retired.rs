@@ -168,3 +168,38 @@ async fn while_the_local_server_is_down_clients_that_name_one_are_relayed() {
     assert_eq!(nameless.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
     assert!(decisions(&agent, "no_server_name").await.unwrap() > 0.0);
 }
+
+#[tokio::test]
+async fn passed_through_until_there_is_something_to_inspect() {
+    let plane = plane(&[36, 36]).await;
+    let agent = TestAgent::start_with(&plane, "cp-a", relaying)
+        .await
+        .unwrap();
+    agent.pass_through(true);
+    let client = agent.http2(&plane, admin(&plane)).await.unwrap();
+    assert_eq!(client.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
+    let how = || last(plane.server(0), CONFIG_MAPS).how;
+    assert_eq!(how(), Some(authn::Method::Certificate));
+    assert_eq!(open(&agent, "cp-a").await.unwrap(), 1.0);
+
+    agent.pass_through(false);
+    let next = agent.http2(&plane, admin(&plane)).await.unwrap();
+    assert_eq!(next.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
+    assert_eq!(how(), Some(authn::Method::FrontProxy));
+    eventually("the silent connection is retired", SOON, || async {
+        Ok(retired(&agent, "inspection_needed").await? == 1.0)
+    })
+    .await
+    .unwrap();
+    assert!(client.get(CONFIG_MAPS, &[]).await.is_err());
+
+    // A local server that is not there cannot be handed anything.
+    agent.pass_through(true);
+    plane.server(0).kill().await;
+    eventually("a peer serves a new connection", SOON, || async {
+        let client = agent.http2(&plane, admin(&plane)).await?;
+        Ok(client.get(CONFIG_MAPS, &[]).await?.status == 200)
+    })
+    .await
+    .unwrap();
+}

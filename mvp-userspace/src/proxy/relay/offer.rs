@@ -40,8 +40,20 @@ pub async fn offer(
 ) -> Offered {
     let relays = &shared.relays;
     let timeout = shared.limits.handshake_timeout;
-    if relays.pass_through.load(Ordering::Relaxed) {
-        return pass_through(shared, stream, client, handshake).await;
+    if relays.pass_through.load(Ordering::Relaxed)
+        && let Some((upstream, server)) = dial_local(shared).await
+    {
+        drop(handshake);
+        let whole = Whole {
+            stream,
+            upstream,
+            client,
+            server,
+            server_name: None,
+            kind: Kind::PassThrough,
+        };
+        Box::pin(whole.carry(shared)).await;
+        return Offered::Done;
     }
     if let Some(reason) = relays.impossible(shared, &shared.table.load()) {
         shared.metrics.relay_decision(reason.as_str());
@@ -167,39 +179,15 @@ impl Whole {
     }
 }
 
-async fn pass_through(
-    shared: &Shared,
-    stream: TcpStream,
-    client: SocketAddr,
-    handshake: Guard,
-) -> Offered {
+/// `None`: the local server cannot be used, and its clients are better served by looking at their requests.
+async fn dial_local(shared: &Shared) -> Option<(TcpStream, Arc<Server>)> {
     let table = shared.table.load_full();
-    let upstream = match table.local() {
-        Some(local) if local.server.available() => {
-            let timeout = shared.relays.settings.connect_timeout;
-            let upstream = dial(&local.server, timeout).await;
-            upstream.map(|upstream| (upstream, Arc::clone(&local.server)))
-        }
-        _ => None,
-    };
-    let Some((upstream, server)) = upstream else {
-        return Offered::Inspect {
-            stream,
-            handshake,
-            left: shared.limits.handshake_timeout,
-        };
-    };
-    drop(handshake);
-    let whole = Whole {
-        stream,
-        upstream,
-        client,
-        server,
-        server_name: None,
-        kind: Kind::PassThrough,
-    };
-    Box::pin(whole.carry(shared)).await;
-    Offered::Done
+    let server = &table.local()?.server;
+    if !server.available() {
+        return None;
+    }
+    let upstream = dial(server, shared.relays.settings.connect_timeout).await?;
+    Some((upstream, Arc::clone(server)))
 }
 
 fn permit<'a>(
