@@ -52,22 +52,22 @@ impl Agent {
     /// Loads every file, binds the ports, starts all threads. Returns once clients can connect; `/readyz` says when the agent
     /// knows its servers.
     pub fn start(config: Config, set_log_level: SetLogLevel) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("control runtime")?;
         let prepared = Prepared {
             server_tls: Arc::new(ServerTls::load(&config)?),
             client_tls: Arc::new(ClientTls::load(&config)?),
             trust: Arc::new(TrustCell::open(&config)?),
             drain: Drain::new(),
-            relay: runtime.block_on(super::relay::prepare(&config))?,
+            relay: super::relay::prepare(&config)?,
             set_log_level,
             config,
         };
         let drain = prepared.drain.0.clone();
         let deadline = prepared.config.drain.deadline;
         let relays = Arc::clone(&prepared.relay.relays);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("control runtime")?;
         let (started, start) = mpsc::channel();
         let control = std::thread::Builder::new()
             .name("control".into())
@@ -160,6 +160,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         set_log_level,
     } = prepared;
     let origin = Instant::now();
+    relay.try_out(&config).await?;
     let listener =
         listen(config.listen).with_context(|| format!("listen: cannot bind {}", config.listen))?;
     let admin_listener = listen(config.admin.listen)
