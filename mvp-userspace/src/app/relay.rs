@@ -31,7 +31,7 @@ pub struct Prepared {
 /// # Errors
 /// A file that cannot be read.
 pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
-    let enabled = config.relay.mode != ConfigMode::Off;
+    let enabled = config.relay.mode != ConfigMode::Off && config.interoperability_proxy;
     let own_ca = match enabled {
         true => Some(Arc::new(OwnCa::load(config)?)),
         false => None,

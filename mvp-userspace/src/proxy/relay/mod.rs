@@ -50,7 +50,7 @@ pub struct RelaySettings {
 pub struct Relays {
     settings: RelaySettings,
     hot: HotTable,
-    /// `None`: `relay.mode` is `off`.
+    /// `None`: nothing is ever relayed.
     prober: Option<Prober>,
     names: Names,
     registry: Registry,
@@ -84,7 +84,7 @@ impl From<&Config> for RelaySettings {
 }
 
 impl Relays {
-    /// Without a prober no connection is relayed.
+    /// Without a prober nothing is known of any server's certificate, and no connection is relayed.
     pub fn new(settings: RelaySettings, prober: Option<Prober>) -> Self {
         Self {
             hot: HotTable::new(settings.hot, Instant::now()),
@@ -157,7 +157,7 @@ impl Relays {
 
     /// Why a new connection is not even worth a look. Cheap.
     fn impossible(&self, shared: &Shared, table: &RouteTable) -> Option<InspectReason> {
-        if self.prober.is_none() || !self.settings.enabled {
+        if !self.settings.enabled {
             Some(InspectReason::RelayOff)
         } else if !shared.interoperability {
             Some(InspectReason::InteroperabilityOff)
@@ -198,7 +198,7 @@ impl Relays {
         open: usize,
     ) -> RelayView<'a> {
         RelayView {
-            enabled: self.settings.enabled && self.prober.is_some(),
+            enabled: self.settings.enabled,
             interoperability: shared.interoperability,
             draining: shared.drain.state() != DrainState::Running,
             without_server_name: self.settings.without_server_name,

@@ -14,7 +14,7 @@ use super::{Relays, needs_no_heat};
 use crate::net::{ClientHello, Peeked, peek, tune_upstream};
 use crate::proxy::Shared;
 use crate::proxy::connection::Guard;
-use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, decide};
+use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, SILENCE, decide};
 use crate::route::{Failure, RouteTable, Server};
 use crate::splice::Limits;
 
@@ -158,7 +158,10 @@ impl Whole {
         // In this order: the last of them closes the connection.
         let mut record = Record::start(&carried, &shared.metrics, server_address, technique.mode);
         let _registered = relays.registry.add(&carried);
-        let limits = Limits::default();
+        let limits = Limits {
+            silence: SILENCE,
+            ..Limits::default()
+        };
         let joined = relays.splicing.splicer().join(
             self.stream.into(),
             self.upstream.into(),
