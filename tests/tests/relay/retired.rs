@@ -141,11 +141,14 @@ async fn a_drains_deadline_ends_the_busy_ones() {
 
 #[tokio::test]
 async fn while_the_local_server_is_down_clients_that_name_one_are_relayed() {
-    // Both serve the same: nothing is ever forwarded, and no client is hot.
+    // Nobody is ever hot.
     let plane = plane(&[36, 36]).await;
-    let agent = TestAgent::start_with(&plane, "cp-a", relaying)
-        .await
-        .unwrap();
+    let agent = TestAgent::start_with(&plane, "cp-a", |config| {
+        relaying(config);
+        config.relay.after = 1_000_000;
+    })
+    .await
+    .unwrap();
     let first = agent.http2(&plane, admin(&plane)).await.unwrap();
     assert_eq!(first.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
     assert_eq!(received(plane.server(0), CONFIG_MAPS), 1);

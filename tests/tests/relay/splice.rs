@@ -1,6 +1,8 @@
 //! What moves the bytes: as the configuration says, or as this machine does it best.
 
 use mvp::config::SpliceMode;
+use mvp::kernel::Splice;
+use mvp::splice::selftest;
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::fixtures::{ONLY_36, SOON, plane};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
@@ -41,13 +43,19 @@ async fn sockmap_is_used_where_it_works_and_refused_where_not() {
         relaying(config);
         config.kernel.splice = SpliceMode::Sockmap;
     };
+    let works = match Splice::load() {
+        Ok(kernel) => selftest::run(&kernel).await.failure().is_none(),
+        Err(_) => false,
+    };
     match TestAgent::start_with(&plane, "cp-a", change).await {
         Ok(agent) => {
+            assert!(works);
             assert_eq!(status(&agent).await.unwrap()["mode"], "sockmap");
             carries(&plane, &agent, "sockmap").await;
         }
         Err(error) => {
             println!("sockmap does not work here: {error:#}");
+            assert!(!works);
             assert!(format!("{error:#}").starts_with("kernel.splice: "));
         }
     }
