@@ -98,6 +98,7 @@ reasons! {
     Operator = 6, "an operator said so";
     Settled = 7, "all servers are ready and serve the same";
     Draining = 8, "the agent is stopping";
+    Starting = 9, "the agent has just started";
 }
 
 impl Reason {

@@ -15,7 +15,7 @@ use crate::{
 /// `decide` is the route lookup alone (criterion); every other name is a scenario of mvp-bench, over real sockets.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Which one: decide, forward, discovery, freshness, ...
+    /// Which one: decide, forward, discovery, freshness, kernel
     name: String,
     /// Also write the rows as JSON to this file (not for decide)
     #[arg(long, value_name = "FILE")]
@@ -40,7 +40,7 @@ pub fn main(args: &Args) -> Result<()> {
     if let Some(file) = &args.json {
         bench.arg("--json").arg(file);
     }
-    if ["forward", "discovery", "freshness"].contains(&args.name.as_str()) {
+    if ["forward", "discovery", "freshness", "kernel"].contains(&args.name.as_str()) {
         bench
             .arg("--mvp-binary")
             .arg(root().join("target/dist/mvp"));

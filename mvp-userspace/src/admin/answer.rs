@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::query::{decode, parameter};
 use super::{Admin, Probe, ProbeError};
 use crate::app::DrainState;
+use crate::route::Operator;
 
 /// Longest body read: a log filter.
 const BODY: usize = 4096;
@@ -27,7 +28,7 @@ pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let allowed = match path.as_str() {
-        "/drain" => Method::POST,
+        "/drain" | "/arm" | "/disarm" | "/auto" => Method::POST,
         "/loglevel" => Method::PUT,
         _ => Method::GET,
     };
@@ -62,6 +63,9 @@ pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<
         }
         "/explain" => explain(admin, &request, &query),
         "/drain" => drain(admin, &query),
+        "/arm" => guard(admin, Operator::Arm),
+        "/disarm" => guard(admin, Operator::Disarm),
+        "/auto" => guard(admin, Operator::Auto),
         "/loglevel" => log_level(admin, request).await,
         "/" => text(StatusCode::OK, HELP),
         _ => match path.strip_prefix("/mvp/servers/") {
@@ -71,7 +75,7 @@ pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<
     }
 }
 
-const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\n/mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain, PUT /loglevel\n";
+const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\n/mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain /arm /disarm /auto, PUT /loglevel\n";
 
 fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
     let awaited = admin.readiness.awaited();
@@ -217,6 +221,13 @@ fn drain(admin: &Admin, query: &str) -> Response<Full<Bytes>> {
         Ok(_) => text(StatusCode::ACCEPTED, "already draining\n"),
         Err(problem) => text(StatusCode::BAD_REQUEST, format!("deadline: {problem}\n")),
     }
+}
+
+fn guard(admin: &Admin, word: Operator) -> Response<Full<Bytes>> {
+    text(
+        StatusCode::OK,
+        format!("{}\n", (admin.views.guard)(word).line()),
+    )
 }
 
 async fn log_level(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {

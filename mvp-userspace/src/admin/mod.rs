@@ -12,6 +12,7 @@
 //! | `GET /explain?connection=A[&serverName=N]` | JSON [`ConnectionView`], or its one line for `Accept: text/plain` |
 //! | `GET /mvp/servers/<name>/<probe>` | that server's own healthz, livez, readyz, version or metrics |
 //! | `POST /drain[?deadline=30s]` | 202 |
+//! | `POST /arm`, `/disarm`, `/auto` | 200, the guard's state in one line |
 //! | `PUT /loglevel`, a level or filter as body | 204 |
 //!
 //! The port has no authentication, so it is on loopback unless the configuration says otherwise.

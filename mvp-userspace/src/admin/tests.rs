@@ -33,7 +33,7 @@ async fn port() -> Port {
     };
     let status = StatusView {
         node: "cp-a".into(),
-        guard: "always armed: no steering".into(),
+        guard: GuardView::default(),
         servers: vec![server.clone()],
         ..StatusView::default()
     };
@@ -92,6 +92,11 @@ async fn port() -> Port {
                 *level2.lock().unwrap() = level.into();
                 Ok(())
             }
+        }),
+        guard: Box::new(|word| GuardView {
+            state: "armed".into(),
+            reasons: vec![format!("{word:?}")],
+            ..GuardView::default()
         }),
     };
     let admin = Admin {

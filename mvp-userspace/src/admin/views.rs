@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::SkewView;
+use crate::route::Operator;
 
 /// How the admin port sees the agent. Closures are called on the control runtime and must not block.
 pub struct Views {
@@ -29,6 +30,8 @@ pub struct Views {
     pub probe: Box<dyn Fn(String, String) -> ProbeFuture + Send + Sync>,
     /// A level (`debug`) or a filter (`mvp=debug,access=off`).
     pub set_log_level: Box<SetLogLevelFn>,
+    /// Takes an operator's word and tells what the guard then is.
+    pub guard: Box<dyn Fn(Operator) -> GuardView + Send + Sync>,
 }
 
 pub type ExplainFn = dyn Fn(&str, &str) -> Result<ExplainView, String> + Send + Sync;
@@ -64,8 +67,7 @@ pub struct StatusView {
     pub awaiting: Vec<String>,
     /// `running`, `draining` or `forced`.
     pub drain: String,
-    /// `always armed: no steering`, …
-    pub guard: String,
+    pub guard: GuardView,
     /// How changes of definitions and APIServices come to be known: `watching`, `polling only: <reason>`, `starting`.
     pub events: String,
     /// What of the kernel part is loaded, or why not.
@@ -83,6 +85,35 @@ pub struct StatusView {
     pub threads: Vec<ThreadView>,
     pub certificates: Vec<CertificateView>,
     pub servers: Vec<ServerView>,
+}
+
+/// Whether new connections are inspected. The words are those of `docs/relay.md`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GuardView {
+    /// `idle` or `armed`.
+    pub state: String,
+    /// Why.
+    pub reasons: Vec<String>,
+    /// The signs that stand, whatever an operator says.
+    pub standing: Vec<String>,
+    pub since_ms: u64,
+    /// When it goes idle if no sign comes; none while one stands.
+    pub idle_in_ms: Option<u64>,
+}
+
+impl GuardView {
+    /// In one line.
+    pub fn line(&self) -> String {
+        let mut line = format!("{}: {}", self.state, self.reasons.join(", "));
+        if let Some(ms) = self.idle_in_ms {
+            line += &format!(" (idle in {}s if no sign comes)", ms.div_ceil(1000));
+        }
+        if !self.standing.is_empty() && self.standing != self.reasons {
+            line += &format!(" (signs: {})", self.standing.join(", "));
+        }
+        line
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]

@@ -1,26 +1,29 @@
 //! Start and stop order of an agent. Wiring only: every decision is made in the module it concerns.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use tokio::sync::mpsc;
 
+use super::admin_port::AdminPort;
 use super::sources;
+use super::steering::{self, GuardHandle, Kernel, SteeringStats};
 use super::threads::{DataThread, PoolSettings};
 use super::views::{SetLogLevel, Sources, views};
 use super::{Drain, DrainSignal, DrainTrigger, Readiness};
 use crate::admin::Admin;
-use crate::config::Config;
+use crate::config::{Config, Endpoint};
 use crate::discovery::{Discovery, DiscoveryHandle, Settings, SyncCounters};
 use crate::identity::TrustCell;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
-use crate::net::{AcceptLoop, listen};
+use crate::net::{AcceptLoop, DialFrom, OnTick};
 use crate::proxy::{ConnectSettings, Load, Relays, Shared};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
-use crate::{admin, kernel};
 
 /// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -68,7 +71,7 @@ impl Agent {
             .enable_all()
             .build()
             .context("control runtime")?;
-        let (started, start) = mpsc::channel();
+        let (started, start) = std_mpsc::channel();
         let control = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || runtime.block_on(control(prepared, started)))
@@ -127,7 +130,7 @@ impl Agent {
 
 async fn control(
     prepared: Prepared,
-    started: mpsc::Sender<anyhow::Result<(SocketAddr, SocketAddr)>>,
+    started: std_mpsc::Sender<anyhow::Result<(SocketAddr, SocketAddr)>>,
 ) {
     match start(prepared).await {
         Ok(running) => {
@@ -145,6 +148,7 @@ struct Running {
     listen: SocketAddr,
     admin: SocketAddr,
     accept: AcceptLoop,
+    on_tick: Option<OnTick>,
     shared: Arc<Shared>,
     threads: Vec<DataThread>,
 }
@@ -161,17 +165,35 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     } = prepared;
     let origin = Instant::now();
     relay.try_out(&config).await?;
-    let listener =
-        listen(config.listen).with_context(|| format!("listen: cannot bind {}", config.listen))?;
-    let admin_listener = listen(config.admin.listen)
+    let (listener, elsewhere) = steering::client_listener(&config)
+        .with_context(|| format!("listen: cannot bind {}", config.listen))?;
+    let admin_port = AdminPort::bind(&config)
         .with_context(|| format!("admin.listen: cannot bind {}", config.admin.listen))?;
-    let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+    let (listen, admin) = (listener.local_addr()?, admin_port.address()?);
 
     let readiness = Readiness::new();
     let metrics = Arc::new(Metrics::new());
     let counters = Arc::new(SyncCounters::default());
-    let discovery = start_discovery(&config, &client_tls, &counters).await?;
-    await_first_round(&readiness, &discovery);
+    let stats = Arc::new(SteeringStats::default());
+    let guard = GuardHandle::new(&config, Arc::clone(&stats));
+    let Membership { members, restarts } =
+        Membership::start(&config.peers, &config.local, Arc::clone(&counters)).await?;
+    let listed = Arc::clone(&members.borrow());
+    let kernel = Kernel::install(&config, &listener, &listed).await?;
+    if !kernel.is_on() && (elsewhere || admin_port.is_taken()) {
+        bail!(
+            "listen or admin.listen: another process has the port, and without steering it cannot be replaced"
+        );
+    }
+    let from = kernel.dial_from(&config);
+    relay.relays.dial_from(from.clone());
+    let restarts = tell_guard(restarts, guard.clone());
+    let membership = Membership {
+        members: members.clone(),
+        restarts,
+    };
+    let discovery = start_discovery(&config, &client_tls, &counters, from.clone(), membership)?;
+    let known = await_first_round(&readiness, &discovery);
     let mut reloaded = vec![
         Arc::clone(&server_tls) as _,
         Arc::clone(&client_tls) as _,
@@ -182,6 +204,10 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let reload = reloader.stats();
     tokio::spawn(reloader.run(Reloader::POLL));
 
+    let (data_trigger, data_drain) = match &kernel {
+        Kernel::On(_) => Drain::new(),
+        Kernel::Off(_) => (trigger.clone(), drain.clone()),
+    };
     let shared = Arc::new(Shared {
         table: discovery.table_cell(),
         view: discovery.view_cell(),
@@ -191,7 +217,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),
         interoperability: config.interoperability_proxy,
-        drain,
+        drain: data_drain,
         load: Load::default(),
         relays: Arc::clone(&relay.relays),
         no_server: Arc::from(""),
@@ -199,7 +225,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     sources::register(&metrics, &shared, Arc::clone(&reload));
     relay.spawn(&shared);
     tokio::spawn(sources::mirror(
-        metrics,
+        Arc::clone(&metrics),
         discovery.clone(),
         counters,
         Arc::clone(&reload),
@@ -207,6 +233,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let pool = PoolSettings {
         tls: client_tls,
         connect: ConnectSettings {
+            from: from.clone(),
             timeout: config.upstream.connect_timeout,
             ping_interval: config.upstream.ping_interval,
             ping_timeout: config.upstream.ping_timeout,
@@ -216,10 +243,24 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         counts: shared.load.pools.clone(),
     };
     let threads = (0..config.threads)
-        .map(|index| DataThread::spawn(index, Arc::clone(&shared), pool.clone()))
+        .map(|index| DataThread::spawn(index, Arc::clone(&shared), pool.clone(), kernel.tick()))
         .collect::<Result<Vec<_>, _>>()
         .context("data thread")?;
-    let kernel = kernel::availability().to_string();
+    let steered = steering::run(steering::Wiring {
+        config: &config,
+        kernel,
+        guard: guard.clone(),
+        discovery: discovery.clone(),
+        members,
+        known,
+        stats,
+        metrics: &metrics,
+        threads: threads.iter().map(DataThread::heartbeat).collect(),
+        drain: (trigger.clone(), drain),
+        data: data_trigger,
+        readiness: &readiness,
+    });
+    let kernel = steered.line;
     tracing::info!(%listen, %admin, node = config.node, threads = config.threads, kernel, "mvp is up");
     let drain_deadline = config.drain.deadline;
     let accept = AcceptLoop {
@@ -231,6 +272,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let sources = Sources {
         listen: listen.to_string(),
         kernel,
+        guard,
         origin,
         shared: Arc::clone(&shared),
         discovery,
@@ -246,8 +288,9 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         drain_deadline,
         answer_timeout: ADMIN_TIMEOUT,
     };
-    tokio::spawn(admin::serve(admin_listener, port));
+    tokio::spawn(admin_port.serve(port));
     Ok(Running {
+        on_tick: steered.on_tick,
         listen,
         admin,
         accept,
@@ -256,17 +299,19 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     })
 }
 
-async fn start_discovery(
+fn start_discovery(
     config: &Config,
     client_tls: &Arc<ClientTls>,
     counters: &Arc<SyncCounters>,
+    from: DialFrom,
+    membership: Membership,
 ) -> anyhow::Result<DiscoveryHandle> {
-    let Membership { members, restarts } =
-        Membership::start(&config.peers, &config.local, Arc::clone(counters)).await?;
+    let Membership { members, restarts } = membership;
     let tls = Arc::clone(client_tls);
     let settings = Settings::new(
         &config.discovery,
         &config.upstream,
+        from,
         Arc::new(move || tls.config(IdentityClass::FrontProxy, Alpn::H2OrHttp1)),
     )
     .context("upstream.serverName")?;
@@ -281,8 +326,28 @@ async fn start_discovery(
     ))
 }
 
-/// The agent is ready once it has asked every server. Those it knows at its start are awaited by name.
-fn await_first_round(readiness: &Readiness, discovery: &DiscoveryHandle) {
+/// Passes on which servers were restarted, and tells the guard.
+fn tell_guard(
+    mut restarts: mpsc::Receiver<Option<Endpoint>>,
+    guard: GuardHandle,
+) -> mpsc::Receiver<Option<Endpoint>> {
+    let (sender, receiver) = mpsc::channel(restarts.max_capacity());
+    tokio::spawn(async move {
+        while let Some(restarted) = restarts.recv().await {
+            guard.lease_changed();
+            if sender.send(restarted).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The agent is ready once it has asked every server. Those it knows at its start are awaited by name. The answer becomes true
+/// at the end of the first round.
+fn await_first_round(readiness: &Readiness, discovery: &DiscoveryHandle) -> Arc<AtomicBool> {
+    let known = Arc::new(AtomicBool::new(false));
+    let when_known = Arc::clone(&known);
     let all = readiness.register("discovery: first round of all servers");
     let mut unasked = discovery.unasked();
     let mut each: Vec<_> = unasked
@@ -302,8 +367,10 @@ fn await_first_round(readiness: &Readiness, discovery: &DiscoveryHandle) {
     let done = discovery.first_round_done();
     tokio::spawn(async move {
         done.await;
+        when_known.store(true, Ordering::Relaxed);
         all.done();
     });
+    known
 }
 
 impl Running {
@@ -312,6 +379,7 @@ impl Running {
             accept,
             shared,
             threads,
+            on_tick,
             ..
         } = self;
         let (mut drain, metrics) = (shared.drain.clone(), Arc::clone(&shared.metrics));
@@ -320,7 +388,7 @@ impl Running {
             drain.draining().await;
         };
         accept
-            .run(draining, || metrics.refused("connections"))
+            .run(draining, || metrics.refused("connections"), on_tick)
             .await;
         tracing::info!("draining: the listener is closed");
         let joined =

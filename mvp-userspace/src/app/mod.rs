@@ -1,5 +1,6 @@
 //! Start and stop: what runs on which thread, what is awaited before the agent is ready, and how it ends.
 
+mod admin_port;
 mod agent;
 mod drain;
 mod readiness;
@@ -7,6 +8,7 @@ mod relay;
 mod run;
 mod skew;
 mod sources;
+mod steering;
 mod threads;
 mod views;
 

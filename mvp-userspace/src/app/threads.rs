@@ -16,9 +16,12 @@ use crate::net::{Accepted, Sink};
 use crate::proxy::{self, ConnectSettings, Pool, PoolCounts, Shared, Thread};
 use crate::tls::ClientTls;
 
-const TICK: Duration = Duration::from_secs(1);
-/// Ticks between two looks for connections that nobody needs.
-const TIDY_TICKS: u64 = 10;
+/// Between two signs of life, without steering.
+pub const TICK: Duration = Duration::from_secs(1);
+/// With it: the kernel is told every 100 ms whether all is well.
+pub const STEERING_TICK: Duration = Duration::from_millis(100);
+/// Between two looks for connections that nobody needs.
+const TIDY: Duration = Duration::from_secs(10);
 
 /// A running data thread, as the rest of the agent sees it.
 pub struct DataThread {
@@ -56,7 +59,12 @@ impl PoolSettings {
 }
 
 impl DataThread {
-    pub fn spawn(index: usize, shared: Arc<Shared>, pool: PoolSettings) -> io::Result<Self> {
+    pub fn spawn(
+        index: usize,
+        shared: Arc<Shared>,
+        pool: PoolSettings,
+        tick: Duration,
+    ) -> io::Result<Self> {
         let (sink, inbox) = Sink::new();
         let heartbeat = Heartbeat::new();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -65,7 +73,7 @@ impl DataThread {
         let beat = heartbeat.clone();
         let name = format!("data-{index}");
         let handle = Builder::new().name(name.clone()).spawn(move || {
-            runtime.block_on(run(shared, pool, inbox, beat));
+            runtime.block_on(run(shared, pool, inbox, beat, tick));
         })?;
         Ok(Self {
             name,
@@ -82,6 +90,11 @@ impl DataThread {
             load: self.sink.load_counter(),
             heartbeat: self.heartbeat.clone(),
         }
+    }
+
+    /// When it last turned.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
     }
 
     /// Waits for the thread's end; its sink's senders must be gone or the drain forced.
@@ -106,7 +119,7 @@ impl Heartbeat {
         self.beat.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Time since the loop last turned. A healthy one turns once a second.
+    /// Time since the loop last turned. A healthy one turns once a second, or every 100 ms with steering.
     pub fn age(&self) -> Duration {
         self.origin
             .elapsed()
@@ -119,15 +132,16 @@ async fn run(
     settings: PoolSettings,
     mut inbox: mpsc::UnboundedReceiver<Accepted>,
     heartbeat: Heartbeat,
+    tick: Duration,
 ) {
     let thread = Arc::new(Thread {
         shared: Arc::clone(&shared),
         pool: settings.pool(),
     });
     let mut connections = JoinSet::new();
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = tokio::time::interval(tick);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut ticks = 0_u64;
+    let mut tidied = Instant::now();
     loop {
         tokio::select! {
             accepted = inbox.recv() => match accepted {
@@ -139,8 +153,8 @@ async fn run(
             Some(_ended) = connections.join_next() => {}
             _ = tick.tick() => {
                 heartbeat.beat();
-                ticks += 1;
-                if ticks.is_multiple_of(TIDY_TICKS) {
+                if tidied.elapsed() >= TIDY {
+                    tidied = Instant::now();
                     tidy(&thread);
                 }
             }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{Method, Uri};
 
 use super::skew::skew;
+use super::steering::GuardHandle;
 use super::threads::Heartbeat;
 use crate::admin::{
     CertificateView, ConnectionView, ExplainView, Probe, ProbeError, RelayView, RouteView,
@@ -31,6 +32,7 @@ pub struct Sources {
     pub config: Config,
     pub listen: String,
     pub kernel: String,
+    pub guard: GuardHandle,
     pub origin: Instant,
     pub shared: Arc<Shared>,
     pub discovery: DiscoveryHandle,
@@ -93,6 +95,13 @@ pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
             })
         },
         set_log_level,
+        guard: {
+            let guard = sources.guard.clone();
+            Box::new(move |word| {
+                guard.operator(word);
+                guard.view()
+            })
+        },
     }
 }
 
@@ -102,7 +111,7 @@ fn status(sources: &Sources) -> StatusView {
         node: config.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_ms: millis(sources.origin.elapsed()),
-        guard: "always armed: no steering".to_owned(),
+        guard: sources.guard.view(),
         kernel: sources.kernel.clone(),
         events: sources.discovery.events().to_string(),
         listen: sources.listen.clone(),

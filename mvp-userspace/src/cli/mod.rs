@@ -73,6 +73,12 @@ enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Inspect every new connection, whatever the signs, until `mvp auto`.
+    Arm(Ask),
+    /// Inspect none, whatever the signs, until `mvp auto`: connections go to kube-apiserver itself.
+    Disarm(Ask),
+    /// Go by the signs again.
+    Auto(Ask),
     /// Stop accepting, let open requests end, then exit.
     Drain {
         /// Close what is still open after this; default: drain.deadline of the configuration.
@@ -156,6 +162,9 @@ fn run_command(
                 format!("{}\n", table::clean(&view.line))
             })
         }
+        Command::Arm(ask) => tell(&ask, "/arm", out),
+        Command::Disarm(ask) => tell(&ask, "/disarm", out),
+        Command::Auto(ask) => tell(&ask, "/auto", out),
         Command::Drain { deadline, ask } => drain(&ask, deadline, out),
     };
     match done {
@@ -227,7 +236,12 @@ fn drain(ask: &Ask, deadline: Option<Duration>, out: &mut dyn Write) -> Result<(
         Some(deadline) => format!("/drain?deadline={}ms", deadline.as_millis()),
         None => "/drain".to_owned(),
     };
-    let body = client::ask(&ask.admin, "POST", &target)?.success()?;
+    tell(ask, &target, out)
+}
+
+/// Posts, and shows the answer's line.
+fn tell(ask: &Ask, target: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+    let body = client::ask(&ask.admin, "POST", target)?.success()?;
     let message = table::clean(String::from_utf8_lossy(&body).trim());
     let text = match ask.output {
         Output::Json => pretty(&serde_json::json!({ "message": message }))?,

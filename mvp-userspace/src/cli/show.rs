@@ -27,7 +27,7 @@ pub fn status(view: &StatusView) -> String {
         ("state", state),
         ("proxy", mode.to_owned()),
         ("listen", view.listen.clone()),
-        ("guard", view.guard.clone()),
+        ("guard", view.guard.line()),
         ("kernel", view.kernel.clone()),
         ("events", view.events.clone()),
         ("relay", relay(&view.relay)),
@@ -242,7 +242,12 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
             uptime_ms: 200_000,
             ready: true,
             drain: "running".into(),
-            guard: "always armed: no steering".into(),
+            guard: crate::admin::GuardView {
+                state: "armed".into(),
+                reasons: vec!["steering_off".into()],
+                standing: vec!["steering_off".into()],
+                ..Default::default()
+            },
             kernel: "userspace only".into(),
             events: "watching".into(),
             listen: "127.0.0.12:6443".into(),
@@ -278,7 +283,7 @@ agent   0.1.0, up 3m20s
 state   ready
 proxy   requests go to a server that serves them
 listen  127.0.0.12:6443
-guard   always armed: no steering
+guard   armed: steering_off
 kernel  userspace only
 events  watching
 relay   2 to cp-b; 7 clients; copy (kernel.splice is copy)

@@ -51,6 +51,9 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
             shortcut: mode(tree, "kernel.shortcut")?,
             pin_path: tree.need_path("kernel.pinPath")?,
             settle: tree.duration("kernel.settle")?,
+            own_source: own_source(tree)?,
+            peer_ports: peer_ports(tree)?,
+            manifest: tree.need_path("kernel.manifest")?,
         },
         inspect: match tree.choice("inspect")?.as_str() {
             "always" => Inspect::Always,
@@ -158,6 +161,36 @@ fn endpoint(tree: &Tree, name: &str, key: &str) -> Result<Endpoint, ConfigError>
 
 fn need_address(tree: &Tree, key: &str) -> Result<std::net::SocketAddr, ConfigError> {
     tree.address(key)?.ok_or_else(|| tree.fail(key, "missing"))
+}
+
+fn own_source(tree: &Tree) -> Result<std::net::Ipv4Addr, ConfigError> {
+    const KEY: &str = "kernel.ownSource";
+    let text = tree.need(KEY)?;
+    let wrong = |problem: &str| tree.fail(KEY, format!("{text:?} {problem}"));
+    let address: std::net::Ipv4Addr = text.parse().map_err(|_| wrong("is no IPv4 address"))?;
+    if !address.is_loopback() || address == std::net::Ipv4Addr::LOCALHOST {
+        return Err(wrong(
+            "must be in 127.0.0.0/8, and not 127.0.0.1, which everybody uses",
+        ));
+    }
+    Ok(address)
+}
+
+/// `FIRST-LAST`
+fn peer_ports(tree: &Tree) -> Result<std::ops::RangeInclusive<u16>, ConfigError> {
+    const KEY: &str = "kernel.peerPorts";
+    let text = tree.need(KEY)?;
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port != 0);
+    let range = text
+        .split_once('-')
+        .and_then(|(first, last)| Some(port(first)?..=port(last)?))
+        .filter(|range| !range.is_empty());
+    range.ok_or_else(|| {
+        tree.fail(
+            KEY,
+            format!("{text:?} is no range of ports such as 700-999"),
+        )
+    })
 }
 
 fn mode(tree: &Tree, key: &str) -> Result<Mode, ConfigError> {

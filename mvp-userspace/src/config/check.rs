@@ -45,15 +45,11 @@ pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
         let problem = "must not be above limits.connections";
         return Err(tree.fail("limits.pendingHandshakes", problem));
     }
+    steering(config, tree)?;
     // Who says `on` relies on it: better no start than one that only looks as if.
-    for (key, mode) in [
-        ("kernel.steering", config.kernel.steering),
-        ("kernel.shortcut", config.kernel.shortcut),
-    ] {
-        if mode == Mode::On {
-            let problem = "this release does not have it; auto and off work without";
-            return Err(tree.fail(key, problem));
-        }
+    if config.kernel.shortcut == Mode::On {
+        let problem = "this release does not have it; auto and off work without";
+        return Err(tree.fail("kernel.shortcut", problem));
     }
     Ok(())
 }
@@ -94,6 +90,32 @@ pub fn files(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
                 format!("{}: {error}", path.display()),
             )
         })?;
+    }
+    Ok(())
+}
+
+/// Ports and addresses that are exempt from steering must be the agent's alone.
+fn steering(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
+    let own = std::net::IpAddr::V4(config.kernel.own_source);
+    for (key, address) in [
+        ("listen", config.listen.ip().to_string()),
+        ("local.url", config.local.host.clone()),
+        ("admin.listen", config.admin.listen.ip().to_string()),
+    ] {
+        if address == own.to_string() {
+            let problem = format!("{own} is {key}'s address: it must be nobody's");
+            return Err(tree.fail("kernel.ownSource", problem));
+        }
+    }
+    for (key, port) in [
+        ("listen", config.listen.port()),
+        ("local.url", config.local.port),
+        ("admin.listen", config.admin.listen.port()),
+    ] {
+        if config.kernel.peer_ports.contains(&port) {
+            let problem = format!("holds {port}, the port of {key}");
+            return Err(tree.fail("kernel.peerPorts", problem));
+        }
     }
     Ok(())
 }

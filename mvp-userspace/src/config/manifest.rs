@@ -23,6 +23,10 @@ pub fn to_tree(pod: &Value, path: &Path, folder: &Path) -> Result<Tree, ConfigEr
     let mut set = |key: &str, value: Value, flag: &str| tree.set(key, value, flag);
 
     set("apiVersion", "mvp/v1".into(), "--from-manifest")?;
+    let watched = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if let Some(watched) = watched.to_str() {
+        set("kernel.manifest", watched.into(), "--from-manifest")?;
+    }
     for (flag, key) in [
         ("--tls-cert-file", "serving.certFile"),
         ("--tls-private-key-file", "serving.keyFile"),

@@ -250,8 +250,16 @@ fn refusals_name_the_key() {
             "kernel.steering: \"maybe\" is none of auto, on, off",
         ),
         (
-            with("kernel: {steering: on}"),
-            "kernel.steering: this release does not have it; auto and off work without",
+            with("kernel: {ownSource: 10.0.0.1}"),
+            "kernel.ownSource: \"10.0.0.1\" must be in 127.0.0.0/8, and not 127.0.0.1, which everybody uses",
+        ),
+        (
+            with("kernel: {peerPorts: 900-800}"),
+            "kernel.peerPorts: \"900-800\" is no range of ports such as 700-999",
+        ),
+        (
+            with("kernel: {peerPorts: 6000-7000}"),
+            "kernel.peerPorts: holds 6443, the port of listen",
         ),
         (
             with("kernel: {shortcut: on}"),
@@ -351,7 +359,9 @@ fn every_key_of_the_table_has_an_effect() {
             ("apiVersion", _) => continue,
             // Needs its partner; tested by the documented file.
             ("peers.kubernetes.kubeconfig", _) => continue,
-            (_, Kind::Text) => "other".to_owned(),
+            ("kernel.ownSource", _) => "127.66.0.2".to_owned(),
+            ("kernel.peerPorts", _) => "20000-20999".into(),
+            (_, Kind::Text) => "other".into(),
             (_, Kind::TextList) => "X-Other".into(),
             (_, Kind::Path) => "/other".into(),
             (_, Kind::Address) => "127.0.0.99:7777".into(),

@@ -1,6 +1,7 @@
 //! The configuration file's shape. `docs/configuration.md` is written from these comments.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -127,6 +128,12 @@ pub struct Kernel {
     pub pin_path: PathBuf,
     /// So long nothing must speak for inspection before the guard goes idle.
     pub settle: Duration,
+    /// Where the agent's connections to this node's IPv4 addresses come from: a loopback address that nobody else uses.
+    pub own_source: Ipv4Addr,
+    /// Source ports of the agent's connections to all other addresses. The same on every node.
+    pub peer_ports: RangeInclusive<u16>,
+    /// The local kube-apiserver's static-pod manifest; its change is a sign. It need not exist.
+    pub manifest: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -14,12 +14,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::config::Endpoint;
+use crate::net::{DialFrom, dial_any};
 use crate::route::Failure;
 
 /// How to reach servers; the same for all of them.
@@ -30,6 +30,8 @@ pub struct Dialer {
     pub tls: Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>,
     /// Sent as SNI and verified in the server's certificate.
     pub server_name: ServerName<'static>,
+    /// Where connections come from.
+    pub from: DialFrom,
     /// For name resolution, TCP, TLS and HTTP/2 preface together.
     pub connect_timeout: Duration,
     /// For one GET with its whole answer.
@@ -348,7 +350,7 @@ async fn connect(dialer: &Dialer, endpoint: &Endpoint) -> Result<Connection, Fet
     if addresses.is_empty() {
         return Err(resolve("no address".to_owned()));
     }
-    let tcp = TcpStream::connect(addresses.as_slice())
+    let tcp = dial_any(&addresses, &dialer.from)
         .await
         .map_err(|e| transport("connecting", &e, io_failure(&e)))?;
     tcp.set_nodelay(true)

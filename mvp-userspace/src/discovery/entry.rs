@@ -126,6 +126,14 @@ impl Entry {
         }
     }
 
+    /// What an earlier agent knew, for as long as the server has not answered this one.
+    pub fn seed(&self, set: ApiSet) {
+        let mut state = self.state();
+        if state.set.is_none() {
+            state.set = Some(Arc::new(set));
+        }
+    }
+
     /// Takes over what is known of the same address under another name.
     pub fn inherit(&self, other: &Entry) {
         let known = other.state().clone();
@@ -355,7 +363,12 @@ impl Entry {
 impl State {
     fn knowledge(&self, now: Instant, stale_after: Duration) -> Knowledge {
         let Some(confirmed) = self.confirmed else {
-            return Knowledge::Never;
+            // A set without a confirmation is from an earlier agent.
+            return match (&self.set, self.last) {
+                (None, _) => Knowledge::Never,
+                (Some(_), Last::Refused) => Knowledge::Down,
+                (Some(_), _) => Knowledge::Unconfirmed,
+            };
         };
         match self.last {
             Last::Succeeded if now.saturating_duration_since(confirmed) < stale_after => {

@@ -263,6 +263,7 @@ mod tests {
         let settings = Settings {
             dialer: Dialer {
                 tls: Arc::new(|| unreachable!("nothing is dialled")),
+                from: crate::net::DialFrom::anywhere(),
                 server_name: "kubernetes".try_into().unwrap(),
                 connect_timeout: Duration::ZERO,
                 timeout: Duration::ZERO,

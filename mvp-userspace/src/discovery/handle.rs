@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::ApiSet;
 use super::connection::Dialer;
 use super::entry::{Entry, ServerStatus};
 use super::events::{EventTimes, EventsStatus, Followed, quicken};
@@ -22,6 +23,7 @@ use super::poller;
 use super::version::GitVersion;
 use super::view::Priorities;
 use crate::config::{self, Endpoint};
+use crate::net::DialFrom;
 use crate::route::{Member, RouteTable, Server};
 
 /// The pollers' start.
@@ -47,11 +49,13 @@ impl Settings {
     pub fn new(
         discovery: &config::Discovery,
         upstream: &config::Upstream,
+        from: DialFrom,
         tls: Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>,
     ) -> Result<Self, InvalidDnsNameError> {
         Ok(Self {
             dialer: Dialer {
                 tls,
+                from,
                 server_name: ServerName::try_from(upstream.server_name.clone())?,
                 connect_timeout: upstream.connect_timeout.min(discovery.timeout),
                 timeout: discovery.timeout,
@@ -144,6 +148,21 @@ impl DiscoveryHandle {
     /// the next refresh to begin; it begins at least 100 ms after the last one ended.
     pub fn refresh(&self) -> impl Future<Output = Refreshed> + Send + 'static {
         self.hub.clone().refresh()
+    }
+
+    /// Routes by what an earlier agent knew of the server at this address, until the server answers. True if there is such a
+    /// server and nothing was known of it.
+    pub fn seed(&self, host: &str, port: u16, set: ApiSet) -> bool {
+        let entries = self.hub.entries();
+        let entry = entries
+            .iter()
+            .find(|entry| entry.endpoint.host == host && entry.endpoint.port == port);
+        let Some(entry) = entry.filter(|entry| entry.set().is_none()) else {
+            return false;
+        };
+        entry.seed(set);
+        self.hub.publish();
+        true
     }
 
     /// Has the server at this address asked at once.

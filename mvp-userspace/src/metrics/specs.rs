@@ -126,6 +126,18 @@ specs! {
         "Connections forwarded whole that the agent closed";
     SPLICED_BYTES, Counter, "mvp_spliced_bytes_total", ["direction"],
         "Bytes of connections forwarded whole that have ended, to servers and to clients";
+    GUARD_STATE, Gauge, "mvp_guard_state", ["state"],
+        "1 for the guard's state, 0 for the other: idle connections go to kube-apiserver itself, armed ones to the agent";
+    GUARD_TRANSITIONS, Counter, "mvp_guard_transitions_total", ["to", "reason"],
+        "Changes of the guard's state, by the new state and each reason for it";
+    KERNEL_STEERING, Gauge, "mvp_kernel_steering", [],
+        "1 if the kernel steers connections to the agent while the guard is armed, 0 if this agent has no steering";
+    KERNEL_EVENTS, Counter, "mvp_kernel_events_total", ["event"],
+        "What the BPF programs counted; docs/metrics.md lists the events";
+    HEARTBEATS_WITHHELD, Counter, "mvp_kernel_heartbeats_withheld_total", ["reason"],
+        "Heartbeats not sent, so that the kernel passes new connections to kube-apiserver: starting, draining, accept or thread";
+    RETIRED, Counter, "mvp_retired_connections_total", ["outcome"],
+        "Connections made before the guard armed that were to be retired, by what became of them: destroyed, active or gone";
     RESET_FLOODS, Counter, "mvp_http2_reset_floods_total", [],
         "Client connections closed because of too many HTTP/2 resets";
 }

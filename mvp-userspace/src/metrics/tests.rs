@@ -34,6 +34,12 @@ fn touched() -> Metrics {
         sink.set(&SPLICED_BROKEN, &[], 1.0);
         sink.set(&SPLICED_STOPPED, &[], 1.0);
         sink.set(&SPLICED_BYTES, &["to_server"], 1.0);
+        sink.set(&GUARD_STATE, &["armed"], 1.0);
+        sink.set(&GUARD_TRANSITIONS, &["armed", "sets_differ"], 1.0);
+        sink.set(&KERNEL_STEERING, &[], 1.0);
+        sink.set(&KERNEL_EVENTS, &["steered"], 7.0);
+        sink.set(&HEARTBEATS_WITHHELD, &["thread"], 1.0);
+        sink.set(&RETIRED, &["destroyed"], 2.0);
     }));
     // A second source with the same families: they must not be announced twice.
     metrics.register_source(Box::new(|sink| {

@@ -4,10 +4,16 @@ use std::future::Future;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+/// Without anybody to call.
+const IDLE_TICK: Duration = Duration::from_secs(3600);
+/// A failure to accept counts for so long; while nobody comes, nobody would find out that it is over.
+const FAILING: Duration = Duration::from_secs(1);
 
 /// One accepted connection. Holds its place in the limit until dropped.
 #[derive(Debug)]
@@ -29,6 +35,22 @@ pub struct Sink {
 pub struct Slot {
     thread: Arc<AtomicUsize>,
     total: Arc<AtomicUsize>,
+}
+
+/// Called by the accept loop itself, so that a call shows that it turns.
+pub struct OnTick {
+    pub interval: Duration,
+    pub call: Box<dyn FnMut(Turn<'_>) + Send>,
+}
+
+/// How the accept loop is doing.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    pub listener: &'a TcpListener,
+    /// Connections that the limit still allows.
+    pub spare: usize,
+    /// No connection could be accepted lately, though there was one: descriptors or memory have run out.
+    pub failing: bool,
 }
 
 #[derive(Debug)]
@@ -85,12 +107,31 @@ impl Drop for Slot {
 
 impl AcceptLoop {
     /// Accepts until `stop` resolves, then closes the listener. `refused` is called for each connection above the limit.
-    pub async fn run(self, stop: impl Future<Output = ()>, refused: impl Fn()) {
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()>,
+        refused: impl Fn(),
+        mut on_tick: Option<OnTick>,
+    ) {
         tokio::pin!(stop);
+        let interval = on_tick.as_ref().map_or(IDLE_TICK, |on| on.interval);
+        let mut tick = tokio::time::interval(interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failed: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 () = &mut stop => return,
+                _ = tick.tick() => {
+                    if let Some(on_tick) = &mut on_tick {
+                        (on_tick.call)(Turn {
+                            listener: &self.listener,
+                            spare: self.limit.saturating_sub(self.total.load(Ordering::Relaxed)),
+                            failing: failed.is_some_and(|at| at.elapsed() < FAILING),
+                        });
+                    }
+                    continue;
+                }
             };
             match accepted {
                 Ok((stream, peer)) => {
@@ -105,6 +146,7 @@ impl AcceptLoop {
                     // Out of file descriptors or memory: the connections that are open must get a chance to end.
                     // Errors of a single connection (ECONNABORTED) need no pause.
                     if !matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) {
+                        failed = Some(Instant::now());
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 }

@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use super::body::UploadBody;
 use super::error::AttemptError;
 use crate::config::Endpoint;
-use crate::net::{Deferred, tune_upstream};
+use crate::net::{self, Deferred, DialFrom, tune_upstream};
 use crate::route::Failure;
 
 /// Window a stream, towards the agent. A client that stops reading holds at most this much of the agent's memory.
@@ -33,6 +33,8 @@ type UpstreamIo = TokioIo<Deferred<TlsStream<TcpStream>>>;
 /// How connections are made; the same for all servers.
 #[derive(Clone, Debug)]
 pub struct ConnectSettings {
+    /// Where connections come from.
+    pub from: DialFrom,
     pub timeout: Duration,
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
@@ -63,7 +65,7 @@ pub async fn connect(
     settings: &ConnectSettings,
     upgradable: bool,
 ) -> Result<Connected, AttemptError> {
-    let dial = dial(endpoint, tls, server_name);
+    let dial = dial(endpoint, tls, server_name, &settings.from);
     let stream = match tokio::time::timeout(settings.timeout, dial).await {
         Ok(result) => result?,
         Err(_elapsed) => {
@@ -150,8 +152,9 @@ async fn dial(
     endpoint: &Endpoint,
     tls: Arc<rustls::ClientConfig>,
     server_name: ServerName<'static>,
+    from: &DialFrom,
 ) -> Result<TlsStream<TcpStream>, AttemptError> {
-    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+    let stream = net::dial(&endpoint.host, endpoint.port, from)
         .await
         .map_err(|error| {
             let failure = match error.kind() {

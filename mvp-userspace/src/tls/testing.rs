@@ -183,6 +183,9 @@ impl Files {
                 shortcut: config::Mode::Off,
                 pin_path: self.path().to_owned(),
                 settle: second,
+                own_source: std::net::Ipv4Addr::new(127, 66, 0, 1),
+                peer_ports: 700..=999,
+                manifest: "/nowhere".into(),
             },
             inspect: config::Inspect::Always,
             relay: config::Relay {

@@ -1,9 +1,11 @@
 //! `mvp agent` as a child process.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -47,6 +49,13 @@ impl Agent {
         Ok(process)
     }
 
+    /// As [`Self::start`], and waits until the agent says that it is ready: it knows what the servers serve.
+    pub fn start_ready(&self, binary: &Path, pki: &Path, dir: &Path) -> Result<Process> {
+        let mut process = self.start(binary, pki, dir)?;
+        process.wait_until("become ready", || is_ready(self.admin).unwrap_or_default())?;
+        Ok(process)
+    }
+
     /// The configuration as JSON, which YAML includes.
     pub fn config(&self, pki: &Path) -> serde_json::Value {
         let peers: Vec<_> = self
@@ -79,6 +88,16 @@ impl Agent {
         }
         config
     }
+}
+
+/// Asks the administrator's port.
+fn is_ready(admin: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(admin)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 200 "))
 }
 
 /// The agent's binary: `given`, or `mvp` beside the running program, where cargo puts both.

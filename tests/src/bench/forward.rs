@@ -4,20 +4,18 @@
 //! of them. Added latency is the difference to `direct` of the same round.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use http::{HeaderMap, header};
-use rustls_pki_types::ServerName;
 
 use super::agent::{self, Agent};
 use super::haproxy;
-use super::process::{Process, free_port};
+use super::process::free_port;
 use super::report::Report;
-use super::upstream::{ANSWERED_BY, PATH, Upstream};
-use crate::load::{Endpoint, Get, Limit, Outcome, Session, bearer, tls};
+use super::target::{LOADS, Measured, Suffixes, Target, cores, positive, request};
+use super::upstream::Upstream;
+use crate::load::Get;
 use crate::sim::pki::Pki;
 
 #[derive(Args, Clone, Debug)]
@@ -57,43 +55,8 @@ pub enum Subject {
     Haproxy,
 }
 
-/// The two loads.
-#[derive(Clone, Copy, Debug)]
-struct Load {
-    connections: usize,
-    streams: usize,
-    /// Appended to a metric's name.
-    suffixes: Suffixes,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Suffixes {
-    latency: &'static str,
-    work: &'static str,
-}
-
 /// The subject of rows that compare.
 const RATIO: &str = "mvp/haproxy";
-
-/// Latency is asked of an idle machine, CPU and throughput of a busy one: those have the plain names.
-const LOADS: [Load; 2] = [
-    Load {
-        connections: 1,
-        streams: 1,
-        suffixes: Suffixes {
-            latency: "",
-            work: "_1x1",
-        },
-    },
-    Load {
-        connections: 16,
-        streams: 4,
-        suffixes: Suffixes {
-            latency: "_16x4",
-            work: "",
-        },
-    },
-];
 
 /// Runs the benchmark and prints its table. Needs the two binaries; takes `rounds * seconds * 6` and a little.
 pub fn run(options: &Options) -> Result<()> {
@@ -111,10 +74,10 @@ pub fn run(options: &Options) -> Result<()> {
         .build()?;
     runtime.block_on(async {
         for subject in &mut subjects {
-            subject.wait_for_peer(&get).await?;
+            subject.target.wait_for_peer(&get).await?;
         }
         for round in 0..options.rounds as usize {
-            measure_round(round, options, &mut subjects, &get, &mut report).await?;
+            measure_round(round, options, &subjects, &get, &mut report).await?;
         }
         anyhow::Ok(())
     })?;
@@ -126,35 +89,9 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The GET of the benchmark, with a bearer token as a service account would send.
-pub fn request() -> Result<Get> {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::ACCEPT, "application/json".parse()?);
-    headers.insert(header::USER_AGENT, "mvp-bench".parse()?);
-    headers.insert(header::AUTHORIZATION, bearer(TOKEN)?);
-    Ok(Get {
-        uri: format!("https://kubernetes.default.svc{PATH}").parse()?,
-        headers,
-    })
-}
-
-/// The length of a service account's token, roughly.
-const TOKEN: &str = concat!(
-    "eyJhbGciOiJSUzI1NiIsImtpZCI6ImJlbmNobWFyayJ9.",
-    "eyJpc3MiOiJodHRwczovL2t1YmVybmV0ZXMuZGVmYXVsdC5zdmMiLCJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6ZGVmYXVsdDpiZW5jaCJ9.",
-    "bm90LWEtc2lnbmF0dXJlLWJ1dC1hcy1sb25nLWFzLW9uZS1ub3QtYS1zaWduYXR1cmUtYnV0LWFzLWxvbmctYXMtb25lLW5vdC1hLXNpZ25hdHVyZQ"
-);
-
 struct Running {
     subject: Subject,
-    endpoint: Endpoint,
-    process: Option<Process>,
-}
-
-struct Measured {
-    outcome: Outcome,
-    /// Of the proxy; `None` for `direct`.
-    cpu: Option<Duration>,
+    target: Target,
 }
 
 fn start(
@@ -164,7 +101,6 @@ fn start(
     threads: usize,
     dir: &Path,
 ) -> Result<Vec<Running>> {
-    let tls = Arc::new(tls(pki.read("ca.crt")?.as_bytes(), &["h2"])?);
     let mut running = Vec::new();
     for &subject in &options.subjects {
         let (process, address) = match subject {
@@ -185,16 +121,8 @@ fn start(
                 }
             },
         };
-        let server_name = ServerName::try_from("kubernetes.default.svc")?;
-        running.push(Running {
-            subject,
-            endpoint: Endpoint {
-                address,
-                server_name,
-                tls: tls.clone(),
-            },
-            process,
-        });
+        let target = Target::new(name(subject), address, pki, process)?;
+        running.push(Running { subject, target });
     }
     ensure!(!running.is_empty(), "nothing to measure");
     Ok(running)
@@ -238,21 +166,21 @@ fn explain(options: &Options, threads: usize, subjects: &[Running]) {
 async fn measure_round(
     round: usize,
     options: &Options,
-    subjects: &mut [Running],
+    subjects: &[Running],
     get: &Get,
     report: &mut Report,
 ) -> Result<()> {
     let mut results: Vec<(Subject, [Measured; 2])> = Vec::new();
     for turn in 0..subjects.len() {
         let index = (round + turn) % subjects.len();
-        let running = &mut subjects[index];
+        let running = &subjects[index];
         let seconds = Duration::from_secs_f64(options.seconds);
         let [one, many] = LOADS;
         results.push((
             running.subject,
             [
-                running.measure(get, one, seconds).await?,
-                running.measure(get, many, seconds).await?,
+                running.target.measure(get, one, seconds).await?,
+                running.target.measure(get, many, seconds).await?,
             ],
         ));
     }
@@ -286,8 +214,9 @@ fn record(results: &[(Subject, [Measured; 2])], report: &mut Report) {
         let mut added = [None; 2];
         let mut cpu = [None; 2];
         for subject in [Subject::Direct, Subject::Mvp, Subject::Haproxy] {
-            let Some(Measured { outcome, cpu: used }) =
-                of(subject).map(|measured| &measured[index])
+            let Some(Measured {
+                outcome, cpu: used, ..
+            }) = of(subject).map(|measured| &measured[index])
             else {
                 continue;
             };
@@ -330,109 +259,10 @@ fn record(results: &[(Subject, [Measured; 2])], report: &mut Report) {
     }
 }
 
-impl Running {
-    /// Until the peer's answer arrives, as the agent has to learn first who serves the group.
-    async fn wait_for_peer(&mut self, get: &Get) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let seen = answered_by(&self.endpoint, get).await;
-            if matches!(&seen, Ok(Some(server)) if server == "peer") {
-                return Ok(());
-            }
-            if let Some(process) = &mut self.process {
-                process.check()?;
-            }
-            if Instant::now() > deadline {
-                let output = self
-                    .process
-                    .as_ref()
-                    .map(Process::output)
-                    .unwrap_or_default();
-                bail!(
-                    "{} forwards nothing to the peer; last answer {seen:?}; it wrote:\n{output}",
-                    name(self.subject)
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    async fn measure(&mut self, get: &Get, load: Load, duration: Duration) -> Result<Measured> {
-        let session = Session::open(std::slice::from_ref(&self.endpoint), load.connections).await?;
-        session
-            .run(get, load.streams, Limit::duration(duration / 10))
-            .await;
-        let before = self.process.as_ref().map(Process::cpu).transpose()?;
-        let outcome = session
-            .run(get, load.streams, Limit::duration(duration))
-            .await;
-        let after = self.process.as_ref().map(Process::cpu).transpose()?;
-        let wrong = outcome.answers.not_ok();
-        ensure!(
-            wrong == 0 && outcome.answers.ok > 0,
-            "{}: {wrong} of {} requests failed ({:?}); {}",
-            name(self.subject),
-            outcome.answers.total(),
-            outcome.answers,
-            self.process
-                .as_ref()
-                .map(Process::output)
-                .unwrap_or_default()
-        );
-        // A local answer would be cheaper than a forwarded one, and wrong.
-        let server = answered_by(&self.endpoint, get).await?;
-        ensure!(
-            server.as_deref() == Some("peer"),
-            "{}: the answer came from {server:?}",
-            name(self.subject)
-        );
-        Ok(Measured {
-            outcome,
-            cpu: before.zip(after).map(|(before, after)| after - before),
-        })
-    }
-}
-
-/// Which of the upstream's servers answers `get`, if its answer is a 200.
-async fn answered_by(endpoint: &Endpoint, get: &Get) -> Result<Option<String>> {
-    let io = endpoint.connect().await?;
-    let (sender, connection) = h2::client::handshake(io).await?;
-    let driver = tokio::spawn(connection);
-    let mut request = http::Request::get(get.uri.clone()).body(())?;
-    *request.headers_mut() = get.headers.clone();
-    let response = sender
-        .ready()
-        .await?
-        .send_request(request, true)?
-        .0
-        .await
-        .context("no answer")?;
-    driver.abort();
-    if !response.status().is_success() {
-        bail!("status {}", response.status());
-    }
-    Ok(response
-        .headers()
-        .get(ANSWERED_BY)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned))
-}
-
 fn name(subject: Subject) -> &'static str {
     match subject {
         Subject::Direct => "direct",
         Subject::Mvp => "mvp",
         Subject::Haproxy => "haproxy",
-    }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
-        _ => Err("a number above 0 is needed".into()),
     }
 }

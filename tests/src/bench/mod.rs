@@ -5,10 +5,11 @@ pub mod discovery;
 pub mod forward;
 pub mod freshness;
 pub mod haproxy;
+pub mod kernel;
+pub mod machine;
 pub mod process;
 pub mod report;
-pub mod splice;
+pub mod target;
 pub mod upstream;
 
 pub(crate) mod answers;
-mod shortcut;

@@ -71,13 +71,13 @@ impl Report {
         let mut rows = self.rows();
         rows.sort_by(|a, b| a.metric.cmp(&b.metric));
         let mut text = format!(
-            "{:<26} {:<10} {:>12} {:>12} {:>12}  {:<6} {}\n",
+            "{:<32} {:<17} {:>12} {:>12} {:>12}  {:<6} {}\n",
             "metric", "subject", "median", "min", "max", "unit", "rounds"
         );
         for row in rows {
             let _ = writeln!(
                 text,
-                "{:<26} {:<10} {:>12} {:>12} {:>12}  {:<6} {}",
+                "{:<32} {:<17} {:>12} {:>12} {:>12}  {:<6} {}",
                 row.metric,
                 row.subject,
                 number(row.median),
@@ -92,9 +92,14 @@ impl Report {
 
     /// Writes the rows as one JSON array.
     pub fn write_json(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.rows())? + "\n";
-        std::fs::write(file, text).with_context(|| format!("file {}", file.display()))
+        write_json(file, &self.rows())
     }
+}
+
+/// Writes rows, of several scenarios maybe, as one JSON array.
+pub fn write_json(file: &Path, rows: &[Row]) -> Result<()> {
+    let text = serde_json::to_string_pretty(rows)? + "\n";
+    std::fs::write(file, text).with_context(|| format!("file {}", file.display()))
 }
 
 impl Series {

@@ -1,4 +1,4 @@
-//! The fast upstream: two HTTP/2 servers with pre-built answers, on one thread. It leaves the machine to what is measured.
+//! The fast upstream: three HTTP/2 servers with pre-built answers, on one thread. It leaves the machine to what is measured.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,38 +23,44 @@ use crate::sim::pki::Pki;
 pub struct Upstream {
     pub local: SocketAddr,
     pub peer: SocketAddr,
+    /// Answers as `peer` does: an agent with the two has servers that agree.
+    pub twin: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Upstream {
-    /// Listens on two ports of 127.0.0.1 with the servers' certificate of `pki`.
+    /// Listens on three ports of 127.0.0.1 with the servers' certificate of `pki`.
     pub fn start(pki: &Pki) -> Result<Self> {
         let tls = TlsAcceptor::from(Arc::new(server_tls(pki)?));
         let (local, local_address) = listen()?;
         let (peer, peer_address) = listen()?;
+        let (twin, twin_address) = listen()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (local, peer) = {
+        let [local, peer, twin] = {
             let _entered = runtime.enter();
-            (TcpListener::from_std(local)?, TcpListener::from_std(peer)?)
+            [local, peer, twin].map(TcpListener::from_std)
         };
+        let (local, peer, twin) = (local?, peer?, twin?);
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("upstream".into())
             .spawn(move || {
                 runtime.block_on(async move {
-                    let (local_answers, peer_answers) =
-                        (Answers::new(Role::Local), Answers::new(Role::Peer));
-                    tokio::spawn(accept(local, tls.clone(), Arc::new(local_answers)));
-                    tokio::spawn(accept(peer, tls, Arc::new(peer_answers)));
+                    let [local_answers, peer_answers] =
+                        [Role::Local, Role::Peer].map(|role| Arc::new(Answers::new(role)));
+                    tokio::spawn(accept(local, tls.clone(), local_answers));
+                    tokio::spawn(accept(peer, tls.clone(), peer_answers.clone()));
+                    tokio::spawn(accept(twin, tls, peer_answers));
                     let _ = stopped.await;
                 });
             })?;
         Ok(Self {
             local: local_address,
             peer: peer_address,
+            twin: twin_address,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -147,7 +153,7 @@ mod tests {
     use rustls_pki_types::ServerName;
 
     use super::*;
-    use crate::bench::forward;
+    use crate::bench::target;
     use crate::load::{Endpoint, Limit, Session, tls};
 
     #[tokio::test(flavor = "current_thread")]
@@ -168,7 +174,7 @@ mod tests {
             requests: 1000,
         };
 
-        let mut get = forward::request().unwrap();
+        let mut get = target::request().unwrap();
         let outcome = session.run(&get, 3, limit).await;
         assert_eq!((outcome.answers.ok, outcome.answers.total()), (1000, 1000));
         assert_eq!(

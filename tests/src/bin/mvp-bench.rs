@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use http::Uri;
-use mvp_tests::bench::{discovery, forward, freshness, haproxy, process, splice, upstream};
+use mvp_tests::bench::{discovery, forward, freshness, haproxy, kernel, process, target, upstream};
 use mvp_tests::load::{Endpoint, Limit, Session, bearer, tls};
 use mvp_tests::sim::pki::Pki;
 use rustls_pki_types::ServerName;
@@ -29,8 +29,11 @@ enum Verb {
     Discovery(discovery::Options),
     /// How long until new types are seen through every agent
     Freshness(freshness::Options),
-    /// Two connections joined: sockmap and splice(2) against copying
-    Splice(splice::Options),
+    /// What the kernel part costs and saves: the idle guard, relayed connections, sockmap, the short-cut, the steering program
+    Kernel(kernel::Options),
+    /// A part of `kernel`: relays whole connections to one server
+    #[command(hide = true)]
+    Relayer(kernel::relayer::Options),
     /// Run the fast upstream alone, and write the configuration of an agent and of an HAProxy before it
     Upstream(UpstreamArgs),
     /// Load one URL, or several at once, and print what was seen
@@ -79,7 +82,8 @@ fn main() -> ExitCode {
         Verb::Forward(options) => forward::run(&options),
         Verb::Discovery(options) => discovery::run(&options),
         Verb::Freshness(options) => freshness::run(&options),
-        Verb::Splice(options) => splice::run(&options),
+        Verb::Kernel(options) => kernel::run(&options),
+        Verb::Relayer(options) => kernel::relayer::run(&options),
         Verb::Upstream(args) => run_upstream(&args),
         Verb::Load(args) => run_load(&args),
     };
@@ -125,7 +129,7 @@ fn run_load(args: &LoadArgs) -> Result<()> {
     let ca = std::fs::read(&args.ca).with_context(|| format!("file {}", args.ca.display()))?;
     let tls = Arc::new(tls(&ca, &["h2"])?);
     let server_name = ServerName::try_from(args.server_name.clone()).context("--server-name")?;
-    let mut get = forward::request()?;
+    let mut get = target::request()?;
     if let Some(token) = &args.token {
         get.headers
             .insert(http::header::AUTHORIZATION, bearer(token)?);

@@ -30,6 +30,7 @@ pub struct Established {
     last_received: Duration,
     /// Bytes received that nobody has read, and bytes sent that are not acknowledged.
     queued: u64,
+    inode: u32,
 }
 
 /// One message of the kernel, with the number of the request that it answers.
@@ -58,6 +59,11 @@ pub(super) enum Reply {
 impl Established {
     pub fn local(&self) -> SocketAddr {
         SocketAddr::new(self.id.source_address.to_canonical(), self.id.source_port)
+    }
+
+    /// Of the socket, as in `/proc/PID/fd`; 0: nobody has accepted it yet.
+    pub fn inode(&self) -> u32 {
+        self.inode
     }
 
     pub fn remote(&self) -> SocketAddr {
@@ -92,6 +98,7 @@ impl Established {
             family: header.family,
             last_sent: millis(LAST_DATA_SENT)?,
             last_received: millis(LAST_DATA_RECEIVED)?,
+            inode: header.inode,
             queued: u64::from(header.recv_queue) + u64::from(header.send_queue),
         })
     }
@@ -108,6 +115,7 @@ impl Established {
             last_sent: silent_for,
             last_received: silent_for + Duration::from_secs(1),
             queued,
+            inode: 0,
         }
     }
 }

@@ -12,12 +12,14 @@ mod splicing;
 mod watch;
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Shared;
 use crate::app::DrainState;
 use crate::config::{Config, Mode as ConfigMode};
+use crate::net::DialFrom;
 use crate::route::RouteTable;
 use crate::route::relay::{
     ClientHelloFacts, HotSettings, HotTable, InspectReason, ProbeFacts, RelayDecision, RelayView,
@@ -56,6 +58,7 @@ pub struct Relays {
     registry: Registry,
     splicing: Splicing,
     pass_through: AtomicBool,
+    from: OnceLock<DialFrom>,
 }
 
 /// What `mvp explain --connection` is told.
@@ -94,7 +97,15 @@ impl Relays {
             registry: Registry::default(),
             splicing: Splicing::default(),
             pass_through: AtomicBool::new(false),
+            from: OnceLock::new(),
         }
+    }
+
+    /// Where connections to servers come from: anywhere, unless this is said before the first. Connections that steering did not
+    /// know to be the agent's own would come to an agent again.
+    pub fn dial_from(&self, from: DialFrom) {
+        // Only the first word counts.
+        let _ = self.from.set(from);
     }
 
     /// How the bytes of carried connections are moved.
@@ -166,6 +177,10 @@ impl Relays {
         } else {
             impossible(table)
         }
+    }
+
+    fn from(&self) -> &DialFrom {
+        self.from.get_or_init(DialFrom::anywhere)
     }
 
     fn probes(

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::record::Record;
 use super::registry::{Carried, Ending, Kind, Place};
 use super::{Relays, needs_no_heat};
-use crate::net::{ClientHello, Peeked, peek, tune_upstream};
+use crate::net::{self, ClientHello, Peeked, peek, tune_upstream};
 use crate::proxy::Shared;
 use crate::proxy::connection::Guard;
 use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, SILENCE, decide};
@@ -86,7 +86,7 @@ pub async fn offer(
             };
         }
     };
-    let Some((upstream, carried)) = dial(&place.server, relays.settings.connect_timeout)
+    let Some((upstream, carried)) = dial(relays, &place.server)
         .await
         .zip(served(&table, &place.server))
     else {
@@ -189,7 +189,7 @@ async fn dial_local(shared: &Shared) -> Option<(TcpStream, Arc<Server>)> {
     if !server.available() {
         return None;
     }
-    let upstream = dial(server, shared.relays.settings.connect_timeout).await?;
+    let upstream = dial(&shared.relays, server).await?;
     Some((upstream, Arc::clone(server)))
 }
 
@@ -229,10 +229,10 @@ fn served(table: &RouteTable, server: &Arc<Server>) -> Option<Kind> {
 }
 
 /// `None`: the server was told what it did wrong, and the client has not noticed anything.
-async fn dial(server: &Arc<Server>, timeout: Duration) -> Option<TcpStream> {
+async fn dial(relays: &Relays, server: &Arc<Server>) -> Option<TcpStream> {
     let endpoint = &server.endpoint;
-    let connect = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-    let failure = match tokio::time::timeout(timeout, connect).await {
+    let connect = net::dial(&endpoint.host, endpoint.port, relays.from());
+    let failure = match tokio::time::timeout(relays.settings.connect_timeout, connect).await {
         Ok(Ok(stream)) => match tune_upstream(&stream) {
             Ok(()) => return Some(stream),
             Err(_gone) => Failure::Reset,

@@ -431,6 +431,7 @@ pub fn settings(pki: &Pki) -> Settings {
     Settings {
         dialer: Dialer {
             tls: Arc::new(move || client.clone()),
+            from: mvp::net::DialFrom::anywhere(),
             server_name: NAME.try_into().unwrap(),
             connect_timeout: Duration::from_secs(20),
             timeout: Duration::from_secs(20),

@@ -1,0 +1,232 @@
+//! Keeps the kernel in step with the agent: the guard's state, the exempt addresses, the route table; and observes the signs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::guard::{Observer, retires};
+use super::retire::Retiring;
+use super::targets::Addresses;
+use super::{GuardHandle, SharedSteering, SteeringStats};
+use crate::app::{DrainSignal, DrainState};
+use crate::config::{Config, Endpoint};
+use crate::discovery::DiscoveryHandle;
+use crate::kernel::{Error, Reason, RouteWriter, Targets};
+use crate::route::{GuardReason, State};
+
+/// A sign arms within twice this.
+const LOOK: Duration = Duration::from_millis(50);
+/// Names are resolved again so often: a server may get another address.
+const RESOLVE: Duration = Duration::from_secs(30);
+
+/// The loop's inputs.
+pub struct Keeper {
+    pub config: Config,
+    pub guard: GuardHandle,
+    pub discovery: DiscoveryHandle,
+    pub members: watch::Receiver<Arc<Vec<Endpoint>>>,
+    pub drain: DrainSignal,
+    /// The first round of discovery is over.
+    pub known: Arc<AtomicBool>,
+    pub stats: Arc<SteeringStats>,
+    /// `None`: no steering, only the guard.
+    pub kernel: Option<Kept>,
+}
+
+/// What is kept.
+pub struct Kept {
+    pub steering: SharedSteering,
+    pub routes: RouteWriter,
+}
+
+impl Keeper {
+    /// Runs until the agent drains.
+    pub async fn run(mut self) {
+        let kernel = self.kernel.take();
+        let steering_off = kernel.is_none();
+        let mut observer = Observer::new(
+            self.guard.clone(),
+            self.discovery.clone(),
+            &self.config,
+            steering_off,
+        );
+        let mut kept = kernel.map(|kernel| InKernel::new(&self, kernel));
+        let (told, mut targets) = watch::channel(None);
+        let resolving = tokio::spawn(resolve(self.config.clone(), self.members.clone(), told));
+        let _resolving = AbortOnDrop(resolving.abort_handle());
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.guard.woken() => {}
+            }
+            if self.drain.state() != DrainState::Running {
+                return;
+            }
+            observer.look(self.known.load(Ordering::Relaxed));
+            if let Some(kept) = &mut kept {
+                kept.keep(&self, &mut targets);
+            }
+        }
+    }
+}
+
+/// Follows the list of servers, and the addresses that their names have. Not in the loop, which must not wait for DNS.
+async fn resolve(
+    config: Config,
+    mut members: watch::Receiver<Arc<Vec<Endpoint>>>,
+    told: watch::Sender<Option<Targets>>,
+) {
+    let mut addresses = Addresses::default();
+    loop {
+        let now = Arc::clone(&members.borrow_and_update());
+        let targets = addresses.targets(&config, &now).await;
+        told.send_replace(Some(targets));
+        tokio::select! {
+            () = tokio::time::sleep(RESOLVE) => {}
+            // An error: the list is fixed, and only names may change.
+            Ok(()) = members.changed() => {}
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What the kernel was last told.
+struct InKernel {
+    steering: SharedSteering,
+    applied: Option<(bool, Reason)>,
+    targets: Option<Targets>,
+    generation: Option<u64>,
+    /// `None` while a table is being written.
+    routes: Option<RouteWriter>,
+    written: (
+        tokio::sync::mpsc::Sender<RouteWriter>,
+        tokio::sync::mpsc::Receiver<RouteWriter>,
+    ),
+    retiring: Retiring,
+    failing: bool,
+}
+
+impl InKernel {
+    fn new(keeper: &Keeper, kernel: Kept) -> Self {
+        Self {
+            retiring: Retiring::new(&keeper.config, Arc::clone(&keeper.stats)),
+            steering: kernel.steering,
+            applied: None,
+            targets: None,
+            generation: None,
+            routes: Some(kernel.routes),
+            written: tokio::sync::mpsc::channel(1),
+            failing: false,
+        }
+    }
+
+    fn keep(&mut self, keeper: &Keeper, targets: &mut watch::Receiver<Option<Targets>>) {
+        let state = keeper.guard.state();
+        let done = self.apply(state);
+        self.note(done);
+        let done = self.exempt(targets);
+        self.note(done);
+        self.write_routes(keeper);
+        let peers = self
+            .targets
+            .as_ref()
+            .map_or(&[][..], |targets| &targets.peers);
+        self.retiring.set(retires(state), peers);
+    }
+
+    fn apply(&mut self, state: State) -> Result<(), Error> {
+        let wanted = (state.is_armed(), reason(state));
+        if self.applied == Some(wanted) {
+            return Ok(());
+        }
+        let mut steering = self.steering.lock();
+        match wanted {
+            (true, reason) => steering.arm(reason)?,
+            (false, reason) => steering.disarm(reason)?,
+        }
+        self.applied = Some(wanted);
+        Ok(())
+    }
+
+    fn exempt(&mut self, told: &mut watch::Receiver<Option<Targets>>) -> Result<(), Error> {
+        if !told.has_changed().unwrap_or(false) {
+            return Ok(());
+        }
+        let targets = told.borrow_and_update().clone();
+        if targets.is_some() && self.targets != targets {
+            if let Some(targets) = &targets {
+                self.steering.lock().configure(targets)?;
+            }
+            self.targets = targets;
+        }
+        Ok(())
+    }
+
+    fn write_routes(&mut self, keeper: &Keeper) {
+        if let Ok(writer) = self.written.1.try_recv() {
+            self.routes = Some(writer);
+        }
+        let table = keeper.discovery.table();
+        let generation = keeper.discovery.generation();
+        // A table of servers that nobody has asked yet must not replace what the agent before knew.
+        if !keeper.known.load(Ordering::Relaxed) || self.generation == Some(generation) {
+            return;
+        }
+        let Some(mut writer) = self.routes.take() else {
+            return;
+        };
+        self.generation = Some(generation);
+        let done = self.written.0.clone();
+        tokio::task::spawn_blocking(move || {
+            match writer.write(&table) {
+                Ok(written) if written.omitted > 0 => {
+                    tracing::warn!(omitted = written.omitted, "not every route could be pinned");
+                }
+                Ok(_) | Err(Error::Replaced) => {}
+                Err(error) => tracing::warn!(%error, "the route table cannot be pinned"),
+            }
+            // Only this task sends, and there is room for one.
+            let _ = done.try_send(writer);
+        });
+    }
+
+    /// Tells a failure once.
+    fn note(&mut self, done: Result<(), Error>) {
+        match done {
+            Ok(()) | Err(Error::Replaced) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "the kernel cannot be told");
+                }
+            }
+        }
+    }
+}
+
+/// The first reason, in the kernel's words.
+fn reason(state: State) -> Reason {
+    let first = state.reasons().iter().next();
+    match first {
+        Some(GuardReason::Starting) => Reason::Starting,
+        Some(GuardReason::SetsDiffer) => Reason::RoutesDiffer,
+        Some(GuardReason::VersionsDiffer) => Reason::VersionsDiffer,
+        Some(GuardReason::ServerBroken | GuardReason::ServerNotReady) => Reason::ServerLost,
+        Some(GuardReason::LeaseChanged) => Reason::LeaseChanged,
+        Some(GuardReason::ManifestChanged) => Reason::ManifestChanged,
+        Some(GuardReason::OperatorArmed | GuardReason::OperatorDisarmed) => Reason::Operator,
+        Some(GuardReason::Settled) => Reason::Settled,
+        Some(GuardReason::SteeringOff) | None => Reason::None,
+    }
+}

@@ -1,0 +1,122 @@
+//! What steering counts, read at each scrape.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{GuardHandle, SharedSteering};
+use crate::metrics::{
+    GUARD_STATE, GUARD_TRANSITIONS, HEARTBEATS_WITHHELD, KERNEL_EVENTS, KERNEL_STEERING, Metrics,
+    RETIRED,
+};
+use crate::route::Transition;
+
+/// Counts that only grow.
+#[derive(Debug, Default)]
+pub struct SteeringStats {
+    transitions: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    withheld: [AtomicU64; Withheld::ALL.len()],
+    retired: [AtomicU64; Retired::ALL.len()],
+}
+
+/// Why a heartbeat was not sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Withheld {
+    /// Nothing is known of the servers yet.
+    Starting,
+    /// The agent ends.
+    Draining,
+    /// Connections cannot be accepted.
+    Accept,
+    /// A data thread makes no progress.
+    Thread,
+}
+
+/// What became of a connection that was to be retired.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Retired {
+    Destroyed,
+    Active,
+    Gone,
+}
+
+impl Withheld {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Starting, "starting"),
+        (Self::Draining, "draining"),
+        (Self::Accept, "accept"),
+        (Self::Thread, "thread"),
+    ];
+}
+
+impl Retired {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Destroyed, "destroyed"),
+        (Self::Active, "active"),
+        (Self::Gone, "gone"),
+    ];
+}
+
+impl SteeringStats {
+    pub fn transition(&self, transition: &Transition) {
+        let to = if transition.to_armed { "armed" } else { "idle" };
+        let mut transitions = self
+            .transitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for reason in transition.reasons.iter() {
+            *transitions.entry((to, reason.as_str())).or_default() += 1;
+        }
+    }
+
+    pub fn withheld(&self, why: Withheld) {
+        if let Some(count) = self.withheld.get(why as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn retired(&self, outcome: Retired) {
+        if let Some(count) = self.retired.get(outcome as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Registers everything here and, with steering, the kernel's own counters.
+    pub fn register(
+        self: Arc<Self>,
+        metrics: &Metrics,
+        guard: GuardHandle,
+        steering: Option<SharedSteering>,
+    ) {
+        metrics.register_source(Box::new(move |sink| {
+            let armed = guard.is_armed();
+            for (state, on) in [("armed", armed), ("idle", !armed)] {
+                sink.set(&GUARD_STATE, &[state], f64::from(u8::from(on)));
+            }
+            let transitions = self
+                .transitions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            for ((to, reason), count) in &*transitions {
+                sink.set(&GUARD_TRANSITIONS, &[to, reason], *count as f64);
+            }
+            drop(transitions);
+            let on = steering.is_some();
+            sink.set(&KERNEL_STEERING, &[], f64::from(u8::from(on)));
+            let Some(steering) = &steering else { return };
+            for ((_, name), count) in Withheld::ALL.iter().zip(&self.withheld) {
+                let count = count.load(Ordering::Relaxed);
+                sink.set(&HEARTBEATS_WITHHELD, &[name], count as f64);
+            }
+            for ((_, name), count) in Retired::ALL.iter().zip(&self.retired) {
+                sink.set(&RETIRED, &[name], count.load(Ordering::Relaxed) as f64);
+            }
+            // They cannot be read only if the kernel has no reason to refuse and does; then they are not there.
+            if let Ok(counters) = steering.lock().counters() {
+                for (counter, value) in counters.iter() {
+                    sink.set(&KERNEL_EVENTS, &[counter.name()], value as f64);
+                }
+            }
+        }));
+    }
+}

@@ -1,0 +1,265 @@
+//! An agent with kernel steering on real nodes (network namespaces): who gets which connection, and what happens when the agent
+//! fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod kernel_agent_common;
+
+use std::net::{IpAddr, SocketAddr};
+
+use kernel_agent_common::{ADMIN, Cluster, Node, PATIENCE, PORT, eventually, on_nodes};
+use mvp_tests::fixtures::{CONFIG_MAPS, NOWHERE, ONLY_36};
+use mvp_tests::sim::control::Command;
+use rustix::process::Signal;
+use serde_json::json;
+
+/// The agent's connections to this node come from there.
+const OWN_SOURCE: &str = "127.66.0.1";
+
+fn ips(peers: &[SocketAddr]) -> Vec<String> {
+    peers.iter().map(|peer| peer.ip().to_string()).collect()
+}
+
+/// Requests that only this test sends.
+fn target(number: usize) -> String {
+    format!("{CONFIG_MAPS}/of-test-{number}")
+}
+
+#[test]
+fn while_idle_clients_reach_the_server_itself() {
+    on_nodes("idle", &[36, 36], |cluster| {
+        let agents = cluster.agents();
+        for agent in &agents {
+            agent.until("idle");
+        }
+        let before: Vec<_> = agents.iter().map(|agent| agent.accepted()).collect();
+        for (number, node) in cluster.nodes.iter().enumerate() {
+            let target = target(number);
+            let answer = cluster.get(&cluster.clients, node, &target).unwrap();
+            assert_eq!(answer.status, 404);
+            assert_eq!(
+                ips(&node.received(&target)),
+                [cluster.clients.address.as_str()]
+            );
+        }
+        let after: Vec<_> = agents.iter().map(|agent| agent.accepted()).collect();
+        assert_eq!(before, after);
+        assert!(agents[0].metric("mvp_kernel_events_total{event=\"pass_idle\"}") > 0.0);
+    });
+}
+
+#[test]
+fn while_armed_every_new_connection_reaches_the_agent() {
+    on_nodes("armed", &[36, 35], |cluster| {
+        let agents = cluster.agents();
+        for agent in &agents {
+            agent.until("armed");
+        }
+        let (node, agent) = (&cluster.nodes[0], &agents[0]);
+        let loopback = SocketAddr::from(([127, 0, 0, 1], PORT));
+        let places = [
+            (&cluster.clients, node.at()),
+            // Another node's processes, and this node's own.
+            (&*cluster.nodes[1].place, node.at()),
+            (&*node.place, node.at()),
+            (&*node.place, loopback),
+        ];
+        let before = agent.accepted();
+        for (number, (place, to)) in places.iter().enumerate() {
+            let target = target(number);
+            let answer = cluster.get_at(place, *to, &target).unwrap();
+            assert_eq!(answer.status, 404);
+            // The agent's own connection reached the server, and nothing came back to the agent.
+            assert_eq!(ips(&node.received(&target)), [OWN_SOURCE]);
+        }
+        assert_eq!(agent.accepted() - before, places.len() as f64);
+        // What only one server serves is served everywhere.
+        for node in &cluster.nodes {
+            let answer = cluster.get(&cluster.clients, node, ONLY_36).unwrap();
+            assert_eq!(answer.status, 200, "{}", node.name);
+        }
+        // Forwarded from a port that the other node's agent lets pass.
+        let forwarded = cluster.nodes[0].received(ONLY_36);
+        let from_b = IpAddr::from([10, 66, 2, 1]);
+        assert!(
+            forwarded
+                .iter()
+                .any(|peer| peer.ip() == from_b && (700..=999).contains(&peer.port())),
+            "{forwarded:?}"
+        );
+    });
+}
+
+/// Every agent forwards to every server at once, and no request comes back: each server sees it once at most.
+#[test]
+fn nothing_multiplies() {
+    on_nodes("multiply", &[36, 35, 36], |cluster| {
+        let agents = cluster.agents();
+        for agent in &agents {
+            agent.until("armed");
+        }
+        for node in &cluster.nodes {
+            let before: Vec<_> = counts(&cluster, NOWHERE);
+            let answer = cluster.get(&cluster.clients, node, NOWHERE).unwrap();
+            assert_eq!(answer.status, 404);
+            let after = counts(&cluster, NOWHERE);
+            let more: usize = after.iter().zip(&before).map(|(a, b)| a - b).sum();
+            assert!(
+                more <= 1,
+                "{}: {before:?} -> {after:?}, one request",
+                node.name
+            );
+        }
+        // One connection of the client each, and none from an agent to an agent.
+        for agent in &agents {
+            assert_eq!(agent.accepted(), 1.0);
+        }
+    });
+}
+
+fn counts(cluster: &Cluster, target: &str) -> Vec<usize> {
+    let nodes = cluster.nodes.iter();
+    nodes.map(|node| node.received(target).len()).collect()
+}
+
+/// A request that reached the server itself, and not by an agent.
+fn natively(cluster: &Cluster, node: &Node, number: usize) -> bool {
+    let target = target(number);
+    let answered = cluster.get(&cluster.clients, node, &target).is_ok();
+    answered && ips(&node.received(&target)).last() == Some(&cluster.clients.address)
+}
+
+#[test]
+fn a_killed_agent_is_out_of_the_way_and_the_next_one_takes_its_place() {
+    on_nodes("killed", &[36, 35], |cluster| {
+        let node = &cluster.nodes[1];
+        let mut agent = cluster.agent(node);
+        agent.until("armed");
+        assert_eq!(
+            cluster.get(&cluster.clients, node, ONLY_36).unwrap().status,
+            200
+        );
+        agent.kill();
+        assert!(natively(&cluster, node, 0), "not one connection is lost");
+        // Its pins are there; the next agent uses them, and routes by them.
+        let next = cluster.agent(node);
+        assert!(
+            next.log().contains("taken over from the pins"),
+            "{}",
+            next.log()
+        );
+        assert!(
+            next.log().contains("routes by the pinned table"),
+            "{}",
+            next.log()
+        );
+        eventually("the next agent serves", || {
+            let answer = cluster.get(&cluster.clients, node, ONLY_36).unwrap();
+            answer.status == 200
+        });
+    });
+}
+
+#[test]
+fn a_stopped_agent_is_out_of_the_way_within_a_second() {
+    on_nodes("stopped", &[36, 35], |cluster| {
+        let node = &cluster.nodes[0];
+        let agent = cluster.agent(node);
+        agent.until("armed");
+        let before = agent.accepted();
+        cluster.get(&cluster.clients, node, &target(1)).unwrap();
+        assert_eq!(agent.accepted() - before, 1.0);
+        agent.signal(Signal::STOP);
+        // What is steered meanwhile waits for the agent; the kernel's own clock ends it.
+        let passes = || mvp::kernel::read_pinned(&cluster.bpffs.join(&node.name)).unwrap();
+        eventually("the heartbeat is too old", || !passes().guard.alive);
+        let age = passes().guard.heartbeat_age.unwrap();
+        assert!(age >= std::time::Duration::from_secs(1) && age < PATIENCE);
+        assert!(natively(&cluster, node, 2));
+        agent.signal(Signal::CONT);
+        eventually("it beats again", || passes().guard.alive);
+        eventually("it is in the path again", || {
+            let before = agent.accepted();
+            cluster.get(&cluster.clients, node, &target(3)).unwrap();
+            agent.accepted() > before
+        });
+    });
+}
+
+#[test]
+fn signs_arm_and_quiet_disarms() {
+    on_nodes("signs", &[36, 36], |cluster| {
+        let node = &cluster.nodes[0];
+        let agent = cluster.agent(node);
+        agent.until("idle");
+        let reasons =
+            |agent: &kernel_agent_common::Agent| agent.status()["guard"]["reasons"].to_string();
+        // The manifest.
+        let manifest = cluster.plane.pki().dir().join("cp-a.yaml");
+        std::fs::write(&manifest, "kind: Pod").unwrap();
+        agent.until("armed");
+        assert!(reasons(&agent).contains("manifest_changed"));
+        agent.until("idle");
+        // A server that says that it is not ready, and one that stops.
+        cluster.nodes[1].command(Command::NotReady { on: true });
+        agent.until("armed");
+        assert!(reasons(&agent).contains("server_not_ready"));
+        cluster.nodes[1].command(Command::NotReady { on: false });
+        agent.until("idle");
+        cluster.nodes[1].command(Command::Stop);
+        agent.until("armed");
+        assert!(
+            reasons(&agent).contains("server_broken"),
+            "{}",
+            reasons(&agent)
+        );
+        cluster.nodes[1].command(Command::Start);
+        agent.until("idle");
+        // Operators.
+        let (status, line) = agent.admin("POST", "/arm").unwrap();
+        assert_eq!((status, line.trim()), (200, "armed: operator_armed"));
+        let armed = || mvp::kernel::read_pinned(&cluster.bpffs.join("cp-a")).unwrap();
+        eventually("the kernel is armed", || armed().guard.armed);
+        agent.admin("POST", "/disarm").unwrap();
+        eventually("the kernel is idle", || !armed().guard.armed);
+        agent.admin("POST", "/auto").unwrap();
+        assert_eq!(agent.guard(), "idle");
+        assert!(
+            agent.metric("mvp_guard_transitions_total{to=\"armed\",reason=\"manifest_changed\"}")
+                >= 1.0
+        );
+    });
+}
+
+#[test]
+fn without_a_bpf_file_system_auto_goes_on_and_on_refuses() {
+    on_nodes("bpffs", &[36, 35], |cluster| {
+        let node = &cluster.nodes[0];
+        let nowhere = cluster.plane.pki().dir().join("pins");
+        let agent = cluster.agent_with(node, |config| {
+            config["kernel"]["steering"] = "auto".into();
+            config["kernel"]["pinPath"] = json!(nowhere);
+        });
+        let status = agent.status();
+        let kernel = status["kernel"].as_str().unwrap();
+        assert!(
+            kernel.contains("steering off") && kernel.contains("BPF file system"),
+            "{kernel}"
+        );
+        let all = json!(["steering_off", "sets_differ", "versions_differ"]);
+        eventually("the signs are seen", || {
+            agent.status()["guard"]["reasons"] == all
+        });
+        drop(agent);
+        let mut agent = cluster.unready(node, |config| {
+            config["kernel"]["pinPath"] = json!(nowhere);
+            config["admin"]["listen"] = ADMIN.into();
+        });
+        assert_eq!(agent.exit_code(), Some(1));
+        let log = agent.log();
+        let line = log.lines().last().unwrap();
+        assert!(
+            line.starts_with("mvp: kernel.steering: ") && line.contains("BPF file system"),
+            "{log}"
+        );
+    });
+}

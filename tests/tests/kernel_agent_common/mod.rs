@@ -1,0 +1,409 @@
+//! Nodes for tests of kernel steering: each a network namespace with a simulated kube-apiserver on port 6443 and, if wanted, an
+//! agent, both processes of their own; a router between them, and a node with clients only.
+#![allow(dead_code)]
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mvp_tests::agent::sample;
+use mvp_tests::bench;
+use mvp_tests::client::{Answer, Client};
+use mvp_tests::fixtures::admin;
+use mvp_tests::netns::{Namespace, privileged};
+use mvp_tests::sim::control;
+use mvp_tests::sim::{ChildServer, ControlPlane, ServerSpec};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Of every kube-apiserver.
+pub const PORT: u16 = 6443;
+/// Where agents listen; nobody but the kernel needs to know.
+pub const LISTEN: &str = "0.0.0.0:16443";
+pub const ADMIN: &str = "127.0.0.1:9440";
+/// Longest wait for anything.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+const AGENT: &str = env!("CARGO_BIN_EXE_mvp-agent");
+const SERVER: &str = env!("CARGO_BIN_EXE_mvp-sim");
+
+/// Everything. Dropping it ends the processes and frees the namespaces.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    /// Has clients only.
+    pub clients: Place,
+    pub plane: Arc<ControlPlane>,
+    /// A folder on a BPF file system.
+    pub bpffs: PathBuf,
+    _router: Namespace,
+}
+
+/// A namespace with a runtime whose tasks, sockets and processes are in it.
+pub struct Place {
+    runtime: Option<Runtime>,
+    pub namespace: Namespace,
+    pub address: String,
+}
+
+pub struct Node {
+    pub place: Arc<Place>,
+    pub name: String,
+    pub server: Arc<ChildServer>,
+    minor: u8,
+}
+
+/// `mvp agent` on a node. Killed when dropped.
+pub struct Agent {
+    place: Arc<Place>,
+    child: Child,
+    pub admin: SocketAddr,
+    dir: TempDir,
+}
+
+/// Runs a test on nodes with servers of these minors, on a thread in a mount namespace of its own with a BPF file system.
+pub fn on_nodes(test: &str, minors: &'static [u8], work: impl FnOnce(Cluster) + Send + 'static) {
+    if !privileged(test, true) {
+        return;
+    }
+    let folder = tempfile::Builder::new()
+        .prefix("mvp-bpf-")
+        .tempdir()
+        .unwrap();
+    let path = folder.path().to_owned();
+    let run = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let none = MsFlags::empty();
+        mount(Some("bpf"), &path, Some("bpf"), none, None::<&str>).unwrap();
+        work(Cluster::start(&path, minors));
+    });
+    if let Err(panic) = run.join() {
+        drop(folder);
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Waits for a condition.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+impl Cluster {
+    fn start(bpffs: &Path, minors: &[u8]) -> Self {
+        let router = Namespace::new().unwrap();
+        router
+            .run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap())
+            .unwrap();
+        let clients = Place::new(&router, 9);
+        let plane = clients.on(async { ControlPlane::builder().start().await.unwrap() });
+        let plane = Arc::new(plane);
+        let nodes = (1u8..)
+            .zip(minors)
+            .map(|(number, minor)| {
+                let place = Arc::new(Place::new(&router, number));
+                let name = format!("cp-{}", char::from(b'a' + number - 1));
+                let server = start_server(&place, &plane, &name, *minor);
+                Node {
+                    place,
+                    name,
+                    server: Arc::new(server),
+                    minor: *minor,
+                }
+            })
+            .collect();
+        Self {
+            nodes,
+            clients,
+            plane,
+            bpffs: bpffs.to_owned(),
+            _router: router,
+        }
+    }
+
+    /// The configuration of the agent of a node, steering on.
+    pub fn config(&self, node: &Node) -> Value {
+        let others = self.nodes.iter().filter(|other| other.name != node.name);
+        let settings = bench::agent::Agent {
+            node: node.name.clone(),
+            listen: LISTEN.parse().unwrap(),
+            admin: ADMIN.parse().unwrap(),
+            local: node.at(),
+            peers: others
+                .map(|other| (other.name.clone(), other.at()))
+                .collect(),
+            threads: Some(2),
+        };
+        let mut config = settings.config(self.plane.pki().dir());
+        config["kernel"] = serde_json::json!({
+            "steering": "on",
+            "pinPath": self.bpffs.join(&node.name),
+            "settle": "2s",
+            "manifest": self.plane.pki().dir().join(format!("{}.yaml", node.name)),
+        });
+        config["inspect"] = "auto".into();
+        config
+    }
+
+    /// Starts the agent of a node and waits until it is ready.
+    pub fn agent(&self, node: &Node) -> Agent {
+        self.agent_with(node, |_| {})
+    }
+
+    pub fn agent_with(&self, node: &Node, change: impl FnOnce(&mut Value)) -> Agent {
+        let agent = self.unready(node, change);
+        agent.ready();
+        agent
+    }
+
+    pub fn unready(&self, node: &Node, change: impl FnOnce(&mut Value)) -> Agent {
+        let mut config = self.config(node);
+        change(&mut config);
+        Agent::start(&node.place, &config)
+    }
+
+    pub fn agents(&self) -> Vec<Agent> {
+        self.nodes.iter().map(|node| self.agent(node)).collect()
+    }
+
+    /// An HTTP/2 connection of the administrator from `place` to a node's server, or to whoever the kernel gives it.
+    pub fn connect(&self, place: &Place, to: SocketAddr) -> anyhow::Result<Client> {
+        let tls = self.plane.pki().client_config(admin(&self.plane), &[])?;
+        place.on(async move { Client::http2(to, &tls.into()).await })
+    }
+
+    /// One request over a connection of its own.
+    pub fn get(&self, place: &Place, node: &Node, target: &str) -> anyhow::Result<Answer> {
+        self.get_at(place, node.at(), target)
+    }
+
+    pub fn get_at(&self, place: &Place, to: SocketAddr, target: &str) -> anyhow::Result<Answer> {
+        let tls = self.plane.pki().client_config(admin(&self.plane), &[])?;
+        let target = target.to_owned();
+        place.on(async move {
+            let client = Client::http2(to, &tls.into()).await?;
+            client.get(&target, &[]).await
+        })
+    }
+}
+
+impl Place {
+    /// `10.66.NUMBER.1`, reached by the router.
+    fn new(router: &Namespace, number: u8) -> Self {
+        let namespace = Namespace::new().unwrap();
+        let (own, far) = (
+            format!("10.66.{number}.1/24"),
+            format!("10.66.{number}.254/24"),
+        );
+        let name = format!("node{number}");
+        namespace
+            .connect(("eth0", &own), router, (&name, &far))
+            .unwrap();
+        let gateway = format!("10.66.{number}.254");
+        namespace
+            .ip(&["route", "add", "default", "via", &gateway])
+            .unwrap();
+        // Its threads are born in the namespace.
+        let runtime = namespace
+            .run(|| {
+                tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(2)
+                    .enable_all()
+                    .build()
+            })
+            .unwrap()
+            .unwrap();
+        Self {
+            runtime: Some(runtime),
+            namespace,
+            address: format!("10.66.{number}.1"),
+        }
+    }
+
+    /// Runs a task in the namespace and waits for its result.
+    pub fn on<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        let runtime = self.runtime.as_ref().unwrap();
+        let task = runtime.spawn(work);
+        match runtime.handle().block_on(task) {
+            Ok(done) => done,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Starts a task in the namespace.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.as_ref().unwrap().spawn(work)
+    }
+
+    /// Waits for a task of [`Self::spawn`].
+    pub fn join<T>(&self, task: tokio::task::JoinHandle<T>) -> T {
+        let handle = self.runtime.as_ref().unwrap().handle();
+        handle
+            .block_on(task)
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Node {
+    pub fn at(&self) -> SocketAddr {
+        format!("{}:{PORT}", self.place.address).parse().unwrap()
+    }
+
+    pub fn command(&self, command: control::Command) -> Value {
+        let server = Arc::clone(&self.server);
+        self.place
+            .on(async move { server.command(&command).await.unwrap() })
+    }
+
+    /// Peers of the requests for `target` that the server received.
+    pub fn received(&self, target: &str) -> Vec<SocketAddr> {
+        let all = self.command(control::Command::Requests);
+        let all = all.as_array().unwrap().iter();
+        all.filter(|request| request["target"] == target)
+            .map(|request| request["peer"].as_str().unwrap().parse().unwrap())
+            .collect()
+    }
+}
+
+impl Agent {
+    fn start(place: &Arc<Place>, config: &Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.yaml");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let mut command = Command::new(AGENT);
+        command
+            .args(["agent", "--log-level", "info", "--config"])
+            .arg(&file)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let child = place.on(async move { command.spawn().unwrap() });
+        Self {
+            place: Arc::clone(place),
+            child,
+            admin: config["admin"]["listen"].as_str().unwrap().parse().unwrap(),
+            dir,
+        }
+    }
+
+    pub fn ready(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.admin("GET", "/readyz").is_none_or(|(s, _)| s != 200) {
+            assert!(Instant::now() < deadline, "not ready:\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Status and body of a path on the admin port; `None` if nobody answers.
+    pub fn admin(&self, method: &str, path: &str) -> Option<(u16, String)> {
+        let (admin, method, path) = (self.admin, method.parse().unwrap(), path.to_owned());
+        let answer = self
+            .place
+            .on(async move { mvp_tests::child::admin(admin, method, &path).await.ok() });
+        answer.map(|(status, answer)| (status, answer.text()))
+    }
+
+    /// [`mvp_tests::agent::TestAgent::metric`].
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, scrape) = self.admin("GET", "/metrics").unwrap();
+        sample(&scrape, name).unwrap()
+    }
+
+    /// Client connections that it accepted so far.
+    pub fn accepted(&self) -> f64 {
+        self.metric("mvp_client_connections_total")
+    }
+
+    pub fn status(&self) -> Value {
+        let (_, body) = self.admin("GET", "/status").unwrap();
+        serde_json::from_str(&body).unwrap()
+    }
+
+    pub fn guard(&self) -> String {
+        self.status()["guard"]["state"].as_str().unwrap().to_owned()
+    }
+
+    pub fn until(&self, state: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.guard() != state {
+            let now = self.status()["guard"].clone();
+            assert!(
+                Instant::now() < deadline,
+                "not {state}: {now}\n{}",
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn exit_code(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "still runs:\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            println!("--- agent on {}:\n{}", self.place.address, self.log());
+        }
+    }
+}
+
+fn start_server(
+    place: &Arc<Place>,
+    plane: &Arc<ControlPlane>,
+    name: &str,
+    minor: u8,
+) -> ChildServer {
+    let spec = ServerSpec::new(name, minor).listen(format!("0.0.0.0:{PORT}").parse().unwrap());
+    let plane = Arc::clone(plane);
+    place.on(async move { plane.spawn(Path::new(SERVER), &spec).await.unwrap() })
+}
