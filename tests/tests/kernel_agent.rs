@@ -135,10 +135,7 @@ fn a_killed_agent_is_out_of_the_way_and_the_next_one_takes_its_place() {
         let mut agent = cluster.agent(node);
         agent.until("armed");
         assert_eq!(
-            cluster
-                .get(&cluster.clients, node, ONLY_36)
-                .unwrap()
-                .status,
+            cluster.get(&cluster.clients, node, ONLY_36).unwrap().status,
             200
         );
         agent.kill();
@@ -194,9 +191,8 @@ fn signs_arm_and_quiet_disarms() {
         let node = &cluster.nodes[0];
         let agent = cluster.agent(node);
         agent.until("idle");
-        let reasons = |agent: &kernel_agent_common::Agent| {
-            agent.status()["guard"]["reasons"].to_string()
-        };
+        let reasons =
+            |agent: &kernel_agent_common::Agent| agent.status()["guard"]["reasons"].to_string();
         // The manifest.
         let manifest = cluster.plane.pki().dir().join("cp-a.yaml");
         std::fs::write(&manifest, "kind: Pod").unwrap();
@@ -211,7 +207,11 @@ fn signs_arm_and_quiet_disarms() {
         agent.until("idle");
         cluster.nodes[1].command(Command::Stop);
         agent.until("armed");
-        assert!(reasons(&agent).contains("server_broken"), "{}", reasons(&agent));
+        assert!(
+            reasons(&agent).contains("server_broken"),
+            "{}",
+            reasons(&agent)
+        );
         cluster.nodes[1].command(Command::Start);
         agent.until("idle");
         // Operators.

@@ -171,7 +171,19 @@ impl Cluster {
     pub fn unready(&self, node: &Node, change: impl FnOnce(&mut Value)) -> Agent {
         let mut config = self.config(node);
         change(&mut config);
-        Agent::start(&node.place, &config)
+        Agent::start(&node.place, &config, &[])
+    }
+
+    /// An agent that `setpriv` (util-linux) starts with these arguments.
+    pub fn confined(
+        &self,
+        node: &Node,
+        setpriv: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Agent {
+        let mut config = self.config(node);
+        change(&mut config);
+        Agent::start(&node.place, &config, setpriv)
     }
 
     pub fn agents(&self) -> Vec<Agent> {
@@ -289,12 +301,19 @@ impl Node {
 }
 
 impl Agent {
-    fn start(place: &Arc<Place>, config: &Value) -> Self {
+    fn start(place: &Arc<Place>, config: &Value, setpriv: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("agent.yaml");
         std::fs::write(&file, config.to_string()).unwrap();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut command = Command::new(AGENT);
+        let mut command = match setpriv {
+            [] => Command::new(AGENT),
+            arguments => {
+                let mut command = Command::new("setpriv");
+                command.args(arguments).arg(AGENT);
+                command
+            }
+        };
         command
             .args(["agent", "--log-level", "info", "--config"])
             .arg(&file)
