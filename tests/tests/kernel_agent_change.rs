@@ -243,7 +243,9 @@ fn a_rolling_upgrade_is_not_seen() {
         let mut tls = tls.unwrap();
         tls.alpn_protocols = vec![b"h2".to_vec()];
         let tls: Arc<rustls::ClientConfig> = tls.into();
-        let clients: Vec<_> = (0..6)
+        // Those of the first half connect while all is idle, and keep their busy connections to the servers themselves until these
+        // end. Those of the second half come when there is a new type to ask for, and so through the agents.
+        let clients: Vec<_> = (0..12)
             .map(|number| {
                 let endpoint = Endpoint {
                     address: cluster.nodes[number % 3].at(),
@@ -261,8 +263,9 @@ fn a_rolling_upgrade_is_not_seen() {
             let (clients, new_type, tally) = (clients, Arc::clone(&new_type), Arc::clone(&tally));
             cluster.clients.spawn(async move {
                 open_loop(500.0, async { drop(stopped.await) }, |due| {
-                    let client = Arc::clone(&clients[due.number as usize % clients.len()]);
-                    let asks_new = due.number.is_multiple_of(4) && new_type.load(Ordering::Relaxed);
+                    let asks_new = due.number.is_multiple_of(5) && new_type.load(Ordering::Relaxed);
+                    let number = due.number as usize % 6 + if asks_new { 6 } else { 0 };
+                    let client = Arc::clone(&clients[number]);
                     let target = if asks_new { ONLY_36 } else { CONFIG_MAPS };
                     let tally = Arc::clone(&tally);
                     tokio::spawn(async move { tally.count(target, &client).await });
