@@ -98,6 +98,13 @@ fn connections_of_before_are_retired_in_a_silent_moment() {
         assert_eq!(join(ask(&silent, CONFIG_MAPS.into())).unwrap(), 200);
         let before = agent.accepted();
         agent.admin("POST", "/arm").unwrap();
+        let pins = cluster.bpffs.join(&node.name);
+        eventually("the kernel is armed", || {
+            mvp::kernel::read_pinned(&pins).unwrap().guard.armed
+        });
+        // A connection that the agent has accepted has the server's port too, and may be as silent.
+        let through = Arc::new(cluster.connect(&cluster.clients, node.at()).unwrap());
+        assert_eq!(join(ask(&through, CONFIG_MAPS.into())).unwrap(), 200);
         // Requests of 3 s one after another: never silent for 5 s.
         node.command(Command::Slow { micros: 3_000_000 });
         for number in 0..3 {
@@ -115,7 +122,8 @@ fn connections_of_before_are_retired_in_a_silent_moment() {
         for client in [&silent, &busy] {
             assert!(join(ask(client, CONFIG_MAPS.into())).is_err());
         }
-        assert_eq!(agent.accepted(), before);
+        assert_eq!(join(ask(&through, CONFIG_MAPS.into())).unwrap(), 200);
+        assert_eq!(agent.accepted() - before, 1.0);
         assert_eq!(
             cluster
                 .get(&cluster.clients, node, CONFIG_MAPS)
@@ -123,7 +131,7 @@ fn connections_of_before_are_retired_in_a_silent_moment() {
                 .status,
             200
         );
-        assert_eq!(agent.accepted() - before, 1.0);
+        assert_eq!(agent.accepted() - before, 2.0);
         // Discovery was not disturbed.
         let servers = agent.status()["servers"].clone();
         assert!(

@@ -254,6 +254,17 @@ impl Place {
         }
     }
 
+    /// What `mvp` says there, in the namespace.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(AGENT);
+        command.args(arguments);
+        let output = self.on(async move { command.output().unwrap() });
+        let text = String::from_utf8(output.stdout).unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {text}{error}");
+        text
+    }
+
     /// Starts a task in the namespace.
     pub fn spawn<T: Send + 'static>(
         &self,
