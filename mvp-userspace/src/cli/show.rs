@@ -29,7 +29,8 @@ pub fn status(view: &StatusView) -> String {
         ("listen", view.listen.clone()),
         ("guard", view.guard.line()),
         ("kernel", view.kernel.clone()),
-        ("shortcut", view.shortcut.clone()),
+        ("through", view.pass_through.clone()),
+        ("short", view.shortcut.clone()),
         ("events", view.events.clone()),
         ("relay", relay(&view.relay)),
         ("config", view.config_digest.clone()),
@@ -250,6 +251,7 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
                 ..Default::default()
             },
             kernel: "userspace only".into(),
+            pass_through: "off: the guard is armed".into(),
             shortcut: "off: kernel.shortcut is off".into(),
             events: "watching".into(),
             listen: "127.0.0.12:6443".into(),
@@ -287,6 +289,8 @@ proxy   requests go to a server that serves them
 listen  127.0.0.12:6443
 guard   armed: steering_off
 kernel  userspace only
+through off: the guard is armed
+short   off: kernel.shortcut is off
 events  watching
 relay   2 to cp-b; 7 clients; copy (kernel.splice is copy)
 config  0123456789abcdef
