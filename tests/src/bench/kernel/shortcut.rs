@@ -139,7 +139,8 @@ impl Forward {
             peers: vec![("bench-peer".into(), self.upstream.twin)],
             threads: Some(options.threads()),
         };
-        let process = agent.start_ready(&self.binary, self.pki.dir(), self.dir.path())?;
+        let mut process = agent.start(&self.binary, self.pki.dir(), self.dir.path())?;
+        agent.wait_ready(&mut process)?;
         let mut target = Target::new("mvp", agent.listen, &self.pki, Some(process))?;
         let duration = Duration::try_from_secs_f64(options.seconds)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
