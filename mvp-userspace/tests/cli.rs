@@ -272,6 +272,7 @@ fn admin() -> (String, DrainSignal) {
             })
         }),
         set_log_level: Box::new(|_| Ok(())),
+        guard: Box::new(|_| mvp::admin::GuardView::default()),
     };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();

@@ -263,3 +263,50 @@ fn without_a_bpf_file_system_auto_goes_on_and_on_refuses() {
         );
     });
 }
+
+#[test]
+fn pins_tell_without_an_agent_and_go_when_told() {
+    on_nodes("pins", &[36, 35], |cluster| {
+        let node = &cluster.nodes[1];
+        let pins = cluster.bpffs.join(&node.name);
+        let path = pins.to_str().unwrap().to_owned();
+        let mvp = |arguments: &[&str]| {
+            node.place
+                .command(&[arguments, &["--pin-path", &path]].concat())
+        };
+        let mut agent = cluster.agent(node);
+        agent.until("armed");
+        eventually("the table is pinned", || {
+            let view = mvp::kernel::read_pinned(&pins).unwrap();
+            view.table
+                .is_some_and(|table| table.servers.iter().all(|server| server.known))
+        });
+        let alive = mvp(&["status", "--pinned"]);
+        assert!(alive.contains("alive, last heartbeat"), "{alive}");
+        agent.kill();
+        eventually("the heartbeat is too old", || {
+            mvp(&["status", "--pinned"]).contains("silent for")
+        });
+        let status: serde_json::Value =
+            serde_json::from_str(&mvp(&["status", "--pinned", "-o", "json"])).unwrap();
+        assert_eq!(status["armed"], true);
+        assert_eq!(status["ports"], json!([6443]));
+        let routes = mvp(&["routes", "--pinned", "--differences"]);
+        let line = routes
+            .lines()
+            .find(|line| line.contains("mutatingadmissionpolicies "));
+        assert!(line.is_some_and(|line| line.contains("cp-a")), "{routes}");
+        let doctor = mvp(&["doctor"]);
+        assert!(!doctor.contains("failed"), "{doctor}");
+        assert!(doctor.contains("armed, no agent is alive"), "{doctor}");
+        let done = mvp(&["uninstall"]);
+        assert!(done.contains("nothing of the agent is left"), "{done}");
+        assert!(!pins.exists());
+        let doctor = mvp(&["doctor", "-o", "json"]);
+        let lines: serde_json::Value = serde_json::from_str(&doctor).unwrap();
+        let others = lines.as_array().unwrap().iter();
+        let mut others = others.filter(|line| line["subject"] == "other sk_lookup programs");
+        assert_eq!(others.next().unwrap()["outcome"], "ok");
+        assert!(natively(&cluster, node, 0));
+    });
+}

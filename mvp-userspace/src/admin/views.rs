@@ -72,6 +72,8 @@ pub struct StatusView {
     pub events: String,
     /// What of the kernel part is loaded, or why not.
     pub kernel: String,
+    /// Whether the agent's connections to the local server take the short-cut, and why.
+    pub shortcut: String,
     pub listen: String,
     /// False: `--feature-gates=UnknownVersionInteroperabilityProxy=false`, everything is answered locally.
     pub interoperability_proxy: bool,

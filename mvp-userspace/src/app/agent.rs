@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use super::admin_port::AdminPort;
+use super::shortcut::ShortcutPart;
 use super::sources;
 use super::steering::{self, GuardHandle, Kernel, SteeringStats};
 use super::threads::{DataThread, PoolSettings};
@@ -22,7 +23,7 @@ use crate::identity::TrustCell;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{AcceptLoop, DialFrom, OnTick};
-use crate::proxy::{ConnectSettings, Load, Shared};
+use crate::proxy::{ConnectSettings, Load, Relays, Shared};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
 
 /// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
@@ -37,6 +38,7 @@ pub struct Agent {
     drain: DrainTrigger,
     deadline: Duration,
     control: JoinHandle<()>,
+    relays: Arc<Relays>,
 }
 
 /// What is loaded and bound before anything runs, so that every mistake in the configuration ends the start.
@@ -46,6 +48,7 @@ struct Prepared {
     client_tls: Arc<ClientTls>,
     trust: Arc<TrustCell>,
     drain: (DrainTrigger, DrainSignal),
+    relay: super::relay::Prepared,
     set_log_level: SetLogLevel,
 }
 
@@ -58,11 +61,13 @@ impl Agent {
             client_tls: Arc::new(ClientTls::load(&config)?),
             trust: Arc::new(TrustCell::open(&config)?),
             drain: Drain::new(),
+            relay: super::relay::prepare(&config)?,
             set_log_level,
             config,
         };
         let drain = prepared.drain.0.clone();
         let deadline = prepared.config.drain.deadline;
+        let relays = Arc::clone(&prepared.relay.relays);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -81,6 +86,7 @@ impl Agent {
             drain,
             deadline,
             control,
+            relays,
         })
     }
 
@@ -110,6 +116,11 @@ impl Agent {
         if self.control.join().is_err() {
             tracing::error!("the control thread panicked");
         }
+    }
+
+    /// Whether connections go to the local server whole, without a look: [`Relays::pass_through`].
+    pub fn pass_through(&self, on: bool) {
+        self.relays.pass_through(on);
     }
 
     /// For a signal handler that outlives the borrow.
@@ -150,10 +161,11 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         client_tls,
         trust,
         drain: (trigger, drain),
+        relay,
         set_log_level,
     } = prepared;
     let origin = Instant::now();
-    let relay = super::relay::prepare(&config).await?;
+    relay.try_out(&config).await?;
     let (listener, elsewhere) = steering::client_listener(&config)
         .with_context(|| format!("listen: cannot bind {}", config.listen))?;
     let admin_port = AdminPort::bind(&config)
@@ -175,6 +187,10 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         );
     }
     let from = kernel.dial_from(&config);
+    // Before the first connection of the agent's own, so that `on` means all of them.
+    let shortcut = ShortcutPart::start(&config, kernel.is_on()).await?;
+    stats.set_shortcut(&shortcut);
+    relay.relays.dial_from(from.clone());
     let restarts = tell_guard(restarts, guard.clone());
     let membership = Membership {
         members: members.clone(),
@@ -258,6 +274,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         limit: config.limits.connections,
     };
     let sources = Sources {
+        shortcut,
         listen: listen.to_string(),
         kernel,
         guard,

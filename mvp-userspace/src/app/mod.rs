@@ -6,6 +6,7 @@ mod drain;
 mod readiness;
 mod relay;
 mod run;
+mod shortcut;
 mod skew;
 mod sources;
 mod steering;

@@ -26,12 +26,12 @@ pub struct Prepared {
     calibrate: bool,
 }
 
-/// Loads what relaying needs. With `kernel.splice: sockmap` it also tries sockmap out, which takes about 0.3 s.
+/// Loads what relaying needs.
 ///
 /// # Errors
-/// A file that cannot be read, or sockmap is asked for and does not work here.
-pub async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
-    let enabled = config.relay.mode != ConfigMode::Off;
+/// A file that cannot be read.
+pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
+    let enabled = config.relay.mode != ConfigMode::Off && config.interoperability_proxy;
     let own_ca = match enabled {
         true => Some(Arc::new(OwnCa::load(config)?)),
         false => None,
@@ -40,28 +40,6 @@ pub async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
         .clone()
         .map(|own_ca| Prober::new(own_ca, config.upstream.connect_timeout));
     let relays = Arc::new(Relays::new(RelaySettings::from(config), prober));
-    match config.kernel.splice {
-        SpliceMode::Auto => {}
-        SpliceMode::Copy => relays.splicing().choose(
-            Technique {
-                mode: Mode::Copy,
-                why: "kernel.splice is copy".to_owned(),
-            },
-            None,
-        ),
-        SpliceMode::Sockmap => {
-            let kernel = Splice::load().context("kernel.splice: sockmap cannot be used here")?;
-            let report = selftest::run(&kernel).await;
-            if report.failure().is_some() {
-                bail!("kernel.splice: {report}");
-            }
-            let technique = Technique {
-                mode: Mode::Sockmap,
-                why: format!("kernel.splice is sockmap; {report}"),
-            };
-            relays.splicing().choose(technique, Some(kernel));
-        }
-    }
     Ok(Prepared {
         relays,
         reload: own_ca.map(|own_ca| own_ca as _),
@@ -70,6 +48,37 @@ pub async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
 }
 
 impl Prepared {
+    /// With `kernel.splice: sockmap` tries sockmap out, which takes about 0.3 s.
+    ///
+    /// # Errors
+    /// It does not work here.
+    pub async fn try_out(&self, config: &Config) -> anyhow::Result<()> {
+        match config.kernel.splice {
+            SpliceMode::Auto => {}
+            SpliceMode::Copy => self.relays.splicing().choose(
+                Technique {
+                    mode: Mode::Copy,
+                    why: "kernel.splice is copy".to_owned(),
+                },
+                None,
+            ),
+            SpliceMode::Sockmap => {
+                let kernel =
+                    Splice::load().context("kernel.splice: sockmap cannot be used here")?;
+                let report = selftest::run(&kernel).await;
+                if report.failure().is_some() {
+                    bail!("kernel.splice: {report}");
+                }
+                let technique = Technique {
+                    mode: Mode::Sockmap,
+                    why: format!("kernel.splice is sockmap; {report}"),
+                };
+                self.relays.splicing().choose(technique, Some(kernel));
+            }
+        }
+        Ok(())
+    }
+
     /// Starts the tasks on the current runtime, and finds out what this machine does best on a thread of its own.
     pub fn spawn(self, shared: &Arc<Shared>) {
         tokio::spawn(watch_relays(Arc::clone(shared)));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Uri};
 
+use super::shortcut::ShortcutPart;
 use super::skew::skew;
 use super::steering::GuardHandle;
 use super::threads::Heartbeat;
@@ -32,6 +33,7 @@ pub struct Sources {
     pub config: Config,
     pub listen: String,
     pub kernel: String,
+    pub shortcut: Arc<ShortcutPart>,
     pub guard: GuardHandle,
     pub origin: Instant,
     pub shared: Arc<Shared>,
@@ -113,6 +115,7 @@ fn status(sources: &Sources) -> StatusView {
         uptime_ms: millis(sources.origin.elapsed()),
         guard: sources.guard.view(),
         kernel: sources.kernel.clone(),
+        shortcut: sources.shortcut.line(),
         events: sources.discovery.events().to_string(),
         listen: sources.listen.clone(),
         interoperability_proxy: config.interoperability_proxy,

@@ -29,6 +29,8 @@ pub enum ClientError {
     Unreachable { address: String, problem: String },
     #[error("the agent says {status}: {body}")]
     Refused { status: StatusCode, body: String },
+    #[error(transparent)]
+    Pins(#[from] crate::kernel::Error),
     #[error("the answer is not that of an mvp agent of this version: {0}")]
     Unexpected(String),
 }

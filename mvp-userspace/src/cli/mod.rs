@@ -5,7 +5,9 @@
 
 mod agent;
 mod client;
+mod doctor;
 pub mod logging;
+mod pinned;
 mod show;
 
 use std::ffi::OsString;
@@ -24,6 +26,7 @@ use crate::admin::{
 };
 use crate::config::Config;
 use client::{ClientError, Reply};
+use pinned::Pins;
 
 /// sysexits.h: EX_USAGE and EX_UNAVAILABLE.
 const USAGE: u8 = 64;
@@ -42,7 +45,15 @@ enum Command {
     /// Run the agent on this node.
     Agent(Box<agent::Agent>),
     /// Show what the agent is doing.
-    Status(Ask),
+    Status {
+        /// What is pinned in the kernel; needs no agent.
+        #[arg(long)]
+        pinned: bool,
+        #[command(flatten)]
+        pins: Pins,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Show the kube-apiservers it knows.
     Servers(Ask),
     /// Show which server serves which resource.
@@ -53,6 +64,11 @@ enum Command {
         /// What differs, with a column a server: serves, lacks, or which verbs it lacks.
         #[arg(long, conflicts_with = "differences")]
         diff: bool,
+        /// The table that is pinned in the kernel; needs no agent.
+        #[arg(long, conflicts_with = "diff")]
+        pinned: bool,
+        #[command(flatten)]
+        pins: Pins,
         #[command(flatten)]
         ask: Ask,
     },
@@ -72,6 +88,18 @@ enum Command {
         server_name: Option<String>,
         #[command(flatten)]
         ask: Ask,
+    },
+    /// Tell what of the kernel part works on this node; needs no agent.
+    Doctor {
+        #[command(flatten)]
+        pins: Pins,
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Detach the agent's program and remove its pins: nothing of it is left in the kernel.
+    Uninstall {
+        #[command(flatten)]
+        pins: Pins,
     },
     /// Inspect every new connection, whatever the signs, until `mvp auto`.
     Arm(Ask),
@@ -128,7 +156,14 @@ fn run_command(
     };
     let done = match cli.command {
         Command::Agent(agent) => return run_agent(&agent, run),
-        Command::Status(ask) => show(&ask, "/status", out, |view: &StatusView| show::status(view)),
+        Command::Status {
+            pinned: true,
+            pins,
+            ask,
+        } => pinned_status(&pins, &ask, out),
+        Command::Status { ask, .. } => {
+            show(&ask, "/status", out, |view: &StatusView| show::status(view))
+        }
         Command::Servers(ask) => show(&ask, "/servers", out, |view: &Vec<ServerView>| {
             show::servers(view)
         }),
@@ -136,8 +171,14 @@ fn run_command(
             diff: true, ask, ..
         } => show(&ask, "/skew", out, SkewView::text),
         Command::Routes {
-            differences, ask, ..
-        } => routes(&ask, differences, out),
+            differences,
+            pinned,
+            pins,
+            ask,
+            ..
+        } => routes(&ask, pinned.then_some(&pins), differences, out),
+        Command::Doctor { pins, output } => return run_doctor(&pins, output, out),
+        Command::Uninstall { pins } => uninstall(&pins, out),
         Command::Explain {
             connection: Some(address),
             server_name,
@@ -217,9 +258,46 @@ fn show<T: DeserializeOwned>(
     Ok(())
 }
 
-fn routes(ask: &Ask, differences: bool, out: &mut dyn Write) -> Result<(), ClientError> {
-    let body = client::ask(&ask.admin, "GET", "/routes")?.success()?;
-    let mut routes: Vec<RouteView> = parse(&body)?;
+fn pinned_status(pins: &Pins, ask: &Ask, out: &mut dyn Write) -> Result<(), ClientError> {
+    let view = pinned::status(pins)?;
+    let text = match ask.output {
+        Output::Json => pretty(&pinned::status_json(&view))?,
+        Output::Table => pinned::status_text(&view),
+    };
+    let _ = out.write_all(text.as_bytes());
+    Ok(())
+}
+
+fn uninstall(pins: &Pins, out: &mut dyn Write) -> Result<(), ClientError> {
+    crate::kernel::uninstall(&pins.pin_path)?;
+    let path = pins.pin_path.display();
+    let _ = writeln!(out, "{path}: nothing of the agent is left in the kernel");
+    Ok(())
+}
+
+/// 1 if steering cannot work here.
+fn run_doctor(pins: &Pins, output: Output, out: &mut dyn Write) -> u8 {
+    let findings = doctor::examine(pins);
+    let text = match output {
+        Output::Json => pretty(&findings).unwrap_or_default(),
+        Output::Table => doctor::text(&findings),
+    };
+    let _ = out.write_all(text.as_bytes());
+    let failed = |finding: &doctor::Finding| finding.outcome == doctor::Outcome::Failed;
+    u8::from(findings.iter().any(failed))
+}
+
+/// Of the agent, or of the pins.
+fn routes(
+    ask: &Ask,
+    pins: Option<&Pins>,
+    differences: bool,
+    out: &mut dyn Write,
+) -> Result<(), ClientError> {
+    let mut routes: Vec<RouteView> = match pins {
+        Some(pins) => pinned::routes(pins)?,
+        None => parse(&client::ask(&ask.admin, "GET", "/routes")?.success()?)?,
+    };
     if differences {
         routes = show::differences(routes);
     }

@@ -29,6 +29,7 @@ pub fn status(view: &StatusView) -> String {
         ("listen", view.listen.clone()),
         ("guard", view.guard.line()),
         ("kernel", view.kernel.clone()),
+        ("shortcut", view.shortcut.clone()),
         ("events", view.events.clone()),
         ("relay", relay(&view.relay)),
         ("config", view.config_digest.clone()),
@@ -249,6 +250,7 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
                 ..Default::default()
             },
             kernel: "userspace only".into(),
+            shortcut: "off: kernel.shortcut is off".into(),
             events: "watching".into(),
             listen: "127.0.0.12:6443".into(),
             interoperability_proxy: true,

@@ -47,8 +47,8 @@ pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
     }
     steering(config, tree)?;
     // Who says `on` relies on it: better no start than one that only looks as if.
-    if config.kernel.shortcut == Mode::On {
-        let problem = "this release does not have it; auto and off work without";
+    if config.kernel.shortcut == Mode::On && config.kernel.steering == Mode::Off {
+        let problem = "needs kernel.steering, which gives the agent's connections a source address of their own";
         return Err(tree.fail("kernel.shortcut", problem));
     }
     Ok(())

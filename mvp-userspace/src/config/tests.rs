@@ -263,7 +263,7 @@ fn refusals_name_the_key() {
         ),
         (
             with("kernel: {shortcut: on}"),
-            "kernel.shortcut: this release does not have it; auto and off work without",
+            "kernel.shortcut: needs kernel.steering, which gives the agent's connections a source address of their own",
         ),
         (
             with("relay: {mode: on}"),

@@ -118,6 +118,44 @@ pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     unsafe { bpf(BPF_LINK_UPDATE, &attr) }.map(drop)
 }
 
+/// Numbers of the `sk_lookup` programs on a network namespace, at most 64, in the order in which they run.
+pub(super) fn lookup_programs(netns: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    const BPF_PROG_QUERY: libc::c_int = 16;
+    const BPF_SK_LOOKUP: u32 = 36;
+    #[repr(C)]
+    struct Attr {
+        target_fd: RawFd,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        prog_cnt: u32,
+        _padding: u32,
+    }
+    let mut ids = [0_u32; 64];
+    let mut attr = Attr {
+        target_fd: netns.as_raw_fd(),
+        attach_type: BPF_SK_LOOKUP,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: ids.len() as u32,
+        _padding: 0,
+    };
+    // SAFETY: the attributes are those of this command. The kernel writes to them, and at most `prog_cnt` numbers to `ids`.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_QUERY,
+            &raw mut attr,
+            size_of::<Attr>(),
+        )
+    };
+    check(result)?;
+    let count = (attr.prog_cnt as usize).min(ids.len());
+    Ok(ids.iter().take(count).copied().collect())
+}
+
 /// Detaches a link at once, whoever else has a descriptor of it.
 pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     const BPF_LINK_DETACH: libc::c_int = 34;

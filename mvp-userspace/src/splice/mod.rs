@@ -11,6 +11,7 @@ mod kernel;
 mod pump;
 mod rig;
 pub mod selftest;
+pub mod shortcut;
 mod traffic;
 
 use std::time::Duration;

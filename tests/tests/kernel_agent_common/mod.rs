@@ -171,7 +171,19 @@ impl Cluster {
     pub fn unready(&self, node: &Node, change: impl FnOnce(&mut Value)) -> Agent {
         let mut config = self.config(node);
         change(&mut config);
-        Agent::start(&node.place, &config)
+        Agent::start(&node.place, &config, &[])
+    }
+
+    /// An agent that `setpriv` (util-linux) starts with these arguments.
+    pub fn confined(
+        &self,
+        node: &Node,
+        setpriv: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Agent {
+        let mut config = self.config(node);
+        change(&mut config);
+        Agent::start(&node.place, &config, setpriv)
     }
 
     pub fn agents(&self) -> Vec<Agent> {
@@ -242,6 +254,17 @@ impl Place {
         }
     }
 
+    /// What `mvp` says there, in the namespace.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(AGENT);
+        command.args(arguments);
+        let output = self.on(async move { command.output().unwrap() });
+        let text = String::from_utf8(output.stdout).unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {text}{error}");
+        text
+    }
+
     /// Starts a task in the namespace.
     pub fn spawn<T: Send + 'static>(
         &self,
@@ -289,12 +312,19 @@ impl Node {
 }
 
 impl Agent {
-    fn start(place: &Arc<Place>, config: &Value) -> Self {
+    fn start(place: &Arc<Place>, config: &Value, setpriv: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("agent.yaml");
         std::fs::write(&file, config.to_string()).unwrap();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut command = Command::new(AGENT);
+        let mut command = match setpriv {
+            [] => Command::new(AGENT),
+            arguments => {
+                let mut command = Command::new("setpriv");
+                command.args(arguments).arg(AGENT);
+                command
+            }
+        };
         command
             .args(["agent", "--log-level", "info", "--config"])
             .arg(&file)

@@ -62,17 +62,10 @@ impl Beat {
     }
 
     fn withheld(&self, turn: &Turn<'_>) -> Option<Withheld> {
-        if self.drain.state() != DrainState::Running {
-            return Some(Withheld::Draining);
-        }
-        if !self.ready.load(Ordering::Relaxed) {
-            return Some(Withheld::Starting);
-        }
-        if turn.failing {
-            return Some(Withheld::Accept);
-        }
-        let silent = self.threads.iter().any(|thread| thread.age() > SILENT);
-        silent.then_some(Withheld::Thread)
+        let running = self.drain.state() == DrainState::Running;
+        let ready = self.ready.load(Ordering::Relaxed);
+        let ages = self.threads.iter().map(ThreadHeartbeat::age);
+        withheld(running, ready, turn.failing, ages)
     }
 
     fn beat(&mut self, turn: &Turn<'_>) -> Result<(), kernel::Error> {
@@ -80,5 +73,47 @@ impl Beat {
         let room = room(&[turn.listener.as_fd()]).unwrap_or(0);
         let spare = u32::try_from(turn.spare).unwrap_or(u32::MAX);
         self.heartbeat.beat(room.min(spare))
+    }
+}
+
+/// Why not to beat; `ages`: since each data thread last turned.
+fn withheld(
+    running: bool,
+    ready: bool,
+    failing: bool,
+    mut ages: impl Iterator<Item = Duration>,
+) -> Option<Withheld> {
+    if !running {
+        Some(Withheld::Draining)
+    } else if !ready {
+        Some(Withheld::Starting)
+    } else if failing {
+        Some(Withheld::Accept)
+    } else {
+        ages.any(|age| age > SILENT).then_some(Withheld::Thread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_beats_only_for_an_agent_that_serves() {
+        let ages = |second: u64| [10, second].map(Duration::from_millis).into_iter();
+        assert_eq!(withheld(true, true, false, ages(500)), None);
+        assert_eq!(
+            withheld(true, true, false, ages(501)),
+            Some(Withheld::Thread)
+        );
+        assert_eq!(withheld(true, true, true, ages(0)), Some(Withheld::Accept));
+        assert_eq!(
+            withheld(true, false, false, ages(0)),
+            Some(Withheld::Starting)
+        );
+        assert_eq!(
+            withheld(false, true, false, ages(0)),
+            Some(Withheld::Draining)
+        );
     }
 }

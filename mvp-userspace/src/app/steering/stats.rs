@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{GuardHandle, SharedSteering};
+use crate::app::shortcut::ShortcutPart;
 use crate::metrics::{
     GUARD_STATE, GUARD_TRANSITIONS, HEARTBEATS_WITHHELD, KERNEL_EVENTS, KERNEL_STEERING, Metrics,
     RETIRED,
@@ -12,11 +13,12 @@ use crate::metrics::{
 use crate::route::Transition;
 
 /// Counts that only grow.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct SteeringStats {
     transitions: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     withheld: [AtomicU64; Withheld::ALL.len()],
     retired: [AtomicU64; Retired::ALL.len()],
+    shortcut: OnceLock<Arc<ShortcutPart>>,
 }
 
 /// Why a heartbeat was not sent.
@@ -58,6 +60,11 @@ impl Retired {
 }
 
 impl SteeringStats {
+    /// Its programs count for themselves.
+    pub fn set_shortcut(&self, shortcut: &Arc<ShortcutPart>) {
+        let _ = self.shortcut.set(Arc::clone(shortcut));
+    }
+
     pub fn transition(&self, transition: &Transition) {
         let to = if transition.to_armed { "armed" } else { "idle" };
         let mut transitions = self
@@ -112,8 +119,13 @@ impl SteeringStats {
                 sink.set(&RETIRED, &[name], count.load(Ordering::Relaxed) as f64);
             }
             // They cannot be read only if the kernel has no reason to refuse and does; then they are not there.
+            let shortcut = self.shortcut.get().and_then(|shortcut| shortcut.counters());
             if let Ok(counters) = steering.lock().counters() {
                 for (counter, value) in counters.iter() {
+                    let more = shortcut
+                        .as_ref()
+                        .map_or(0, |shortcut| shortcut.get(counter));
+                    let value = value.saturating_add(more);
                     sink.set(&KERNEL_EVENTS, &[counter.name()], value as f64);
                 }
             }

@@ -12,12 +12,14 @@ mod splicing;
 mod watch;
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Shared;
 use crate::app::DrainState;
 use crate::config::{Config, Mode as ConfigMode};
+use crate::net::DialFrom;
 use crate::route::RouteTable;
 use crate::route::relay::{
     ClientHelloFacts, HotSettings, HotTable, InspectReason, ProbeFacts, RelayDecision, RelayView,
@@ -50,12 +52,13 @@ pub struct RelaySettings {
 pub struct Relays {
     settings: RelaySettings,
     hot: HotTable,
-    /// `None`: `relay.mode` is `off`.
+    /// `None`: nothing is ever relayed.
     prober: Option<Prober>,
     names: Names,
     registry: Registry,
     splicing: Splicing,
     pass_through: AtomicBool,
+    from: OnceLock<DialFrom>,
 }
 
 /// What `mvp explain --connection` is told.
@@ -84,7 +87,7 @@ impl From<&Config> for RelaySettings {
 }
 
 impl Relays {
-    /// Without a prober no connection is relayed.
+    /// Without a prober nothing is known of any server's certificate, and no connection is relayed.
     pub fn new(settings: RelaySettings, prober: Option<Prober>) -> Self {
         Self {
             hot: HotTable::new(settings.hot, Instant::now()),
@@ -94,7 +97,15 @@ impl Relays {
             registry: Registry::default(),
             splicing: Splicing::default(),
             pass_through: AtomicBool::new(false),
+            from: OnceLock::new(),
         }
+    }
+
+    /// Where connections to servers come from: anywhere, unless this is said before the first. Connections that steering did not
+    /// know to be the agent's own would come to an agent again.
+    pub fn dial_from(&self, from: DialFrom) {
+        // Only the first word counts.
+        let _ = self.from.set(from);
     }
 
     /// How the bytes of carried connections are moved.
@@ -157,7 +168,7 @@ impl Relays {
 
     /// Why a new connection is not even worth a look. Cheap.
     fn impossible(&self, shared: &Shared, table: &RouteTable) -> Option<InspectReason> {
-        if self.prober.is_none() || !self.settings.enabled {
+        if !self.settings.enabled {
             Some(InspectReason::RelayOff)
         } else if !shared.interoperability {
             Some(InspectReason::InteroperabilityOff)
@@ -166,6 +177,10 @@ impl Relays {
         } else {
             impossible(table)
         }
+    }
+
+    fn from(&self) -> &DialFrom {
+        self.from.get_or_init(DialFrom::anywhere)
     }
 
     fn probes(
@@ -198,7 +213,7 @@ impl Relays {
         open: usize,
     ) -> RelayView<'a> {
         RelayView {
-            enabled: self.settings.enabled && self.prober.is_some(),
+            enabled: self.settings.enabled,
             interoperability: shared.interoperability,
             draining: shared.drain.state() != DrainState::Running,
             without_server_name: self.settings.without_server_name,

@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 use super::record::Record;
 use super::registry::{Carried, Ending, Kind, Place};
 use super::{Relays, needs_no_heat};
-use crate::net::{ClientHello, Peeked, peek, tune_upstream};
+use crate::net::{self, ClientHello, Peeked, peek, tune_upstream};
 use crate::proxy::Shared;
 use crate::proxy::connection::Guard;
-use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, decide};
+use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, SILENCE, decide};
 use crate::route::{Failure, RouteTable, Server};
 use crate::splice::Limits;
 
@@ -40,8 +40,20 @@ pub async fn offer(
 ) -> Offered {
     let relays = &shared.relays;
     let timeout = shared.limits.handshake_timeout;
-    if relays.pass_through.load(Ordering::Relaxed) {
-        return pass_through(shared, stream, client, handshake).await;
+    if relays.pass_through.load(Ordering::Relaxed)
+        && let Some((upstream, server)) = dial_local(shared).await
+    {
+        drop(handshake);
+        let whole = Whole {
+            stream,
+            upstream,
+            client,
+            server,
+            server_name: None,
+            kind: Kind::PassThrough,
+        };
+        Box::pin(whole.carry(shared)).await;
+        return Offered::Done;
     }
     if let Some(reason) = relays.impossible(shared, &shared.table.load()) {
         shared.metrics.relay_decision(reason.as_str());
@@ -74,7 +86,7 @@ pub async fn offer(
             };
         }
     };
-    let Some((upstream, carried)) = dial(&place.server, relays.settings.connect_timeout)
+    let Some((upstream, carried)) = dial(relays, &place.server)
         .await
         .zip(served(&table, &place.server))
     else {
@@ -146,7 +158,10 @@ impl Whole {
         // In this order: the last of them closes the connection.
         let mut record = Record::start(&carried, &shared.metrics, server_address, technique.mode);
         let _registered = relays.registry.add(&carried);
-        let limits = Limits::default();
+        let limits = Limits {
+            silence: SILENCE,
+            ..Limits::default()
+        };
         let joined = relays.splicing.splicer().join(
             self.stream.into(),
             self.upstream.into(),
@@ -167,39 +182,15 @@ impl Whole {
     }
 }
 
-async fn pass_through(
-    shared: &Shared,
-    stream: TcpStream,
-    client: SocketAddr,
-    handshake: Guard,
-) -> Offered {
+/// `None`: the local server cannot be used, and its clients are better served by looking at their requests.
+async fn dial_local(shared: &Shared) -> Option<(TcpStream, Arc<Server>)> {
     let table = shared.table.load_full();
-    let upstream = match table.local() {
-        Some(local) if local.server.available() => {
-            let timeout = shared.relays.settings.connect_timeout;
-            let upstream = dial(&local.server, timeout).await;
-            upstream.map(|upstream| (upstream, Arc::clone(&local.server)))
-        }
-        _ => None,
-    };
-    let Some((upstream, server)) = upstream else {
-        return Offered::Inspect {
-            stream,
-            handshake,
-            left: shared.limits.handshake_timeout,
-        };
-    };
-    drop(handshake);
-    let whole = Whole {
-        stream,
-        upstream,
-        client,
-        server,
-        server_name: None,
-        kind: Kind::PassThrough,
-    };
-    Box::pin(whole.carry(shared)).await;
-    Offered::Done
+    let server = &table.local()?.server;
+    if !server.available() {
+        return None;
+    }
+    let upstream = dial(&shared.relays, server).await?;
+    Some((upstream, Arc::clone(server)))
 }
 
 fn permit<'a>(
@@ -238,10 +229,10 @@ fn served(table: &RouteTable, server: &Arc<Server>) -> Option<Kind> {
 }
 
 /// `None`: the server was told what it did wrong, and the client has not noticed anything.
-async fn dial(server: &Arc<Server>, timeout: Duration) -> Option<TcpStream> {
+async fn dial(relays: &Relays, server: &Arc<Server>) -> Option<TcpStream> {
     let endpoint = &server.endpoint;
-    let connect = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-    let failure = match tokio::time::timeout(timeout, connect).await {
+    let connect = net::dial(&endpoint.host, endpoint.port, relays.from());
+    let failure = match tokio::time::timeout(relays.settings.connect_timeout, connect).await {
         Ok(Ok(stream)) => match tune_upstream(&stream) {
             Ok(()) => return Some(stream),
             Err(_gone) => Failure::Reset,

@@ -276,3 +276,92 @@ impl Drop for Registered<'_> {
         self.registry.lock().open.remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::route::testing::server;
+    use crate::route::{Knowledge, Member};
+
+    fn table(servers: &[&Arc<Server>]) -> RouteTable {
+        let member = |server: &&Arc<Server>| Member {
+            server: Arc::clone(server),
+            apis: None,
+            knowledge: Knowledge::Never,
+        };
+        RouteTable::build(1, servers.iter().map(member).collect())
+    }
+
+    #[test]
+    fn places_are_taken_while_deciding_and_given_back() {
+        let (a, b) = (server("cp-a", true), server("cp-b", false));
+        let both = table(&[&a, &b]);
+        let registry = Registry::default();
+        let mut seen = Vec::new();
+        let mut take = || {
+            registry
+                .decide(&both, |places| {
+                    seen.push((places.by_member.clone(), places.total));
+                    RelayDecision::Relay { server: 1 }
+                })
+                .unwrap()
+        };
+        let (first, second) = (take(), take());
+        assert!(Arc::ptr_eq(&first.server, &b));
+        assert_eq!(seen, [(vec![0, 0], 0), (vec![0, 1], 1)]);
+        let alone = registry.counts(&table(&[&a]));
+        assert_eq!((alone.by_member, alone.total), (vec![0], 2), "it left");
+        drop(first);
+        assert_eq!(registry.counts(&both).by_member, [0, 1]);
+        drop(second);
+        assert_eq!(registry.counts(&both).total, 0);
+        let refused = registry.decide(&both, |_| RelayDecision::Inspect(InspectReason::Share));
+        assert_eq!(refused.unwrap_err(), InspectReason::Share);
+        assert_eq!(registry.counts(&both).total, 0);
+    }
+
+    #[test]
+    fn a_signal_is_sent_once_and_a_stop_stands() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = StdTcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = socket.peer_addr().unwrap();
+        let b = server("cp-b", false);
+        let (carried, mut signal) = Carried::new(Kind::PassThrough, b, None, client, socket);
+        let retired = Ending::Retired(RetireReason::Share);
+        carried.keep();
+        assert!(!signal.has_changed().unwrap());
+        carried.retire(retired);
+        assert_eq!(*signal.borrow_and_update(), Signal::Retire);
+        carried.retire(Ending::Inspected);
+        assert!(!signal.has_changed().unwrap(), "the silence goes on");
+        assert_eq!(carried.ending(), Some(Ending::Inspected));
+        carried.keep();
+        assert_eq!(*signal.borrow_and_update(), Signal::Run);
+        assert_eq!(carried.ending(), None);
+        carried.stop(retired);
+        carried.keep();
+        assert_eq!(*signal.borrow_and_update(), Signal::Stop);
+        assert_eq!(carried.ending(), Some(retired));
+    }
+
+    #[test]
+    fn silence_is_what_the_kernel_has_not_counted() {
+        use std::io::{Read as _, Write as _};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut socket = StdTcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut other, client) = listener.accept().unwrap();
+        let b = server("cp-b", false);
+        let second = socket.try_clone().unwrap();
+        let (carried, _signal) = Carried::new(Kind::PassThrough, b, None, client, second);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        other.write_all(&[0; 300]).unwrap();
+        socket.read_exact(&mut [0; 300]).unwrap();
+        assert_eq!(carried.look(after(10)), ([300, 0], Duration::ZERO));
+        assert_eq!(carried.look(after(14)).1, Duration::from_secs(4));
+        socket.write_all(&[0; 20]).unwrap();
+        assert_eq!(carried.look(after(15)), ([300, 20], Duration::ZERO));
+    }
+}

@@ -44,7 +44,7 @@ pub async fn probe(shared: Arc<Shared>) {
         }
         let members = table.members().iter();
         let servers: Vec<_> = members.map(|m| m.server.endpoint.clone()).collect();
-        prober.round(&servers).await;
+        prober.round(&servers, shared.relays.from()).await;
     }
 }
 

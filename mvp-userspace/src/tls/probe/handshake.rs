@@ -12,11 +12,11 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::NoIssuer;
 use crate::config::Endpoint;
+use crate::net::{self, DialFrom};
 use crate::tls::{parse_certificate, provider, validity};
 
 /// Intermediates looked at; a server with more is not of the same CA as far as the agent is concerned. webpki tries every order
@@ -66,6 +66,7 @@ pub async fn probe(
     endpoint: &Endpoint,
     server_name: Option<&str>,
     roots: Arc<RootCertStore>,
+    from: &DialFrom,
     timeout: Duration,
 ) -> Result<Probed, ProbeError> {
     let named = match server_name {
@@ -96,7 +97,7 @@ pub async fn probe(
     // Never sent, and the recorder looks at its own.
     let name = named.unwrap_or(ServerName::from(std::net::IpAddr::from([0, 0, 0, 0])));
     let shake = async {
-        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+        let stream = net::dial(&endpoint.host, endpoint.port, from)
             .await
             .map_err(|error| ProbeError::Connect(error.to_string()))?;
         let mut stream = TlsConnector::from(Arc::new(config))

@@ -19,6 +19,7 @@ use futures_util::StreamExt;
 use rustls::pki_types::UnixTime;
 
 use crate::config::Endpoint;
+use crate::net::DialFrom;
 
 /// Handshakes under way at a time.
 const CONCURRENT: usize = 4;
@@ -51,22 +52,22 @@ impl Prober {
         self.cache().last_error(server, server_name)
     }
 
-    /// Probes all that is due and returns when that is done. To be called about once a second, never twice at a time (nothing
+    /// Probes all that is due, from `from`, and returns when that is done. To be called about once a second, never twice at a time (nothing
     /// would be probed twice, but more than [`CONCURRENT`] at once).
-    pub async fn round(&self, servers: &[Endpoint]) {
+    pub async fn round(&self, servers: &[Endpoint], from: &DialFrom) {
         let due = self.cache().due(Instant::now());
         futures_util::stream::iter(due)
-            .for_each_concurrent(CONCURRENT, |target| self.one(target, servers))
+            .for_each_concurrent(CONCURRENT, |target| self.one(target, servers, from))
             .await;
     }
 
-    async fn one(&self, target: Target, servers: &[Endpoint]) {
+    async fn one(&self, target: Target, servers: &[Endpoint], from: &DialFrom) {
         let name = target.server_name.as_deref();
         let result = match servers.iter().find(|server| server.name == *target.server) {
             None => Err(ProbeError::Gone),
             Some(server) => match self.own_ca.issuers(name, UnixTime::now()) {
                 Err(error) => Err(ProbeError::OwnCa(error)),
-                Ok(issuers) => probe(server, name, issuers, self.timeout).await,
+                Ok(issuers) => probe(server, name, issuers, from, self.timeout).await,
             },
         };
         if let Err(error) = &result {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::net::DialFrom;
 use crate::tls::provider;
 use crate::tls::reload::Reload;
 use crate::tls::testing::{Files, Identity, ca, self_signed, server, signed_by};
@@ -72,9 +73,15 @@ async fn facts(files: &Files, chain: &[&Identity], name: Option<&str>) -> (bool,
     let mut both = Vec::new();
     for tls13 in [true, false] {
         let (endpoint, mut names) = serve(chain, tls13).await;
-        let probed = probe(&endpoint, name, roots.clone(), TIMEOUT)
-            .await
-            .unwrap();
+        let probed = probe(
+            &endpoint,
+            name,
+            roots.clone(),
+            &DialFrom::anywhere(),
+            TIMEOUT,
+        )
+        .await
+        .unwrap();
         assert_eq!(probed.fingerprint, {
             use sha2::Digest;
             <[u8; 32]>::from(sha2::Sha256::digest(&chain[0].der))
@@ -149,10 +156,17 @@ async fn the_ca_of_the_certificate_shown_for_the_name() {
         .issuers(Some("api.example.org"), UnixTime::now())
         .unwrap();
     let (endpoint, _) = serve(&[&foreign], true).await;
-    let probed = probe(&endpoint, Some("api.example.org"), roots, TIMEOUT).await;
+    let probed = probe(
+        &endpoint,
+        Some("api.example.org"),
+        roots,
+        &DialFrom::anywhere(),
+        TIMEOUT,
+    )
+    .await;
     assert!(probed.unwrap().same_ca);
     let roots = own.issuers(Some(NAME), UnixTime::now()).unwrap();
-    let probed = probe(&endpoint, Some(NAME), roots, TIMEOUT).await;
+    let probed = probe(&endpoint, Some(NAME), roots, &DialFrom::anywhere(), TIMEOUT).await;
     assert!(!probed.unwrap().same_ca);
 }
 
@@ -184,7 +198,7 @@ async fn what_is_no_handshake_is_an_error() {
     let ask = |name: Option<&'static str>, timeout| {
         let roots = roots.clone();
         async move {
-            probe(&endpoint(port), name, roots, timeout)
+            probe(&endpoint(port), name, roots, &DialFrom::anywhere(), timeout)
                 .await
                 .unwrap_err()
         }
@@ -223,22 +237,24 @@ async fn a_prober_probes_what_is_asked_for() {
     let own = Arc::new(OwnCa::load(&files.config()).unwrap());
     let prober = Prober::new(own, TIMEOUT);
     let servers = [endpoint];
-    prober.round(&servers).await;
+    prober.round(&servers, &DialFrom::anywhere()).await;
     let view = || prober.view("cp-b", Some(NAME), Instant::now());
     assert_eq!(view(), None);
-    prober.round(&servers).await;
+    prober.round(&servers, &DialFrom::anywhere()).await;
     let found = view().unwrap();
     assert!(found.same_ca && found.valid_for_name);
-    prober.round(&servers).await;
+    prober.round(&servers, &DialFrom::anywhere()).await;
     assert_eq!(prober.view("cp-x", Some(NAME), Instant::now()), None);
-    prober.round(&servers).await;
+    prober.round(&servers, &DialFrom::anywhere()).await;
     assert_eq!(
         prober.last_error("cp-x", Some(NAME)).as_deref(),
         Some("the server left the membership")
     );
     // Asked once only, and not again at once: the next that asks is this one.
     let roots = issuers(&files, None).unwrap();
-    probe(&servers[0], None, roots, TIMEOUT).await.unwrap();
+    probe(&servers[0], None, roots, &DialFrom::anywhere(), TIMEOUT)
+        .await
+        .unwrap();
     assert_eq!(names.recv().await.unwrap().as_deref(), Some(NAME));
     assert_eq!(names.recv().await.unwrap(), None);
 }

@@ -1,10 +1,8 @@
 //! Relayed connections end once a condition ceases, and nobody hears a false 404 after that.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod relay_common;
 
 use std::time::Duration;
 
+use crate::common::{decisions, last, mixed, open, relayed, relaying, retired, tls};
 use http::Method;
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::{Client, NAME, full};
@@ -14,7 +12,6 @@ use mvp_tests::fixtures::{
 };
 use mvp_tests::sim::ControlPlane;
 use mvp_tests::sim::api::authn;
-use relay_common::{decisions, last, mixed, open, relayed, relaying, retired, tls};
 use serde_json::json;
 
 const THINGS: &str = "/apis/relay.example.com/v1/namespaces/default/things";
@@ -144,11 +141,14 @@ async fn a_drains_deadline_ends_the_busy_ones() {
 
 #[tokio::test]
 async fn while_the_local_server_is_down_clients_that_name_one_are_relayed() {
-    // Both serve the same: nothing is ever forwarded, and no client is hot.
+    // Nobody is ever hot.
     let plane = plane(&[36, 36]).await;
-    let agent = TestAgent::start_with(&plane, "cp-a", relaying)
-        .await
-        .unwrap();
+    let agent = TestAgent::start_with(&plane, "cp-a", |config| {
+        relaying(config);
+        config.relay.after = 1_000_000;
+    })
+    .await
+    .unwrap();
     let first = agent.http2(&plane, admin(&plane)).await.unwrap();
     assert_eq!(first.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
     assert_eq!(received(plane.server(0), CONFIG_MAPS), 1);
@@ -170,4 +170,39 @@ async fn while_the_local_server_is_down_clients_that_name_one_are_relayed() {
         .unwrap();
     assert_eq!(nameless.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
     assert!(decisions(&agent, "no_server_name").await.unwrap() > 0.0);
+}
+
+#[tokio::test]
+async fn passed_through_until_there_is_something_to_inspect() {
+    let plane = plane(&[36, 36]).await;
+    let agent = TestAgent::start_with(&plane, "cp-a", relaying)
+        .await
+        .unwrap();
+    agent.pass_through(true);
+    let client = agent.http2(&plane, admin(&plane)).await.unwrap();
+    assert_eq!(client.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
+    let how = || last(plane.server(0), CONFIG_MAPS).how;
+    assert_eq!(how(), Some(authn::Method::Certificate));
+    assert_eq!(open(&agent, "cp-a").await.unwrap(), 1.0);
+
+    agent.pass_through(false);
+    let next = agent.http2(&plane, admin(&plane)).await.unwrap();
+    assert_eq!(next.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
+    assert_eq!(how(), Some(authn::Method::FrontProxy));
+    eventually("the silent connection is retired", SOON, || async {
+        Ok(retired(&agent, "inspection_needed").await? == 1.0)
+    })
+    .await
+    .unwrap();
+    assert!(client.get(CONFIG_MAPS, &[]).await.is_err());
+
+    // A local server that is not there cannot be handed anything.
+    agent.pass_through(true);
+    plane.server(0).kill().await;
+    eventually("a peer serves a new connection", SOON, || async {
+        let client = agent.http2(&plane, admin(&plane)).await?;
+        Ok(client.get(CONFIG_MAPS, &[]).await?.status == 200)
+    })
+    .await
+    .unwrap();
 }

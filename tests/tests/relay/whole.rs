@@ -1,8 +1,6 @@
 //! Clients that keep asking for what only another server has: asked to reconnect, and then forwarded whole.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod relay_common;
-
+use crate::common::{decisions, last, mixed, open, relayed, tls, until_asked};
 use http::Version;
 use mvp_tests::agent::eventually;
 use mvp_tests::client::Client;
@@ -10,7 +8,6 @@ use mvp_tests::fixtures::{CONFIG_MAPS, ONLY_36, SOON, admin, config_map};
 use mvp_tests::kubectl::Kubectl;
 use mvp_tests::sim::api::authn::{Method, User};
 use mvp_tests::sim::pki::{ClientAuth, KubeconfigUser};
-use relay_common::{decisions, last, mixed, open, relayed, tls, until_asked};
 
 #[tokio::test]
 async fn an_http2_client_is_relayed_with_its_own_certificate() {

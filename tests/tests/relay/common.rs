@@ -1,5 +1,4 @@
 //! A control plane in the middle of an upgrade, behind an agent that relays early.
-#![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +6,7 @@ use std::time::Duration;
 use mvp::config::{Config, Mode, SpliceMode};
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::Client;
-use mvp_tests::fixtures::{NEVER, ONLY_36, SOON, admin, plane};
+use mvp_tests::fixtures::{ONLY_36, SOON, admin, plane};
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, Recorded, Server};
 
@@ -106,10 +105,4 @@ pub fn last(server: &Server, target: &str) -> Arc<Recorded> {
     let requests = server.requests();
     let found = requests.iter().rev().find(|r| r.target == target);
     Arc::clone(found.unwrap_or_else(|| panic!("{} never got {target}", server.name())))
-}
-
-/// Nothing but the relay makes changes known or connections.
-pub fn unpolled(config: &mut Config) {
-    config.discovery.interval = NEVER;
-    config.discovery.stale_after = NEVER;
 }

@@ -1,13 +1,13 @@
 //! Connections that are not relayed, each for one reason, which is counted; all of them are served as usual.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod relay_common;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::common::{
+    decisions, inspected_because, mixed, open, relayed, relaying, retired, tls, until_asked,
+};
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::{Client, NAME};
 use mvp_tests::fixtures::{
@@ -15,9 +15,6 @@ use mvp_tests::fixtures::{
 };
 use mvp_tests::sim::ControlPlane;
 use mvp_tests::sim::pki::Pki;
-use relay_common::{
-    decisions, inspected_because, mixed, open, relayed, relaying, retired, tls, until_asked,
-};
 use rustls_pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};

@@ -1,0 +1,228 @@
+//! `mvp doctor`: what of the kernel part works on this node, for this process. Needs no agent and changes nothing.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::pinned::Pins;
+use super::table::{clean, table};
+use crate::kernel::{self, Splice};
+use crate::net::SockDiag;
+use crate::splice::selftest;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: &'static str,
+    pub outcome: Outcome,
+    /// What was found, or what to do.
+    pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Ok,
+    /// Not there; what depends on it is off, all else works.
+    Off,
+    /// Steering cannot work here.
+    Failed,
+}
+
+/// Capabilities with their numbers (`include/uapi/linux/capability.h`) and what needs them.
+const CAPABILITIES: [(u32, &str, &str); 4] = [
+    (
+        10,
+        "CAP_NET_BIND_SERVICE",
+        "source ports below 1024 (kernel.peerPorts)",
+    ),
+    (
+        12,
+        "CAP_NET_ADMIN",
+        "steering, and retiring connections of before",
+    ),
+    (38, "CAP_PERFMON", "steering"),
+    (39, "CAP_BPF", "steering"),
+];
+
+pub fn examine(pins: &Pins) -> Vec<Finding> {
+    let mut found = vec![
+        finding("BPF object", object(), Outcome::Failed),
+        finding("kernel", available(), Outcome::Failed),
+    ];
+    let effective = effective_capabilities();
+    for (bit, name, needed_for) in CAPABILITIES {
+        let there = effective & (1 << bit) != 0;
+        let result = if there {
+            Ok(String::new())
+        } else {
+            Err(format!("missing; needed for {needed_for}"))
+        };
+        found.push(finding(name, result, Outcome::Failed));
+    }
+    found.push(finding(
+        "BPF file system",
+        bpffs(&pins.pin_path),
+        Outcome::Failed,
+    ));
+    found.push(finding("pins", pinned(&pins.pin_path), Outcome::Off));
+    found.push(finding(
+        "other sk_lookup programs",
+        other_programs(&pins.pin_path),
+        Outcome::Off,
+    ));
+    found.push(finding("own source", own_source(), Outcome::Failed));
+    found.push(finding("peers' source ports", peer_port(), Outcome::Failed));
+    found.push(finding("retiring connections", sockdiag(), Outcome::Off));
+    found.push(finding("cgroup2", cgroup2(), Outcome::Off));
+    found.extend(splice());
+    found
+}
+
+pub fn text(findings: &[Finding]) -> String {
+    let rows: Vec<_> = findings
+        .iter()
+        .map(|finding| {
+            let outcome = match finding.outcome {
+                Outcome::Ok => "ok",
+                Outcome::Off => "off",
+                Outcome::Failed => "failed",
+            };
+            [
+                finding.subject.to_owned(),
+                outcome.to_owned(),
+                clean(&finding.detail),
+            ]
+        })
+        .collect();
+    table(["SUBJECT", "STATE", "DETAIL"], &rows)
+}
+
+fn finding(subject: &'static str, result: Result<String, String>, bad: Outcome) -> Finding {
+    let (outcome, detail) = match result {
+        Ok(detail) => (Outcome::Ok, detail),
+        Err(detail) => (bad, detail),
+    };
+    Finding {
+        subject,
+        outcome,
+        detail,
+    }
+}
+
+fn object() -> Result<String, String> {
+    match kernel::object() {
+        Some(object) => Ok(format!("{} KiB in this binary", object.len() / 1024)),
+        None => Err(kernel::Error::NoObject.to_string()),
+    }
+}
+
+fn available() -> Result<String, String> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    match kernel::availability() {
+        kernel::Availability::Ready => Ok(format!("Linux {}, sk_lookup", release.trim())),
+        kernel::Availability::UserspaceOnly(why) => Err(why.to_string()),
+    }
+}
+
+/// `CapEff` of `/proc/self/status` (proc(5)).
+fn effective_capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+fn bpffs(pins: &Path) -> Result<String, String> {
+    let folder = pins.parent().unwrap_or(pins);
+    match kernel::is_bpffs(folder) {
+        Ok(true) => Ok(folder.display().to_string()),
+        Ok(false) => Err(format!(
+            "{} is none: mount -t bpf bpf /sys/fs/bpf, in a pod as a hostPath volume",
+            folder.display()
+        )),
+        Err(error) => Err(format!("{}: {error}", folder.display())),
+    }
+}
+
+fn pinned(pins: &Path) -> Result<String, String> {
+    let view = kernel::read_pinned(pins).map_err(|error| error.to_string())?;
+    let guard = if view.guard.armed { "armed" } else { "idle" };
+    let agent = if view.guard.alive {
+        "an agent is alive"
+    } else {
+        "no agent is alive"
+    };
+    Ok(format!("{guard}, {agent}"))
+}
+
+fn other_programs(pins: &Path) -> Result<String, String> {
+    let others = kernel::other_lookup_programs(pins).map_err(|error| error.to_string())?;
+    if others.is_empty() {
+        return Ok("none in this network namespace".to_owned());
+    }
+    Err(format!(
+        "{}: all run, and what they choose first stays with them",
+        others.join(", ")
+    ))
+}
+
+fn own_source() -> Result<String, String> {
+    let own = Ipv4Addr::new(127, 66, 0, 1);
+    TcpListener::bind((own, 0))
+        .map(|_| own.to_string())
+        .map_err(|error| format!("{own}: {error}"))
+}
+
+fn peer_port() -> Result<String, String> {
+    let port = 700;
+    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => Ok(String::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(String::new()),
+        Err(error) => Err(format!("port {port}: {error}")),
+    }
+}
+
+fn sockdiag() -> Result<String, String> {
+    let mut diag = SockDiag::open().map_err(|error| error.to_string())?;
+    diag.available()
+        .map(|()| String::new())
+        .map_err(|off| off.to_string())
+}
+
+/// A mount of type cgroup2 in `/proc/mounts`.
+fn cgroup2() -> Result<String, String> {
+    let mounts = std::fs::read_to_string("/proc/mounts").map_err(|error| error.to_string())?;
+    let mount = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (path, kind) = (words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| path.to_owned())
+    });
+    mount.ok_or_else(|| "not mounted: the short-cut to the local server is off".to_owned())
+}
+
+fn splice() -> Vec<Finding> {
+    let off = |why: String| vec![finding("splice", Err(why), Outcome::Off)];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return off(error.to_string()),
+    };
+    let splice = match Splice::load() {
+        Ok(splice) => splice,
+        Err(error) => return off(error.to_string()),
+    };
+    let report = runtime.block_on(selftest::run(&splice));
+    let cases = report.cases.into_iter();
+    cases
+        .map(|(case, result)| {
+            let result = result.map(|()| case.name().to_owned());
+            let result = result.map_err(|why| format!("{}: {why}", case.name()));
+            finding("splice", result, Outcome::Off)
+        })
+        .collect()
+}

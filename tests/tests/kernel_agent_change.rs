@@ -1,0 +1,361 @@
+//! Kernel steering while something changes: connections of before the guard armed, an agent that replaces another, an agent that
+//! drains, and a rolling upgrade, all under load.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod kernel_agent_common;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use kernel_agent_common::{Cluster, Place, eventually, on_nodes};
+use mvp_tests::client::Client;
+use mvp_tests::fixtures::{CONFIG_MAPS, ONLY_36, admin};
+use mvp_tests::load::{Answer, Call, Client as LoadClient, Endpoint, open_loop};
+use mvp_tests::sim::control::Command;
+use rustix::process::Signal;
+
+/// Requests over connections of their own, from several tasks, until stopped; every one must be answered.
+struct Knocking {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    failed: Arc<Mutex<Vec<String>>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Knocking {
+    fn start(cluster: &Cluster, to: SocketAddr) -> Self {
+        let knocking = Self {
+            stop: Arc::default(),
+            done: Arc::default(),
+            failed: Arc::default(),
+            tasks: Vec::new(),
+        };
+        let tls = cluster
+            .plane
+            .pki()
+            .client_config(admin(&cluster.plane), &[]);
+        let tls: Arc<rustls::ClientConfig> = tls.unwrap().into();
+        let tasks = (0..4).map(|_| {
+            let (stop, done) = (Arc::clone(&knocking.stop), Arc::clone(&knocking.done));
+            let (failed, tls) = (Arc::clone(&knocking.failed), Arc::clone(&tls));
+            cluster.clients.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    match knock(to, &tls).await {
+                        Ok(200) => {
+                            done.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Ok(status) => failed.lock().unwrap().push(format!("status {status}")),
+                        Err(error) => failed.lock().unwrap().push(format!("{error:#}")),
+                    }
+                }
+            })
+        });
+        let tasks = tasks.collect();
+        Self { tasks, ..knocking }
+    }
+
+    /// Waits for `more` further answers.
+    fn until_more(&self, more: u64) {
+        let goal = self.done.load(Ordering::Relaxed) + more;
+        eventually("requests are answered", || {
+            let failed = self.failed.lock().unwrap();
+            assert!(failed.is_empty(), "{failed:?}");
+            self.done.load(Ordering::Relaxed) >= goal
+        });
+    }
+
+    fn end(self, place: &Place) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            place.join(task);
+        }
+        let failed = self.failed.lock().unwrap();
+        assert!(failed.is_empty(), "{} failed: {failed:?}", failed.len());
+    }
+}
+
+async fn knock(to: SocketAddr, tls: &Arc<rustls::ClientConfig>) -> anyhow::Result<u16> {
+    let client = Client::http2(to, tls).await?;
+    Ok(client.get(CONFIG_MAPS, &[]).await?.status.as_u16())
+}
+
+#[test]
+fn connections_of_before_are_retired_in_a_silent_moment() {
+    on_nodes("retire", &[36, 36], |cluster| {
+        let node = &cluster.nodes[0];
+        let agent = cluster.agent(node);
+        agent.until("idle");
+        let silent = Arc::new(cluster.connect(&cluster.clients, node.at()).unwrap());
+        let busy = Arc::new(cluster.connect(&cluster.clients, node.at()).unwrap());
+        let ask = |client: &Arc<Client>, target: String| {
+            let client = Arc::clone(client);
+            cluster.clients.spawn(async move {
+                Ok::<_, anyhow::Error>(client.get(&target, &[]).await?.status)
+            })
+        };
+        let join = |task| cluster.clients.join(task);
+        assert_eq!(join(ask(&silent, CONFIG_MAPS.into())).unwrap(), 200);
+        let before = agent.accepted();
+        agent.admin("POST", "/arm").unwrap();
+        let pins = cluster.bpffs.join(&node.name);
+        eventually("the kernel is armed", || {
+            mvp::kernel::read_pinned(&pins).unwrap().guard.armed
+        });
+        // A connection that the agent has accepted has the server's port too, and may be as silent.
+        let through = Arc::new(cluster.connect(&cluster.clients, node.at()).unwrap());
+        assert_eq!(join(ask(&through, CONFIG_MAPS.into())).unwrap(), 200);
+        // Requests of 3 s one after another: never silent for 5 s.
+        node.command(Command::Slow { micros: 3_000_000 });
+        for number in 0..3 {
+            let target = format!("{CONFIG_MAPS}/slow-{number}");
+            assert_eq!(join(ask(&busy, target)).unwrap(), 404, "cut off");
+        }
+        node.command(Command::Slow { micros: 0 });
+        let destroyed = || agent.metric("mvp_retired_connections_total{outcome=\"destroyed\"}");
+        eventually("both are retired", || destroyed() >= 2.0);
+        assert_eq!(
+            destroyed(),
+            2.0,
+            "the agent's own and accepted ones are not"
+        );
+        for client in [&silent, &busy] {
+            assert!(join(ask(client, CONFIG_MAPS.into())).is_err());
+        }
+        assert_eq!(join(ask(&through, CONFIG_MAPS.into())).unwrap(), 200);
+        assert_eq!(agent.accepted() - before, 1.0);
+        assert_eq!(
+            cluster
+                .get(&cluster.clients, node, CONFIG_MAPS)
+                .unwrap()
+                .status,
+            200
+        );
+        assert_eq!(agent.accepted() - before, 2.0);
+        // Discovery was not disturbed.
+        let servers = agent.status()["servers"].clone();
+        assert!(
+            servers
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|s| s["available"] == true),
+            "{servers}"
+        );
+    });
+}
+
+#[test]
+fn another_agent_takes_over_and_nobody_is_refused() {
+    on_nodes("takeover", &[36, 35], |cluster| {
+        let node = &cluster.nodes[1];
+        let mut old = cluster.agent(node);
+        old.until("armed");
+        let knocking = Knocking::start(&cluster, node.at());
+        knocking.until_more(20);
+        let next = cluster.agent_with(node, |config| {
+            config["admin"]["listen"] = "127.0.0.1:9441".into();
+        });
+        knocking.until_more(20);
+        assert_eq!(old.exit_code(), Some(0), "{}", old.log());
+        assert!(
+            old.log().contains("another agent has taken over"),
+            "{}",
+            old.log()
+        );
+        let before = next.accepted();
+        knocking.until_more(20);
+        assert!(next.accepted() > before);
+        knocking.end(&cluster.clients);
+    });
+}
+
+#[test]
+fn a_drained_agent_leaves_without_a_trace_in_the_traffic() {
+    on_nodes("drain", &[36, 35], |cluster| {
+        let node = &cluster.nodes[1];
+        let mut agent = cluster.agent(node);
+        agent.until("armed");
+        let knocking = Knocking::start(&cluster, node.at());
+        knocking.until_more(20);
+        agent.signal(Signal::TERM);
+        assert_eq!(agent.exit_code(), Some(0), "{}", agent.log());
+        knocking.until_more(20);
+        let pinned = mvp::kernel::read_pinned(&cluster.bpffs.join(&node.name)).unwrap();
+        assert!(!pinned.guard.armed && pinned.attached);
+        knocking.end(&cluster.clients);
+    });
+}
+
+#[test]
+fn without_capabilities_auto_goes_on_and_on_refuses() {
+    on_nodes("capabilities", &[36, 35], |cluster| {
+        let node = &cluster.nodes[0];
+        let bare = ["--bounding-set", "-bpf,-sys_admin", "--"];
+        let agent = cluster.confined(node, &bare, |config| {
+            config["kernel"]["steering"] = "auto".into();
+        });
+        agent.ready();
+        let status = agent.status();
+        let kernel = status["kernel"].as_str().unwrap();
+        assert!(
+            kernel.contains("steering off") && kernel.contains("CAP_BPF"),
+            "{kernel}"
+        );
+        drop(agent);
+        let mut agent = cluster.confined(node, &bare, |_| {});
+        assert_eq!(agent.exit_code(), Some(1));
+        let log = agent.log();
+        let line = log.lines().last().unwrap();
+        assert!(
+            line.starts_with("mvp: kernel.steering: ") && line.contains("CAP_BPF"),
+            "{log}"
+        );
+        // Those that the manual asks for are enough.
+        let needed = [
+            "--bounding-set",
+            "-all,+bpf,+net_admin,+perfmon,+net_bind_service",
+            "--",
+        ];
+        let agent = cluster.confined(node, &needed, |_| {});
+        agent.ready();
+        assert!(
+            agent.status()["kernel"]
+                .as_str()
+                .unwrap()
+                .contains("steering on")
+        );
+    });
+}
+
+/// Answers by kind, and the texts of what must not be.
+#[derive(Default)]
+struct Tally {
+    ok: AtomicU64,
+    wrong: Mutex<Vec<String>>,
+}
+
+/// What clients see of an upgrade of three nodes, one after another, with 500 requests a second over connections that are kept,
+/// made anew only where client-go's transport does so too.
+#[test]
+fn a_rolling_upgrade_is_not_seen() {
+    on_nodes("upgrade", &[35, 35, 35], |cluster| {
+        let agents = cluster.agents();
+        for agent in &agents {
+            agent.until("idle");
+        }
+        let tls = cluster
+            .plane
+            .pki()
+            .client_config(admin(&cluster.plane), &[]);
+        let mut tls = tls.unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let tls: Arc<rustls::ClientConfig> = tls.into();
+        // Those of the first half connect while all is idle, and keep their busy connections to the servers themselves until these
+        // end. Those of the second half come when there is a new type to ask for, and so through the agents.
+        let clients: Vec<_> = (0..12)
+            .map(|number| {
+                let endpoint = Endpoint {
+                    address: cluster.nodes[number % 3].at(),
+                    server_name: "kubernetes".try_into().unwrap(),
+                    tls: Arc::clone(&tls),
+                };
+                Arc::new(LoadClient::new(endpoint, None))
+            })
+            .collect();
+        // From the first 200 of every node on, the new type must be found.
+        let new_type = Arc::new(AtomicBool::new(false));
+        let tally = Arc::new(Tally::default());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let load = {
+            let (clients, new_type, tally) = (clients, Arc::clone(&new_type), Arc::clone(&tally));
+            cluster.clients.spawn(async move {
+                open_loop(500.0, async { drop(stopped.await) }, |due| {
+                    let asks_new = due.number.is_multiple_of(5) && new_type.load(Ordering::Relaxed);
+                    let number = due.number as usize % 6 + if asks_new { 6 } else { 0 };
+                    let client = Arc::clone(&clients[number]);
+                    let target = if asks_new { ONLY_36 } else { CONFIG_MAPS };
+                    let tally = Arc::clone(&tally);
+                    tokio::spawn(async move { tally.count(target, &client).await });
+                })
+                .await
+            })
+        };
+        for (number, node) in cluster.nodes.iter().enumerate() {
+            // kubelet sees the manifest later than the agent does.
+            let manifest = cluster
+                .plane
+                .pki()
+                .dir()
+                .join(format!("{}.yaml", node.name));
+            std::fs::write(manifest, "kind: Pod").unwrap();
+            eventually("the kernel is armed", || {
+                let pins = cluster.bpffs.join(&node.name);
+                mvp::kernel::read_pinned(&pins).unwrap().guard.armed
+            });
+            node.command(Command::Restart { minor: 36 });
+            for agent in &agents {
+                eventually("all know the new server", || {
+                    let servers = agent.status()["servers"].clone();
+                    let all = servers.as_array().unwrap().iter();
+                    all.filter(|s| {
+                        s["available"] == true
+                            && s["version"]
+                                .as_str()
+                                .is_some_and(|v| v.starts_with("v1.36"))
+                    })
+                    .count()
+                        > number
+                });
+            }
+            for other in &cluster.nodes {
+                eventually("the new type is served everywhere", || {
+                    cluster
+                        .get(&cluster.clients, other, ONLY_36)
+                        .is_ok_and(|a| a.status == 200)
+                });
+            }
+            new_type.store(true, Ordering::Relaxed);
+        }
+        for agent in &agents {
+            agent.until("idle");
+        }
+        drop(stop);
+        let sent = cluster.clients.join(load);
+        eventually("all is answered", || {
+            let wrong = tally.wrong.lock().unwrap().len() as u64;
+            tally.ok.load(Ordering::Relaxed) + wrong >= sent
+        });
+        let wrong = tally.wrong.lock().unwrap();
+        println!(
+            "{sent} requests, {} not answered as they should",
+            wrong.len()
+        );
+        assert!(
+            wrong.is_empty(),
+            "{} of {sent}: {:?}",
+            wrong.len(),
+            &wrong[..wrong.len().min(10)]
+        );
+        assert!(sent > 1000);
+    });
+}
+
+impl Tally {
+    async fn count(&self, target: &str, client: &LoadClient) {
+        match client.send(&Call::get(target)).await {
+            Ok(reply) if Answer::classify(reply.status, &reply.body) == Answer::Ok => {
+                self.ok.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(reply) => {
+                let text = String::from_utf8_lossy(&reply.body).into_owned();
+                self.wrong(format!("{target}: {} {text}", reply.status));
+            }
+            Err(failure) => self.wrong(format!("{target}: {failure}")),
+        }
+    }
+
+    fn wrong(&self, text: String) {
+        self.wrong.lock().unwrap().push(text);
+    }
+}
