@@ -213,8 +213,7 @@ pub(super) fn one_way(client: TcpStream, server: TcpStream, bytes: u64) -> Resul
         send_acknowledged(&mut client, pattern, bytes)?;
         client.0.shutdown(Shutdown::Write)?;
         // Until the other end has ended too.
-        client.read(&mut [0; 1])?;
-        Ok(())
+        Ok(client.read(&mut [0; 1]).map(drop)?)
     };
     let receive = move || {
         receive_acknowledging(&mut server, pattern, bytes)
