@@ -141,7 +141,10 @@ impl Forward {
             peers: vec![("bench-peer".into(), self.upstream.twin)],
             threads: Some(options.threads()),
         };
-        let mut process = agent.start(&self.binary, self.pki.dir(), self.dir.path())?;
+        let mut config = agent.config(self.pki.dir());
+        // Whether there is one is decided here.
+        config["kernel"]["shortcut"] = "off".into();
+        let mut process = agent.start_with(&config, &self.binary, self.dir.path())?;
         agent.wait_ready(&mut process)?;
         let mut target = Target::new("mvp", agent.listen, &self.pki, Some(process))?;
         let duration = Duration::try_from_secs_f64(options.seconds)?;
