@@ -186,13 +186,16 @@ impl Pump {
             }
             if !self.asked {
                 // A socket that the runtime has only just got to know seems empty: "nothing unread" must not be built on that.
-                self.asked = true;
-                self.renew_buffer();
-                match recv(
+                let size = self.renew_buffer();
+                let read = recv(
                     source,
                     spare_capacity(&mut self.buffer),
                     RecvFlags::DONTWAIT,
-                ) {
+                );
+                // A full buffer may be the beginning of a segment whose rest the runtime does not know of either: asked again, or
+                // the pair would be joined in the middle of it, and the kernel would send all of it once more.
+                self.asked = !matches!(read, Ok((bytes, _)) if bytes == size);
+                match read {
                     Ok((0, _)) => self.end = Ending::Read,
                     Ok(_) => {}
                     Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
