@@ -436,7 +436,7 @@ fn agent_flags(document: &serde_json::Value) {
     assert_eq!(security["privileged"], serde_json::Value::Null);
     assert_eq!(
         security["capabilities"],
-        serde_json::json!({"drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "PERFMON"]})
+        serde_json::json!({"drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "PERFMON", "NET_BIND_SERVICE"]})
     );
     assert_eq!(spec["hostNetwork"], true);
 }
