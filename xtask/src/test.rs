@@ -22,7 +22,7 @@ use crate::{
 /// tests that need root or the kernel say why they do not run, and pass.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Passed on to cargo test as they are, e.g. `-p mvp route`, `--test kernel_lookup -- --nocapture`
+    /// Passed on to cargo test as they are, e.g. `-p mvp route`, `--test kernel lookup -- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }

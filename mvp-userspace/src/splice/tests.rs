@@ -1,4 +1,4 @@
-//! The userspace modes, on real sockets and without privileges. What the kernel does is tried in `tests/tests/kernel_splice.rs`.
+//! The userspace modes, on real sockets and without privileges. What the kernel does is tried in `tests/tests/splicing`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::atomic::AtomicBool;

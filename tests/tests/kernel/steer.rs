@@ -2,8 +2,6 @@
 //! hangs, dies, is overrun or is replaced.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod kernel_common;
-
 use std::{
     net::TcpListener,
     os::fd::AsFd,
@@ -12,7 +10,7 @@ use std::{
     thread,
 };
 
-use kernel_common::*;
+use crate::common::*;
 use mvp::kernel::{Error, Reason, Steering, Targets, room};
 use mvp_common::Counter;
 use mvp_tests::netns::{Namespace, privileged};

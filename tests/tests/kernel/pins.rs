@@ -1,8 +1,6 @@
 //! What is pinned: who may use it, what outlives whom, and that it can be removed without a trace.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod kernel_common;
-
 use std::{
     fs,
     io::{BufRead as _, BufReader},
@@ -12,8 +10,8 @@ use std::{
     thread,
 };
 
+use crate::common::{raw::*, tables::*, *};
 use aya::programs::{ProgramInfo, loaded_links, loaded_programs};
-use kernel_common::{raw::*, tables::*, *};
 use mvp::kernel::{Error, Reason, Start, Steering, enable_run_time, read_pinned, uninstall};
 use mvp_tests::netns::{Namespace, privileged};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
@@ -75,7 +73,7 @@ fn an_agent_that_is_killed_is_passed_by_and_followed() {
         |path| {
             let _server = Greeter::everywhere(b'S', PORT);
             let mut agent = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "agent_process", "--nocapture"])
+                .args(["--exact", "pins::agent_process", "--nocapture"])
                 .env("MVP_TEST_PINS", path)
                 .stdout(Stdio::piped())
                 .spawn()

@@ -1,9 +1,7 @@
 //! The short-cut between an agent and the server beside it, on real nodes.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod kernel_agent_common;
-
-use kernel_agent_common::{eventually, on_nodes};
+use crate::common::{eventually, on_nodes};
 use mvp_tests::fixtures::{CONFIG_MAPS, ONLY_36, config_map};
 use serde_json::Value;
 

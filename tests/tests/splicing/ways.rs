@@ -1,14 +1,13 @@
 //! Pairs of sockets joined: in a real kernel by sockmap, by splice(2), and copied. No byte is lost and nothing hangs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod splice_common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::*;
 use mvp::kernel::Splice;
 use mvp::splice::{Count, End, Limits, Mode, Outcome, Reason, calibrate, selftest};
 use mvp_common::Counter;
@@ -16,7 +15,6 @@ use mvp_tests::netns::{Namespace, privileged};
 use mvp_tests::pairs::{
     PATIENCE, PairProxy, WINDOW, pattern, receive, receive_acknowledging, send, send_acknowledged,
 };
-use splice_common::*;
 
 const SHORT_CONNECTIONS: usize = 10_000;
 const HALF_CLOSES: usize = 1_000;

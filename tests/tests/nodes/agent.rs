@@ -2,11 +2,9 @@
 //! fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod kernel_agent_common;
-
 use std::net::{IpAddr, SocketAddr};
 
-use kernel_agent_common::{ADMIN, Cluster, Node, PATIENCE, PORT, eventually, on_nodes};
+use crate::common::{ADMIN, Cluster, Node, PATIENCE, PORT, eventually, on_nodes};
 use mvp_tests::fixtures::{CONFIG_MAPS, NOWHERE, ONLY_36};
 use mvp_tests::sim::control::Command;
 use rustix::process::Signal;
@@ -191,8 +189,7 @@ fn signs_arm_and_quiet_disarms() {
         let node = &cluster.nodes[0];
         let agent = cluster.agent(node);
         agent.until("idle");
-        let reasons =
-            |agent: &kernel_agent_common::Agent| agent.status()["guard"]["reasons"].to_string();
+        let reasons = |agent: &crate::common::Agent| agent.status()["guard"]["reasons"].to_string();
         // The manifest.
         let manifest = cluster.plane.pki().dir().join("cp-a.yaml");
         std::fs::write(&manifest, "kind: Pod").unwrap();

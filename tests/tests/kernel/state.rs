@@ -1,8 +1,6 @@
 //! State that the kernel keeps: route tables for whoever comes next, and what the program cost.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod kernel_common;
-
 use std::{
     sync::{
         Arc,
@@ -12,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use kernel_common::{tables::*, *};
+use crate::common::{tables::*, *};
 use mvp::kernel::{Error, Reason, RouteWriter, Steering, enable_run_time, read_pinned};
 
 const SERVER: &str = "127.0.0.1:6443";
@@ -77,7 +75,7 @@ fn readers_see_whole_tables_only() {
 
         // More than the map holds: said, not hidden.
         let written = routes
-            .write(&kernel_common::tables::table(60, 9000))
+            .write(&crate::common::tables::table(60, 9000))
             .unwrap();
         assert_eq!((written.routes, written.omitted), (8192, 808));
         let table = read_pinned(path).unwrap().table.unwrap();

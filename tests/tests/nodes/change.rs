@@ -2,13 +2,11 @@
 //! drains, and a rolling upgrade, all under load.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod kernel_agent_common;
-
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kernel_agent_common::{Cluster, Place, eventually, on_nodes};
+use crate::common::{Cluster, Place, eventually, on_nodes};
 use mvp_tests::client::Client;
 use mvp_tests::fixtures::{CONFIG_MAPS, ONLY_36, admin};
 use mvp_tests::load::{Answer, Call, Client as LoadClient, Endpoint, open_loop};

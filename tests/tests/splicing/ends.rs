@@ -1,18 +1,16 @@
 //! How joined pairs begin and end: resets, signals, what was read before, what the kernel refuses, the cap.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod splice_common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::*;
 use mvp::kernel::Splice;
 use mvp::splice::{Count, End, Limits, Mode, Reason, Side, Signal, Splicer};
 use mvp_tests::pairs::{PATIENCE, PairProxy, eventually};
 use socket2::SockRef;
-use splice_common::*;
 use tokio::sync::watch;
 
 #[test]

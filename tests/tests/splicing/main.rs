@@ -1,0 +1,6 @@
+//! Two connections joined, in every mode, through a real kernel.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+mod ends;
+mod ways;
