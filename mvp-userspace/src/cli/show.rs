@@ -41,7 +41,7 @@ pub fn status(view: &StatusView) -> String {
             ),
         ),
     ] {
-        let _ = writeln!(out, "{name:8}{}", clean(&value));
+        let _ = writeln!(out, "{name:10}{}", clean(&value));
     }
     let threads: Vec<_> = view
         .threads
@@ -280,17 +280,18 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
         assert_eq!(
             status(&view),
             "\
-node    cp-a
-agent   0.1.0, up 3m20s
-state   ready
-proxy   requests go to a server that serves them
-listen  127.0.0.12:6443
-guard   armed: steering_off
-kernel  userspace only
-events  watching
-relay   2 to cp-b; 7 clients; copy (kernel.splice is copy)
-config  0123456789abcdef
-open    3 connections, 12 requests, 1 upgrades
+node      cp-a
+agent     0.1.0, up 3m20s
+state     ready
+proxy     requests go to a server that serves them
+listen    127.0.0.12:6443
+guard     armed: steering_off
+kernel    userspace only
+shortcut  off: kernel.shortcut is off
+events    watching
+relay     2 to cp-b; 7 clients; copy (kernel.splice is copy)
+config    0123456789abcdef
+open      3 connections, 12 requests, 1 upgrades
 
 THREAD  CONNECTIONS  SILENT
 data-0  3            4ms
@@ -301,9 +302,9 @@ FILE                KEY               EXPIRES   ERROR
         );
         view.ready = false;
         view.awaiting = vec!["listener".into()];
-        assert!(status(&view).contains("state   not ready, awaiting listener\n"));
+        assert!(status(&view).contains("state     not ready, awaiting listener\n"));
         view.drain = "draining".into();
-        assert!(status(&view).contains("state   draining\n"));
+        assert!(status(&view).contains("state     draining\n"));
     }
 
     fn route(group: &str, resource: &str, verbs: &[(&str, &[&str])]) -> RouteView {
