@@ -75,13 +75,6 @@ impl TestAgent {
         }
     }
 
-    /// Whether new connections go to the local server whole.
-    pub fn pass_through(&self, on: bool) {
-        if let Some(agent) = &self.agent {
-            agent.pass_through(on);
-        }
-    }
-
     /// Body and status of a path on the admin port.
     pub async fn admin_get(&self, path: &str) -> anyhow::Result<(u16, String)> {
         let io = hyper_util::rt::TokioIo::new(tokio::net::TcpStream::connect(self.admin).await?);

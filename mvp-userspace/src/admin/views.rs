@@ -72,6 +72,8 @@ pub struct StatusView {
     pub events: String,
     /// What of the kernel part is loaded, or why not.
     pub kernel: String,
+    /// Whether clients' connections to the agent are handed to the local server whole, and why.
+    pub pass_through: String,
     /// Whether the agent's connections to the local server take the short-cut, and why.
     pub shortcut: String,
     pub listen: String,

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use super::admin_port::AdminPort;
+use super::pass_through::{self, PassThroughLine};
 use super::shortcut::ShortcutPart;
 use super::sources;
 use super::steering::{self, GuardHandle, Kernel, SteeringStats};
@@ -23,7 +24,7 @@ use crate::identity::TrustCell;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{AcceptLoop, DialFrom, OnTick};
-use crate::proxy::{ConnectSettings, Load, Relays, Shared};
+use crate::proxy::{ConnectSettings, Load, Shared};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
 
 /// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
@@ -38,7 +39,6 @@ pub struct Agent {
     drain: DrainTrigger,
     deadline: Duration,
     control: JoinHandle<()>,
-    relays: Arc<Relays>,
 }
 
 /// What is loaded and bound before anything runs, so that every mistake in the configuration ends the start.
@@ -67,7 +67,6 @@ impl Agent {
         };
         let drain = prepared.drain.0.clone();
         let deadline = prepared.config.drain.deadline;
-        let relays = Arc::clone(&prepared.relay.relays);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -86,7 +85,6 @@ impl Agent {
             drain,
             deadline,
             control,
-            relays,
         })
     }
 
@@ -116,11 +114,6 @@ impl Agent {
         if self.control.join().is_err() {
             tracing::error!("the control thread panicked");
         }
-    }
-
-    /// Whether connections go to the local server whole, without a look: [`Relays::pass_through`].
-    pub fn pass_through(&self, on: bool) {
-        self.relays.pass_through(on);
     }
 
     /// For a signal handler that outlives the borrow.
@@ -227,6 +220,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         no_server: Arc::from(""),
     });
     sources::register(&metrics, &shared, Arc::clone(&reload));
+    let relay_parts = Arc::clone(&relay.relays);
     relay.spawn(&shared);
     tokio::spawn(sources::mirror(
         Arc::clone(&metrics),
@@ -246,6 +240,19 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         connections: config.upstream.connections,
         counts: shared.load.pools.clone(),
     };
+    let pass_through = Arc::new(PassThroughLine::default());
+    match pass_through::never(&config, kernel.is_on()) {
+        Some(why) => pass_through.set(why),
+        None => {
+            let (relays, line) = (Arc::clone(&relay_parts), Arc::clone(&pass_through));
+            tokio::spawn(pass_through::run(
+                config.clone(),
+                guard.clone(),
+                relays,
+                line,
+            ));
+        }
+    }
     let threads = (0..config.threads)
         .map(|index| DataThread::spawn(index, Arc::clone(&shared), pool.clone(), kernel.tick()))
         .collect::<Result<Vec<_>, _>>()
@@ -275,6 +282,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     };
     let sources = Sources {
         shortcut,
+        pass_through,
         listen: listen.to_string(),
         kernel,
         guard,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Uri};
 
+use super::pass_through::PassThroughLine;
 use super::shortcut::ShortcutPart;
 use super::skew::skew;
 use super::steering::GuardHandle;
@@ -34,6 +35,7 @@ pub struct Sources {
     pub listen: String,
     pub kernel: String,
     pub shortcut: Arc<ShortcutPart>,
+    pub pass_through: Arc<PassThroughLine>,
     pub guard: GuardHandle,
     pub origin: Instant,
     pub shared: Arc<Shared>,
@@ -116,6 +118,7 @@ fn status(sources: &Sources) -> StatusView {
         guard: sources.guard.view(),
         kernel: sources.kernel.clone(),
         shortcut: sources.shortcut.line(),
+        pass_through: sources.pass_through.get(),
         events: sources.discovery.events().to_string(),
         listen: sources.listen.clone(),
         interoperability_proxy: config.interoperability_proxy,

@@ -29,7 +29,8 @@ pub fn status(view: &StatusView) -> String {
         ("listen", view.listen.clone()),
         ("guard", view.guard.line()),
         ("kernel", view.kernel.clone()),
-        ("shortcut", view.shortcut.clone()),
+        ("through", view.pass_through.clone()),
+        ("short", view.shortcut.clone()),
         ("events", view.events.clone()),
         ("relay", relay(&view.relay)),
         ("config", view.config_digest.clone()),
@@ -41,7 +42,7 @@ pub fn status(view: &StatusView) -> String {
             ),
         ),
     ] {
-        let _ = writeln!(out, "{name:10}{}", clean(&value));
+        let _ = writeln!(out, "{name:8}{}", clean(&value));
     }
     let threads: Vec<_> = view
         .threads
@@ -250,6 +251,7 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
                 ..Default::default()
             },
             kernel: "userspace only".into(),
+            pass_through: "off: the guard is armed".into(),
             shortcut: "off: kernel.shortcut is off".into(),
             events: "watching".into(),
             listen: "127.0.0.12:6443".into(),
@@ -280,18 +282,19 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
         assert_eq!(
             status(&view),
             "\
-node      cp-a
-agent     0.1.0, up 3m20s
-state     ready
-proxy     requests go to a server that serves them
-listen    127.0.0.12:6443
-guard     armed: steering_off
-kernel    userspace only
-shortcut  off: kernel.shortcut is off
-events    watching
-relay     2 to cp-b; 7 clients; copy (kernel.splice is copy)
-config    0123456789abcdef
-open      3 connections, 12 requests, 1 upgrades
+node    cp-a
+agent   0.1.0, up 3m20s
+state   ready
+proxy   requests go to a server that serves them
+listen  127.0.0.12:6443
+guard   armed: steering_off
+kernel  userspace only
+through off: the guard is armed
+short   off: kernel.shortcut is off
+events  watching
+relay   2 to cp-b; 7 clients; copy (kernel.splice is copy)
+config  0123456789abcdef
+open    3 connections, 12 requests, 1 upgrades
 
 THREAD  CONNECTIONS  SILENT
 data-0  3            4ms
@@ -302,9 +305,9 @@ FILE                KEY               EXPIRES   ERROR
         );
         view.ready = false;
         view.awaiting = vec!["listener".into()];
-        assert!(status(&view).contains("state     not ready, awaiting listener\n"));
+        assert!(status(&view).contains("state   not ready, awaiting listener\n"));
         view.drain = "draining".into();
-        assert!(status(&view).contains("state     draining\n"));
+        assert!(status(&view).contains("state   draining\n"));
     }
 
     fn route(group: &str, resource: &str, verbs: &[(&str, &[&str])]) -> RouteView {

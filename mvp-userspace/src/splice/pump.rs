@@ -32,6 +32,8 @@ pub(super) struct Pump {
     end: Ending,
     /// Whether the source has been asked for bytes, whatever its registration with the runtime knows.
     asked: bool,
+    /// The last read left nothing behind: it did not fill its buffer, or there was nothing.
+    emptied: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -128,6 +130,7 @@ impl Pump {
             pipe: None,
             end: Ending::Open,
             asked: false,
+            emptied: false,
         }
     }
 
@@ -144,9 +147,10 @@ impl Pump {
         self.end != Ending::Open
     }
 
-    /// Nothing read that is not written, and the last read found the queue empty: [`Self::poll`] is pending for the source.
+    /// Nothing read that is not written, and the last read emptied the queue: [`Self::poll`] is pending for the source. That alone
+    /// does not say so, since the runtime also makes a task wait that has had its share.
     fn is_clean(&self) -> bool {
-        self.end == Ending::Open && !self.holds_any()
+        self.end == Ending::Open && self.emptied && !self.holds_any()
     }
 
     fn holds_any(&self) -> bool {
@@ -186,13 +190,17 @@ impl Pump {
             }
             if !self.asked {
                 // A socket that the runtime has only just got to know seems empty: "nothing unread" must not be built on that.
-                self.asked = true;
-                self.renew_buffer();
-                match recv(
+                let size = self.renew_buffer();
+                let read = recv(
                     source,
                     spare_capacity(&mut self.buffer),
                     RecvFlags::DONTWAIT,
-                ) {
+                );
+                // A full buffer may be the beginning of a segment whose rest the runtime does not know of either: asked again, or
+                // the pair would be joined in the middle of it, and the kernel would send all of it once more.
+                self.emptied = !matches!(read, Ok((bytes, _)) if bytes == size);
+                self.asked = self.emptied;
+                match read {
                     Ok((0, _)) => self.end = Ending::Read,
                     Ok(_) => {}
                     Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
@@ -246,12 +254,15 @@ impl Pump {
     fn fill_buffer(&mut self, source: &TcpStream) -> io::Result<usize> {
         let size = self.renew_buffer();
         let mut filled = None;
+        let mut emptied = self.emptied;
         let result = source.try_io(Interest::READABLE, || {
-            let (bytes, _) = recv(
+            let read = recv(
                 source,
                 spare_capacity(&mut self.buffer),
                 RecvFlags::DONTWAIT,
-            )?;
+            );
+            emptied = !matches!(read, Ok((bytes, _)) if bytes == size);
+            let (bytes, _) = read?;
             filled = Some(bytes);
             // The queue is empty now: readiness is taken back without asking once more. Whatever arrives makes a new edge.
             if (1..size).contains(&bytes) {
@@ -259,6 +270,7 @@ impl Pump {
             }
             Ok(())
         });
+        self.emptied = emptied;
         let Some(bytes) = filled else {
             return result.map(|()| 0);
         };

@@ -1,6 +1,7 @@
 //! The userspace modes, on real sockets and without privileges. What the kernel does is tried in `tests/tests/kernel_splice.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -10,7 +11,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::pump::{self, Conduit, Pump, Stop};
 use super::rig::Rig;
+use super::traffic::Traffic;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -113,5 +116,25 @@ fn an_owner_that_is_gone_changes_nothing() {
         let (outcome, ()) = tokio::join!(join, talking);
         assert_eq!(outcome.bytes, [3, 0]);
         assert_eq!(outcome.ends, [End::Fin; 2]);
+    });
+}
+
+/// The kernel sends a segment that was read in part once more from its beginning.
+#[test]
+fn no_moment_is_clean_while_a_part_of_a_segment_is_unread() {
+    block_on(async {
+        let mut rig = Rig::new().await.unwrap();
+        // More than the first buffer takes.
+        rig.client.write_all(&[7; 1500]).await.unwrap();
+        rig.a.readable().await.unwrap();
+        // Registered anew: the runtime does not know that there is something to read.
+        let a = TcpStream::from_std(rig.a.into_std().unwrap()).unwrap();
+        let mut pumps = [0, 1].map(|from| Pump::new(from, Vec::new(), Conduit::Buffer));
+        let traffic = Traffic::default();
+        let open = [const { AtomicBool::new(true) }; 2];
+        let stop = pump::run([&a, &rig.b], &mut pumps, &traffic, &open, true).await;
+        assert_eq!(stop, Ok(Stop::Clean));
+        assert_eq!(rustix::io::ioctl_fionread(&a).unwrap(), 0);
+        assert_eq!(traffic.get(), [1500, 0]);
     });
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::process::Process;
 
@@ -29,19 +29,21 @@ pub struct Agent {
 impl Agent {
     /// Writes `dir/NODE.yaml` (JSON, which YAML includes). `pki` is the folder with the files as kubeadm names them.
     pub fn write_config(&self, pki: &Path, dir: &Path) -> Result<PathBuf> {
-        let file = dir.join(format!("{}.yaml", self.node));
-        let text = serde_json::to_string_pretty(&self.config(pki))?;
-        fs::write(&file, text).with_context(|| format!("file {}", file.display()))?;
-        Ok(file)
+        self.write(&self.config(pki), dir)
     }
 
     /// Starts `binary` with that configuration and waits until it listens, for clients and for its administrator.
     pub fn start(&self, binary: &Path, pki: &Path, dir: &Path) -> Result<Process> {
+        self.start_with(&self.config(pki), binary, dir)
+    }
+
+    /// As [`Self::start`], with a configuration that was changed.
+    pub fn start_with(&self, config: &Value, binary: &Path, dir: &Path) -> Result<Process> {
         let mut command = Command::new(binary);
         command
             .arg("agent")
             .arg("--config")
-            .arg(self.write_config(pki, dir)?)
+            .arg(self.write(config, dir)?)
             .args(["--log-level", "warn"]);
         let mut process = Process::start(&self.node, command, dir)?;
         process.wait_listening(self.listen)?;
@@ -49,15 +51,20 @@ impl Agent {
         Ok(process)
     }
 
-    /// As [`Self::start`], and waits until the agent says that it is ready: it knows what the servers serve.
-    pub fn start_ready(&self, binary: &Path, pki: &Path, dir: &Path) -> Result<Process> {
-        let mut process = self.start(binary, pki, dir)?;
-        process.wait_until("become ready", || is_ready(self.admin).unwrap_or_default())?;
-        Ok(process)
+    /// Waits until the agent says that it is ready: it knows what the servers serve.
+    pub fn wait_ready(&self, process: &mut Process) -> Result<()> {
+        process.wait_until("become ready", || is_ready(self.admin).unwrap_or_default())
+    }
+
+    fn write(&self, config: &Value, dir: &Path) -> Result<PathBuf> {
+        let file = dir.join(format!("{}.yaml", self.node));
+        let text = serde_json::to_string_pretty(config)?;
+        fs::write(&file, text).with_context(|| format!("file {}", file.display()))?;
+        Ok(file)
     }
 
     /// The configuration as JSON, which YAML includes.
-    pub fn config(&self, pki: &Path) -> serde_json::Value {
+    pub fn config(&self, pki: &Path) -> Value {
         let peers: Vec<_> = self
             .peers
             .iter()

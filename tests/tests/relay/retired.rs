@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::common::{decisions, last, mixed, open, relayed, relaying, retired, tls};
 use http::Method;
+use mvp::config::Inspect;
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::{Client, NAME, full};
 use mvp_tests::fixtures::{
@@ -12,7 +13,7 @@ use mvp_tests::fixtures::{
 };
 use mvp_tests::sim::ControlPlane;
 use mvp_tests::sim::api::authn;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const THINGS: &str = "/apis/relay.example.com/v1/namespaces/default/things";
 
@@ -172,20 +173,40 @@ async fn while_the_local_server_is_down_clients_that_name_one_are_relayed() {
     assert!(decisions(&agent, "no_server_name").await.unwrap() > 0.0);
 }
 
+async fn passes(agent: &TestAgent) -> anyhow::Result<String> {
+    let status: Value = serde_json::from_str(&agent.admin_get("/status").await?.1)?;
+    Ok(status["passThrough"].as_str().unwrap().to_owned())
+}
+
 #[tokio::test]
 async fn passed_through_until_there_is_something_to_inspect() {
     let plane = plane(&[36, 36]).await;
-    let agent = TestAgent::start_with(&plane, "cp-a", relaying)
-        .await
-        .unwrap();
-    agent.pass_through(true);
+    let agent = TestAgent::start_with(&plane, "cp-a", |config| {
+        relaying(config);
+        config.inspect = Inspect::Auto;
+        config.kernel.settle = Duration::from_secs(1);
+    })
+    .await
+    .unwrap();
+    assert_eq!(passes(&agent).await.unwrap(), "off: the guard is armed");
+    eventually("connections pass", SOON, || async {
+        Ok(passes(&agent).await? == "on: nothing is mixed")
+    })
+    .await
+    .unwrap();
     let client = agent.http2(&plane, admin(&plane)).await.unwrap();
     assert_eq!(client.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
     let how = || last(plane.server(0), CONFIG_MAPS).how;
     assert_eq!(how(), Some(authn::Method::Certificate));
     assert_eq!(open(&agent, "cp-a").await.unwrap(), 1.0);
 
-    agent.pass_through(false);
+    // The other server leaves: the first sign of an upgrade.
+    plane.server(1).kill().await;
+    eventually("connections are inspected", SOON, || async {
+        Ok(passes(&agent).await? == "off: the guard is armed")
+    })
+    .await
+    .unwrap();
     let next = agent.http2(&plane, admin(&plane)).await.unwrap();
     assert_eq!(next.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
     assert_eq!(how(), Some(authn::Method::FrontProxy));
@@ -195,14 +216,31 @@ async fn passed_through_until_there_is_something_to_inspect() {
     .await
     .unwrap();
     assert!(client.get(CONFIG_MAPS, &[]).await.is_err());
+}
 
-    // A local server that is not there cannot be handed anything.
-    agent.pass_through(true);
-    plane.server(0).kill().await;
-    eventually("a peer serves a new connection", SOON, || async {
-        let client = agent.http2(&plane, admin(&plane)).await?;
-        Ok(client.get(CONFIG_MAPS, &[]).await?.status == 200)
+/// A client would notice: it trusts the agent's certificate, and perhaps not the server's.
+#[tokio::test]
+async fn nothing_passes_to_a_server_with_another_certificate() {
+    let plane = plane(&[36, 36]).await;
+    plane.pki().issue_server("other", &[NAME]).unwrap();
+    let other = |file: &str| plane.pki().path(&format!("other.{file}"));
+    let agent = TestAgent::start_with(&plane, "cp-a", |config| {
+        relaying(config);
+        config.inspect = Inspect::Auto;
+        config.kernel.settle = Duration::from_secs(1);
+        config.serving.cert_file = other("crt");
+        config.serving.key_file = other("key");
     })
     .await
     .unwrap();
+    eventually("the certificates were compared", SOON, || async {
+        let line = passes(&agent).await?;
+        Ok(line == "off: the local server shows another certificate than the agent")
+    })
+    .await
+    .unwrap();
+    let client = agent.http2(&plane, admin(&plane)).await.unwrap();
+    assert_eq!(client.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
+    let how = last(plane.server(0), CONFIG_MAPS).how;
+    assert_eq!(how, Some(authn::Method::FrontProxy));
 }

@@ -11,6 +11,7 @@ use super::guard::{Observer, retires};
 use super::retire::Retiring;
 use super::targets::Addresses;
 use super::{GuardHandle, SharedSteering, SteeringStats};
+use crate::app::pass_through::never;
 use crate::app::{DrainSignal, DrainState};
 use crate::config::{Config, Endpoint};
 use crate::discovery::DiscoveryHandle;
@@ -46,7 +47,8 @@ impl Keeper {
     /// Runs until the agent drains.
     pub async fn run(mut self) {
         let kernel = self.kernel.take();
-        let steering_off = kernel.is_none();
+        // An agent that clients connect to may look away as well, if its local server can stand in for it.
+        let steering_off = kernel.is_none() && never(&self.config, false).is_some();
         let mut observer = Observer::new(
             self.guard.clone(),
             self.discovery.clone(),

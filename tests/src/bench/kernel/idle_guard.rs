@@ -1,17 +1,17 @@
 //! An idle guard before a server, against no agent at all: requests on connections that stay, and on one each.
 //!
-//! Both subjects are in one network namespace, with the same server and the same client. Idle: the steering program attached,
-//! the server's port steered, an agent that listens and watches the server as always. None: no program, no agent.
+//! Both subjects are in one network namespace, with the same server and the same client. Idle: an agent that has installed its
+//! steering, and whose guard has gone idle since its servers agree. None: no program, no agent.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mvp::kernel::{Reason, Targets};
+use mvp::kernel::{Counters, read_pinned, uninstall};
 use mvp_common::Counter;
 use rustls::client::Resumption;
+use serde_json::json;
 
 use super::{Options, node};
 use crate::bench::agent::{self, Agent};
@@ -58,10 +58,10 @@ struct Bench<'a> {
     get: Get,
 }
 
-/// The agent, and the program. Its guard is set from here: the servers agree, so that the agent would.
+/// An agent with an idle guard.
 struct Guarded {
-    _agent: Process,
-    installed: node::Installed,
+    agent: Process,
+    before: Counters,
 }
 
 impl<'a> Bench<'a> {
@@ -92,19 +92,13 @@ impl<'a> Bench<'a> {
                     Nobody => None,
                     Idle => Some(self.guarded(options)?),
                 };
-                let before = guarded.as_ref().map(Guarded::passed).transpose()?;
                 let (figures, connections) = runtime.block_on(async {
                     let limit = 4 * slice + PATIENCE;
                     let measured = tokio::time::timeout(limit, self.slice(slice)).await;
                     measured.context("connections or requests hang")?
                 })?;
-                if let (Some(guarded), Some(before)) = (guarded, before) {
-                    let passed = guarded.passed()? - before;
-                    ensure!(
-                        passed >= connections,
-                        "{connections} connections, of which the program has seen {passed}"
-                    );
-                    guarded.installed.remove()?;
+                if let Some(guarded) = guarded {
+                    self.check(guarded, connections)?;
                 }
                 if subject == Idle {
                     &mut idle
@@ -133,6 +127,7 @@ impl<'a> Bench<'a> {
         Ok(report)
     }
 
+    /// Starts an agent and waits until its guard is idle.
     fn guarded(&self, options: &Options) -> Result<Guarded> {
         // Two servers that agree.
         let agent = Agent {
@@ -143,21 +138,45 @@ impl<'a> Bench<'a> {
             peers: vec![("bench-peer".into(), self.upstream.twin)],
             threads: Some(options.threads()),
         };
-        let process = agent.start_ready(&self.binary, self.pki.dir(), self.dir.path())?;
-        let targets = Targets {
-            ports: vec![self.upstream.peer.port()],
-            own_sources: vec!["127.66.0.1".parse()?],
-            peers: vec![],
-            peer_ports: 700..=799,
-        };
-        // Stands in the slot for the agent's. An idle guard is looked at before the slot.
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut installed = node::Installed::start(self.pins, &targets, listener, node::BEAT)?;
-        installed.steering.disarm(Reason::Settled)?;
+        let mut config = agent.config(self.pki.dir());
+        config["inspect"] = "auto".into();
+        config["kernel"] = json!({
+            "steering": "on",
+            "pinPath": self.pins,
+            // Longer than the default of discovery.interval, as it has to be.
+            "settle": "2s",
+            // Not there, and not this machine's own.
+            "manifest": self.dir.path().join("kube-apiserver.yaml"),
+        });
+        let mut process = agent.start_with(&config, &self.binary, self.dir.path())?;
+        agent.wait_ready(&mut process)?;
+        process.wait_until("let its guard go idle", || {
+            read_pinned(self.pins).is_ok_and(|view| {
+                let port = self.upstream.peer.port();
+                view.attached && view.ports == [port] && view.guard.alive && !view.guard.armed
+            })
+        })?;
         Ok(Guarded {
-            _agent: process,
-            installed,
+            agent: process,
+            before: read_pinned(self.pins)?.counters,
         })
+    }
+
+    /// Ends the agent and removes its program.
+    ///
+    /// # Errors
+    /// If any connection was steered, or the program has not seen them all.
+    fn check(&self, guarded: Guarded, connections: u64) -> Result<()> {
+        let Guarded { agent, before } = guarded;
+        let after = read_pinned(self.pins)?.counters;
+        let since = |counter| after.get(counter) - before.get(counter);
+        let (steered, passed) = (since(Counter::Steered), since(Counter::PassIdle));
+        ensure!(
+            steered == 0 && passed >= connections,
+            "of {connections} connections {passed} passed by an idle guard and {steered} were steered"
+        );
+        drop(agent);
+        Ok(uninstall(self.pins)?)
     }
 
     /// Both loads for a while, and how many connections that were.
@@ -187,19 +206,6 @@ impl<'a> Bench<'a> {
             connect: latency.micros(0.5),
         };
         Ok((figures, latency.count()))
-    }
-}
-
-impl Guarded {
-    /// Lookups that passed because the guard is idle.
-    ///
-    /// # Errors
-    /// If any was steered.
-    fn passed(&self) -> Result<u64> {
-        let counters = self.installed.steering.counters()?;
-        let steered = counters.get(Counter::Steered);
-        ensure!(steered == 0, "an idle guard steered {steered} connections");
-        Ok(counters.get(Counter::PassIdle))
     }
 }
 

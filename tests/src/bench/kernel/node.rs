@@ -41,27 +41,21 @@ pub(super) fn run<T: Send>(work: impl FnOnce(&Path) -> Result<T> + Send) -> Resu
     })
 }
 
-/// The program attached to this thread's namespace, its guard idle, and a heart that beats as an agent's does.
+/// The program attached to this thread's namespace, its guard idle, and a heart that beats.
 pub(super) struct Installed {
     pub(super) steering: Steering,
     _beating: Beating,
 }
 
 impl Installed {
-    /// An agent beats every [`BEAT`]; it grants as many new connections a beat as half its queue has room for.
-    pub(super) fn start(
-        pins: &Path,
-        targets: &Targets,
-        listener: TcpListener,
-        beat: Duration,
-    ) -> Result<Self> {
+    pub(super) fn start(pins: &Path, targets: &Targets, listener: TcpListener) -> Result<Self> {
         let mut steering = Steering::install(pins)?;
         steering.configure(targets)?;
         steering.set_listeners(&[listener.as_fd()])?;
         let heartbeat = steering.take_heartbeat().context("no heartbeat")?;
         Ok(Self {
             steering,
-            _beating: Beating::start(heartbeat, listener, beat)?,
+            _beating: Beating::start(heartbeat, listener)?,
         })
     }
 
@@ -76,15 +70,17 @@ struct Beating {
     _stop: mpsc::Sender<()>,
 }
 
-pub(super) const BEAT: Duration = Duration::from_millis(100);
+/// More often than an agent, which meets no client that connects as fast as those here: a beat grants half the room of the
+/// queue.
+const BEAT: Duration = Duration::from_millis(20);
 
 impl Beating {
     /// Beats once, and from then on.
-    fn start(mut heartbeat: Heartbeat, listener: TcpListener, beat: Duration) -> Result<Self> {
+    fn start(mut heartbeat: Heartbeat, listener: TcpListener) -> Result<Self> {
         heartbeat.beat(room(&[listener.as_fd()])?)?;
         let (stop, stopped) = mpsc::channel();
         thread::spawn(move || {
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(beat) {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(BEAT) {
                 let beaten = room(&[listener.as_fd()])
                     .map_err(anyhow::Error::from)
                     .and_then(|room| Ok(heartbeat.beat(room)?));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use mvp::splice::Mode;
 
 use super::relayer::{CHOSEN, OTHERWISE};
@@ -76,14 +76,9 @@ pub(super) fn run(options: &Options) -> Result<Report> {
         }
         anyhow::Ok(())
     })?;
-    for (_, target) in &targets {
-        let Some(process) = &target.process else {
-            continue;
-        };
-        for line in process.output().lines().filter(|l| l.contains(OTHERWISE)) {
-            println!("{}: {line}", target.name);
-        }
-    }
+    targets
+        .iter()
+        .try_for_each(|(_, target)| by_its_mode(target))?;
     Ok(report)
 }
 
@@ -161,6 +156,16 @@ fn relayer(
         );
     }
     Ok((Some(process), listen))
+}
+
+/// A figure counts only if it was that mode that moved the bytes.
+fn by_its_mode(target: &Target) -> Result<()> {
+    let output = target.process.as_ref().map(Process::output);
+    let output = output.unwrap_or_default();
+    match output.lines().find(|line| line.starts_with(OTHERWISE)) {
+        Some(line) => bail!("{}: {line}", target.name),
+        None => Ok(()),
+    }
 }
 
 async fn measure(target: &Target, get: &Get, options: &Options) -> Result<[Measured; 2]> {

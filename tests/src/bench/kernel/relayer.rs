@@ -55,6 +55,8 @@ pub(super) const OTHERWISE: &str = "not by the mode asked for: ";
 /// A ClientHello takes a round trip.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAIRS: usize = 4096;
+/// A pair that moved fewer bytes had a single request, to look whether all is well, and may be over before it is joined.
+const MEASURED: u64 = 16 * 1024;
 
 /// Relays until it is killed.
 pub fn run(options: &Options) -> Result<()> {
@@ -135,6 +137,7 @@ async fn serve(
         tokio::spawn(async move {
             match relay(accepted, server, &splicer, mode, signals).await {
                 Ok(outcome) if outcome.mode == mode && outcome.reason.is_none() => {}
+                Ok(outcome) if outcome.bytes.iter().sum::<u64>() < MEASURED => {}
                 Ok(outcome) => println!("{OTHERWISE}{outcome:?}"),
                 Err(error) => println!("not relayed: {error:#}"),
             }

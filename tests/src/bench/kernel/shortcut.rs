@@ -4,12 +4,12 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mvp::kernel::Shortcut;
 use mvp_common::Counter;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::splice::{MESSAGE, one_way, round_trips};
+use super::splice::{MESSAGE, Patient, one_way, round_trips};
 use super::{Options, rotated};
 use crate::bench::agent::{self, Agent};
 use crate::bench::machine;
@@ -34,7 +34,9 @@ pub(super) fn run(options: &Options) -> Result<Report> {
     for round in 0..options.rounds {
         let mut figures = [None, None];
         for on in rotated(&[false, true], round) {
-            figures[usize::from(on)] = Some((bare(on, options)?, path.measure(on, options)?));
+            let bare = bare(on, options).context("on bare sockets")?;
+            let requests = path.measure(on, options).context("through an agent")?;
+            figures[usize::from(on)] = Some((bare, requests));
         }
         if let [Some(off), Some(on)] = figures {
             record(&mut report, off, on);
@@ -139,7 +141,11 @@ impl Forward {
             peers: vec![("bench-peer".into(), self.upstream.twin)],
             threads: Some(options.threads()),
         };
-        let process = agent.start_ready(&self.binary, self.pki.dir(), self.dir.path())?;
+        let mut config = agent.config(self.pki.dir());
+        // Whether there is one is decided here.
+        config["kernel"]["shortcut"] = "off".into();
+        let mut process = agent.start_with(&config, &self.binary, self.dir.path())?;
+        agent.wait_ready(&mut process)?;
         let mut target = Target::new("mvp", agent.listen, &self.pki, Some(process))?;
         let duration = Duration::try_from_secs_f64(options.seconds)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -167,18 +173,19 @@ fn bare(on: bool, options: &Options) -> Result<Bare> {
         .then(|| anyhow::Ok(Shortcut::load(BARE, server.port(), cgroup::root()?)?))
         .transpose()?;
     let open = || -> Result<(TcpStream, TcpStream)> {
-        let mut client = connect(server)?;
-        let (mut near, _) = listener.accept()?;
+        let client = connect(server)?;
+        let (near, _) = listener.accept()?;
         for stream in [&client, &near] {
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(PATIENCE))?;
         }
+        let (mut client, mut near) = (Patient(client), Patient(near));
         let mut message = [0; MESSAGE];
         client.write_all(&message)?;
         near.read_exact(&mut message)?;
         near.write_all(&message)?;
         client.read_exact(&mut message)?;
-        Ok((client, near))
+        Ok((client.0, near.0))
     };
     let (client, near) = open()?;
     let round_trip = round_trips(client, near, options.round_trips)?;

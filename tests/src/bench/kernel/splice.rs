@@ -4,7 +4,7 @@
 //! every round; ratios are to `copy` of the same round. CPU is that of the whole machine, what sender and reader cost included: see
 //! `direct`, without a proxy.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -149,12 +149,40 @@ fn expect_mode(proxy: &PairProxy, mode: Mode) -> Result<()> {
     Ok(())
 }
 
+/// A blocking stream that reads on when there is nothing after all. A socket in a sockmap that waits for a message may be woken
+/// by none and say EAGAIN long before its time (`tcp_bpf_recvmsg` in net/ipv4/tcp_bpf.c); who polls does not notice.
+pub(super) struct Patient(pub(super) TcpStream);
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut deadline = None;
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let now = Instant::now();
+                    if now > *deadline.get_or_insert(now + PATIENCE) {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// The median of `count` round trips of a small message.
-pub(super) fn round_trips(
-    mut client: TcpStream,
-    mut server: TcpStream,
-    count: u32,
-) -> Result<Duration> {
+pub(super) fn round_trips(client: TcpStream, server: TcpStream, count: u32) -> Result<Duration> {
+    let (mut client, mut server) = (Patient(client), Patient(server));
     let ask = move || {
         let mut times = Vec::with_capacity(count as usize);
         let mut message = [7; MESSAGE];
@@ -178,14 +206,14 @@ pub(super) fn round_trips(
 }
 
 /// Checked bytes, with a reader that says how far it is: sockmap takes a pair out of the kernel that is too far ahead.
-pub(super) fn one_way(mut client: TcpStream, mut server: TcpStream, bytes: u64) -> Result<()> {
+pub(super) fn one_way(client: TcpStream, server: TcpStream, bytes: u64) -> Result<()> {
+    let (mut client, mut server) = (Patient(client), Patient(server));
     let pattern = &pattern();
     let send = move || {
         send_acknowledged(&mut client, pattern, bytes)?;
-        client.shutdown(Shutdown::Write)?;
+        client.0.shutdown(Shutdown::Write)?;
         // Until the other end has ended too.
-        client.read(&mut [0; 1])?;
-        Ok(())
+        Ok(client.read(&mut [0; 1]).map(drop)?)
     };
     let receive = move || {
         receive_acknowledging(&mut server, pattern, bytes)

@@ -50,10 +50,8 @@ fn measure(options: &Options, pins: &Path) -> Result<Report> {
         peers: vec![],
         peer_ports: 700..=799,
     };
-    // More often than an agent, which meets no client that connects as fast as this one.
-    let beat = Duration::from_millis(20);
     let listener = agent.listener.try_clone()?;
-    let mut installed = node::Installed::start(pins, &targets, listener, beat)?;
+    let mut installed = node::Installed::start(pins, &targets, listener)?;
     let steering = &mut installed.steering;
     let _statistics = enable_run_time()?;
     let mut report = Report::new("steer_cost");
