@@ -11,7 +11,7 @@ codes! {
     /// Why the guard is in its state. `docs/relay.md` lists them; a test compares.
     GuardReason {
         Starting "starting" "the agent has just started: nothing has been seen for long enough",
-        SteeringOff "steering_off" "the kernel steers no connections here: whoever comes to the agent is inspected",
+        SteeringOff "steering_off" "the kernel steers no connections here, and none may pass through: whoever comes to the agent is inspected",
         SetsDiffer "sets_differ" "the servers do not all serve the same, or nothing is known of one",
         VersionsDiffer "versions_differ" "the servers are not all of one version",
         ServerBroken "server_broken" "a server's connection broke or cannot be made",

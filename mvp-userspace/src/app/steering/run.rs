@@ -45,7 +45,7 @@ pub struct Steered {
     pub line: String,
 }
 
-/// Spawns the loops on the current runtime. The guard runs without steering too, armed for ever.
+/// Spawns the loops on the current runtime. The guard runs without steering too: connections that come to the agent may pass through it.
 pub fn run(wiring: Wiring<'_>) -> Steered {
     let Wiring {
         config,
