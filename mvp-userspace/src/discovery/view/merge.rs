@@ -22,7 +22,7 @@ pub struct Input<'a> {
 /// the same are merged to just that.
 ///
 /// Order: names that some server has in an order keep it, else groups come by priority and name, versions by priority and
-/// Kubernetes' order, resources and subresources by name ([`combine`]). Unless all servers list a group's versions alike, one
+/// Kubernetes' order, resources and subresources by name (`combine`). Unless all servers list a group's versions alike, one
 /// that only unreachable servers have comes after all others, and then GA comes before beta before alpha, whatever a list says:
 /// clients take the first.
 ///

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{ProbeError, Probed};
 
 /// (server, name) pairs remembered. Names come from clients: a client can fill the table, which costs the others relaying and
-/// nothing else, and it can have at most this many handshakes made in [`REFRESH`].
+/// nothing else, and it can have at most this many handshakes made in 20 seconds.
 pub const MAX_PROBES: usize = 256;
 /// Between two probes of one pair, whether they succeed or not.
 const REFRESH: Duration = Duration::from_secs(20);
