@@ -201,8 +201,7 @@ pub fn add(counter: Counter, amount: u64) {
 pub static SHORTCUT_SOCKS: SockHash<ShortcutKey> = SockHash::with_max_entries(SHORTCUT_SOCKETS, 0);
 
 #[map]
-pub static SHORTCUT_SLOW: HashMap<ShortcutKey, u8> =
-    HashMap::with_max_entries(SHORTCUT_SOCKETS, 0);
+pub static SHORTCUT_SLOW: HashMap<ShortcutKey, u8> = HashMap::with_max_entries(SHORTCUT_SOCKETS, 0);
 
 #[map]
 pub static SHORTCUT_SCOPE: Array<ShortcutScope> = Array::with_max_entries(1, 0);
