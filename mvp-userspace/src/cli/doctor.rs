@@ -10,6 +10,7 @@ use super::table::{clean, table};
 use crate::kernel::{self, Splice};
 use crate::net::SockDiag;
 use crate::splice::selftest;
+use crate::splice::shortcut::{cgroup_root, try_out};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -78,6 +79,7 @@ pub fn examine(pins: &Pins) -> Vec<Finding> {
     found.push(finding("retiring connections", sockdiag(), Outcome::Off));
     found.push(finding("cgroup2", cgroup2(), Outcome::Off));
     found.extend(splice());
+    found.push(finding("short-cut", short_cut(), Outcome::Off));
     found
 }
 
@@ -169,11 +171,13 @@ fn other_programs(pins: &Path) -> Result<String, String> {
     ))
 }
 
+/// `kernel.ownSource` where nobody says otherwise.
+const OWN_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 66, 0, 1);
+
 fn own_source() -> Result<String, String> {
-    let own = Ipv4Addr::new(127, 66, 0, 1);
-    TcpListener::bind((own, 0))
-        .map(|_| own.to_string())
-        .map_err(|error| format!("{own}: {error}"))
+    TcpListener::bind((OWN_SOURCE, 0))
+        .map(|_| OWN_SOURCE.to_string())
+        .map_err(|error| format!("{OWN_SOURCE}: {error}"))
 }
 
 fn peer_port() -> Result<String, String> {
@@ -201,6 +205,16 @@ fn cgroup2() -> Result<String, String> {
         (kind == "cgroup2").then(|| path.to_owned())
     });
     mount.ok_or_else(|| "not mounted: the short-cut to the local server is off".to_owned())
+}
+
+/// The trial of `kernel.shortcut: auto`.
+fn short_cut() -> Result<String, String> {
+    let cgroup = cgroup_root().map_err(|error| error.to_string())?;
+    let trial = try_out(OWN_SOURCE, &cgroup).map_err(|error| error.to_string())?;
+    match trial.helps() {
+        true => Ok(trial.to_string()),
+        false => Err(format!("it works and does not help: {trial}")),
+    }
 }
 
 fn splice() -> Vec<Finding> {
