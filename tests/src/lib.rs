@@ -3,7 +3,6 @@
 
 pub mod agent;
 pub mod bench;
-pub mod cgroup;
 pub mod child;
 pub mod client;
 pub mod demo;

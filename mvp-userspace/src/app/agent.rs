@@ -220,7 +220,6 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         no_server: Arc::from(""),
     });
     sources::register(&metrics, &shared, Arc::clone(&reload));
-    let relay_parts = Arc::clone(&relay.relays);
     relay.spawn(&shared);
     tokio::spawn(sources::mirror(
         Arc::clone(&metrics),
@@ -244,7 +243,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     match pass_through::never(&config, kernel.is_on()) {
         Some(why) => pass_through.set(why),
         None => {
-            let (relays, line) = (Arc::clone(&relay_parts), Arc::clone(&pass_through));
+            let (relays, line) = (Arc::clone(&shared.relays), Arc::clone(&pass_through));
             tokio::spawn(pass_through::run(
                 config.clone(),
                 guard.clone(),

@@ -10,7 +10,7 @@ use super::table::{clean, table};
 use crate::kernel::{self, Splice};
 use crate::net::SockDiag;
 use crate::splice::selftest;
-use crate::splice::shortcut::{cgroup_root, try_out};
+use crate::splice::shortcut::{cgroup_mount, cgroup_root, try_out};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -196,14 +196,8 @@ fn sockdiag() -> Result<String, String> {
         .map_err(|off| off.to_string())
 }
 
-/// A mount of type cgroup2 in `/proc/mounts`.
 fn cgroup2() -> Result<String, String> {
-    let mounts = std::fs::read_to_string("/proc/mounts").map_err(|error| error.to_string())?;
-    let mount = mounts.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let (path, kind) = (words.next()?, words.next()?);
-        (kind == "cgroup2").then(|| path.to_owned())
-    });
+    let mount = cgroup_mount().map_err(|error| error.to_string())?;
     mount.ok_or_else(|| "not mounted: the short-cut to the local server is off".to_owned())
 }
 

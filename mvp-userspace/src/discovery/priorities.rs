@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::limits::{GroupVersion, MAX_NAME, MAX_VERSIONS, is_path_segment};
+use super::limits::{MAX_NAME, MAX_VERSIONS, is_path_segment};
 use super::view::Priorities;
 
 /// The part of an APIService's spec that says in which order a group version is listed.
@@ -76,28 +76,16 @@ impl ApiServices {
         self.by_name.is_empty()
     }
 
-    /// A group has the highest `groupPriorityMinimum` of its objects, as kube-aggregator takes it (`sortByGroupPriority` in
-    /// `apis/apiregistration/v1/helper`).
     pub fn priorities(&self) -> Priorities {
-        let mut priorities = Priorities::default();
-        for service in self.by_name.values() {
-            let group = &service.group;
-            let highest = priorities
-                .groups
-                .entry(group.clone())
-                .or_insert(service.group_priority);
-            *highest = service.group_priority.max(*highest);
-            let key = GroupVersion {
-                group: group.clone(),
-                version: service.version.clone(),
-            };
-            let highest = priorities
-                .versions
-                .entry(key)
-                .or_insert(service.version_priority);
-            *highest = service.version_priority.max(*highest);
-        }
-        priorities
+        Priorities::of_services(self.by_name.values().map(|service| {
+            let (group, version) = (&*service.group, &*service.version);
+            (
+                group,
+                version,
+                service.group_priority,
+                service.version_priority,
+            )
+        }))
     }
 }
 
@@ -106,6 +94,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::discovery::GroupVersion;
 
     fn group(priorities: &Priorities, group: &str) -> Option<i32> {
         priorities.groups.get(group).copied()

@@ -102,15 +102,21 @@ pub fn try_out(client: Ipv4Addr, cgroup: &File) -> Result<Trial, TrialError> {
 /// # Errors
 /// It is not mounted, or may not be opened.
 pub fn cgroup_root() -> io::Result<File> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "no cgroup2 is mounted");
+    File::open(cgroup_mount()?.ok_or_else(missing)?)
+}
+
+/// Where the unified hierarchy is mounted, if it is.
+///
+/// # Errors
+/// The mounts cannot be read.
+pub fn cgroup_mount() -> io::Result<Option<String>> {
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    let folder = mounts.lines().find_map(|line| {
+    Ok(mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let folder = fields.next()?;
-        (fields.next()? == "cgroup2").then_some(folder)
-    });
-    File::open(
-        folder.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup2 is mounted"))?,
-    )
+        (fields.next()? == "cgroup2").then(|| folder.to_owned())
+    }))
 }
 
 fn cases(client: Ipv4Addr, address: SocketAddr) -> Result<(), TrialError> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::thread;
 
 use mvp::kernel::Shortcut;
+use mvp::splice::shortcut::cgroup_root;
 use mvp_common::Counter;
-use mvp_tests::cgroup;
 use mvp_tests::netns::{Namespace, privileged};
 use mvp_tests::pairs::{PATIENCE, eventually, pattern, receive_acknowledging, send_acknowledged};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -28,7 +28,7 @@ fn what_takes_the_short_cut_arrives_in_order() {
 fn in_order() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = listener.local_addr().unwrap();
-    let mut shortcut = Shortcut::load(AGENT, server.port(), cgroup::root().unwrap()).unwrap();
+    let mut shortcut = Shortcut::load(AGENT, server.port(), cgroup_root().unwrap()).unwrap();
 
     // What is sent before the server accepts is there when it does.
     for i in 0..200_u32 {
@@ -106,7 +106,7 @@ fn equal_addresses_in_two_namespaces_never_meet() {
     const CLIENT: u16 = 40_000;
     let namespaces = [(); 2].map(|()| Namespace::new().unwrap());
     let shortcut = namespaces[0]
-        .run(|| Shortcut::load(AGENT, SERVER, cgroup::root().unwrap()).unwrap())
+        .run(|| Shortcut::load(AGENT, SERVER, cgroup_root().unwrap()).unwrap())
         .unwrap();
     // The same four numbers in both.
     let mut pairs = namespaces.each_ref().map(|namespace| {
@@ -158,7 +158,7 @@ fn noted_late() {
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = listener.local_addr().unwrap();
-    let shortcut = Shortcut::load(AGENT, server.port(), cgroup::root().unwrap()).unwrap();
+    let shortcut = Shortcut::load(AGENT, server.port(), cgroup_root().unwrap()).unwrap();
     let get = |counter| shortcut.counters().unwrap().get(counter);
     // Uses up what may pass at once.
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();

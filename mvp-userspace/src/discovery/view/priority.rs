@@ -32,22 +32,21 @@ pub(super) struct VersionKey<'a> {
 }
 
 impl Priorities {
-    /// From (group, version, `spec.groupPriorityMinimum`, `spec.versionPriority`) of every APIService.
+    /// From (group, version, `spec.groupPriorityMinimum`, `spec.versionPriority`) of every APIService. A group has the highest
+    /// of its objects, as kube-aggregator takes it (`sortByGroupPriority` in `apis/apiregistration/v1/helper`).
     pub fn of_services<'a>(
         services: impl IntoIterator<Item = (&'a str, &'a str, i32, i32)>,
     ) -> Self {
         let mut priorities = Self::default();
         for (group, version, minimum, priority) in services {
-            priorities
-                .groups
-                .entry(group.into())
-                .and_modify(|highest| *highest = minimum.max(*highest))
-                .or_insert(minimum);
             let gv = GroupVersion {
                 group: group.into(),
                 version: version.into(),
             };
-            priorities.versions.insert(gv, priority);
+            let highest = priorities.groups.entry(group.into()).or_insert(minimum);
+            *highest = minimum.max(*highest);
+            let highest = priorities.versions.entry(gv).or_insert(priority);
+            *highest = priority.max(*highest);
         }
         priorities
     }

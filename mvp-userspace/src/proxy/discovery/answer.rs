@@ -21,7 +21,7 @@ use crate::discovery::{
 use crate::proxy::Shared;
 use crate::proxy::error::{AttemptError, ProxyError};
 use crate::proxy::forward::{Answer, AnswerBody, Outgoing};
-use crate::route::{Failure, Reason};
+use crate::route::{Failure, Reason, Server};
 
 /// What replaces an answer's body.
 struct Told {
@@ -72,14 +72,7 @@ async fn read(mut answer: Answer, shared: &Shared) -> Result<Answer, ProxyError>
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return Ok(answer);
     };
-    let broken = |text: String| ProxyError::Upstream {
-        server: answer.server.name.to_string(),
-        local: answer.server.local,
-        attempt: AttemptError::Broken {
-            failure: Failure::Reset,
-            text,
-        },
-    };
+    let broken = |text| broken(&answer.server, Failure::Reset, text);
     let limit = shared.discovery.max_bytes();
     let bytes = read_bounded(body, limit)
         .await
@@ -88,6 +81,14 @@ async fn read(mut answer: Answer, shared: &Shared) -> Result<Answer, ProxyError>
     drop(lease);
     answer.body = AnswerBody::Whole(bytes);
     Ok(answer)
+}
+
+fn broken(server: &Server, failure: Failure, text: String) -> ProxyError {
+    ProxyError::Upstream {
+        server: server.name.to_string(),
+        local: server.local,
+        attempt: AttemptError::Broken { failure, text },
+    }
 }
 
 fn whole_root(ask: &Ask, answer: &Answer, merged: &Merged, client: &Outgoing<'_>) -> Option<Told> {
@@ -147,13 +148,9 @@ fn one_version(
         Media::Json | Media::Yaml => ApiResourceList::from_json(bytes),
     };
     // A short list would do what a false 404 does; one that cannot be read is no answer.
-    let local = local.map_err(|error| ProxyError::Upstream {
-        server: answer.server.name.to_string(),
-        local: answer.server.local,
-        attempt: AttemptError::Broken {
-            failure: Failure::Protocol,
-            text: error.to_string(),
-        },
+    let local = local.map_err(|error| {
+        let text = error.to_string();
+        broken(&answer.server, Failure::Protocol, text)
     })?;
     let list = merge_resource_list(local, &merged.document, group, version);
     Ok(legacy(&list, || list.to_protobuf(), ask, client))

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::header::{ACCEPT, ACCEPT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
-use super::Wanted;
 use super::accept::{Choice, negotiate};
-use crate::discovery::{Form, GroupVersion, Media, OPENAPI_V3, Root, View, find};
+use super::{Wanted, is_elsewhere};
+use crate::discovery::{Form, Media, OPENAPI_V3, Root, View, find};
 use crate::proxy::Shared;
 use crate::proxy::forward::{Answer, Outgoing};
 use crate::route::{Reason, Server};
@@ -45,6 +45,7 @@ impl Ask {
         view: &Arc<View>,
         shared: &Shared,
     ) -> Option<Self> {
+        let differs = wanted.differs(view);
         let mut ask = Self {
             wanted,
             choice: None,
@@ -59,7 +60,9 @@ impl Ask {
                     shared.metrics.nopeer_request();
                     return None;
                 }
-                view.root(*root).merged.as_ref()?;
+                if !differs {
+                    return None;
+                }
                 let choice = choice?;
                 // What a legacy `/api` lists, versions of the core group, is `v1` on every server of every release.
                 if *root == Root::Core && choice.form == Form::Legacy {
@@ -77,24 +80,9 @@ impl Ask {
                     ask.headers.insert(ACCEPT, accept);
                 }
             }
-            Wanted::Group(group) => {
-                let merged = view.root_of(group).merged.as_ref()?;
-                if !merged.differs_in_group(group) {
-                    return None;
-                }
-                ask.choose_legacy(outgoing)?;
-            }
-            Wanted::GroupVersion(GroupVersion { group, version }) => {
-                let merged = view.root_of(group).merged.as_ref()?;
-                if !merged.differs_in(group, version) {
-                    return None;
-                }
-                ask.choose_legacy(outgoing)?;
-            }
+            _ if !differs => return None,
+            Wanted::Group(_) | Wanted::GroupVersion(_) => ask.choose_legacy(outgoing)?,
             Wanted::OpenApiIndex => {
-                if !view.differs() {
-                    return None;
-                }
                 ask.headers = outgoing.headers.clone();
                 // The whole index, as it is now and as it can be read.
                 for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, ACCEPT_ENCODING] {
@@ -102,17 +90,11 @@ impl Ask {
                 }
             }
             Wanted::OpenApiDocument => {
-                if !view.differs() {
-                    return None;
-                }
                 let servers = having(outgoing.uri, shared)?;
                 ask.prefer(servers, Reason::OpenApiOnPeer)?;
                 ask.headers = outgoing.headers.clone();
             }
             Wanted::OpenApiV2 => {
-                if !view.differs() {
-                    return None;
-                }
                 ask.prefer(view.newest().to_vec(), Reason::OpenApiNewest)?;
                 ask.headers = outgoing.headers.clone();
             }
@@ -175,11 +157,7 @@ impl Ask {
 
     /// `None`: nobody in particular, or the local server may answer anyway.
     fn prefer(&mut self, servers: Vec<Arc<Server>>, reason: Reason) -> Option<()> {
-        if servers.is_empty()
-            || servers
-                .iter()
-                .any(|server| server.local && server.available())
-        {
+        if !is_elsewhere(&servers) {
             return None;
         }
         self.preferred = Some(Preferred { servers, reason });

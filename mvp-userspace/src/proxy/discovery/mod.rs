@@ -84,25 +84,46 @@ pub fn replaced(info: &RequestInfo<'_>, view: &View) -> Option<(Reason, Vec<Arc<
     if info.is_resource || info.verb != Verb::Get {
         return None;
     }
-    let merged = match of_path(&info.path)? {
-        Wanted::Root { root, .. } => root == Root::Groups && view.root(root).merged.is_some(),
-        Wanted::Group(group) => {
-            let merged = view.root_of(&group).merged.as_ref();
-            merged.is_some_and(|merged| merged.differs_in_group(&group))
+    let wanted = of_path(&info.path)?;
+    if !wanted.differs(view) {
+        return None;
+    }
+    match wanted {
+        // What a legacy `/api` lists is not merged, and what a document's hash names is not known here.
+        Wanted::Root {
+            root: Root::Core, ..
         }
-        Wanted::GroupVersion(GroupVersion { group, version }) => {
-            let merged = view.root_of(&group).merged.as_ref();
-            merged.is_some_and(|merged| merged.differs_in(&group, &version))
-        }
-        Wanted::OpenApiIndex => view.differs(),
-        Wanted::OpenApiDocument => false,
+        | Wanted::OpenApiDocument => None,
         Wanted::OpenApiV2 => {
-            let newest = view.newest();
-            let elsewhere = !newest.is_empty() && !newest.iter().any(|s| s.local && s.available());
-            return (view.differs() && elsewhere).then(|| (Reason::OpenApiNewest, newest.to_vec()));
+            is_elsewhere(view.newest()).then(|| (Reason::OpenApiNewest, view.newest().to_vec()))
         }
-    };
-    merged.then(|| (Reason::DiscoveryMerged, Vec::new()))
+        _ => Some((Reason::DiscoveryMerged, Vec::new())),
+    }
+}
+
+impl Wanted {
+    /// True if servers would answer it differently, or not all of them at all.
+    fn differs(&self, view: &View) -> bool {
+        let merged = |group: &str| view.root_of(group).merged.as_ref();
+        match self {
+            Self::Root { root, .. } => view.root(*root).merged.is_some(),
+            Self::Group(group) => {
+                merged(group).is_some_and(|merged| merged.differs_in_group(group))
+            }
+            Self::GroupVersion(GroupVersion { group, version }) => {
+                merged(group).is_some_and(|merged| merged.differs_in(group, version))
+            }
+            Self::OpenApiIndex | Self::OpenApiDocument | Self::OpenApiV2 => view.differs(),
+        }
+    }
+}
+
+/// True if there are such servers, and none of them is a local one that may answer anyway.
+fn is_elsewhere(servers: &[Arc<Server>]) -> bool {
+    !servers.is_empty()
+        && !servers
+            .iter()
+            .any(|server| server.local && server.available())
 }
 
 fn wanted(info: &RequestInfo<'_>, outgoing: &Outgoing<'_>, shared: &Arc<Shared>) -> Option<Wanted> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use mvp::kernel::Shortcut;
+use mvp::splice::shortcut::cgroup_root;
 use mvp_common::Counter;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -17,7 +18,6 @@ use crate::bench::process::free_port;
 use crate::bench::report::Report;
 use crate::bench::target::{LOADS, Target, request};
 use crate::bench::upstream::Upstream;
-use crate::cgroup;
 use crate::load::Get;
 use crate::pairs::PATIENCE;
 use crate::sim::pki::Pki;
@@ -119,7 +119,7 @@ impl Forward {
         let server = self.upstream.peer;
         // Before the agent, and so dropped after its connections are closed.
         let shortcut = on
-            .then(|| anyhow::Ok(Shortcut::load(AGENT, server.port(), cgroup::root()?)?))
+            .then(|| anyhow::Ok(Shortcut::load(AGENT, server.port(), cgroup_root()?)?))
             .transpose()?;
         let figures = self.through_agent(options)?;
         if let Some(shortcut) = shortcut {
@@ -170,7 +170,7 @@ fn bare(on: bool, options: &Options) -> Result<Bare> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let server = listener.local_addr()?;
     let shortcut = on
-        .then(|| anyhow::Ok(Shortcut::load(BARE, server.port(), cgroup::root()?)?))
+        .then(|| anyhow::Ok(Shortcut::load(BARE, server.port(), cgroup_root()?)?))
         .transpose()?;
     let open = || -> Result<(TcpStream, TcpStream)> {
         let client = connect(server)?;
