@@ -18,4 +18,5 @@ pub mod proxy;
 pub mod request;
 pub mod route;
 pub mod splice;
+pub mod steering;
 pub mod tls;

@@ -1,0 +1,1 @@
+//! Law 3: only objects that the control plane itself writes decide who is a member.
