@@ -455,14 +455,16 @@ fn io_failure(error: &io::Error) -> Failure {
     {
         return Failure::Tls;
     }
+    if crate::net::is_local_shortage(error) {
+        return Failure::Local;
+    }
     match error.kind() {
         ConnectionRefused => Failure::Refused,
         ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof | NotConnected => {
             Failure::Reset
         }
         TimedOut => Failure::TimedOut,
-        HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable
-        | PermissionDenied => Failure::Unreachable,
+        HostUnreachable | NetworkUnreachable | NetworkDown => Failure::Unreachable,
         _ => Failure::Protocol,
     }
 }

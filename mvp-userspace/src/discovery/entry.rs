@@ -240,7 +240,7 @@ impl Entry {
         let mut state = self.state();
         state.polls.failed += 1;
         state.error = Some(error.to_owned());
-        if failure.is_some() {
+        if failure.is_some_and(Failure::counts) {
             state.ready = Some(false);
         }
         let now = match failure {
@@ -252,7 +252,9 @@ impl Entry {
     }
 
     pub fn probed(&self, probe: Probe) {
-        self.state().ready = Some(matches!(probe, Probe::Ready));
+        if !matches!(probe, Probe::Failed(failure) if !failure.counts()) {
+            self.state().ready = Some(matches!(probe, Probe::Ready));
+        }
         self.server.probed(probe);
     }
 

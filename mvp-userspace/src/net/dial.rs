@@ -93,6 +93,36 @@ pub fn is_this_node(ip: IpAddr) -> bool {
         })
 }
 
+/// True if a connection could not be made for want of something on this node: source ports, descriptors, memory, or the right to
+/// use them. It says nothing about the server. The numbers are those of `bind(2)`, `connect(2)` and `socket(2)`; some have
+/// no kind in the standard library.
+pub fn is_local_shortage(error: &io::Error) -> bool {
+    use nix::libc;
+    let by_number = matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EADDRINUSE
+                | libc::EADDRNOTAVAIL
+                | libc::EACCES
+                | libc::EPERM
+                | libc::EAGAIN
+        )
+    );
+    // Errors that say more than the system's have only the kind.
+    let by_kind = matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::OutOfMemory
+    );
+    by_number || by_kind
+}
+
 async fn from_reserved(to: SocketAddr, reserved: &Reserved) -> io::Result<TcpStream> {
     let to = SocketAddr::new(to.ip().to_canonical(), to.port());
     if to.is_ipv4() && is_this_node(to.ip()) {
@@ -217,6 +247,31 @@ mod tests {
 
     async fn listener_of(like: SocketAddr) -> (tokio::net::TcpListener, SocketAddr) {
         listener(&SocketAddr::new(like.ip(), 0).to_string()).await
+    }
+
+    #[test]
+    fn shortages_of_this_node_are_known_from_failures_of_a_server() {
+        use nix::libc;
+        for (number, own) in [
+            (libc::EMFILE, true),
+            (libc::ENFILE, true),
+            (libc::ENOBUFS, true),
+            (libc::ENOMEM, true),
+            (libc::EADDRINUSE, true),
+            (libc::EADDRNOTAVAIL, true),
+            (libc::EACCES, true),
+            (libc::EPERM, true),
+            (libc::ECONNREFUSED, false),
+            (libc::ECONNRESET, false),
+            (libc::ETIMEDOUT, false),
+            (libc::EHOSTUNREACH, false),
+            (libc::ENETUNREACH, false),
+        ] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(is_local_shortage(&error), own, "{error}");
+        }
+        let used_up = io::Error::new(io::ErrorKind::AddrInUse, "no source port is free");
+        assert!(is_local_shortage(&used_up));
     }
 
     #[test]

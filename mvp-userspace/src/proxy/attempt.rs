@@ -1,47 +1,111 @@
-//! What a failed attempt says about the request.
+//! What a failed attempt says about the request: errors of sockets, of TLS and of hyper become an [`Ending`].
 
+use std::io;
+
+use super::blame::Ending;
 use super::error::AttemptError;
-use crate::route::Failure;
+use crate::net::is_local_shortage;
 
 /// What hyper's error says about the request. HTTP/2: RFC 9113 §6.8 (a stream above GOAWAY's last id was not processed) and
 /// §8.7 (REFUSED_STREAM); hyper itself reports requests it never wrote as cancelled.
 pub fn attempt_error(error: hyper::Error) -> AttemptError {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    let mut io_failure = None;
+    let ending = ending(&error);
+    AttemptError::new(ending, text(&error))
+}
+
+/// How a connection that could not be made ended.
+pub fn dial_ending(error: &io::Error) -> Ending {
+    if error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<rustls::Error>())
+    {
+        return Ending::TlsFailed;
+    }
+    if is_local_shortage(error) {
+        return Ending::Shortage;
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Ending::ConnectRefused,
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::NotConnected => Ending::ConnectReset,
+        io::ErrorKind::TimedOut => Ending::ConnectTimedOut,
+        _ => Ending::Unreachable,
+    }
+}
+
+fn ending(error: &hyper::Error) -> Ending {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut io_ending = None;
     while let Some(cause) = source {
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);
-            if h2.is_remote() && (h2.is_go_away() || (h2.is_reset() && refused)) {
-                return AttemptError::Unprocessed(h2.to_string());
-            }
-            if h2.is_reset() {
-                return AttemptError::Broken {
-                    failure: Failure::Protocol,
-                    text: h2.to_string(),
-                };
-            }
+        if let Some(h2) = cause.downcast_ref::<h2::Error>()
+            && let Some(ending) = of_http2(h2)
+        {
+            return ending;
         }
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            io_failure = Some(match io.kind() {
-                std::io::ErrorKind::TimedOut => Failure::TimedOut,
-                _ => Failure::Reset,
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            io_ending = Some(match io.kind() {
+                io::ErrorKind::TimedOut => Ending::PingUnanswered,
+                _ => Ending::ConnectionBroken,
             });
         }
         source = cause.source();
     }
     if error.is_canceled() {
-        return AttemptError::Unprocessed(error.to_string());
+        return Ending::GoingAway;
     }
     if error.is_body_write_aborted() {
-        return AttemptError::Upload;
+        return Ending::UploadBroken;
     }
-    let failure = if error.is_timeout() {
-        Failure::TimedOut
-    } else {
-        io_failure.unwrap_or(Failure::Reset)
-    };
-    AttemptError::Broken {
-        failure,
-        text: error.to_string(),
+    if error.is_timeout() {
+        return Ending::PingUnanswered;
     }
+    if error.is_parse() {
+        return Ending::ConnectionMalformed;
+    }
+    io_ending.unwrap_or(Ending::ConnectionBroken)
+}
+
+/// `None`: an error of the connection's bytes, which its source tells more of.
+fn of_http2(error: &h2::Error) -> Option<Ending> {
+    let reason = error.reason();
+    if error.is_reset() {
+        return Some(match (error.is_remote(), reason) {
+            (true, Some(h2::Reason::REFUSED_STREAM)) => Ending::StreamRefused,
+            // What ends a stream for reasons of the server's own.
+            (
+                true,
+                Some(
+                    h2::Reason::INTERNAL_ERROR
+                    | h2::Reason::NO_ERROR
+                    | h2::Reason::CANCEL
+                    | h2::Reason::STREAM_CLOSED,
+                ),
+            ) => Ending::StreamAborted,
+            (true, _) => Ending::RequestRejected,
+            // The agent's own client reset the stream, since it did not like the answer.
+            (false, _) => Ending::AnswerMalformed,
+        });
+    }
+    if error.is_go_away() {
+        return Some(match (error.is_remote(), reason) {
+            (true, _) => Ending::GoingAway,
+            (false, Some(h2::Reason::ENHANCE_YOUR_CALM | h2::Reason::NO_ERROR)) => Ending::OwnLimit,
+            (false, _) => Ending::ConnectionMalformed,
+        });
+    }
+    None
+}
+
+fn text(error: &hyper::Error) -> String {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+            return h2.to_string();
+        }
+        source = cause.source();
+    }
+    error.to_string()
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::headers::strip_forbidden_trailers;
 use crate::identity::{Trust, strip_headers};
 
 /// Chunks of an upload kept until the server's answer begins, so that a request which a server certainly did not process can
@@ -153,6 +154,7 @@ impl Body for UploadBody {
                 let frame = match frame.into_trailers() {
                     Ok(mut trailers) => {
                         strip_headers(&mut trailers, &source.trust);
+                        strip_forbidden_trailers(&mut trailers);
                         source.trailers = Some(trailers.clone());
                         source.ended = true;
                         this.trailers_sent = true;

@@ -1,6 +1,5 @@
 //! One new connection to a kube-apiserver: TCP, TLS, and the HTTP version both sides speak.
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,11 +14,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::attempt::dial_ending;
+use super::blame::Ending;
 use super::body::UploadBody;
 use super::error::AttemptError;
 use crate::config::Endpoint;
 use crate::net::{self, Deferred, DialFrom, tune_upstream};
-use crate::route::Failure;
 
 /// Window a stream, towards the agent. A client that stops reading holds at most this much of the agent's memory.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -69,17 +69,17 @@ pub async fn connect(
     let stream = match tokio::time::timeout(settings.timeout, dial).await {
         Ok(result) => result?,
         Err(_elapsed) => {
-            return Err(AttemptError::Connect {
-                failure: Failure::TimedOut,
-                text: "no connection in time".into(),
-            });
+            return Err(AttemptError::new(
+                Ending::ConnectTimedOut,
+                "no connection in time",
+            ));
         }
     };
     let address = stream
         .get_ref()
         .0
         .peer_addr()
-        .map_err(|error| connect_error(Failure::Reset, &error))?;
+        .map_err(|error| connect_error(Ending::ConnectReset, &error))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = TokioIo::new(Deferred::new(stream));
     if http2 {
@@ -94,7 +94,7 @@ pub async fn connect(
             .keep_alive_while_idle(true)
             .handshake(io)
             .await
-            .map_err(|error| connect_error(Failure::Protocol, &error))?;
+            .map_err(|error| connect_error(Ending::ConnectProtocol, &error))?;
         let stream_limit = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         let driver = Driver {
             connection,
@@ -115,7 +115,7 @@ pub async fn connect(
         .max_buf_size(settings.header_bytes as usize + 64 * 1024)
         .handshake(io)
         .await
-        .map_err(|error| connect_error(Failure::Protocol, &error))?;
+        .map_err(|error| connect_error(Ending::ConnectProtocol, &error))?;
     tokio::spawn(async move {
         let ended = if upgradable {
             connection.with_upgrades().await
@@ -156,35 +156,14 @@ async fn dial(
 ) -> Result<TlsStream<TcpStream>, AttemptError> {
     let stream = net::dial(&endpoint.host, endpoint.port, from)
         .await
-        .map_err(|error| {
-            let failure = match error.kind() {
-                io::ErrorKind::ConnectionRefused => Failure::Refused,
-                io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Failure::Reset,
-                io::ErrorKind::TimedOut => Failure::TimedOut,
-                _ => Failure::Unreachable,
-            };
-            connect_error(failure, &error)
-        })?;
-    tune_upstream(&stream).map_err(|error| connect_error(Failure::Reset, &error))?;
+        .map_err(|error| connect_error(dial_ending(&error), &error))?;
+    tune_upstream(&stream).map_err(|error| connect_error(Ending::ConnectReset, &error))?;
     TlsConnector::from(tls)
         .connect(server_name, stream)
         .await
-        .map_err(|error| {
-            let failure = if error
-                .get_ref()
-                .is_some_and(|inner| inner.is::<rustls::Error>())
-            {
-                Failure::Tls
-            } else {
-                Failure::Reset
-            };
-            connect_error(failure, &error)
-        })
+        .map_err(|error| connect_error(dial_ending(&error), &error))
 }
 
-fn connect_error(failure: Failure, error: &dyn std::error::Error) -> AttemptError {
-    AttemptError::Connect {
-        failure,
-        text: error.to_string(),
-    }
+fn connect_error(ending: Ending, error: &dyn std::error::Error) -> AttemptError {
+    AttemptError::new(ending, error.to_string())
 }

@@ -1,12 +1,14 @@
 //! What can go wrong between a client's request and a server's answer: whose fault, and whether another try is safe.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
 
+use super::blame::Ending;
 use crate::identity::Unauthorized;
 use crate::request::RequestError;
-use crate::route::{Failure, Reason};
+use crate::route::Reason;
 
 /// Why a client gets an answer made by the agent. `status` turns it into a Kubernetes Status.
 #[derive(Debug, thiserror::Error)]
@@ -47,29 +49,30 @@ pub enum ProxyError {
         server: String,
         attempt: AttemptError,
     },
+    /// The client's fault: the named server reset the request's stream as malformed.
+    #[error("kube-apiserver {server} did not take the request: {attempt}")]
+    Rejected {
+        server: String,
+        attempt: AttemptError,
+    },
+    /// The agent's own fault: it ran out of something, or its own limits ended the attempt.
+    #[error("the mixed version proxy cannot ask kube-apiserver {server} right now: {attempt}")]
+    Agent {
+        server: String,
+        local: bool,
+        attempt: AttemptError,
+    },
     /// The named server's fault: no answer in time.
     #[error("Timeout: request did not complete within the allotted timeout")]
     Timeout { server: String, local: bool },
 }
 
-/// Why one attempt at one server failed.
-#[derive(Debug, thiserror::Error)]
-pub enum AttemptError {
-    /// No byte of the request was sent.
-    #[error("cannot connect: {text}")]
-    Connect { failure: Failure, text: String },
-    /// The server said it did not process the request (REFUSED_STREAM, GOAWAY), or a kept connection turned out closed.
-    #[error("the connection was going away: {0}")]
-    Unprocessed(String),
-    /// The connection or the stream broke after the request was sent; the server may have acted on it.
-    #[error("broke off: {text}")]
-    Broken { failure: Failure, text: String },
-    /// The client's own upload ended in an error.
-    #[error("the client's upload broke off")]
-    Upload,
-    /// No response head within the limit.
-    #[error("no answer in time")]
-    TimedOut,
+/// Why one attempt at one server failed: how it ended, and the details.
+#[derive(Clone, Debug)]
+pub struct AttemptError {
+    pub ending: Ending,
+    /// Empty if the ending says it all.
+    text: String,
 }
 
 impl ProxyError {
@@ -77,12 +80,13 @@ impl ProxyError {
         match self {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Request(error) => error.status(),
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::Rejected { .. } => StatusCode::BAD_REQUEST,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoCapableServer { .. }
             | Self::Unconfirmed { .. }
             | Self::Unanswered { .. }
             | Self::Upstream { .. }
+            | Self::Agent { .. }
             | Self::LocalOnly { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -104,7 +108,8 @@ impl ProxyError {
     pub fn decision(&self) -> &'static str {
         match self {
             Self::Unauthorized(_) => "refused_unauthorized",
-            Self::Request(_) | Self::BadRequest(_) => "refused_malformed",
+            Self::Request(_) | Self::BadRequest(_) | Self::Rejected { .. } => "refused_malformed",
+            Self::Agent { .. } => "agent_failed",
             Self::HeaderTooLarge => "refused_header",
             Self::NoCapableServer { .. } => Reason::CapableServerUnreachable.as_str(),
             Self::Unconfirmed { .. } | Self::Unanswered { .. } => "knowledge_unconfirmed",
@@ -121,6 +126,7 @@ impl ProxyError {
             Self::NoCapableServer { .. }
             | Self::Unconfirmed { .. }
             | Self::Unanswered { .. }
+            | Self::Agent { .. }
             | Self::Upstream { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -132,37 +138,40 @@ impl ProxyError {
             Self::NoCapableServer { .. } | Self::Unconfirmed { .. } | Self::Unanswered { .. } => {
                 Some("endpoint_resolution")
             }
-            Self::Upstream { local: false, .. } | Self::Timeout { local: false, .. } => {
-                Some("proxy_transport")
-            }
+            Self::Upstream { local: false, .. }
+            | Self::Agent { local: false, .. }
+            | Self::Timeout { local: false, .. } => Some("proxy_transport"),
             _ => None,
         }
     }
 }
 
 impl AttemptError {
-    /// True if the server certainly did not act on the request, whatever its method.
-    pub fn is_unprocessed(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Unprocessed(_))
+    pub fn new(ending: Ending, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { ending, text }
     }
 
-    /// What the server's health should learn from it.
-    pub fn failure(&self) -> Option<Failure> {
-        match self {
-            Self::Connect { failure, .. } | Self::Broken { failure, .. } => Some(*failure),
-            // A hang is found by PINGs and by the prober; a slow answer alone is no reason to leave a server.
-            Self::Unprocessed(_) | Self::Upload | Self::TimedOut => None,
-        }
+    /// For endings that need no details.
+    pub fn bare(ending: Ending) -> Self {
+        Self::new(ending, "")
     }
 
-    /// Label of `mvp_retries_total`.
-    pub fn retry_reason(&self) -> &'static str {
-        match self {
-            Self::Connect { .. } => "connect",
-            Self::Unprocessed(_) => "unprocessed",
-            Self::Broken { .. } => "broken",
-            Self::Upload => "upload",
-            Self::TimedOut => "timeout",
+    /// The same with another ending, once more is known of the connection.
+    pub fn becomes(mut self, ending: Ending) -> Self {
+        self.ending = ending;
+        self
+    }
+}
+
+impl fmt::Display for AttemptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.ending.words())?;
+        match self.text.is_empty() {
+            true => Ok(()),
+            false => write!(f, ": {}", self.text),
         }
     }
 }
+
+impl std::error::Error for AttemptError {}

@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
+use super::attempt::attempt_error;
+use super::blame::{Ending, Retry, Told};
 use super::body::Upload;
 use super::discovery::{Preferred, Validators};
 use super::error::{AttemptError, ProxyError};
@@ -20,8 +22,8 @@ use super::{Shared, Thread};
 use crate::identity::PEER_PROXIED;
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
-    Context, Failure, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose,
-    decide, random, verdict_unknown,
+    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide, random,
+    verdict_unknown,
 };
 use crate::tls::IdentityClass;
 
@@ -136,24 +138,24 @@ pub async fn forward(
             Ok(answer) => answer,
             Err(error) => {
                 // A stream that the client's own broken upload ended looks as if the server had; it is not to blame.
-                let error = if outgoing.upload.has_failed() {
-                    AttemptError::Upload
-                } else {
-                    error
+                let error = match outgoing.upload.has_failed() {
+                    true => AttemptError::bare(Ending::UploadBroken),
+                    false => error,
                 };
-                if let Some(failure) = error.failure() {
+                let verdict = error.ending.verdict();
+                if let Some(failure) = verdict.counts {
                     server.failed(failure);
                 }
-                let again = may_retry(&error, outgoing) && trace.attempts < ATTEMPTS;
+                let again = may_retry(verdict.retry, outgoing) && trace.attempts < ATTEMPTS;
                 if again {
-                    shared.metrics.retry(error.retry_reason());
+                    shared.metrics.retry(verdict.reason);
                 }
                 let tried = excluded.union(set_of(&table, &server));
                 // A server that only moves its clients to new connections is asked again; one that keeps refusing is left if
                 // there is another.
                 let keeps_refusing =
                     || trace.attempts >= ATTEMPTS / 2 && pick(&table, info, context, tried).is_ok();
-                if !matches!(error, AttemptError::Unprocessed(_)) || keeps_refusing() {
+                if !error.ending.asks_to_come_again() || keeps_refusing() {
                     excluded = tried;
                 }
                 let error = proxy_error(&server, info, error);
@@ -320,7 +322,7 @@ async fn attempt(
     } else {
         tokio::time::timeout(thread.shared.limits.response_timeout, answer)
             .await
-            .unwrap_or(Err(AttemptError::TimedOut))
+            .unwrap_or(Err(AttemptError::bare(Ending::NoAnswer)))
     };
     trace.ended();
     answer
@@ -339,12 +341,8 @@ fn build(
     if !server.local || outgoing.hop_marked {
         headers.insert(PEER_PROXIED, HeaderValue::from_static("true"));
     }
-    let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint).map_err(
-        |error| AttemptError::Connect {
-            failure: Failure::Unreachable,
-            text: error.to_string(),
-        },
-    )?;
+    let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint)
+        .map_err(|error| AttemptError::new(Ending::Unsendable, error.to_string()))?;
     let mut request = Request::new(outgoing.upload.body());
     *request.method_mut() = outgoing.method.clone();
     *request.uri_mut() = uri;
@@ -353,35 +351,47 @@ fn build(
     Ok(request)
 }
 
-/// DESIGN's rule: no byte of the request was acted on, or the method is GET/HEAD and no byte of the answer was passed on.
-fn may_retry(error: &AttemptError, outgoing: &Outgoing<'_>) -> bool {
-    if outgoing.upload.has_failed() || !outgoing.upload.is_replayable() {
+/// Whether another attempt is safe: the table of `blame`, as far as the body can be sent again.
+fn may_retry(retry: Retry, outgoing: &Outgoing<'_>) -> bool {
+    if !outgoing.upload.is_replayable() {
         return false;
     }
-    let safe_method =
-        matches!(*outgoing.method, Method::GET | Method::HEAD) && outgoing.upgrade.is_none();
-    match error {
-        AttemptError::Connect { .. } | AttemptError::Unprocessed(_) => true,
-        AttemptError::Broken { .. } => safe_method,
-        // The time is up for this client; another server would only make it wait twice.
-        AttemptError::TimedOut | AttemptError::Upload => false,
+    match retry {
+        Retry::Never => false,
+        Retry::Always => true,
+        Retry::Reads => {
+            matches!(*outgoing.method, Method::GET | Method::HEAD) && outgoing.upgrade.is_none()
+        }
     }
 }
 
-fn proxy_error(server: &Server, info: &RequestInfo<'_>, error: AttemptError) -> ProxyError {
+fn proxy_error(server: &Server, info: &RequestInfo<'_>, attempt: AttemptError) -> ProxyError {
     let (local, name) = (server.local, server.name.to_string());
     let probe = !info.is_resource && classify(&info.path) == PathClass::Probe;
-    match error {
-        AttemptError::TimedOut => ProxyError::Timeout {
+    match attempt.ending.verdict().told {
+        Told::Timeout => ProxyError::Timeout {
             server: name,
             local,
         },
-        AttemptError::Upload => ProxyError::BadRequest("the request's body broke off"),
-        attempt if local && probe => ProxyError::LocalOnly {
+        Told::BadRequest if attempt.ending == Ending::UploadBroken => {
+            ProxyError::BadRequest("the request's body broke off")
+        }
+        Told::BadRequest => ProxyError::Rejected {
             server: name,
             attempt,
         },
-        attempt => ProxyError::Upstream {
+        Told::AgentUnavailable => ProxyError::Agent {
+            server: name,
+            local,
+            attempt,
+        },
+        Told::Answer | Told::Nothing | Told::Unavailable if local && probe => {
+            ProxyError::LocalOnly {
+                server: name,
+                attempt,
+            }
+        }
+        Told::Answer | Told::Nothing | Told::Unavailable => ProxyError::Upstream {
             server: name,
             local,
             attempt,
@@ -402,10 +412,7 @@ async fn read_not_found(mut answer: Answer, method: &Method) -> Result<Answer, A
     let mut bytes = BytesMut::new();
     let mut body = body;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| AttemptError::Broken {
-            failure: Failure::Reset,
-            text: error.to_string(),
-        })?;
+        let frame = frame.map_err(attempt_error)?;
         if let Some(chunk) = frame.data_ref() {
             bytes.extend_from_slice(chunk);
         }

@@ -71,6 +71,47 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes what no trailer may say (RFC 9110 §6.5.1): Go's servers reset the stream of a request with such a trailer
+/// (`ValidTrailerHeader` of golang.org/x/net/http/httpguts, whose list this is).
+pub fn strip_forbidden_trailers(trailers: &mut HeaderMap) {
+    let forbidden: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| is_forbidden_trailer(name.as_str()))
+        .cloned()
+        .collect();
+    for name in forbidden {
+        trailers.remove(name);
+    }
+}
+
+/// `name` is in lower case.
+fn is_forbidden_trailer(name: &str) -> bool {
+    const FORBIDDEN: [&str; 21] = [
+        "authorization",
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "max-forwards",
+        "pragma",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "range",
+        "realm",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "www-authenticate",
+    ];
+    name.starts_with("if-") || FORBIDDEN.contains(&name)
+}
+
 /// What `Connection` may not nominate (RFC 9110 §7.6.1 forbids it for fields meant for the recipient): on whose behalf a request
 /// is, where it came from, and what its body is. A proxy that impersonates its users and passes their `Connection` on would
 /// otherwise let them take `Impersonate-User` off and be the proxy itself; kube-apiserver does not look at nominations.
@@ -230,6 +271,22 @@ mod tests {
         }
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&pairs));
+    }
+
+    #[test]
+    fn trailers_that_gos_servers_refuse_go() {
+        let mut trailers = map(&[
+            ("x-checksum", "1"),
+            ("host", "k"),
+            ("range", "bytes=0-1"),
+            ("if-match", "x"),
+            ("if-whatever", "x"),
+            ("content-length", "5"),
+            ("te", "trailers"),
+            ("grpc-status", "0"),
+        ]);
+        strip_forbidden_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("x-checksum", "1"), ("grpc-status", "0")]));
     }
 
     #[test]

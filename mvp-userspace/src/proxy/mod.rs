@@ -2,6 +2,7 @@
 
 mod access;
 mod attempt;
+mod blame;
 mod body;
 mod connect;
 mod connection;

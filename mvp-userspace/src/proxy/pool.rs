@@ -17,7 +17,7 @@ use super::body::UploadBody;
 use super::connect::{ConnectSettings, Connected, connect};
 use super::counts::{OpenCount, PoolCounts};
 use super::error::AttemptError;
-use crate::route::{Failure, Server};
+use crate::route::Server;
 use crate::tls::{Alpn, ClientTls, IdentityClass};
 
 /// Streams on the least busy connection from which one more connection is worth its handshake. Below it, sharing is better:
@@ -46,7 +46,7 @@ struct Host {
     open: Arc<AtomicUsize>,
     state: Mutex<State>,
     /// Held while the first connection is made: whoever comes meanwhile waits for it and shares its outcome.
-    dialing: tokio::sync::Mutex<Option<(Failure, String)>>,
+    dialing: tokio::sync::Mutex<Option<AttemptError>>,
     /// Dials finished so far; with it a waiter knows whether one finished while it waited.
     dialled: AtomicU64,
 }
@@ -146,19 +146,13 @@ impl Pool {
             return Ok(found);
         }
         if host.dialled.load(Ordering::Acquire) > seen
-            && let Some((failure, text)) = &*last_error
+            && let Some(error) = &*last_error
         {
             // A dial failed while this request waited for it: it shares the failure instead of another timeout.
-            return Err(AttemptError::Connect {
-                failure: *failure,
-                text: text.clone(),
-            });
+            return Err(error.clone());
         }
         let outcome = self.dial(&host, tls).await;
-        *last_error = match &outcome {
-            Err(AttemptError::Connect { failure, text }) => Some((*failure, text.clone())),
-            _ => None,
-        };
+        *last_error = outcome.as_ref().err().cloned();
         host.dialled.fetch_add(1, Ordering::Release);
         outcome.map(|fresh| self.keep(&host, fresh))
     }

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
 
+use super::blame::Ending;
 use super::body::Upload;
 use super::error::AttemptError;
 use super::pool::Pool;
-use crate::route::{Failure, Server};
+use crate::route::Server;
 use crate::tls::IdentityClass;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,10 +26,7 @@ pub async fn probe(
 ) -> Result<Response<Bytes>, AttemptError> {
     let ask = async {
         let checkout = pool.checkout(server, IdentityClass::FrontProxy).await?;
-        let invalid = |error: http::Error| AttemptError::Connect {
-            failure: Failure::Unreachable,
-            text: error.to_string(),
-        };
+        let invalid = |error: http::Error| AttemptError::new(Ending::Unsendable, error.to_string());
         let host = crate::discovery::authority(&server.endpoint);
         let uri = match checkout.version() {
             http::Version::HTTP_2 => format!("https://{host}{path}"),
@@ -57,13 +55,10 @@ pub async fn probe(
         let body = Limited::new(body, MOST_BYTES)
             .collect()
             .await
-            .map_err(|error| AttemptError::Broken {
-                failure: Failure::Protocol,
-                text: error.to_string(),
-            })?;
+            .map_err(|error| AttemptError::new(Ending::AnswerMalformed, error.to_string()))?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
     tokio::time::timeout(TIMEOUT, ask)
         .await
-        .unwrap_or(Err(AttemptError::TimedOut))
+        .unwrap_or(Err(AttemptError::bare(Ending::NoAnswer)))
 }

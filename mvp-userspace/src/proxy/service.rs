@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
 use super::access::{AccessRecord, CLIENT_GONE};
+use super::blame::Ending;
 use super::body::Upload;
 use super::connection::{Connection, Guard};
 use super::discovery;
@@ -27,7 +28,6 @@ use crate::config::Limits;
 use crate::identity::{self, HopMark, Stripped};
 use crate::metrics::Metrics;
 use crate::request::{RequestInfo, Verb};
-use crate::route::Failure;
 
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
 pub async fn handle(
@@ -70,6 +70,12 @@ pub async fn handle(
         if parts.method == Method::CONNECT {
             // No kube-apiserver is a proxy, and behind an answer to CONNECT a connection is not HTTP any more.
             return Err(ProxyError::BadRequest("CONNECT is not supported"));
+        }
+        if has_userinfo(&parts) {
+            // Go's HTTP/2 server resets such a stream with PROTOCOL_ERROR; RFC 9110 §4.2.4 has it treated as an error.
+            return Err(ProxyError::BadRequest(
+                "the request's authority contains user information",
+            ));
         }
         let certificate = connection
             .certificates
@@ -295,15 +301,23 @@ fn exceeded_limit(parts: &Parts, limits: &Limits) -> Option<&'static str> {
         .then_some("header_bytes")
 }
 
+/// `user@host` where only a host belongs.
+fn has_userinfo(parts: &Parts) -> bool {
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+    authority.is_some_and(|authority| authority.contains('@'))
+        || parts
+            .headers
+            .get_all(HOST)
+            .iter()
+            .any(|host| host.as_bytes().contains(&b'@'))
+}
+
 /// A 101 that nobody asked for: nothing that a client could use.
 fn unasked_upgrade(answer: &Answer) -> ProxyError {
     ProxyError::Upstream {
         server: answer.server.name.to_string(),
         local: answer.server.local,
-        attempt: AttemptError::Broken {
-            failure: Failure::Protocol,
-            text: "it switched protocols unasked".to_owned(),
-        },
+        attempt: AttemptError::new(Ending::AnswerMalformed, "it switched protocols unasked"),
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::access::AccessRecord;
 use super::attempt::attempt_error;
+use super::blame::Ending;
 use super::body::UploadBody;
 use super::connect::{Connected, connect};
 use super::error::AttemptError;
@@ -52,10 +53,10 @@ pub async fn connect_for_upgrade(
             lease: Lease::of_own_connection(server, address),
         }),
         // Only HTTP/1.1 was offered: a server that chooses HTTP/2 all the same breaks RFC 7301.
-        Connected::Http2 { .. } => Err(AttemptError::Connect {
-            failure: crate::route::Failure::Protocol,
-            text: "the server chose a protocol that was not offered".into(),
-        }),
+        Connected::Http2 { .. } => Err(AttemptError::new(
+            Ending::ConnectProtocol,
+            "the server chose a protocol that was not offered",
+        )),
     }
 }
 

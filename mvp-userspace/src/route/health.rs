@@ -21,6 +21,8 @@ pub enum Failure {
     Unreachable,
     /// The server broke HTTP.
     Protocol,
+    /// The agent itself ran out of source ports or descriptors. It says nothing of the server and never counts.
+    Local,
 }
 
 /// What the active prober saw at `/readyz`.
@@ -59,8 +61,13 @@ impl Failure {
     pub fn is_hard(self) -> bool {
         match self {
             Failure::Refused | Failure::TimedOut | Failure::Tls | Failure::Unreachable => true,
-            Failure::Reset | Failure::Protocol => false,
+            Failure::Reset | Failure::Protocol | Failure::Local => false,
         }
+    }
+
+    /// Whether it says anything of the server.
+    pub fn counts(self) -> bool {
+        self != Failure::Local
     }
 
     /// Stable, for metric labels.
@@ -72,6 +79,7 @@ impl Failure {
             Failure::Tls => "tls",
             Failure::Unreachable => "unreachable",
             Failure::Protocol => "protocol",
+            Failure::Local => "local",
         }
     }
 }
@@ -85,6 +93,7 @@ impl fmt::Display for Failure {
             Failure::Tls => "the TLS handshake with the server failed",
             Failure::Unreachable => "the server's address cannot be reached",
             Failure::Protocol => "the server broke the HTTP protocol",
+            Failure::Local => "the agent has no source port or descriptor left",
         })
     }
 }
@@ -135,6 +144,9 @@ impl Health {
     }
 
     pub(super) fn failed(&mut self, failure: Failure, now: SystemTime) {
+        if !failure.counts() {
+            return;
+        }
         self.view.last_failure = Some((failure, now));
         self.streak = self.streak.saturating_add(1);
         if failure.is_hard() || self.streak >= SOFT_FAILURES {
@@ -273,6 +285,7 @@ mod tests {
             Failure::Tls,
             Failure::Unreachable,
             Failure::Protocol,
+            Failure::Local,
         ])
     }
 
@@ -296,7 +309,7 @@ mod tests {
                 apply(&mut health, *event, at(i + 1));
                 let after = health.view();
                 let failure = match event {
-                    Failed(f) | Probed(Probe::Failed(f)) => Some(*f),
+                    Failed(f) | Probed(Probe::Failed(f)) => Some(*f).filter(|f| f.counts()),
                     _ => None,
                 };
                 in_a_row = match event {

@@ -19,9 +19,10 @@ use crate::discovery::{
     Encoding, Form, GZIP_ABOVE, Media, Merged, View, encode, encode_root, gzip, read_bounded,
 };
 use crate::proxy::Shared;
+use crate::proxy::blame::Ending;
 use crate::proxy::error::{AttemptError, ProxyError};
 use crate::proxy::forward::{Answer, AnswerBody, Outgoing};
-use crate::route::{Failure, Reason, Server};
+use crate::route::{Reason, Server};
 
 /// What replaces an answer's body.
 struct Told {
@@ -72,7 +73,7 @@ async fn read(mut answer: Answer, shared: &Shared) -> Result<Answer, ProxyError>
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return Ok(answer);
     };
-    let broken = |text| broken(&answer.server, Failure::Reset, text);
+    let broken = |text| broken(&answer.server, text);
     let limit = shared.discovery.max_bytes();
     let bytes = read_bounded(body, limit)
         .await
@@ -83,11 +84,11 @@ async fn read(mut answer: Answer, shared: &Shared) -> Result<Answer, ProxyError>
     Ok(answer)
 }
 
-fn broken(server: &Server, failure: Failure, text: String) -> ProxyError {
+fn broken(server: &Server, text: String) -> ProxyError {
     ProxyError::Upstream {
         server: server.name.to_string(),
         local: server.local,
-        attempt: AttemptError::Broken { failure, text },
+        attempt: AttemptError::new(Ending::AnswerMalformed, text),
     }
 }
 
@@ -150,7 +151,7 @@ fn one_version(
     // A short list would do what a false 404 does; one that cannot be read is no answer.
     let local = local.map_err(|error| {
         let text = error.to_string();
-        broken(&answer.server, Failure::Protocol, text)
+        broken(&answer.server, text)
     })?;
     let list = merge_resource_list(local, &merged.document, group, version);
     Ok(legacy(&list, || list.to_protobuf(), ask, client))

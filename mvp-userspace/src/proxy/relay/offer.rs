@@ -13,9 +13,11 @@ use super::registry::{Carried, Ending, Kind, Place};
 use super::{Relays, needs_no_heat};
 use crate::net::{self, ClientHello, Peeked, peek, tune_upstream};
 use crate::proxy::Shared;
+use crate::proxy::attempt::dial_ending;
+use crate::proxy::blame;
 use crate::proxy::connection::Guard;
 use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, SILENCE, decide};
-use crate::route::{Failure, RouteTable, Server};
+use crate::route::{RouteTable, Server};
 use crate::splice::Limits;
 
 /// What became of a connection.
@@ -232,21 +234,18 @@ fn served(table: &RouteTable, server: &Arc<Server>) -> Option<Kind> {
 async fn dial(relays: &Relays, server: &Arc<Server>) -> Option<TcpStream> {
     let endpoint = &server.endpoint;
     let connect = net::dial(&endpoint.host, endpoint.port, relays.from());
-    let failure = match tokio::time::timeout(relays.settings.connect_timeout, connect).await {
+    let ending = match tokio::time::timeout(relays.settings.connect_timeout, connect).await {
         Ok(Ok(stream)) => match tune_upstream(&stream) {
             Ok(()) => return Some(stream),
-            Err(_gone) => Failure::Reset,
+            Err(_gone) => blame::Ending::ConnectReset,
         },
-        Ok(Err(error)) => match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => Failure::Refused,
-            std::io::ErrorKind::ConnectionReset => Failure::Reset,
-            std::io::ErrorKind::TimedOut => Failure::TimedOut,
-            _ => Failure::Unreachable,
-        },
-        Err(_elapsed) => Failure::TimedOut,
+        Ok(Err(error)) => dial_ending(&error),
+        Err(_elapsed) => blame::Ending::ConnectTimedOut,
     };
-    tracing::debug!(server = %server.name, ?failure, "cannot carry a connection to a server");
-    server.failed(failure);
+    tracing::debug!(server = %server.name, ?ending, "cannot carry a connection to a server");
+    if let Some(failure) = ending.verdict().counts {
+        server.failed(failure);
+    }
     None
 }
 

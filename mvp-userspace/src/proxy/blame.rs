@@ -1,0 +1,314 @@
+//! One table: every way an attempt at a server can end, whose fault that is, whether it counts against the server's health,
+//! whether another attempt is made, and what the client is told. Pure. `docs/security.md` shows the same table, and a test
+//! compares the two.
+//!
+//! What a client can bring about never counts against a server: three streams that a server reset because a client's requests
+//! were malformed would otherwise take the server from everybody else.
+
+use std::fmt::Write;
+
+use crate::route::Failure;
+
+/// Every way an attempt at a server can end.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Ending {
+    /// The head of an answer came, whatever its status.
+    Answered,
+    /// The client went away, or cancelled its request.
+    ClientGone,
+    /// The client's own upload ended in an error.
+    UploadBroken,
+    /// The server reset this one stream with a code that speaks of the request (RFC 9113 §7), PROTOCOL_ERROR above all: Go's
+    /// server does so for a malformed authority and for forbidden trailers.
+    RequestRejected,
+    /// The server reset this one stream with INTERNAL_ERROR or CANCEL: Go's server does so when a handler gives up. A client may
+    /// have found out how to make it.
+    StreamAborted,
+    /// The answer to this one request broke HTTP. It may be that of a backend behind the server, which the client chose.
+    AnswerMalformed,
+    /// REFUSED_STREAM: the server says that it did not look at the request (RFC 9113 §8.7).
+    StreamRefused,
+    /// GOAWAY told that the request was not looked at (RFC 9113 §6.8), or a kept connection was closed before it was sent.
+    GoingAway,
+    /// Nothing listens there.
+    ConnectRefused,
+    /// The connection was reset while it was made.
+    ConnectReset,
+    /// No TCP and TLS connection in time.
+    ConnectTimedOut,
+    /// The TLS handshake failed.
+    TlsFailed,
+    /// The server does not speak the HTTP that it was asked for.
+    ConnectProtocol,
+    /// No route, no such host.
+    Unreachable,
+    /// The connection broke after the request was sent; this request is the first of it to notice.
+    ConnectionBroken,
+    /// The same, noticed by another request on the same connection before. One break is one failure, however many requests
+    /// were under way.
+    SharedBreak,
+    /// A connection that carried a single request of a caller who is not known to be authenticated broke. A server ends such
+    /// connections by itself.
+    QuarantineBroken,
+    /// A PING was not answered.
+    PingUnanswered,
+    /// The server broke HTTP/2 for the whole connection.
+    ConnectionMalformed,
+    /// No response head within the limit. A hang is found by PINGs and by the prober; a slow answer alone is no reason to leave
+    /// a server, and a client can ask for what takes long.
+    NoAnswer,
+    /// The agent had no source port, descriptor or memory left for a connection.
+    Shortage,
+    /// The agent's own HTTP/2 client ended the connection because of one of its limits.
+    OwnLimit,
+    /// The agent could not put the request into the words of the server's HTTP version.
+    Unsendable,
+}
+
+/// Whose doing an ending is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// It is no failure.
+    Nobody,
+    Client,
+    /// This server.
+    Server,
+    /// The network between the agent and this server.
+    Way,
+    /// This agent.
+    Agent,
+}
+
+/// When another attempt is made. Always only if the whole body can be sent again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Retry {
+    Never,
+    /// Whatever the method: no server acted on the request.
+    Always,
+    /// A GET or HEAD, no byte of whose answer was passed on.
+    Reads,
+}
+
+/// What the client is told when no other attempt is made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Told {
+    /// The server's answer.
+    Answer,
+    /// Nothing: it is gone.
+    Nothing,
+    /// 400 BadRequest.
+    BadRequest,
+    /// 503 ServiceUnavailable with Retry-After, naming the server.
+    Unavailable,
+    /// 503 ServiceUnavailable with Retry-After, naming the agent.
+    AgentUnavailable,
+    /// 504 Timeout.
+    Timeout,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Verdict {
+    pub fault: Fault,
+    /// How it counts against the server's health, if it does.
+    pub counts: Option<Failure>,
+    pub retry: Retry,
+    pub told: Told,
+    /// Label of `mvp_retries_total`.
+    pub reason: &'static str,
+}
+
+impl Ending {
+    pub const ALL: [Ending; 23] = [
+        Ending::Answered,
+        Ending::ClientGone,
+        Ending::UploadBroken,
+        Ending::RequestRejected,
+        Ending::StreamAborted,
+        Ending::AnswerMalformed,
+        Ending::StreamRefused,
+        Ending::GoingAway,
+        Ending::ConnectRefused,
+        Ending::ConnectReset,
+        Ending::ConnectTimedOut,
+        Ending::TlsFailed,
+        Ending::ConnectProtocol,
+        Ending::Unreachable,
+        Ending::ConnectionBroken,
+        Ending::SharedBreak,
+        Ending::QuarantineBroken,
+        Ending::PingUnanswered,
+        Ending::ConnectionMalformed,
+        Ending::NoAnswer,
+        Ending::Shortage,
+        Ending::OwnLimit,
+        Ending::Unsendable,
+    ];
+
+    /// The row of the table.
+    #[rustfmt::skip]
+    pub fn verdict(self) -> Verdict {
+        use Fault::*;
+        use Retry::*;
+        let row = |fault, counts, retry, told, reason| Verdict { fault, counts, retry, told, reason };
+        match self {
+            Ending::Answered            => row(Nobody, None, Never, Told::Answer, "answered"),
+            Ending::ClientGone          => row(Client, None, Never, Told::Nothing, "client_gone"),
+            Ending::UploadBroken        => row(Client, None, Never, Told::BadRequest, "upload"),
+            Ending::RequestRejected     => row(Client, None, Never, Told::BadRequest, "rejected"),
+            Ending::StreamAborted       => row(Server, None, Reads, Told::Unavailable, "broken"),
+            Ending::AnswerMalformed     => row(Server, None, Reads, Told::Unavailable, "malformed"),
+            Ending::StreamRefused       => row(Nobody, None, Always, Told::Unavailable, "unprocessed"),
+            Ending::GoingAway           => row(Nobody, None, Always, Told::Unavailable, "unprocessed"),
+            Ending::ConnectRefused      => row(Server, Some(Failure::Refused), Always, Told::Unavailable, "connect"),
+            Ending::ConnectReset        => row(Server, Some(Failure::Reset), Always, Told::Unavailable, "connect"),
+            Ending::ConnectTimedOut     => row(Way, Some(Failure::TimedOut), Always, Told::Unavailable, "connect"),
+            Ending::TlsFailed           => row(Server, Some(Failure::Tls), Always, Told::Unavailable, "connect"),
+            Ending::ConnectProtocol     => row(Server, Some(Failure::Protocol), Always, Told::Unavailable, "connect"),
+            Ending::Unreachable         => row(Way, Some(Failure::Unreachable), Always, Told::Unavailable, "connect"),
+            Ending::ConnectionBroken    => row(Server, Some(Failure::Reset), Reads, Told::Unavailable, "broken"),
+            Ending::SharedBreak         => row(Server, None, Reads, Told::Unavailable, "broken"),
+            Ending::QuarantineBroken    => row(Client, None, Reads, Told::Unavailable, "broken"),
+            Ending::PingUnanswered      => row(Way, Some(Failure::TimedOut), Reads, Told::Unavailable, "broken"),
+            Ending::ConnectionMalformed => row(Server, Some(Failure::Protocol), Reads, Told::Unavailable, "broken"),
+            Ending::NoAnswer            => row(Server, None, Never, Told::Timeout, "timeout"),
+            Ending::Shortage            => row(Agent, None, Always, Told::AgentUnavailable, "shortage"),
+            Ending::OwnLimit            => row(Agent, None, Reads, Told::AgentUnavailable, "own_limit"),
+            Ending::Unsendable          => row(Agent, None, Never, Told::AgentUnavailable, "unsendable"),
+        }
+    }
+
+    /// True if the server only sends its clients to new connections, so that it may be asked again.
+    pub fn asks_to_come_again(self) -> bool {
+        matches!(self, Ending::StreamRefused | Ending::GoingAway)
+    }
+
+    /// What happened, for messages; the details follow it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Ending::Answered => "it answered",
+            Ending::ClientGone => "the client went away",
+            Ending::UploadBroken => "the client's upload broke off",
+            Ending::RequestRejected => "it refused the request as malformed",
+            Ending::StreamRefused | Ending::GoingAway => "the connection was going away",
+            Ending::ConnectRefused
+            | Ending::ConnectReset
+            | Ending::ConnectTimedOut
+            | Ending::TlsFailed
+            | Ending::ConnectProtocol
+            | Ending::Unreachable
+            | Ending::Shortage => "cannot connect",
+            Ending::StreamAborted
+            | Ending::AnswerMalformed
+            | Ending::ConnectionBroken
+            | Ending::SharedBreak
+            | Ending::QuarantineBroken
+            | Ending::PingUnanswered
+            | Ending::ConnectionMalformed
+            | Ending::OwnLimit => "broke off",
+            Ending::NoAnswer => "no answer in time",
+            Ending::Unsendable => "the request cannot be expressed",
+        }
+    }
+
+    /// The ending as the documentation names it.
+    fn described(self) -> &'static str {
+        match self {
+            Ending::Answered => "an answer, whatever its status",
+            Ending::ClientGone => "the client goes away or cancels",
+            Ending::UploadBroken => "the client's upload breaks off",
+            Ending::RequestRejected => {
+                "the server resets this one stream: PROTOCOL_ERROR and other codes about the request"
+            }
+            Ending::StreamAborted => "the server resets this one stream: INTERNAL_ERROR, CANCEL",
+            Ending::AnswerMalformed => "this one answer breaks HTTP",
+            Ending::StreamRefused => "the server resets this one stream: REFUSED_STREAM",
+            Ending::GoingAway => {
+                "GOAWAY before the request was looked at, or a kept connection found closed"
+            }
+            Ending::ConnectRefused => "connection refused",
+            Ending::ConnectReset => "connection reset while it is made",
+            Ending::ConnectTimedOut => "no connection within `upstream.connectTimeout`",
+            Ending::TlsFailed => "TLS handshake fails",
+            Ending::ConnectProtocol => "the server does not speak HTTP",
+            Ending::Unreachable => "no route, no such host",
+            Ending::ConnectionBroken => "the connection breaks under a request",
+            Ending::SharedBreak => "the same, for every further request on that connection",
+            Ending::QuarantineBroken => {
+                "the connection of one request that is not known to be authenticated breaks"
+            }
+            Ending::PingUnanswered => "a PING is not answered within `upstream.pingTimeout`",
+            Ending::ConnectionMalformed => "the server breaks HTTP/2 for the whole connection",
+            Ending::NoAnswer => "no answer within `limits.responseTimeout`",
+            Ending::Shortage => "no source port, descriptor or memory for a connection",
+            Ending::OwnLimit => {
+                "the agent's own HTTP/2 client ends the connection (GOAWAY of its own)"
+            }
+            Ending::Unsendable => "the request cannot be put into the server's HTTP version",
+        }
+    }
+}
+
+impl Fault {
+    fn as_str(self) -> &'static str {
+        match self {
+            Fault::Nobody => "nobody",
+            Fault::Client => "the client",
+            Fault::Server => "this server",
+            Fault::Way => "the way to it",
+            Fault::Agent => "this agent",
+        }
+    }
+}
+
+impl Retry {
+    fn as_str(self) -> &'static str {
+        match self {
+            Retry::Never => "no",
+            Retry::Always => "yes",
+            Retry::Reads => "GET and HEAD",
+        }
+    }
+}
+
+impl Told {
+    fn as_str(self) -> &'static str {
+        match self {
+            Told::Answer => "the answer",
+            Told::Nothing => "nothing (499 in the log)",
+            Told::BadRequest => "400 BadRequest",
+            Told::Unavailable => "503, naming the server",
+            Told::AgentUnavailable => "503, naming the agent",
+            Told::Timeout => "504 Timeout",
+        }
+    }
+}
+
+/// The table of `docs/security.md`.
+pub fn markdown_table() -> String {
+    let mut out = String::from(
+        "| an attempt ends with | whose fault | counts against the server | another attempt | what the client is told |\n|---|---|---|---|---|\n",
+    );
+    for ending in Ending::ALL {
+        let verdict = ending.verdict();
+        let counts = match verdict.counts {
+            None => "no".to_owned(),
+            Some(failure) if failure.is_hard() => format!("`{}`, at once", failure.as_str()),
+            Some(failure) => format!("`{}`, three in a row", failure.as_str()),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "| {} | {} | {counts} | {} | {} |",
+            ending.described(),
+            verdict.fault.as_str(),
+            verdict.retry.as_str(),
+            verdict.told.as_str(),
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "blame_tests.rs"]
+mod tests;
