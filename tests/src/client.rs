@@ -30,10 +30,13 @@ pub const NAME: &str = "kubernetes";
 pub struct Client {
     sender: Sender,
     pub address: SocketAddr,
+    /// How the connection was made.
+    tls: Option<(Arc<rustls::ClientConfig>, String)>,
+    returns: bool,
 }
 
 enum Sender {
-    Http2(http2::SendRequest<TestBody>),
+    Http2(tokio::sync::Mutex<http2::SendRequest<TestBody>>),
     Http1(tokio::sync::Mutex<http1::SendRequest<TestBody>>),
 }
 
@@ -61,7 +64,9 @@ impl Client {
         server_name: &str,
     ) -> anyhow::Result<Self> {
         let stream = connect_tls(address, tls, &[b"h2"], server_name).await?;
-        Self::http2_over(stream, address).await
+        let mut client = Self::http2_over(stream, address).await?;
+        client.tls = Some((tls.clone(), server_name.to_owned()));
+        Ok(client)
     }
 
     /// Over a TLS connection that a test made in its own way.
@@ -69,12 +74,11 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (sender, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
         Ok(Self {
-            sender: Sender::Http2(sender),
+            sender: Sender::Http2(tokio::sync::Mutex::new(over_http2(stream).await?)),
             address,
+            tls: None,
+            returns: false,
         })
     }
 
@@ -83,12 +87,19 @@ impl Client {
         tls: &Arc<rustls::ClientConfig>,
     ) -> anyhow::Result<Self> {
         let stream = connect_tls(address, tls, &[b"http/1.1"], NAME).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection.with_upgrades());
         Ok(Self {
-            sender: Sender::Http1(tokio::sync::Mutex::new(sender)),
+            sender: Sender::Http1(tokio::sync::Mutex::new(over_http1(stream).await?)),
             address,
+            tls: Some((tls.clone(), NAME.to_owned())),
+            returns: false,
         })
+    }
+
+    /// Makes a new connection wherever the other side has ended the old one, as clients do, for callers who are told to leave
+    /// after each answer.
+    pub fn returning(mut self) -> Self {
+        self.returns = true;
+        self
     }
 
     /// A request with the target as this connection's HTTP version wants it.
@@ -112,14 +123,40 @@ impl Client {
 
     /// Sends; the answer's body is still to be read.
     pub async fn send(&self, request: Request<TestBody>) -> anyhow::Result<Response<Incoming>> {
-        match &self.sender {
-            Sender::Http2(sender) => Ok(sender.clone().send_request(request).await?),
-            Sender::Http1(sender) => {
-                let mut sender = sender.lock().await;
-                sender.ready().await?;
-                Ok(sender.send_request(request).await?)
+        let mut request = request;
+        loop {
+            let sent = match &self.sender {
+                Sender::Http2(sender) => {
+                    let mut sender = sender.lock().await.clone();
+                    sender.try_send_request(request).await
+                }
+                Sender::Http1(sender) => {
+                    let mut sender = sender.lock().await;
+                    if sender.ready().await.is_err() && self.returns {
+                        *sender = over_http1(self.connect(b"http/1.1").await?).await?;
+                    }
+                    sender.ready().await?;
+                    sender.try_send_request(request).await
+                }
+            };
+            let mut error = match sent {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            match error.take_message() {
+                // It was never sent.
+                Some(unsent) if self.returns => request = unsent,
+                _ => return Err(error.into_error().into()),
+            }
+            if let Sender::Http2(sender) = &self.sender {
+                *sender.lock().await = over_http2(self.connect(b"h2").await?).await?;
             }
         }
+    }
+
+    async fn connect(&self, alpn: &[u8]) -> anyhow::Result<TlsStream<TcpStream>> {
+        let (tls, name) = self.tls.as_ref().context("made by somebody else")?;
+        connect_tls(self.address, tls, &[alpn], name).await
     }
 
     pub async fn get(&self, target: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
@@ -170,6 +207,24 @@ impl Answer {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+}
+
+async fn over_http2<S>(stream: S) -> anyhow::Result<http2::SendRequest<TestBody>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+async fn over_http1<S>(stream: S) -> anyhow::Result<http1::SendRequest<TestBody>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection.with_upgrades());
+    Ok(sender)
 }
 
 /// TCP and TLS with the given ALPN protocols; `config` says who the client is and whom it trusts.

@@ -24,7 +24,7 @@ use crate::identity::TrustCell;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{AcceptLoop, DialFrom, OnTick};
-use crate::proxy::{ConnectSettings, Load, Shared};
+use crate::proxy::{Cancels, ConnectSettings, Hasher, Load, Shared, Tunnels};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
 
 /// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
@@ -217,6 +217,12 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         drain: data_drain,
         load: Load::default(),
         relays: Arc::clone(&relay.relays),
+        cancels: Cancels::new(config.limits.cancellations),
+        tunnels: Tunnels::new(
+            config.limits.tunnels_per_client,
+            from.is_reserved().then(|| config.kernel.peer_ports.len()),
+        ),
+        hasher: Hasher::default(),
         no_server: Arc::from(""),
     });
     sources::register(&metrics, &shared, Arc::clone(&reload));

@@ -80,6 +80,8 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
             header_count: tree.count("limits.headerCount")?,
             streams_per_connection: tree.count("limits.streamsPerConnection")?,
             pending_resets: tree.count("limits.pendingResets")?,
+            cancellations: tree.count("limits.cancellations")?,
+            tunnels_per_client: tree.count("limits.tunnelsPerClient")?,
             response_timeout: tree.duration("limits.responseTimeout")?,
         },
         discovery: Discovery {

@@ -172,8 +172,13 @@ pub struct Limits {
     pub header_count: usize,
     /// Concurrent HTTP/2 streams a connection.
     pub streams_per_connection: u32,
-    /// HTTP/2 streams a client may have reset before they are handled (CVE-2023-44487), then GOAWAY.
+    /// HTTP/2 streams a client may have reset before they are handled (CVE-2023-44487), and streams a minute that are reset for
+    /// errors of its own; then GOAWAY.
     pub pending_resets: usize,
+    /// Requests under way that one client (address and user) may cancel at once; a tenth comes back each second.
+    pub cancellations: u32,
+    /// Upgraded connections of one client (address and user).
+    pub tunnels_per_client: usize,
     /// Time for a non-watch request until its response head; kube-apiserver's own is 60 s.
     pub response_timeout: Duration,
 }

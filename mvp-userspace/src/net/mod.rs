@@ -15,5 +15,5 @@ pub use dial::{DialFrom, Reserved, dial, dial_any, is_local_shortage, is_this_no
 pub use ends::{EndWatch, Ends};
 pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};
 pub use sockdiag::{Established, Off, Outcome, Planned, SILENCE, SockDiag, SockDiagError, plan};
-pub use sockopt::{listen, tune_client, tune_upstream};
+pub use sockopt::{forget_on_close, listen, tune_client, tune_upstream};
 pub use tcp_info::{TcpInfo, offer_again};

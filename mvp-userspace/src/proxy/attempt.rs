@@ -109,3 +109,44 @@ fn text(error: &hyper::Error) -> String {
     }
     error.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::net::{DialFrom, Reserved, dial_any};
+    use crate::route::testing::server;
+
+    /// On real sockets: a range of source ports that is used up, and a port on which nobody listens.
+    #[tokio::test]
+    async fn source_ports_that_are_used_up_are_no_failure_of_the_server() {
+        let listener = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let from = DialFrom::reserved(Reserved {
+            own_source: Ipv4Addr::new(127, 66, 0, 1),
+            peer_ports: 21_020..=21_022,
+        });
+        let mut open = Vec::new();
+        let failed = loop {
+            match dial_any(&[address], &from).await {
+                Ok(stream) => open.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(open.len(), 3);
+        assert_eq!(dial_ending(&failed), Ending::Shortage);
+        let blamed = server("cp-b", false);
+        for _ in 0..77 {
+            let error = dial_any(&[address], &from).await.unwrap_err();
+            if let Some(failure) = dial_ending(&error).verdict().counts {
+                blamed.failed(failure);
+            }
+        }
+        assert!(blamed.available());
+
+        drop((listener, open));
+        let refused = dial_any(&[address], &DialFrom::anywhere()).await;
+        assert_eq!(dial_ending(&refused.unwrap_err()), Ending::ConnectRefused);
+    }
+}

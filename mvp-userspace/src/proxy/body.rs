@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::counts::OpenCount;
 use super::headers::strip_forbidden_trailers;
 use crate::identity::{Trust, strip_headers};
 
@@ -44,6 +45,8 @@ pub struct UploadBody {
     upload: Upload,
     position: usize,
     trailers_sent: bool,
+    /// Counts as an upload under way on its connection.
+    _upload: Option<Arc<OpenCount>>,
 }
 
 impl Upload {
@@ -66,12 +69,17 @@ impl Upload {
         })))
     }
 
-    /// A body for one more attempt.
-    pub fn body(&self) -> UploadBody {
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    /// A body for one more attempt, counted as an upload until it is dropped.
+    pub fn body(&self, upload: Option<Arc<OpenCount>>) -> UploadBody {
         UploadBody {
             upload: self.clone(),
             position: 0,
             trailers_sent: false,
+            _upload: upload,
         }
     }
 

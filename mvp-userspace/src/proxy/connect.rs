@@ -18,8 +18,9 @@ use super::attempt::dial_ending;
 use super::blame::Ending;
 use super::body::UploadBody;
 use super::error::AttemptError;
+use super::windows::{Watched, Windows};
 use crate::config::Endpoint;
-use crate::net::{self, Deferred, DialFrom, tune_upstream};
+use crate::net::{self, Deferred, DialFrom, forget_on_close, tune_upstream};
 
 /// Window a stream, towards the agent. A client that stops reading holds at most this much of the agent's memory.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -27,8 +28,12 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// (kube-apiserver allows 100 to 250 streams a connection).
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 const MAX_FRAME: u32 = 64 * 1024;
+/// Streams on a connection whose windows its own window holds.
+const STREAMS_THAT_FIT: usize = (CONNECTION_WINDOW / STREAM_WINDOW) as usize;
+/// Cancelled streams that are remembered for a second, so that what a server still sends on them is not answered frame by frame.
+const REMEMBERED_RESETS: usize = 4096;
 
-type UpstreamIo = TokioIo<Deferred<TlsStream<TcpStream>>>;
+type UpstreamIo = TokioIo<Watched<Deferred<TlsStream<TcpStream>>>>;
 
 /// How connections are made; the same for all servers.
 #[derive(Clone, Debug)]
@@ -47,8 +52,10 @@ pub enum Connected {
     Http2 {
         sender: http2::SendRequest<UploadBody>,
         address: SocketAddr,
-        /// Streams the server allows at a time, as its SETTINGS last said.
+        /// Streams the server allows at a time, as its SETTINGS last said, and no more than the connection's window holds.
         stream_limit: Arc<AtomicUsize>,
+        /// What the server grants uploads.
+        windows: Arc<Windows>,
     },
     Http1 {
         sender: http1::SendRequest<UploadBody>,
@@ -56,14 +63,24 @@ pub enum Connected {
     },
 }
 
-/// Connects and spawns the connection's own task on this runtime. With `upgradable` the connection is HTTP/1.1 and can be
-/// switched to another protocol.
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Purpose {
+    /// Requests of many, one after the other or together.
+    Shared,
+    /// One request.
+    Alone,
+    /// One request that may switch the connection to another protocol; HTTP/1.1.
+    Upgrade,
+}
+
+/// Connects and spawns the connection's own task on this runtime.
 pub async fn connect(
     endpoint: &Endpoint,
     tls: Arc<rustls::ClientConfig>,
     server_name: ServerName<'static>,
     settings: &ConnectSettings,
-    upgradable: bool,
+    purpose: Purpose,
 ) -> Result<Connected, AttemptError> {
     let dial = dial(endpoint, tls, server_name, &settings.from);
     let stream = match tokio::time::timeout(settings.timeout, dial).await {
@@ -81,21 +98,32 @@ pub async fn connect(
         .peer_addr()
         .map_err(|error| connect_error(Ending::ConnectReset, &error))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = TokioIo::new(Deferred::new(stream));
+    if purpose == Purpose::Alone {
+        forget_on_close(stream.get_ref().0)
+            .map_err(|error| connect_error(Ending::ConnectReset, &error))?;
+    }
+    let stream = Deferred::new(stream);
     if http2 {
+        let (stream, windows) = Watched::new(stream);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(settings.header_bytes)
+            // The connection is shared: what one client cancels must not end it for the others. h2 counts over the connection's whole
+            // life, the frames that a server still sends on cancelled streams among them.
+            .max_local_error_reset_streams(None)
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
             .keep_alive_interval(settings.ping_interval)
             .keep_alive_timeout(settings.ping_timeout)
             .keep_alive_while_idle(true)
-            .handshake(io)
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| connect_error(Ending::ConnectProtocol, &error))?;
-        let stream_limit = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        let stream_limit = Arc::new(AtomicUsize::new(
+            connection.current_max_send_streams().min(STREAMS_THAT_FIT),
+        ));
         let driver = Driver {
             connection,
             stream_limit: Arc::clone(&stream_limit),
@@ -109,15 +137,16 @@ pub async fn connect(
             sender,
             address,
             stream_limit,
+            windows,
         });
     }
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(settings.header_bytes as usize + 64 * 1024)
-        .handshake(io)
+        .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| connect_error(Ending::ConnectProtocol, &error))?;
     tokio::spawn(async move {
-        let ended = if upgradable {
+        let ended = if purpose == Purpose::Upgrade {
             connection.with_upgrades().await
         } else {
             connection.await
@@ -141,7 +170,9 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         let ended = Pin::new(&mut self.connection).poll(cx);
         self.stream_limit.store(
-            self.connection.current_max_send_streams(),
+            self.connection
+                .current_max_send_streams()
+                .min(STREAMS_THAT_FIT),
             Ordering::Relaxed,
         );
         ended

@@ -12,10 +12,12 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Thread;
+use super::flood::FloodGuard;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
 use super::headers::forwarded_for;
 use super::preface::PrefaceTimeout;
@@ -26,9 +28,10 @@ use crate::app::DrainSignal;
 use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Deferred, Slot, tune_client};
 
-/// Window a stream and a connection, for uploads.
+/// Window a stream, for uploads: kube-apiserver's own (`MaxUploadBufferPerStream`).
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// RFC 9113 §6.9.1.
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 const MAX_FRAME: u32 = 64 * 1024;
 /// A client that went away without a word is noticed after this; kube-apiserver itself waits for TCP keepalive.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -49,9 +52,16 @@ pub struct Connection {
     pub memory: Memory,
     /// Set when a request of an HTTP/1.1 connection was answered with 101.
     tunnel: Mutex<Option<Tunnel>>,
+    /// Its client is to come back on a new connection.
+    leave: Notify,
 }
 
 impl Connection {
+    /// Ends the connection once what is under way on it has ended: GOAWAY, or no further request over HTTP/1.1.
+    pub fn leave(&self) {
+        self.leave.notify_one();
+    }
+
     /// `tunnel` runs once HTTP on this connection has ended.
     pub fn upgraded(&self, tunnel: Tunnel) {
         *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
@@ -129,6 +139,7 @@ async fn serve_http(
         certificates,
         memory: Memory::new(peer.ip(), session.server_name()),
         tunnel: Mutex::default(),
+        leave: Notify::new(),
     });
     let (of_requests, memory) = (Arc::clone(&connection), Arc::clone(&connection));
     let stream = Deferred::new(stream);
@@ -140,13 +151,14 @@ async fn serve_http(
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(connection_window(limits.streams_per_connection))
             .max_frame_size(MAX_FRAME)
             .max_concurrent_streams(limits.streams_per_connection)
             // hyper refuses above this by itself and tells nobody; `service` refuses from the limit on, and counts.
             .max_header_list_size(limits.header_bytes.saturating_mul(2))
             .max_pending_accept_reset_streams(limits.pending_resets)
-            .max_local_error_reset_streams(limits.pending_resets)
+            // Counted over the connection's whole life; `FloodGuard` counts by rate.
+            .max_local_error_reset_streams(None)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
         let service = service_fn(move |request| {
@@ -155,17 +167,23 @@ async fn serve_http(
             Box::pin(async move { Ok::<_, Infallible>(handle(connection, request).await) })
         });
         let io = PrefaceTimeout::new(stream, limits.header_timeout);
+        let (io, flooded) = FloodGuard::new(io, limits.pending_resets);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-        tokio::select! {
+        let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = asked_to_end(&mut drain, &memory.memory) => {
+            () = asked_to_end(&mut drain, &memory) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
                     () = drain.forced() => Ok(()),
                 }
             }
+        };
+        if flooded.happened() {
+            note_flood(&thread, peer);
+            return;
         }
+        ended
     } else {
         let mut builder = http1::Builder::new();
         builder
@@ -192,7 +210,7 @@ async fn serve_http(
         );
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = asked_to_end(&mut drain, &memory.memory) => {
+            () = asked_to_end(&mut drain, &memory) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
@@ -213,11 +231,23 @@ async fn serve_http(
 }
 
 /// Resolves when the connection is to end once what is under way has ended: the agent drains, or the client should come again.
-async fn asked_to_end(drain: &mut DrainSignal, memory: &Memory) {
+async fn asked_to_end(drain: &mut DrainSignal, connection: &Connection) {
     tokio::select! {
         _deadline = drain.draining() => {}
-        () = memory.leaving() => {}
+        () = connection.memory.leaving() => {}
+        () = connection.leave.notified() => {}
     }
+}
+
+/// The connection's window holds every stream's, so that uploads which nobody reads leave room for the others, as kube-apiserver
+/// has it (`MaxUploadBufferPerConnection`).
+fn connection_window(streams: u32) -> u32 {
+    STREAM_WINDOW.saturating_mul(streams).min(LARGEST_WINDOW)
+}
+
+fn note_flood(thread: &Thread, peer: SocketAddr) {
+    thread.shared.metrics.reset_flood();
+    tracing::warn!(%peer, "connection closed: HTTP/2 reset flood");
 }
 
 /// Counts the ends that are a client's attack or breach of protocol; the rest is the usual coming and going.
@@ -228,8 +258,7 @@ fn note_end(thread: &Thread, peer: SocketAddr, error: &hyper::Error) {
             && h2.is_library()
             && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
         {
-            thread.shared.metrics.reset_flood();
-            tracing::warn!(%peer, "connection closed: HTTP/2 reset flood");
+            note_flood(thread, peer);
             return;
         }
         if let Some(io) = cause.downcast_ref::<std::io::Error>()

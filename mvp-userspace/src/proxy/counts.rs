@@ -4,35 +4,30 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::tls::IdentityClass;
+use super::lane::Lane;
 
-type Counters = HashMap<(Arc<str>, IdentityClass), Arc<AtomicUsize>>;
+type Counters = HashMap<(Arc<str>, Lane), Arc<AtomicUsize>>;
 
-/// Open connections by server and class, over all data threads.
+/// Open connections by server and lane, over all data threads.
 #[derive(Clone, Debug, Default)]
 pub struct PoolCounts(Arc<Mutex<Counters>>);
 
 /// One open connection, counted until dropped.
+#[derive(Debug)]
 pub struct OpenCount(Arc<AtomicUsize>);
 
 impl PoolCounts {
     pub fn counts(&self) -> Vec<(String, &'static str, usize)> {
-        let class = |class| match class {
-            IdentityClass::FrontProxy => "front_proxy",
-            IdentityClass::Bare => "bare",
-        };
         lock(&self.0)
             .iter()
-            .map(|((s, c), n)| (s.to_string(), class(*c), n.load(Ordering::Relaxed)))
+            .map(|((server, lane), n)| {
+                (server.to_string(), lane.as_str(), n.load(Ordering::Relaxed))
+            })
             .collect()
     }
 
-    pub fn counter(&self, server: &Arc<str>, class: IdentityClass) -> Arc<AtomicUsize> {
-        Arc::clone(
-            lock(&self.0)
-                .entry((Arc::clone(server), class))
-                .or_default(),
-        )
+    pub fn counter(&self, server: &Arc<str>, lane: Lane) -> Arc<AtomicUsize> {
+        Arc::clone(lock(&self.0).entry((Arc::clone(server), lane)).or_default())
     }
 }
 

@@ -25,6 +25,14 @@ pub enum ProxyError {
     /// The client's fault: more header than the agent's limit.
     #[error("the request's header is larger than the limit of the mixed version proxy")]
     HeaderTooLarge,
+    /// The client's fault: it cancels requests faster than `limits.cancellations` allows.
+    #[error(
+        "too many requests of this client were cancelled; wait before sending more (limits.cancellations)"
+    )]
+    TooManyCancelled,
+    /// The client's fault: it has as many upgraded connections as `limits.tunnelsPerClient` allows.
+    #[error("this client has too many upgraded connections open (limits.tunnelsPerClient)")]
+    TooManyTunnels,
     /// The control plane's fault: a server that could answer is known but cannot be reached.
     #[error("no kube-apiserver that can serve {key} is reachable right now")]
     NoCapableServer { key: String },
@@ -82,6 +90,7 @@ impl ProxyError {
             Self::Request(error) => error.status(),
             Self::BadRequest(_) | Self::Rejected { .. } => StatusCode::BAD_REQUEST,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooManyCancelled | Self::TooManyTunnels => StatusCode::TOO_MANY_REQUESTS,
             Self::NoCapableServer { .. }
             | Self::Unconfirmed { .. }
             | Self::Unanswered { .. }
@@ -97,6 +106,7 @@ impl ProxyError {
         match self.code() {
             StatusCode::UNAUTHORIZED => "Unauthorized",
             StatusCode::BAD_REQUEST => "BadRequest",
+            StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
             StatusCode::GATEWAY_TIMEOUT => "Timeout",
             StatusCode::INTERNAL_SERVER_ERROR => "InternalError",
@@ -111,6 +121,8 @@ impl ProxyError {
             Self::Request(_) | Self::BadRequest(_) | Self::Rejected { .. } => "refused_malformed",
             Self::Agent { .. } => "agent_failed",
             Self::HeaderTooLarge => "refused_header",
+            Self::TooManyCancelled => "refused_cancellations",
+            Self::TooManyTunnels => "refused_tunnels",
             Self::NoCapableServer { .. } => Reason::CapableServerUnreachable.as_str(),
             Self::Unconfirmed { .. } | Self::Unanswered { .. } => "knowledge_unconfirmed",
             Self::Upstream { .. } | Self::LocalOnly { .. } => "server_failed",
@@ -127,6 +139,8 @@ impl ProxyError {
             | Self::Unconfirmed { .. }
             | Self::Unanswered { .. }
             | Self::Agent { .. }
+            | Self::TooManyCancelled
+            | Self::TooManyTunnels
             | Self::Upstream { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }

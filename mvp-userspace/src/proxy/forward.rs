@@ -1,8 +1,7 @@
 //! From a parsed request to the head of a server's answer: pick a server, try it, and try again where that is safe.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -13,10 +12,13 @@ use hyper::body::{Body, Incoming};
 use super::attempt::attempt_error;
 use super::blame::{Ending, Retry, Told};
 use super::body::Upload;
+use super::checkout::Lease;
+use super::counts::OpenCount;
 use super::discovery::{Preferred, Validators};
 use super::error::{AttemptError, ProxyError};
 use super::headers::upstream_target;
-use super::pool::Lease;
+use super::lane::Credentials;
+use super::trace::Trace;
 use super::upgrade::connect_for_upgrade;
 use super::{Shared, Thread};
 use crate::identity::PEER_PROXIED;
@@ -25,7 +27,6 @@ use crate::route::{
     Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide, random,
     verdict_unknown,
 };
-use crate::tls::IdentityClass;
 
 /// Attempts for one request, over all servers. A control plane has 3 to 7 servers; each excluded one is not tried again.
 const ATTEMPTS: u32 = 6;
@@ -38,7 +39,9 @@ pub struct Outgoing<'a> {
     pub uri: &'a Uri,
     pub headers: &'a HeaderMap,
     pub upload: &'a Upload,
-    pub class: IdentityClass,
+    /// What a server is shown of the caller, and where the caller is.
+    pub credentials: Credentials,
+    pub client: IpAddr,
     /// The protocol an HTTP/1.1 client wants to switch to.
     pub upgrade: Option<&'a HeaderValue>,
     /// The caller's own hop marker was honoured: passed on to whichever server is asked.
@@ -65,38 +68,6 @@ pub enum AnswerBody {
     Whole(Bytes),
     /// Read in part, which was more than such a 404 has.
     Begun(Bytes, Incoming, Lease),
-}
-
-/// What the attempts cost; valid also when they failed, and while one is under way.
-#[derive(Debug, Default)]
-pub struct Trace {
-    pub attempts: u32,
-    /// The server asked last, and why it.
-    pub asked: Option<(Arc<Server>, Reason)>,
-    answered: Duration,
-    sent: Option<Instant>,
-}
-
-impl Trace {
-    /// Time the servers took to answer, without connecting; up to now if one still has not.
-    pub fn server_time(&self) -> Duration {
-        self.answered + self.sent.map_or(Duration::ZERO, |sent| sent.elapsed())
-    }
-
-    fn ask(&mut self, server: &Arc<Server>, reason: Reason) {
-        self.attempts += 1;
-        self.asked = Some((Arc::clone(server), reason));
-    }
-
-    fn sent(&mut self) {
-        self.sent = Some(Instant::now());
-    }
-
-    /// The attempt is over, whatever came of it.
-    fn ended(&mut self) {
-        self.answered = self.server_time();
-        self.sent = None;
-    }
 }
 
 /// Forwards one request. `trace` is filled in as attempts are made.
@@ -289,21 +260,31 @@ async fn attempt(
     trace.ask(server, reason);
     let answer = async {
         if let Some(protocol) = outgoing.upgrade {
+            let tunnels = &thread.shared.tunnels;
+            let class = outgoing.credentials.class();
             let connection =
-                Box::pin(connect_for_upgrade(&thread.pool, server, outgoing.class)).await?;
-            let request = build(server, outgoing, http::Version::HTTP_11)?;
+                Box::pin(connect_for_upgrade(&thread.pool, server, class, tunnels)).await?;
+            let request = build(server, outgoing, http::Version::HTTP_11, None)?;
             trace.sent();
             connection.send(request, protocol.clone()).await
         } else {
-            let checkout = thread.pool.checkout(server, outgoing.class).await?;
-            let request = build(server, outgoing, checkout.version())?;
+            let (credentials, client) = (outgoing.credentials, outgoing.client);
+            let checkout = thread
+                .pool
+                .checkout_for(server, credentials, client, !outgoing.upload.is_empty())
+                .await?;
+            let request = build(server, outgoing, checkout.version(), checkout.upload())?;
             trace.sent();
             checkout.send(request).await
         }
     };
     let doubt_404 = info.is_resource && !outgoing.hop_marked && thread.shared.interoperability;
     let answer = async {
-        let (response, lease) = answer.await?;
+        let (response, mut lease) = answer.await?;
+        let status = response.status();
+        thread
+            .pool
+            .answered(server, outgoing.credentials, status, &mut lease);
         let (head, body) = response.into_parts();
         let answer = Answer {
             address: lease.address,
@@ -332,6 +313,7 @@ fn build(
     server: &Arc<Server>,
     outgoing: &Outgoing<'_>,
     version: http::Version,
+    upload: Option<Arc<OpenCount>>,
 ) -> Result<Request<super::body::UploadBody>, AttemptError> {
     let mut headers = outgoing.headers.clone();
     if let Some(validators) = outgoing.validators {
@@ -343,7 +325,7 @@ fn build(
     }
     let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint)
         .map_err(|error| AttemptError::new(Ending::Unsendable, error.to_string()))?;
-    let mut request = Request::new(outgoing.upload.body());
+    let mut request = Request::new(outgoing.upload.body(upload));
     *request.method_mut() = outgoing.method.clone();
     *request.uri_mut() = uri;
     *request.version_mut() = version;

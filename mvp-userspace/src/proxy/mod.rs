@@ -4,23 +4,33 @@ mod access;
 mod attempt;
 mod blame;
 mod body;
+mod cancels;
+mod checkout;
 mod connect;
 mod connection;
 mod counts;
 pub mod discovery;
 mod error;
 mod events;
+mod flood;
 mod forward;
+mod frames;
 mod header_timeout;
 mod headers;
+mod lane;
 mod pool;
 mod preface;
 mod probe;
+mod quarantine;
+mod rate;
 mod relay;
 mod response;
 mod service;
 mod status;
+mod trace;
+mod tunnels;
 mod upgrade;
+mod windows;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -35,14 +45,18 @@ use crate::metrics::Metrics;
 use crate::route::RouteTable;
 use crate::tls::ServerTls;
 
+pub use blame::markdown_table as blame_table;
+pub use cancels::Cancels;
 pub use connect::ConnectSettings;
 pub use connection::serve;
 pub use counts::PoolCounts;
+pub use lane::Hasher;
 pub use pool::Pool;
 pub use probe::probe;
 pub use relay::{
     Explained, RelaySettings, Relays, Technique, probe as probe_for_relay, watch as watch_relays,
 };
+pub use tunnels::Tunnels;
 
 /// What all data threads share: read-mostly, swapped whole.
 pub struct Shared {
@@ -60,6 +74,12 @@ pub struct Shared {
     pub load: Load,
     /// Connections forwarded whole.
     pub relays: Arc<Relays>,
+    /// How often each client cancels.
+    pub cancels: Cancels,
+    /// Upgraded connections.
+    pub tunnels: Tunnels,
+    /// Tells callers and tokens apart without keeping them.
+    pub hasher: Hasher,
     /// The label of answers that the agent made itself.
     pub no_server: Arc<str>,
 }

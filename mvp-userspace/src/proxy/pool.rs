@@ -1,24 +1,26 @@
-//! Connections to kube-apiservers, kept by one data thread for itself: for each (server, identity class) a few HTTP/2
-//! connections that streams share, or HTTP/1.1 connections for servers that speak only that.
+//! Connections to kube-apiservers, kept by one data thread for itself: for each (server, lane) a few HTTP/2 connections that
+//! streams share, or HTTP/1.1 connections for servers that speak only that. Requests in quarantine have a connection each.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, Version};
-use hyper::body::Incoming;
+use http::StatusCode;
 use hyper::client::conn::{http1, http2};
 use rustls_pki_types::ServerName;
 
-use super::attempt::attempt_error;
 use super::body::UploadBody;
-use super::connect::{ConnectSettings, Connected, connect};
+use super::checkout::{Alone, Checkout, Lease, Sender};
+use super::connect::{ConnectSettings, Connected, Purpose, connect};
 use super::counts::{OpenCount, PoolCounts};
 use super::error::AttemptError;
+use super::lane::{AcceptedTokens, Credentials, Lane};
+use super::quarantine::Quarantine;
+use super::windows::Windows;
 use crate::route::Server;
-use crate::tls::{Alpn, ClientTls, IdentityClass};
+use crate::tls::{Alpn, ClientTls};
 
 /// Streams on the least busy connection from which one more connection is worth its handshake. Below it, sharing is better:
 /// frames of many streams leave in one write.
@@ -34,17 +36,19 @@ pub struct Pool {
     settings: ConnectSettings,
     /// Connections a host is grown to when its streams get dense.
     connections: usize,
-    hosts: Mutex<HashMap<(usize, IdentityClass), Arc<Host>>>,
+    hosts: Mutex<HashMap<(usize, Lane), Arc<Host>>>,
     counts: PoolCounts,
+    tokens: Mutex<AcceptedTokens>,
+    quarantine: Quarantine,
 }
 
-/// One server as seen with one identity class.
-struct Host {
+/// One server as seen in one lane.
+pub(super) struct Host {
     /// Keeps the server alive, so that its address in the pool's key stays its own.
     server: Arc<Server>,
-    class: IdentityClass,
+    lane: Lane,
     open: Arc<AtomicUsize>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Held while the first connection is made: whoever comes meanwhile waits for it and shares its outcome.
     dialing: tokio::sync::Mutex<Option<AttemptError>>,
     /// Dials finished so far; with it a waiter knows whether one finished while it waited.
@@ -52,9 +56,9 @@ struct Host {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     http2: Vec<Http2>,
-    http1: Vec<Http1>,
+    pub(super) http1: Vec<Http1>,
     /// The server chose HTTP/1.1 last time.
     speaks_http1: bool,
     growing: bool,
@@ -65,6 +69,11 @@ struct Http2 {
     address: SocketAddr,
     active: Arc<AtomicUsize>,
     stream_limit: Arc<AtomicUsize>,
+    /// Uploads under way on it, and what the server grants them.
+    uploads: Arc<AtomicUsize>,
+    windows: Arc<Windows>,
+    /// A request has noticed that it broke.
+    broken: Arc<AtomicBool>,
     /// The TLS configuration it was made with: after a certificate rotation new requests go over new connections, since
     /// kube-apiserver checks a certificate's validity on every request.
     tls: Arc<rustls::ClientConfig>,
@@ -72,31 +81,12 @@ struct Http2 {
     _open: OpenCount,
 }
 
-struct Http1 {
-    sender: http1::SendRequest<UploadBody>,
+pub(super) struct Http1 {
+    pub(super) sender: http1::SendRequest<UploadBody>,
     address: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
-    since: Instant,
+    pub(super) since: Instant,
     _open: OpenCount,
-}
-
-/// A place on a connection, taken for one request until its answer has ended.
-#[derive(Debug)]
-pub struct Lease {
-    pub address: SocketAddr,
-    server: Arc<Server>,
-    active: Option<Arc<AtomicUsize>>,
-}
-
-/// A connection taken for one request.
-pub struct Checkout {
-    pub lease: Lease,
-    sender: Sender,
-}
-
-enum Sender {
-    Http2(http2::SendRequest<UploadBody>),
-    Http1 { connection: Http1, host: Arc<Host> },
 }
 
 impl Pool {
@@ -112,6 +102,8 @@ impl Pool {
             connections: connections.max(1),
             hosts: Mutex::default(),
             counts,
+            tokens: Mutex::default(),
+            quarantine: Quarantine::default(),
         }
     }
 
@@ -123,26 +115,59 @@ impl Pool {
         &self.tls
     }
 
-    /// A connection for one request: one that has room, else a new one.
+    /// A connection for one request of a caller with these credentials, from this address.
+    pub async fn checkout_for(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        credentials: Credentials,
+        address: IpAddr,
+        uploads: bool,
+    ) -> Result<Checkout, AttemptError> {
+        let lane = lock(&self.tokens).lane(key_of(server), credentials, Instant::now());
+        match lane.is_quarantine() {
+            false => self.checkout(server, lane, uploads).await,
+            true => self.checkout_alone(server, lane, address).await,
+        }
+    }
+
+    /// Learns from the head of an answer to a caller with these credentials.
+    pub fn answered(
+        &self,
+        server: &Arc<Server>,
+        credentials: Credentials,
+        status: StatusCode,
+        lease: &mut Lease,
+    ) {
+        let (key, now) = (key_of(server), Instant::now());
+        let mut tokens = lock(&self.tokens);
+        tokens.answered(key, credentials, status, now);
+        if lease.place.is_some() && tokens.lane(key, credentials, now) == Lane::Accepted {
+            // A watch may last for hours, and no stranger is to wait for it.
+            lease.place = None;
+        }
+    }
+
+    /// A connection in a shared lane: one that has room, also for one more upload if that is asked for, else a new one.
     pub async fn checkout(
         self: &Arc<Self>,
         server: &Arc<Server>,
-        class: IdentityClass,
+        lane: Lane,
+        uploads: bool,
     ) -> Result<Checkout, AttemptError> {
-        let host = self.host(server, class);
-        let tls = self.tls.config(class, Alpn::H2OrHttp1);
-        if let Some(found) = self.find(&host, &tls) {
+        let host = self.host(server, lane);
+        let tls = self.tls.config(lane.class(), Alpn::H2OrHttp1);
+        if let Some(found) = self.find(&host, &tls, uploads) {
             return Ok(found);
         }
         if lock(&host.state).speaks_http1 {
             return self
                 .dial(&host, tls)
                 .await
-                .map(|fresh| self.keep(&host, fresh));
+                .map(|fresh| self.keep(&host, fresh, uploads));
         }
         let seen = host.dialled.load(Ordering::Acquire);
         let mut last_error = host.dialing.lock().await;
-        if let Some(found) = self.find(&host, &tls) {
+        if let Some(found) = self.find(&host, &tls, uploads) {
             return Ok(found);
         }
         if host.dialled.load(Ordering::Acquire) > seen
@@ -154,7 +179,38 @@ impl Pool {
         let outcome = self.dial(&host, tls).await;
         *last_error = outcome.as_ref().err().cloned();
         host.dialled.fetch_add(1, Ordering::Release);
-        outcome.map(|fresh| self.keep(&host, fresh))
+        outcome.map(|fresh| self.keep(&host, fresh, uploads))
+    }
+
+    /// A new connection for one request alone.
+    async fn checkout_alone(
+        &self,
+        server: &Arc<Server>,
+        lane: Lane,
+        address: IpAddr,
+    ) -> Result<Checkout, AttemptError> {
+        let place = self
+            .quarantine
+            .enter(key_of(server), lane, address.to_canonical())
+            .await?;
+        let tls = self.tls.config(lane.class(), Alpn::H2OrHttp1);
+        let name = self.tls.server_name();
+        let fresh = connect(&server.endpoint, tls, name, &self.settings, Purpose::Alone).await?;
+        let (address, sender) = match fresh {
+            Connected::Http2 {
+                sender, address, ..
+            } => (address, Alone::Http2(sender)),
+            Connected::Http1 { sender, address } => (address, Alone::Http1(sender)),
+        };
+        let open = OpenCount::new(&self.counts.counter(&server.name, lane));
+        let mut lease = Lease::new(server, address, None);
+        lease.place = Some(place);
+        lease._open = Some(open);
+        Ok(Checkout {
+            upload: None,
+            lease,
+            sender: Sender::Alone(sender),
+        })
     }
 
     /// Closes connections that nobody needs: surplus ones without streams, those of servers that left, outdated ones.
@@ -162,7 +218,7 @@ impl Pool {
         lock(&self.hosts).retain(|_, host| is_member(&host.server));
         let hosts: Vec<_> = lock(&self.hosts).values().cloned().collect();
         for host in hosts {
-            let tls = self.tls.config(host.class, Alpn::H2OrHttp1);
+            let tls = self.tls.config(host.lane.class(), Alpn::H2OrHttp1);
             let mut state = lock(&host.state);
             let mut spare = 0;
             state.http2.retain_mut(|c| {
@@ -184,14 +240,14 @@ impl Pool {
         }
     }
 
-    fn host(&self, server: &Arc<Server>, class: IdentityClass) -> Arc<Host> {
-        let key = (Arc::as_ptr(server) as usize, class);
+    fn host(&self, server: &Arc<Server>, lane: Lane) -> Arc<Host> {
+        let key = (key_of(server), lane);
         let mut hosts = lock(&self.hosts);
         Arc::clone(hosts.entry(key).or_insert_with(|| {
             Arc::new(Host::new(
                 server,
-                class,
-                self.counts.counter(&server.name, class),
+                lane,
+                self.counts.counter(&server.name, lane),
             ))
         }))
     }
@@ -201,10 +257,12 @@ impl Pool {
         self: &Arc<Self>,
         host: &Arc<Host>,
         tls: &Arc<rustls::ClientConfig>,
+        uploads: bool,
     ) -> Option<Checkout> {
         let mut state = lock(&host.state);
         if let Some(connection) = take_http1(&mut state, tls) {
             return Some(Checkout {
+                upload: None,
                 lease: Lease::new(&host.server, connection.address, None),
                 sender: Sender::Http1 {
                     connection,
@@ -213,7 +271,11 @@ impl Pool {
             });
         }
         state.http2.retain(|c| !c.sender.is_closed());
-        let usable = state.http2.iter().filter(|c| Arc::ptr_eq(&c.tls, tls));
+        let full = state.http2.len() >= MOST;
+        let usable = state.http2.iter().filter(|c| {
+            let takes = !uploads || full || c.uploads.load(Ordering::Relaxed) < c.windows.uploads();
+            takes && Arc::ptr_eq(&c.tls, tls)
+        });
         let (count, best) = usable.fold((0_usize, None::<(usize, &Http2)>), |(count, best), c| {
             let active = c.active.load(Ordering::Relaxed);
             (
@@ -231,8 +293,12 @@ impl Pool {
             return None;
         }
         let found = Checkout {
+            upload: uploads.then(|| Arc::new(OpenCount::new(&connection.uploads))),
             lease: Lease::new(&host.server, connection.address, Some(&connection.active)),
-            sender: Sender::Http2(connection.sender.clone()),
+            sender: Sender::Http2 {
+                sender: connection.sender.clone(),
+                broken: Arc::clone(&connection.broken),
+            },
         };
         if active >= DENSE && count < self.connections && !state.growing {
             state.growing = true;
@@ -241,7 +307,7 @@ impl Pool {
                 let fresh = pool.dial(&host, tls).await;
                 lock(&host.state).growing = false;
                 if let Ok(fresh) = fresh {
-                    drop(pool.keep(&host, fresh));
+                    drop(pool.keep(&host, fresh, false));
                 }
             });
         }
@@ -259,7 +325,7 @@ impl Pool {
             Arc::clone(&tls),
             name,
             &self.settings,
-            false,
+            Purpose::Shared,
         )
         .await
         .map(|c| (c, tls))
@@ -270,6 +336,7 @@ impl Pool {
         &self,
         host: &Arc<Host>,
         (fresh, tls): (Connected, Arc<rustls::ClientConfig>),
+        uploads: bool,
     ) -> Checkout {
         let open = OpenCount::new(&host.open);
         let mut state = lock(&host.state);
@@ -278,8 +345,12 @@ impl Pool {
                 sender,
                 address,
                 stream_limit,
+                windows,
             } => {
+                let under_way = Arc::new(AtomicUsize::new(0));
+                let upload = uploads.then(|| Arc::new(OpenCount::new(&under_way)));
                 let active = Arc::new(AtomicUsize::new(0));
+                let broken = Arc::new(AtomicBool::new(false));
                 let lease = Lease::new(&host.server, address, Some(&active));
                 state.speaks_http1 = false;
                 state.http2.push(Http2 {
@@ -287,13 +358,17 @@ impl Pool {
                     address,
                     active,
                     stream_limit,
+                    broken: Arc::clone(&broken),
+                    uploads: under_way,
+                    windows,
                     tls,
                     idle_since: None,
                     _open: open,
                 });
                 Checkout {
+                    upload,
                     lease,
-                    sender: Sender::Http2(sender),
+                    sender: Sender::Http2 { sender, broken },
                 }
             }
             Connected::Http1 { sender, address } => {
@@ -306,6 +381,7 @@ impl Pool {
                     _open: open,
                 };
                 Checkout {
+                    upload: None,
                     lease: Lease::new(&host.server, address, None),
                     sender: Sender::Http1 {
                         connection,
@@ -318,11 +394,11 @@ impl Pool {
 }
 
 impl Host {
-    fn new(server: &Arc<Server>, class: IdentityClass, open: Arc<AtomicUsize>) -> Self {
+    fn new(server: &Arc<Server>, lane: Lane, open: Arc<AtomicUsize>) -> Self {
         Self {
             open,
             server: Arc::clone(server),
-            class,
+            lane,
             state: Mutex::default(),
             dialing: tokio::sync::Mutex::default(),
             dialled: AtomicU64::new(0),
@@ -330,70 +406,9 @@ impl Host {
     }
 }
 
-impl Lease {
-    fn new(server: &Arc<Server>, address: SocketAddr, active: Option<&Arc<AtomicUsize>>) -> Self {
-        server.outstanding.fetch_add(1, Ordering::Relaxed);
-        if let Some(active) = active {
-            active.fetch_add(1, Ordering::Relaxed);
-        }
-        Self {
-            address,
-            server: Arc::clone(server),
-            active: active.cloned(),
-        }
-    }
-
-    /// For a connection outside the pool (an upgrade).
-    pub fn of_own_connection(server: &Arc<Server>, address: SocketAddr) -> Self {
-        Self::new(server, address, None)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.server.outstanding.fetch_sub(1, Ordering::Relaxed);
-        if let Some(active) = &self.active {
-            active.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Checkout {
-    pub fn version(&self) -> Version {
-        match self.sender {
-            Sender::Http2(_) => Version::HTTP_2,
-            Sender::Http1 { .. } => Version::HTTP_11,
-        }
-    }
-
-    /// Sends one request and waits for the head of its answer. Dropping the future cancels the request at the server.
-    pub async fn send(
-        self,
-        request: Request<UploadBody>,
-    ) -> Result<(Response<Incoming>, Lease), AttemptError> {
-        match self.sender {
-            Sender::Http2(mut sender) => match sender.try_send_request(request).await {
-                Ok(response) => Ok((response, self.lease)),
-                Err(error) => Err(attempt_error(error.into_error())),
-            },
-            Sender::Http1 {
-                mut connection,
-                host,
-            } => match connection.sender.try_send_request(request).await {
-                Ok(response) => {
-                    tokio::spawn(async move {
-                        // Ready once the answer's body has been read to its end; an error means that it closed.
-                        if connection.sender.ready().await.is_ok() {
-                            connection.since = Instant::now();
-                            lock(&host.state).http1.push(connection);
-                        }
-                    });
-                    Ok((response, self.lease))
-                }
-                Err(error) => Err(attempt_error(error.into_error())),
-            },
-        }
-    }
+/// Servers are told apart by their place in memory: hosts keep it from being used again.
+fn key_of(server: &Arc<Server>) -> usize {
+    Arc::as_ptr(server) as usize
 }
 
 /// The most recently used HTTP/1.1 connection that is still good.
@@ -406,7 +421,7 @@ fn take_http1(state: &mut State, tls: &Arc<rustls::ClientConfig>) -> Option<Http
     None
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the lock protects stays usable after a panic elsewhere: at worst a connection is counted wrongly.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

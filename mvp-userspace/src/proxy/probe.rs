@@ -10,9 +10,9 @@ use http_body_util::{BodyExt, Limited};
 use super::blame::Ending;
 use super::body::Upload;
 use super::error::AttemptError;
+use super::lane::Lane;
 use super::pool::Pool;
 use crate::route::Server;
-use crate::tls::IdentityClass;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A kube-apiserver's `/metrics` is a few MiB.
@@ -25,7 +25,7 @@ pub async fn probe(
     path: &str,
 ) -> Result<Response<Bytes>, AttemptError> {
     let ask = async {
-        let checkout = pool.checkout(server, IdentityClass::FrontProxy).await?;
+        let checkout = pool.checkout(server, Lane::FrontProxy, false).await?;
         let invalid = |error: http::Error| AttemptError::new(Ending::Unsendable, error.to_string());
         let host = crate::discovery::authority(&server.endpoint);
         let uri = match checkout.version() {
@@ -36,7 +36,7 @@ pub async fn probe(
             .method(Method::GET)
             .uri(uri)
             .version(checkout.version())
-            .body(Upload::Empty.body())
+            .body(Upload::Empty.body(None))
             .map_err(invalid)?;
         let headers = request.headers_mut();
         if checkout.version() != http::Version::HTTP_2 {

@@ -2,15 +2,19 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::Shared;
 use super::access::AccessRecord;
+use super::checkout::Lease;
 use super::events::Events;
-use super::pool::Lease;
+use super::lane::ClientKey;
 
 /// What hyper sends to the client. Dropping it ends the server's stream at once (hyper resets it).
 pub struct Download {
@@ -20,7 +24,15 @@ pub struct Download {
     /// Only answers that stream on without an end of their own (watches) care about draining.
     watch: Option<WatchEnd>,
     record: Option<Box<AccessRecord>>,
+    /// Counts the client's cancellation if the answer is dropped before its end.
+    cancel: Option<CancelNote>,
     _lease: Option<Lease>,
+}
+
+/// Whose cancellation it is when an answer is given up.
+pub struct CancelNote {
+    pub shared: Arc<Shared>,
+    pub client: ClientKey,
 }
 
 enum Inner {
@@ -49,6 +61,7 @@ impl Download {
             inner: Inner::Upstream(incoming),
             watch: None,
             record,
+            cancel: None,
             _lease: Some(lease),
         }
     }
@@ -62,6 +75,7 @@ impl Download {
             inner: Inner::Whole(Some(bytes).filter(|b| !b.is_empty())),
             watch: None,
             record,
+            cancel: None,
             _lease: None,
         }
     }
@@ -69,6 +83,12 @@ impl Download {
     /// Passes on `bytes` of the answer that were read already.
     pub fn after(mut self, bytes: Bytes) -> Self {
         self.before = Some(bytes);
+        self
+    }
+
+    /// Has the client's cancellation counted if it gives the answer up.
+    pub fn noting(mut self, note: CancelNote) -> Self {
+        self.cancel = Some(note);
         self
     }
 
@@ -118,6 +138,7 @@ impl Body for Download {
                 watch.drained = watch.draining.as_mut().poll(cx).is_ready();
             }
             if watch.drained && watch.events.at_boundary() {
+                this.cancel = None;
                 complete(&mut this.record);
                 return Poll::Ready(None);
             }
@@ -126,6 +147,7 @@ impl Body for Download {
             Some(Ok(frame)) => {
                 // hyper asks for no further frame then.
                 if frame.is_trailers() || incoming.is_end_stream() {
+                    this.cancel = None;
                     complete(&mut this.record);
                 }
                 if let Some(chunk) = frame.data_ref() {
@@ -139,6 +161,7 @@ impl Body for Download {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
+                this.cancel = None;
                 if let Some(record) = &mut this.record {
                     record.broke();
                 }
@@ -148,6 +171,7 @@ impl Body for Download {
                 Poll::Ready(Some(Err(error)))
             }
             None => {
+                this.cancel = None;
                 complete(&mut this.record);
                 Poll::Ready(None)
             }
@@ -169,6 +193,20 @@ impl Body for Download {
             Inner::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let ended = match &self.inner {
+            Inner::Upstream(incoming) => incoming.is_end_stream(),
+            Inner::Whole(_) => true,
+        };
+        if let Some(note) = self.cancel.take()
+            && !ended
+        {
+            note.shared.cancels.cancelled(note.client, Instant::now());
         }
     }
 }

@@ -17,12 +17,15 @@ use super::connection::{Connection, Guard};
 use super::discovery;
 use super::error::{AttemptError, ProxyError};
 use super::events::Events;
-use super::forward::{Answer, AnswerBody, Outgoing, Trace};
+use super::forward::{Answer, AnswerBody, Outgoing};
 use super::headers::{
     AUDIT_ID, ensure_audit_id, prepare_request, strip_hop_by_hop, upgrade_protocol,
 };
-use super::response::Download;
+use super::lane::{ClientKey, Credentials};
+use super::response::{CancelNote, Download};
 use super::status::error_response;
+use super::trace::Trace;
+use super::tunnels::ClientPlace;
 use super::upgrade::tunnel;
 use crate::config::Limits;
 use crate::identity::{self, HopMark, Stripped};
@@ -60,6 +63,9 @@ pub async fn handle(
         trace: Trace::default(),
         record,
         answered: false,
+        client: None,
+        credentials: None,
+        tunnel: None,
     };
 
     let answer = async {
@@ -82,6 +88,23 @@ pub async fn handle(
             .as_ref()
             .map(|certificates| certificates.identity(&trust, now()));
         let caller = identity::authenticate(certificate.as_deref(), &parts.headers, &trust)?;
+        let credentials = Credentials::of(&caller, &parts.headers, &shared.hasher);
+        let client = shared
+            .hasher
+            .client(connection.peer.ip(), &caller, credentials);
+        call.client = Some(client);
+        call.credentials = Some(credentials);
+        if !shared.cancels.admits(client, Instant::now()) {
+            shared.metrics.refused("cancellations");
+            return Err(ProxyError::TooManyCancelled);
+        }
+        if upgrade.is_some() {
+            call.tunnel = shared.tunnels.enter(client);
+            if call.tunnel.is_none() {
+                shared.metrics.refused("tunnels_per_client");
+                return Err(ProxyError::TooManyTunnels);
+            }
+        }
         let mark = identity::hop_marked(&parts.headers, &caller);
         if mark == HopMark::Forged {
             shared.metrics.hop_marker_forged();
@@ -106,7 +129,8 @@ pub async fn handle(
             uri: &parts.uri,
             headers: &parts.headers,
             upload: &upload,
-            class: caller.class(),
+            credentials,
+            client: connection.peer.ip(),
             upgrade: upgrade.as_ref(),
             hop_marked: mark == HopMark::Honoured,
             validators: None,
@@ -146,6 +170,11 @@ struct Call<'a> {
     trace: Trace,
     record: Option<Box<AccessRecord>>,
     answered: bool,
+    /// Once it is known who asks.
+    client: Option<ClientKey>,
+    credentials: Option<Credentials>,
+    /// Of a request that wants to change its protocol.
+    tunnel: Option<ClientPlace>,
 }
 
 impl Call<'_> {
@@ -166,7 +195,7 @@ impl Call<'_> {
                 .metrics
                 .rerouted(status.as_u16(), &info.group, &info.version, &info.resource);
         }
-        let comes_again = self.comes_again(&answer, info);
+        let comes_again = self.comes_again(&answer, info) | self.must_leave(status);
         let mut record = self.record.take();
         if let Some(record) = &mut record {
             record.server_address = Some(answer.address);
@@ -175,7 +204,8 @@ impl Call<'_> {
             return match (on_upgrade, answer.into_upgrade()) {
                 (Some(client), Some((response, lease))) => {
                     let metrics = Arc::clone(&shared.metrics);
-                    let (head, tunnel) = tunnel(client, response, lease, metrics, record);
+                    let (head, tunnel) =
+                        tunnel(client, response, lease, self.tunnel.take(), metrics, record);
                     self.connection.upgraded(tunnel);
                     head.map(|()| Download::whole(Bytes::new(), None))
                 }
@@ -194,6 +224,10 @@ impl Call<'_> {
             head.headers
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        let note = self.client.map(|client| CancelNote {
+            shared: Arc::clone(shared),
+            client,
+        });
         let body = match answer.body {
             AnswerBody::Whole(bytes) => Download::whole(bytes, record),
             AnswerBody::Begun(bytes, incoming, lease) => {
@@ -212,6 +246,10 @@ impl Call<'_> {
                 }
             }
         };
+        let body = match note {
+            Some(note) => body.noting(note),
+            None => body,
+        };
         Response::from_parts(head, body)
     }
 
@@ -226,9 +264,34 @@ impl Call<'_> {
         !answer.server.local && !answer.is_upgrade() && memory.forwarded(shared, &answer.server)
     }
 
+    /// Whether the client's connection ends with this answer, since the client is not authenticated. As kube-apiserver has it
+    /// (`UnauthenticatedHTTP2DOSMitigation`): the server ended its own connection to the agent and meant the client's. That concerns
+    /// HTTP/2; over HTTP/1.1 an anonymous client is left alone, as kube-apiserver does. A 401 ends both: on a connection that was
+    /// authenticated before it means that the certificate has expired, and only a new connection can show another.
+    fn must_leave(&self, status: StatusCode) -> bool {
+        let leaves = match self.credentials {
+            // It is the agent's own certificate that the server did not take.
+            Some(Credentials::Asserted) => false,
+            Some(Credentials::Anonymous) if self.version == Version::HTTP_2 => true,
+            _ => status == StatusCode::UNAUTHORIZED,
+        };
+        if leaves {
+            self.connection.leave();
+        }
+        leaves
+    }
+
     fn refuse(mut self, error: &ProxyError, request: &Parts) -> Response<Download> {
         let shared = &self.connection.thread.shared;
         let mut response = error_response(error, &request.headers);
+        if response.status() == StatusCode::UNAUTHORIZED
+            && self.must_leave(response.status())
+            && self.version != Version::HTTP_2
+        {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if request.method == Method::HEAD {
             // hyper leaves a body out over HTTP/1.1 only.
             response.body_mut().clear();
@@ -274,6 +337,10 @@ impl Drop for Call<'_> {
         }
         if let Some(record) = &mut self.record {
             record.error = Some("the client went away before the answer".to_owned());
+        }
+        if let (Some(client), true) = (self.client, self.trace.is_under_way()) {
+            let shared = &self.connection.thread.shared;
+            shared.cancels.cancelled(client, Instant::now());
         }
         match self.trace.asked.take() {
             Some((server, reason)) => self.end(reason.as_str(), &server.name, CLIENT_GONE),

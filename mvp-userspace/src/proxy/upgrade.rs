@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -17,9 +18,11 @@ use super::access::AccessRecord;
 use super::attempt::attempt_error;
 use super::blame::Ending;
 use super::body::UploadBody;
-use super::connect::{Connected, connect};
+use super::checkout::Lease;
+use super::connect::{Connected, Purpose, connect};
 use super::error::AttemptError;
-use super::pool::{Lease, Pool};
+use super::pool::Pool;
+use super::tunnels::{ClientPlace, Tunnels};
 use crate::metrics::Metrics;
 use crate::route::Server;
 use crate::tls::{Alpn, IdentityClass};
@@ -37,20 +40,30 @@ pub async fn connect_for_upgrade(
     pool: &Pool,
     server: &Arc<Server>,
     class: IdentityClass,
+    tunnels: &Tunnels,
 ) -> Result<UpgradeConnection, AttemptError> {
+    let place = match server.local {
+        true => None,
+        false => Some(tunnels.enter_peer(Instant::now()).ok_or_else(|| {
+            AttemptError::new(
+                Ending::Shortage,
+                "half of the source ports towards other nodes (kernel.peerPorts) are taken by tunnels",
+            )
+        })?),
+    };
     let tls = pool.tls().config(class, Alpn::Http1);
     match connect(
         &server.endpoint,
         tls,
         pool.tls().server_name(),
         pool.settings(),
-        true,
+        Purpose::Upgrade,
     )
     .await?
     {
         Connected::Http1 { sender, address } => Ok(UpgradeConnection {
             sender,
-            lease: Lease::of_own_connection(server, address),
+            lease: Lease::of_tunnel(server, address, place),
         }),
         // Only HTTP/1.1 was offered: a server that chooses HTTP/2 all the same breaks RFC 7301.
         Connected::Http2 { .. } => Err(AttemptError::new(
@@ -87,6 +100,7 @@ pub fn tunnel(
     client: OnUpgrade,
     mut response: Response<Incoming>,
     lease: Lease,
+    place: Option<ClientPlace>,
     metrics: Arc<Metrics>,
     record: Option<Box<AccessRecord>>,
 ) -> (Response<()>, Tunnel) {
@@ -102,7 +116,7 @@ pub fn tunnel(
     }
     parts.status = StatusCode::SWITCHING_PROTOCOLS;
     let relay = async move {
-        let _lease = lease;
+        let (_lease, _place) = (lease, place);
         let _open = metrics.upgrade();
         match tokio::try_join!(client, server) {
             Ok((client, server)) => {

@@ -206,6 +206,8 @@ impl Files {
                 header_count: 100,
                 streams_per_connection: 1,
                 pending_resets: 1,
+                cancellations: 1,
+                tunnels_per_client: 1,
                 response_timeout: second,
             },
             discovery: config::Discovery {

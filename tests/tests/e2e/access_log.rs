@@ -311,6 +311,7 @@ async fn secrets_are_in_no_line_of_any_level_of_the_agents_own() {
         ("audit-id", "wrong"),
     ];
     let client = agent.http2(&plane, ClientAuth::None).await.unwrap();
+    let client = client.returning();
     let target = format!("{POLICIES}?labelSelector=hunter2");
     assert_eq!(client.get(&target, &token).await.unwrap().status, 200);
     assert_eq!(client.get(&target, &wrong).await.unwrap().status, 401);

@@ -123,7 +123,7 @@ async fn every_request_is_counted_once_by_what_became_of_it() {
     expired.not_before -= time::Duration::days(3);
     expired.not_after -= time::Duration::days(3);
     let expired = ClientAuth::Certificate(plane.pki().issue(&expired).unwrap());
-    let mallory = agent.http2(&plane, expired).await.unwrap();
+    let mallory = agent.http2(&plane, expired).await.unwrap().returning();
     repeat(&mallory, 6, MAPS, 401).await;
 
     let before = scrape(&agent).await;

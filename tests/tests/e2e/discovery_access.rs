@@ -56,7 +56,8 @@ async fn nobody(fleet: &Fleet, address: std::net::SocketAddr) -> Client {
         .pki()
         .client_config(ClientAuth::None, &[])
         .unwrap();
-    Client::http2(address, &tls.into()).await.unwrap()
+    let client = Client::http2(address, &tls.into()).await.unwrap();
+    client.returning()
 }
 
 async fn ask(client: &Client, path: &str, accept: &str, token: Option<&str>) -> Answer {

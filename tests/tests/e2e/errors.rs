@@ -231,6 +231,7 @@ async fn unauthorized() {
     let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
     let stranger = ClientAuth::Certificate(Identity::self_signed("stranger").unwrap());
     for client in clients(&plane, &agent, stranger).await {
+        let client = client.returning();
         check(&client, Method::GET, NAMESPACES, &UNAUTHORIZED).await;
         check(&client, Method::POST, POLICIES, &UNAUTHORIZED).await;
         check(&client, Method::GET, "/readyz", &UNAUTHORIZED).await;

@@ -225,7 +225,8 @@ async fn a_client_ca_is_added_and_taken_away_while_its_clients_are_connected() {
     let stranger = agent
         .http2(&plane, ClientAuth::Certificate(stranger))
         .await
-        .unwrap();
+        .unwrap()
+        .returning();
     let known = agent.http2(&plane, admin(&plane)).await.unwrap();
     let status = async |client: &Client| client.get(NAMESPACES, &[]).await.unwrap().status.as_u16();
     assert_eq!((status(&stranger).await, status(&known).await), (401, 200));
@@ -400,6 +401,7 @@ async fn a_front_proxy_ca_is_replaced_for_callers() {
     let [ours_caller, theirs_caller] = callers;
     let ours_caller = agent.http2(&plane, ours_caller).await.unwrap();
     let theirs_caller = agent.http1(&plane, theirs_caller).await.unwrap();
+    let theirs_caller = theirs_caller.returning();
     let headers = [
         ("x-remote-user", "root"),
         ("x-remote-group", "system:masters"),

@@ -10,7 +10,8 @@ pub use ask::{Preferred, Validators};
 use std::sync::Arc;
 
 use super::error::ProxyError;
-use super::forward::{Answer, Outgoing, Trace, forward};
+use super::forward::{Answer, Outgoing, forward};
+use super::trace::Trace;
 use super::{Shared, Thread};
 use crate::discovery::{GroupVersion, Root, View};
 use crate::request::{PathClass, RequestInfo, Verb, classify};

@@ -1,9 +1,8 @@
 //! The chain that every request passes: authentication, impersonation, authorization, then the answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
-use hyper::body::Incoming;
 use uuid::Uuid;
 
 use super::{
@@ -19,7 +18,7 @@ use super::{
 };
 use crate::sim::{
     discovery::compress,
-    server::{App, Connection, Recorded},
+    server::{App, Connection, Recorded, Upload},
 };
 
 /// Flow schemas and priority levels that the recorded servers named: exempt, global-default, probes.
@@ -48,7 +47,7 @@ pub struct Request {
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
     pub(super) http2: bool,
-    pub(super) body: Option<Incoming>,
+    pub(super) body: Option<Upload>,
     pub(super) upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
@@ -57,7 +56,7 @@ pub async fn handle(
     app: Arc<App>,
     connection: &Connection,
     parts: Parts,
-    body: Incoming,
+    body: Upload,
 ) -> Response<Body> {
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let output = Output::for_error(&parts.headers, &query);
@@ -70,6 +69,14 @@ pub async fn handle(
         connection,
         authenticated.as_ref().ok(),
     ));
+    let anonymous = |user: &User| user.name == authn::ANONYMOUS;
+    if app.ends_unauthenticated
+        && authenticated
+            .as_ref()
+            .map_or(true, |(user, _)| anonymous(user))
+    {
+        connection.ends.store(true, Ordering::SeqCst);
+    }
     let head = parts.method == Method::HEAD;
     let (user, failure) = match authenticated {
         Ok((user, _)) => (user, None),
@@ -100,7 +107,7 @@ fn prepare(
     user: User,
     http2: bool,
     mut parts: Parts,
-    body: Incoming,
+    body: Upload,
     query: Query,
 ) -> Result<Request, Failure> {
     let user = authn::impersonate(user, &parts.headers)?;
@@ -297,7 +304,7 @@ impl Request {
 }
 
 /// Reads a whole body, up to kube-apiserver's limit of 3 MiB.
-pub(super) async fn read_body(body: Incoming) -> Result<bytes::Bytes, Failure> {
+pub(super) async fn read_body(body: Upload) -> Result<bytes::Bytes, Failure> {
     use http_body_util::{BodyExt, LengthLimitError, Limited};
     const LIMIT: usize = 3 << 20;
     match Limited::new(body, LIMIT).collect().await {

@@ -4,6 +4,7 @@
 //! - `pods/<p>/log?mvpBytes=N`: N bytes, however many (`PATTERN` repeated). Without it: lines; `follow` adds one every
 //!   100 ms until the client goes.
 //! - `…/proxy/upload`: reads a body of any length, answers `{"bytes":N,"sha256":"…"}`.
+//! - `…/proxy/stalled`: reads nothing and never answers.
 //! - `…/proxy/echo`: sends every chunk of the body back as it comes.
 //! - `…/proxy/trailers`: a short body with the trailers `x-mvp-trailer` and `x-mvp-bytes`.
 //! - `…/proxy/breaks`: a first chunk at once; the answer breaks off (RST_STREAM, or a cut connection) when the request's
@@ -26,6 +27,7 @@ use super::{
     resource::Target,
     status, upgrade,
 };
+use crate::sim::server::Upload;
 
 /// What `mvpBytes` repeats: 64 KiB of letters.
 fn pattern() -> Bytes {
@@ -136,6 +138,11 @@ async fn proxy(mut request: Request, path: &str) -> Answer {
                 .collect();
             Ok(json(&serde_json::json!({"bytes": bytes, "sha256": sha256})))
         }
+        // A backend that accepts a connection and reads nothing of it.
+        "stalled" => {
+            let _unread = incoming;
+            std::future::pending().await
+        }
         "echo" => {
             let frames = stream::unfold(incoming, |mut incoming| async move {
                 let frame = next(&mut incoming).await?.map_err(std::io::Error::other);
@@ -199,8 +206,8 @@ async fn proxy(mut request: Request, path: &str) -> Answer {
 }
 
 async fn next(
-    incoming: &mut Option<hyper::body::Incoming>,
-) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    incoming: &mut Option<Upload>,
+) -> Option<Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>> {
     incoming.as_mut()?.frame().await
 }
 

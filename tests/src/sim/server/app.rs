@@ -49,6 +49,8 @@ pub struct App {
     pub discovery: Newest,
     pub crd_delay: Duration,
     pub max_concurrent_streams: u32,
+    pub ends_unauthenticated: bool,
+    pub connection_window: u32,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) connections: Arc<AtomicUsize>,
     pub(super) open_streams: Arc<AtomicUsize>,

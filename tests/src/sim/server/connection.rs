@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::watch};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{App, Fault, Phase, Recorded, gate::Gate};
+use super::{App, Fault, Phase, Recorded, Upload, farewell::Farewell, gate::Gate};
 use crate::sim::api::{
     self,
     authn::PeerCertificate,
@@ -27,7 +27,7 @@ use crate::sim::api::{
 
 /// kube-apiserver's HTTP/2 settings (apiserver `server/secure_serving.go`).
 const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
+pub(super) const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 /// Go's http.DefaultMaxHeaderBytes.
 const MAX_HEADER_LIST: u32 = 1 << 20;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +40,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     pub http2: bool,
     pub certificate: PeerCertificate,
+    /// The connection ends with the answer that is made now.
+    pub ends: Arc<AtomicBool>,
     abort: Arc<AtomicBool>,
 }
 
@@ -80,6 +82,7 @@ pub(super) async fn run(
         peer,
         http2,
         certificate,
+        ends: Arc::default(),
         abort,
     });
     serve(app, connection, tls, phase).await;
@@ -93,19 +96,24 @@ async fn serve(
 ) {
     let http2 = connection.http2;
     let max_streams = app.max_concurrent_streams;
+    let connection_window = app.connection_window;
+    let ends = connection.ends.clone();
     let service = service_fn(move |request| respond(app.clone(), connection.clone(), request));
-    let io = TokioIo::new(tls);
     if http2 {
+        let io = TokioIo::new(Farewell::new(tls, &ends));
         let conn = conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(connection_window)
             .max_frame_size(STREAM_WINDOW)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_concurrent_streams(max_streams)
+            // Go's server has no limit for what it resets itself over a connection's life.
+            .max_local_error_reset_streams(None)
             .serve_connection(io, service);
         drive(pin!(conn), phase, |conn| conn.graceful_shutdown()).await;
     } else {
+        let io = TokioIo::new(tls);
         let conn = conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .title_case_headers(true)
@@ -147,12 +155,22 @@ async fn respond(
 ) -> Result<Response<CountedBody>, Box<dyn Error + Send + Sync>> {
     let count = Counted::new(&app.open_streams);
     let (parts, body) = request.into_parts();
+    // Go's HTTP/2 server takes no user information in an authority.
+    let userinfo = |parts: &http::request::Parts| {
+        let authority = parts.uri.authority();
+        authority.is_some_and(|authority| authority.as_str().contains('@'))
+    };
+    if connection.http2 && userinfo(&parts) {
+        app.log.record(Recorded::new(&parts, &connection, None));
+        return Err(h2::Error::from(h2::Reason::PROTOCOL_ERROR).into());
+    }
     let concerned = app.faults.concern(parts.uri.path());
     let fault = if concerned { app.faults.take() } else { None };
     // hyper resets the stream with the reason of the h2 error that it finds here.
     let reason = match fault {
         None | Some(Fault::Cut(_)) => None,
         Some(Fault::Refused) => Some(h2::Reason::REFUSED_STREAM),
+        Some(Fault::Rejected) => Some(h2::Reason::PROTOCOL_ERROR),
         Some(Fault::Reset) => Some(h2::Reason::INTERNAL_ERROR),
     };
     if let Some(reason) = reason {
@@ -169,7 +187,12 @@ async fn respond(
     if concerned && !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
+    let malformed = Arc::new(AtomicBool::new(false));
+    let body = Upload::new(body, &parts.headers, connection.http2, &malformed);
     let response = api::handle(app, &connection, parts, body).await;
+    if malformed.load(Ordering::SeqCst) {
+        return Err(h2::Error::from(h2::Reason::PROTOCOL_ERROR).into());
+    }
     Ok(response.map(|body| match fault {
         Some(Fault::Cut(bytes)) => CountedBody::new(api::body::cut(body, bytes), count),
         _ => CountedBody::new(body, count),

@@ -19,6 +19,7 @@ pub struct Faults {
     slow_micros: AtomicU64,
     resets: AtomicUsize,
     refusals: AtomicUsize,
+    rejections: AtomicUsize,
     cuts: AtomicUsize,
     cut_after: AtomicUsize,
     scope: Mutex<String>,
@@ -32,6 +33,8 @@ pub struct Faults {
 pub enum Fault {
     Reset,
     Refused,
+    /// The stream is reset as malformed: PROTOCOL_ERROR.
+    Rejected,
     /// The answer breaks off after so many bytes of its body.
     Cut(usize),
 }
@@ -57,6 +60,10 @@ impl Faults {
 
     pub fn refuse_streams(&self, requests: usize) {
         self.refusals.store(requests, Ordering::SeqCst);
+    }
+
+    pub fn reject_next(&self, requests: usize) {
+        self.rejections.store(requests, Ordering::SeqCst);
     }
 
     /// Breaks off the bodies of the next `requests` answers after `bytes`.
@@ -97,6 +104,7 @@ impl Faults {
         self.slow(Duration::ZERO);
         self.reset_next(0);
         self.refuse_streams(0);
+        self.reject_next(0);
         self.cut_next(0, 0);
         self.only_on("");
         self.not_ready(false);
@@ -136,6 +144,9 @@ impl Faults {
         }
         if due(&self.refusals) {
             return Some(Fault::Refused);
+        }
+        if due(&self.rejections) {
+            return Some(Fault::Rejected);
         }
         due(&self.cuts).then(|| Fault::Cut(self.cut_after.load(Ordering::SeqCst)))
     }

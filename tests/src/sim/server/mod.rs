@@ -3,10 +3,12 @@
 
 mod app;
 mod connection;
+mod farewell;
 mod faults;
 mod gate;
 mod log;
 mod tls;
+mod upload;
 
 use std::{
     net::SocketAddr,
@@ -40,6 +42,7 @@ pub use app::{App, Ending, Phase};
 pub use connection::Connection;
 pub use faults::{Fault, Faults};
 pub use log::{Recorded, RequestLog};
+pub use upload::Upload;
 
 /// kube-apiserver's limit unless --http2-max-streams-per-connection says otherwise.
 const MAX_CONCURRENT_STREAMS: u32 = 100;
@@ -62,6 +65,11 @@ pub struct ServerSpec {
     pub listen: SocketAddr,
     pub http1_only: bool,
     pub max_concurrent_streams: u32,
+    /// An HTTP/2 connection ends after an answer to a caller who is not authenticated (anonymous, or 401), as on real servers
+    /// (`UnauthenticatedHTTP2DOSMitigation`).
+    pub ends_unauthenticated: bool,
+    /// Receive window of an HTTP/2 connection, bytes.
+    pub connection_window: u32,
     /// The newest form of discovery this server knows.
     pub discovery: Newest,
     /// How late this server is to serve a new CustomResourceDefinition.
@@ -80,6 +88,8 @@ impl ServerSpec {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             http1_only: false,
             max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+            ends_unauthenticated: false,
+            connection_window: connection::CONNECTION_WINDOW,
             discovery: Newest::V2,
             crd_delay: Duration::ZERO,
             log_capacity: 4096,
@@ -109,6 +119,17 @@ impl ServerSpec {
 
     pub fn max_concurrent_streams(mut self, limit: u32) -> Self {
         self.max_concurrent_streams = limit;
+        self
+    }
+
+    pub fn ends_unauthenticated(mut self) -> Self {
+        self.ends_unauthenticated = true;
+        self
+    }
+
+    /// Go's own default is 1 MiB; kube-apiserver's holds every stream's window.
+    pub fn connection_window(mut self, bytes: u32) -> Self {
+        self.connection_window = bytes;
         self
     }
 
@@ -255,6 +276,11 @@ impl Server {
         self.faults.refuse_streams(requests);
     }
 
+    /// Resets the next `requests` streams with PROTOCOL_ERROR, as Go's server does with what it holds to be malformed.
+    pub fn reject_next(&self, requests: usize) {
+        self.faults.reject_next(requests);
+    }
+
     /// Breaks off the bodies of the next `requests` answers after `bytes` (HTTP/2: RST_STREAM, HTTP/1.1: the connection ends).
     pub fn cut_next(&self, requests: usize, bytes: usize) {
         self.faults.cut_next(requests, bytes);
@@ -364,6 +390,8 @@ impl Server {
             discovery: self.spec.discovery,
             crd_delay: self.spec.crd_delay,
             max_concurrent_streams: self.spec.max_concurrent_streams,
+            ends_unauthenticated: self.spec.ends_unauthenticated,
+            connection_window: self.spec.connection_window,
             phase: receiver,
             connections: self.connections.clone(),
             open_streams: self.open_streams.clone(),

@@ -1,0 +1,210 @@
+//! One request's place on a connection to a server, from the moment it is found one until its answer has ended.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+
+use super::attempt::attempt_error;
+use super::blame::Ending;
+use super::body::UploadBody;
+use super::counts::OpenCount;
+use super::error::AttemptError;
+use super::pool::{Host, Http1, lock};
+use super::quarantine::Place;
+use super::tunnels::PeerPlace;
+use crate::route::Server;
+
+/// A place on a connection, taken for one request until its answer has ended.
+#[derive(Debug)]
+pub struct Lease {
+    pub address: SocketAddr,
+    server: Arc<Server>,
+    active: Option<Arc<AtomicUsize>>,
+    /// A request's place in quarantine.
+    pub(super) place: Option<Place>,
+    /// A tunnel's place among those to other nodes.
+    _tunnel: Option<PeerPlace>,
+    /// A connection of its own.
+    pub(super) _open: Option<OpenCount>,
+}
+
+/// A connection taken for one request.
+pub struct Checkout {
+    pub lease: Lease,
+    pub(super) sender: Sender,
+    /// Counts as an upload under way until the head of the answer, and until the body has been sent.
+    pub(super) upload: Option<Arc<OpenCount>>,
+}
+
+pub(super) enum Sender {
+    Http2 {
+        sender: http2::SendRequest<UploadBody>,
+        broken: Arc<AtomicBool>,
+    },
+    /// A connection for this request only.
+    Alone(Alone),
+    Http1 {
+        connection: Http1,
+        host: Arc<Host>,
+    },
+}
+
+pub(super) enum Alone {
+    Http2(http2::SendRequest<UploadBody>),
+    Http1(http1::SendRequest<UploadBody>),
+}
+
+impl Lease {
+    pub(super) fn new(
+        server: &Arc<Server>,
+        address: SocketAddr,
+        active: Option<&Arc<AtomicUsize>>,
+    ) -> Self {
+        server.outstanding.fetch_add(1, Ordering::Relaxed);
+        if let Some(active) = active {
+            active.fetch_add(1, Ordering::Relaxed);
+        }
+        Self {
+            address,
+            server: Arc::clone(server),
+            active: active.cloned(),
+            place: None,
+            _tunnel: None,
+            _open: None,
+        }
+    }
+
+    /// For a connection outside the pool (an upgrade), with its place if it goes to another node.
+    pub fn of_tunnel(server: &Arc<Server>, address: SocketAddr, tunnel: Option<PeerPlace>) -> Self {
+        let mut lease = Self::new(server, address, None);
+        lease._tunnel = tunnel;
+        lease
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.server.outstanding.fetch_sub(1, Ordering::Relaxed);
+        if let Some(active) = &self.active {
+            active.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Checkout {
+    pub fn version(&self) -> Version {
+        match self.sender {
+            Sender::Http2 { .. } | Sender::Alone(Alone::Http2(_)) => Version::HTTP_2,
+            Sender::Http1 { .. } | Sender::Alone(Alone::Http1(_)) => Version::HTTP_11,
+        }
+    }
+
+    /// What counts the request's body among the uploads of its connection.
+    pub fn upload(&self) -> Option<Arc<OpenCount>> {
+        self.upload.clone()
+    }
+
+    /// Sends one request and waits for the head of its answer. Dropping the future cancels the request at the server.
+    pub async fn send(
+        self,
+        request: Request<UploadBody>,
+    ) -> Result<(Response<Incoming>, Lease), AttemptError> {
+        let _upload = self.upload;
+        match self.sender {
+            Sender::Http2 { mut sender, broken } => match sender.try_send_request(request).await {
+                Ok(response) => Ok((response, self.lease)),
+                Err(error) => Err(once(attempt_error(error.into_error()), &broken)),
+            },
+            Sender::Alone(alone) => {
+                let sent = match alone {
+                    Alone::Http2(mut sender) => sender.try_send_request(request).await,
+                    Alone::Http1(mut sender) => sender.try_send_request(request).await,
+                };
+                match sent {
+                    Ok(response) => Ok((response, self.lease)),
+                    Err(error) => Err(quarantined(attempt_error(error.into_error()))),
+                }
+            }
+            Sender::Http1 {
+                mut connection,
+                host,
+            } => match connection.sender.try_send_request(request).await {
+                Ok(response) => {
+                    tokio::spawn(async move {
+                        // Ready once the answer's body has been read to its end; an error means that it closed.
+                        if connection.sender.ready().await.is_ok() {
+                            connection.since = Instant::now();
+                            lock(&host.state).http1.push(connection);
+                        }
+                    });
+                    Ok((response, self.lease))
+                }
+                Err(error) => Err(attempt_error(error.into_error())),
+            },
+        }
+    }
+}
+
+/// One connection's break is one failure of its server, however many requests were under way on it.
+fn once(error: AttemptError, broken: &AtomicBool) -> AttemptError {
+    let breaks = matches!(
+        error.ending,
+        Ending::ConnectionBroken | Ending::ConnectionMalformed
+    );
+    match breaks && broken.swap(true, Ordering::Relaxed) {
+        true => error.becomes(Ending::SharedBreak),
+        false => error,
+    }
+}
+
+/// A connection that carried one request of a stranger says nothing of its server by breaking.
+fn quarantined(error: AttemptError) -> AttemptError {
+    match error.ending {
+        Ending::ConnectionBroken | Ending::ConnectionMalformed => {
+            error.becomes(Ending::QuarantineBroken)
+        }
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_break_is_one_failure_however_many_requests_notice_it() {
+        let broken = AtomicBool::new(false);
+        let notice = |ending| once(AttemptError::bare(ending), &broken).ending;
+        assert_eq!(notice(Ending::RequestRejected), Ending::RequestRejected);
+        assert_eq!(notice(Ending::ConnectionBroken), Ending::ConnectionBroken);
+        for _ in 0..10 {
+            assert_eq!(notice(Ending::ConnectionBroken), Ending::SharedBreak);
+            assert_eq!(notice(Ending::ConnectionMalformed), Ending::SharedBreak);
+        }
+        assert_eq!(notice(Ending::GoingAway), Ending::GoingAway);
+    }
+
+    #[test]
+    fn a_strangers_connection_says_nothing_of_its_server() {
+        for ending in Ending::ALL {
+            let seen = quarantined(AttemptError::bare(ending)).ending;
+            let broke = matches!(
+                ending,
+                Ending::ConnectionBroken | Ending::ConnectionMalformed
+            );
+            assert_eq!(
+                seen,
+                if broke {
+                    Ending::QuarantineBroken
+                } else {
+                    ending
+                }
+            );
+        }
+    }
+}

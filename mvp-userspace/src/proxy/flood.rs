@@ -1,0 +1,268 @@
+//! Client connections on which too much goes wrong too fast are closed (CVE-2023-44487 and its relatives).
+//!
+//! The h2 crate has a limit for this that counts over a connection's whole life, so that a client whose uploads are refused early a
+//! hundred times, each of them in order, loses its connection. Here the resets that the agent sends are counted as they leave, by
+//! their code, against an allowance that comes back.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::frames::{Seen, Walker};
+use super::rate::{Allowance, Rate};
+
+/// Codes of RFC 9113 §7.
+const NO_ERROR: u32 = 0;
+const INTERNAL_ERROR: u32 = 2;
+const STREAM_CLOSED: u32 = 5;
+const CANCEL: u32 = 8;
+const ENHANCE_YOUR_CALM: u32 = 11;
+/// Frames on streams that have ended already, as those of an upload that was refused early: at once, and a minute. Each costs the
+/// client as much as the agent.
+const LATE_FRAMES: f64 = 20_000.0;
+/// Frames taken from a client that does not take what the agent has to say, as Go's server counts its own control frames
+/// (`maxQueuedControlFrames`).
+const UNHEARD_FRAMES: usize = 10_000;
+
+/// Whether a connection was closed for a flood.
+#[derive(Clone, Debug, Default)]
+pub struct Flooded(Arc<AtomicBool>);
+
+/// An HTTP/2 client's connection, watched.
+#[derive(Debug)]
+pub struct FloodGuard<S> {
+    stream: S,
+    incoming: Walker,
+    outgoing: Walker,
+    /// The highest stream that the client opened.
+    last_stream: u32,
+    errors: (Rate, Allowance),
+    late: (Rate, Allowance),
+    /// Frames since the client last took anything while something waits for it.
+    unheard: usize,
+    blocked: bool,
+    flooded: Flooded,
+    /// GOAWAY, once it is decided, and how much of it was sent.
+    farewell: Option<(Vec<u8>, usize)>,
+}
+
+impl Flooded {
+    pub fn happened(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl<S> FloodGuard<S> {
+    /// `errors`: resets for the client's own errors, at once and each minute.
+    pub fn new(stream: S, errors: usize) -> (Self, Flooded) {
+        let now = Instant::now();
+        let rate = |burst: f64| Rate {
+            burst,
+            per_second: burst / 60.0,
+        };
+        #[allow(clippy::cast_precision_loss)] // The configuration allows a million.
+        let errors = rate(errors as f64);
+        let late = rate(LATE_FRAMES);
+        let flooded = Flooded::default();
+        let guard = Self {
+            stream,
+            incoming: Walker::of_client(),
+            outgoing: Walker::of_server(),
+            last_stream: 0,
+            errors: (errors, Allowance::full(errors, now)),
+            late: (late, Allowance::full(late, now)),
+            unheard: 0,
+            blocked: false,
+            flooded: flooded.clone(),
+            farewell: None,
+        };
+        (guard, flooded)
+    }
+
+    fn flood(&mut self) {
+        if self.farewell.is_some() {
+            return;
+        }
+        self.flooded.0.store(true, Ordering::Relaxed);
+        // GOAWAY (§6.8): eight bytes, on stream 0.
+        let mut frame = vec![0, 0, 8, 7, 0, 0, 0, 0, 0];
+        frame.extend(self.last_stream.to_be_bytes());
+        frame.extend(ENHANCE_YOUR_CALM.to_be_bytes());
+        self.farewell = Some((frame, 0));
+    }
+
+    fn received(&mut self, bytes: &[u8]) {
+        let (mut frames, mut last) = (0, self.last_stream);
+        self.incoming.walk(bytes, |seen| match seen {
+            Seen::Frame => frames += 1,
+            Seen::Headers { stream } => last = last.max(stream),
+            _ => {}
+        });
+        self.last_stream = last;
+        if self.blocked {
+            self.unheard += frames;
+            if self.unheard > UNHEARD_FRAMES {
+                self.flood();
+            }
+        }
+    }
+
+    fn sent(&mut self, bytes: &[u8]) {
+        let (mut errors, mut late) = (0, 0);
+        self.outgoing.walk(bytes, |seen| {
+            if let Seen::Reset { code } = seen {
+                match code {
+                    // An early answer, and what went wrong at a server: not the client's doing.
+                    NO_ERROR | INTERNAL_ERROR | CANCEL => {}
+                    STREAM_CLOSED => late += 1,
+                    _ => errors += 1,
+                }
+            }
+        });
+        if errors == 0 && late == 0 {
+            return;
+        }
+        let now = Instant::now();
+        let spend = |(rate, allowance): &mut (Rate, Allowance), times| {
+            (0..times).all(|_| allowance.take(*rate, now))
+        };
+        if !spend(&mut self.errors, errors) || !spend(&mut self.late, late) {
+            self.flood();
+        }
+    }
+
+    fn over() -> io::Error {
+        io::Error::new(io::ErrorKind::ConnectionAborted, "HTTP/2 reset flood")
+    }
+}
+
+impl<S: AsyncWrite + Unpin> FloodGuard<S> {
+    /// Sends the rest of GOAWAY, then fails for good. To be called between two frames.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        while let Some((frame, sent)) = &mut self.farewell
+            && *sent < frame.len()
+        {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &frame[*sent..])) {
+                Ok(written) if written > 0 => *sent += written,
+                Ok(_) => return Poll::Ready(io::ErrorKind::WriteZero.into()),
+                Err(error) => return Poll::Ready(error),
+            }
+        }
+        match ready!(Pin::new(&mut self.stream).poll_shutdown(cx)) {
+            Ok(()) => Poll::Ready(Self::over()),
+            Err(error) => Poll::Ready(error),
+        }
+    }
+
+    /// True while frames may pass, or the rest of one that has begun.
+    fn may_write(&self) -> bool {
+        self.farewell.is_none() || self.outgoing.until_boundary() > 0
+    }
+
+    fn wrote(&mut self, cx: &Context<'_>, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(_)) => {
+                self.blocked = false;
+                self.unheard = 0;
+                if self.farewell.is_some() {
+                    // Reading waits for the end of the frame.
+                    cx.waker().wake_by_ref();
+                }
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.blocked = true,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for FloodGuard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.farewell.is_none() {
+            let before = buf.filled().len();
+            let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+            let received = buf.filled().get(before..).unwrap_or_default();
+            if !received.is_empty() {
+                this.received(received);
+            }
+            return read;
+        }
+        if this.may_write() {
+            // A frame is half sent; whoever sends it wakes this task.
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(ready!(this.poll_farewell(cx))))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FloodGuard<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if !this.may_write() {
+            return Poll::Ready(Err(ready!(this.poll_farewell(cx))));
+        }
+        let most = match this.farewell {
+            None => buf.len(),
+            Some(_) => buf.len().min(this.outgoing.until_boundary()),
+        };
+        let part = &buf[..most];
+        let written = Pin::new(&mut this.stream).poll_write(cx, part);
+        if let Poll::Ready(Ok(count)) = &written {
+            this.sent(part.get(..*count).unwrap_or_default());
+        }
+        this.wrote(cx, &written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.farewell.is_some() {
+            let first = bufs.iter().find(|buf| !buf.is_empty());
+            return self.poll_write(cx, first.map_or(&[], |buf| buf));
+        }
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(mut count)) = written {
+            for buf in bufs {
+                let part = buf.get(..count.min(buf.len())).unwrap_or_default();
+                this.sent(part);
+                count -= part.len();
+            }
+        }
+        this.wrote(cx, &written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.blocked = flushed.is_pending();
+        if !self.blocked {
+            self.unheard = 0;
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

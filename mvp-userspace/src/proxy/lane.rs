@@ -1,0 +1,205 @@
+//! Which of a server's connections a request rides.
+//!
+//! kube-apiserver ends a connection after it answered somebody who is not authenticated (`UnauthenticatedHTTP2DOSMitigation`, its
+//! answer to CVE-2023-44487). Requests of others on the same connection would pay for that. So only those ride connections
+//! together of whom it is known that they are authenticated: asserted users, and tokens that this server accepted lately. All others
+//! ride alone, each on a connection of its own, few at a time.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::{HeaderMap, StatusCode};
+
+use crate::identity::Caller;
+use crate::tls::IdentityClass;
+
+/// How long a token is believed to be good after a server last accepted it. A token that ends meanwhile costs the others on its
+/// connection one GOAWAY, which they do not notice.
+const BELIEVED: Duration = Duration::from_secs(120);
+/// Tokens remembered by one data thread, over all servers.
+const MOST: usize = 8192;
+
+/// What a request shows a server of its caller.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Credentials {
+    /// A user asserted over the front-proxy certificate.
+    Asserted,
+    Token(TokenHash),
+    Anonymous,
+}
+
+/// A token as it is remembered: never itself.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct TokenHash([u64; 2]);
+
+/// A set of connections to one server.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Lane {
+    /// Shared, with the front-proxy certificate.
+    FrontProxy,
+    /// Shared, by tokens that this server accepted lately.
+    Accepted,
+    /// One request a connection: tokens of which nothing is known.
+    UnknownToken,
+    /// One request a connection: no credentials at all.
+    Anonymous,
+}
+
+/// One caller from one address: what quotas and rates are kept for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ClientKey {
+    pub address: IpAddr,
+    /// Of the user's name, or of the token: the agent does not know whose it is.
+    who: u64,
+}
+
+/// Hashes with keys of this process's own, so that nobody outside can choose values that collide.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher([RandomState; 2]);
+
+/// Which tokens which server accepted lately. Pure: time is passed in.
+#[derive(Debug, Default)]
+pub struct AcceptedTokens {
+    /// By the server's place in memory; when it last accepted the token.
+    seen: HashMap<(usize, TokenHash), Instant>,
+}
+
+impl Credentials {
+    /// Those of `caller`, whose request has these headers.
+    pub fn of(caller: &Caller, headers: &HeaderMap, hasher: &Hasher) -> Self {
+        match caller {
+            Caller::Asserted(_) | Caller::FrontProxy(_) => Self::Asserted,
+            Caller::Anonymous => Self::Anonymous,
+            Caller::Token => Self::Token(hasher.token(headers)),
+        }
+    }
+
+    pub fn class(self) -> IdentityClass {
+        match self {
+            Self::Asserted => IdentityClass::FrontProxy,
+            Self::Token(_) | Self::Anonymous => IdentityClass::Bare,
+        }
+    }
+}
+
+impl Lane {
+    pub fn class(self) -> IdentityClass {
+        match self {
+            Self::FrontProxy => IdentityClass::FrontProxy,
+            Self::Accepted | Self::UnknownToken | Self::Anonymous => IdentityClass::Bare,
+        }
+    }
+
+    /// True if every request has a connection to itself.
+    pub fn is_quarantine(self) -> bool {
+        matches!(self, Self::UnknownToken | Self::Anonymous)
+    }
+
+    /// Label `class` of `mvp_pool_connections`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FrontProxy => "front_proxy",
+            Self::Accepted => "bare",
+            Self::UnknownToken => "unknown_token",
+            Self::Anonymous => "anonymous",
+        }
+    }
+}
+
+impl Hasher {
+    fn token(&self, headers: &HeaderMap) -> TokenHash {
+        // What of them the server takes the token from is its own matter: the same bytes are the same token.
+        let mut values: Vec<&[u8]> = Vec::with_capacity(1);
+        for name in [AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL] {
+            values.extend(headers.get_all(name).iter().map(|value| value.as_bytes()));
+        }
+        TokenHash([self.0[0].hash_one(&values), self.0[1].hash_one(&values)])
+    }
+
+    /// The key of a caller from `address`.
+    pub fn client(&self, address: IpAddr, caller: &Caller, credentials: Credentials) -> ClientKey {
+        let who = match credentials {
+            Credentials::Token(TokenHash([hash, _])) => hash,
+            Credentials::Asserted | Credentials::Anonymous => {
+                self.0[0].hash_one(caller.name_for_log())
+            }
+        };
+        ClientKey {
+            address: address.to_canonical(),
+            who,
+        }
+    }
+}
+
+impl AcceptedTokens {
+    /// The lane of a request to the server at `server`.
+    pub fn lane(&self, server: usize, credentials: Credentials, now: Instant) -> Lane {
+        match credentials {
+            Credentials::Asserted => Lane::FrontProxy,
+            Credentials::Anonymous => Lane::Anonymous,
+            Credentials::Token(token) => match self.seen.get(&(server, token)) {
+                Some(at) if now.saturating_duration_since(*at) < BELIEVED => Lane::Accepted,
+                _ => Lane::UnknownToken,
+            },
+        }
+    }
+
+    /// Learns from the head of an answer.
+    pub fn answered(
+        &mut self,
+        server: usize,
+        credentials: Credentials,
+        status: StatusCode,
+        now: Instant,
+    ) {
+        let Credentials::Token(token) = credentials else {
+            return;
+        };
+        if status == StatusCode::UNAUTHORIZED {
+            // Expired or revoked: no server will accept it.
+            self.seen.retain(|(_, known), _| *known != token);
+        } else if proves_authentication(status) {
+            if self.seen.len() >= MOST && !self.seen.contains_key(&(server, token)) {
+                self.make_room(now);
+            }
+            self.seen.insert((server, token), now);
+        }
+    }
+
+    /// Forgets what has expired; without that, the half that is oldest.
+    fn make_room(&mut self, now: Instant) {
+        self.seen
+            .retain(|_, at| now.saturating_duration_since(*at) < BELIEVED);
+        if self.seen.len() < MOST {
+            return;
+        }
+        let mut times: Vec<Instant> = self.seen.values().copied().collect();
+        let middle = times.len() / 2;
+        let (_, median, _) = times.select_nth_unstable(middle);
+        let median = *median;
+        let mut left = MOST / 2;
+        self.seen.retain(|_, at| {
+            let stays = *at >= median && left > 0;
+            left -= usize::from(stays);
+            stays
+        });
+    }
+}
+
+/// True for answers that kube-apiserver gives behind its authentication filter only. Those before it are 400 and 500
+/// (request information), 429 and 503 (starting and shutting down), and 401.
+fn proves_authentication(status: StatusCode) -> bool {
+    status.is_success()
+        || status == StatusCode::SWITCHING_PROTOCOLS
+        || matches!(
+            status.as_u16(),
+            304 | 403 | 404 | 405 | 406 | 409 | 410 | 415 | 422
+        )
+}
+
+#[cfg(test)]
+#[path = "lane_tests.rs"]
+mod tests;

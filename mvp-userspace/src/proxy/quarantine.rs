@@ -1,0 +1,150 @@
+//! Places for requests that ride a connection alone. They are few, and one address has only some of them, so that a stranger costs a
+//! server few connections and another stranger little time.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::blame::Ending;
+use super::error::AttemptError;
+use super::lane::Lane;
+
+/// Requests under way at a time, for each data thread, server and lane.
+const PLACES: usize = 16;
+/// The same, of one client address.
+const PER_ADDRESS: usize = 6;
+/// A request that found no place within this is refused.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Addresses above which those that nobody waits for are forgotten.
+const MANY: usize = 1024;
+
+/// One data thread's.
+#[derive(Debug, Default)]
+pub struct Quarantine(Mutex<Places>);
+
+#[derive(Debug, Default)]
+struct Places {
+    servers: HashMap<(usize, Lane), Arc<Semaphore>>,
+    addresses: HashMap<(usize, Lane, IpAddr), Arc<Semaphore>>,
+}
+
+/// A place, given back on drop.
+#[derive(Debug)]
+pub struct Place {
+    _server: OwnedSemaphorePermit,
+    _address: OwnedSemaphorePermit,
+}
+
+impl Quarantine {
+    /// Waits for a place at the server with this place in memory, first come first served.
+    ///
+    /// # Errors
+    /// None became free in time.
+    pub async fn enter(
+        &self,
+        server: usize,
+        lane: Lane,
+        address: IpAddr,
+    ) -> Result<Place, AttemptError> {
+        let (of_server, of_address) = self.semaphores(server, lane, address);
+        let places = async {
+            // In this order: those of an address wait among themselves.
+            let own = of_address.acquire_owned().await.ok()?;
+            let place = of_server.acquire_owned().await.ok()?;
+            Some(Place {
+                _server: place,
+                _address: own,
+            })
+        };
+        match tokio::time::timeout(PATIENCE, places).await {
+            Ok(Some(place)) => Ok(place),
+            _ => Err(AttemptError::new(
+                Ending::Shortage,
+                "too many requests of callers who are not known to be authenticated are under way",
+            )),
+        }
+    }
+
+    fn semaphores(
+        &self,
+        server: usize,
+        lane: Lane,
+        address: IpAddr,
+    ) -> (Arc<Semaphore>, Arc<Semaphore>) {
+        let mut places = lock(&self.0);
+        if places.addresses.len() > MANY {
+            places
+                .addresses
+                .retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
+            places
+                .servers
+                .retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
+        }
+        let server_places = places
+            .servers
+            .entry((server, lane))
+            .or_insert_with(|| Arc::new(Semaphore::new(PLACES)));
+        let server_places = Arc::clone(server_places);
+        let own = places
+            .addresses
+            .entry((server, lane, address))
+            .or_insert_with(|| Arc::new(Semaphore::new(PER_ADDRESS)));
+        (server_places, Arc::clone(own))
+    }
+}
+
+fn lock(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
+    // Semaphores stay what they are after a panic elsewhere.
+    places.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_address_leaves_places_to_others() {
+        let quarantine = Quarantine::default();
+        let address = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let mut held = Vec::new();
+        for _ in 0..PER_ADDRESS {
+            held.push(
+                quarantine
+                    .enter(1, Lane::Anonymous, address(1))
+                    .await
+                    .unwrap(),
+            );
+        }
+        let next = quarantine.enter(1, Lane::Anonymous, address(1));
+        let mut next = std::pin::pin!(next);
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        // Another address, lane or server is not concerned.
+        quarantine
+            .enter(1, Lane::Anonymous, address(2))
+            .await
+            .unwrap();
+        quarantine
+            .enter(1, Lane::UnknownToken, address(1))
+            .await
+            .unwrap();
+        quarantine
+            .enter(2, Lane::Anonymous, address(1))
+            .await
+            .unwrap();
+        held.pop();
+        next.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn addresses_are_forgotten() {
+        let quarantine = Quarantine::default();
+        for n in 0..MANY as u32 * 2 {
+            let address = IpAddr::from(n.to_be_bytes());
+            drop(quarantine.enter(1, Lane::Anonymous, address).await.unwrap());
+        }
+        assert!(lock(&quarantine.0).addresses.len() <= MANY + 1);
+    }
+}

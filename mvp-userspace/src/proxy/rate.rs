@@ -1,0 +1,86 @@
+//! Allowances that come back with time (token buckets). Pure: time is passed in.
+
+use std::time::Instant;
+
+/// So many events at once, and so many more each second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    pub burst: f64,
+    pub per_second: f64,
+}
+
+/// What is left of a [`Rate`].
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    left: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    pub fn full(rate: Rate, now: Instant) -> Self {
+        Self {
+            left: rate.burst,
+            at: now,
+        }
+    }
+
+    /// Takes one. False if none was left.
+    pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        self.refill(rate, now);
+        if self.left < 1.0 {
+            return false;
+        }
+        self.left -= 1.0;
+        true
+    }
+
+    /// Whether one is left.
+    pub fn has_any(&mut self, rate: Rate, now: Instant) -> bool {
+        self.refill(rate, now);
+        self.left >= 1.0
+    }
+
+    /// Whether all of it is there again, so that nothing needs to be remembered.
+    pub fn is_full(&mut self, rate: Rate, now: Instant) -> bool {
+        self.refill(rate, now);
+        self.left >= rate.burst
+    }
+
+    fn refill(&mut self, rate: Rate, now: Instant) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.left = (self.left + passed * rate.per_second).min(rate.burst);
+        self.at = self.at.max(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// In any span of time no more pass than the burst and what came back meanwhile.
+        #[test]
+        fn no_more_pass_than_allowed(
+            burst in 1..50_u32,
+            per_second in 0..50_u32,
+            pauses in proptest::collection::vec(0..2000_u64, 1..200),
+        ) {
+            let rate = Rate { burst: burst.into(), per_second: per_second.into() };
+            let start = Instant::now();
+            let mut allowance = Allowance::full(rate, start);
+            let (mut now, mut passed) = (start, 0_u32);
+            for pause in pauses {
+                now += Duration::from_millis(pause);
+                passed += u32::from(allowance.take(rate, now));
+                let most = rate.burst + (now - start).as_secs_f64() * rate.per_second;
+                prop_assert!(f64::from(passed) <= most + 1e-6);
+            }
+            let recovered = now + Duration::from_secs(u64::from(burst) + 1);
+            prop_assert_eq!(allowance.has_any(rate, recovered), per_second > 0 || f64::from(passed) < rate.burst);
+        }
+    }
+}

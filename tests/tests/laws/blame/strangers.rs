@@ -1,0 +1,179 @@
+//! Callers who are not authenticated ride connections of their own.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mvp_tests::agent::{TestAgent, eventually};
+use mvp_tests::client::Client;
+use mvp_tests::raw::{GOAWAY, HEADERS, Raw, block};
+use mvp_tests::sim::ServerSpec;
+use mvp_tests::sim::api::authn::Method;
+use mvp_tests::sim::pki::{ClientAuth, Request};
+
+use super::{MAPS, admin, nobody_is_blamed, tls, twins};
+
+const SOON: Duration = Duration::from_secs(30);
+const TOKEN: [(&str, &str); 1] = [("authorization", "Bearer admin-token")];
+const BAD: [(&str, &str); 1] = [("authorization", "Bearer not-a-token")];
+
+/// Strangers with these headers ask 20 at a time while a client with a good token, and one with a certificate, ask beside them.
+async fn beside(stranger: &[(&str, &str)], refused: u16) {
+    let plane = twins(ServerSpec::ends_unauthenticated).await;
+    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    let anonymous = tls(&plane, ClientAuth::None);
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let strangers = (0..20).map(|_| async {
+        while !stop.load(Ordering::Relaxed) {
+            let client = Client::http2(agent.address, &anonymous).await.unwrap();
+            let answer = client.get(MAPS, stranger).await.unwrap();
+            assert_eq!(answer.status, refused, "{}", answer.text());
+            asked.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let good = async {
+        let account = Client::http2(agent.address, &anonymous).await.unwrap();
+        let user = agent.http2(&plane, admin(&plane)).await.unwrap();
+        let mut rounds = 0;
+        while rounds < 200 || asked.load(Ordering::Relaxed) < 200 {
+            let (token, certificate) = tokio::join!(account.get(MAPS, &TOKEN), user.get(MAPS, &[]));
+            for answer in [token.unwrap(), certificate.unwrap()] {
+                assert_eq!(answer.status, 200, "{}", answer.text());
+            }
+            rounds += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(join_all(strangers), good);
+    nobody_is_blamed(&plane, &agent).await;
+    // No connection carried a stranger and anybody else.
+    for server in plane.servers() {
+        let requests = server.requests();
+        let requests = requests.iter().filter(|r| r.target == MAPS);
+        let (known, strange): (Vec<_>, Vec<_>) =
+            requests.partition(|r| matches!(r.how, Some(Method::Token | Method::FrontProxy)));
+        for stranger in strange {
+            let shares = known.iter().any(|r| r.connection == stranger.connection);
+            assert!(!shares, "connection {} is shared", stranger.connection);
+        }
+    }
+}
+
+#[tokio::test]
+async fn anonymous_clients_fail_nobody_else() {
+    beside(&[], 403).await;
+}
+
+#[tokio::test]
+async fn bad_tokens_fail_nobody_else() {
+    beside(&BAD, 401).await;
+}
+
+#[tokio::test]
+async fn a_token_that_was_accepted_shares_connections() {
+    let plane = twins(ServerSpec::ends_unauthenticated).await;
+    let agent = TestAgent::start_with(&plane, "cp-a", |config| config.threads = 1)
+        .await
+        .unwrap();
+    let client = agent.http2(&plane, ClientAuth::None).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(client.get(MAPS, &TOKEN).await.unwrap().status, 200);
+    }
+    let requests = plane.server(0).requests();
+    let over: std::collections::BTreeSet<_> = requests
+        .iter()
+        .filter(|r| r.target == MAPS)
+        .map(|r| r.connection)
+        .collect();
+    assert_eq!(over.len(), 2, "the first alone, then all on one: {over:?}");
+}
+
+/// Whether GOAWAY comes after the answer on stream 1.
+async fn leaves(raw: &mut Raw, fields: &[(&str, &str)]) -> bool {
+    let mut head = vec![
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "k"),
+        (":path", MAPS),
+    ];
+    head.extend_from_slice(fields);
+    raw.send_frame(HEADERS, 5, 1, &block(&head)).await.unwrap();
+    let mut answered = false;
+    let mut goaway = false;
+    while let Some(frame) = raw.frame().await.unwrap() {
+        answered |= frame.stream == 1 && frame.kind == HEADERS;
+        goaway |= frame.kind == GOAWAY;
+        if frame.kind == 6 && frame.flags == 0 {
+            // hyper asks with a PING whether its GOAWAY arrived.
+            raw.send_frame(6, 1, 0, &frame.payload).await.unwrap();
+        }
+        let ended = frame.stream == 1 && frame.flags & 1 == 1 && frame.kind <= HEADERS;
+        if ended && !goaway {
+            // Something must come now, or a PING of this client is answered first.
+            raw.send_frame(6, 0, 0, b"is-there").await.unwrap();
+        }
+        if frame.kind == 6 && frame.flags == 1 {
+            break;
+        }
+    }
+    assert!(answered);
+    goaway
+}
+
+#[tokio::test]
+async fn after_an_unauthenticated_answer_the_clients_connection_ends() {
+    let plane = twins(ServerSpec::ends_unauthenticated).await;
+    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    let anonymous = tls(&plane, ClientAuth::None);
+    for (fields, ends) in [(&[][..], true), (&BAD[..], true), (&TOKEN[..], false)] {
+        let mut raw = Raw::http2(agent.address, &anonymous).await.unwrap();
+        assert_eq!(leaves(&mut raw, fields).await, ends, "{fields:?}");
+        if ends {
+            raw.until_closed().await.unwrap();
+        }
+        let mut http1 = Raw::http1(agent.address, &anonymous).await.unwrap();
+        let lines: String = fields
+            .iter()
+            .map(|(n, v)| format!("{n}: {v}\r\n"))
+            .collect();
+        http1
+            .send(format!("GET {MAPS} HTTP/1.1\r\nHost: k\r\n{lines}\r\n"))
+            .await
+            .unwrap();
+        let answer = http1.answer(false).await.unwrap();
+        assert_eq!(
+            answer.header("connection") == Some("close"),
+            ends,
+            "{fields:?}"
+        );
+        if ends {
+            http1.until_closed().await.unwrap();
+        }
+    }
+    let mut certificate = Raw::http2(agent.address, &tls(&plane, admin(&plane)))
+        .await
+        .unwrap();
+    assert!(!leaves(&mut certificate, &[]).await);
+}
+
+#[tokio::test]
+async fn a_connection_whose_certificate_expires_ends() {
+    let plane = twins(ServerSpec::ends_unauthenticated).await;
+    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    let mut short = Request::new("kubernetes-admin", &["system:masters"]);
+    short.not_after = time::OffsetDateTime::now_utc() + time::Duration::seconds(5);
+    let short = ClientAuth::Certificate(plane.pki().issue(&short).unwrap());
+    let client = agent.http2(&plane, short).await.unwrap();
+    assert_eq!(client.get(MAPS, &[]).await.unwrap().status, 200);
+    eventually("the certificate expires", SOON, || async {
+        Ok(client.get(MAPS, &[]).await?.status == 401)
+    })
+    .await
+    .unwrap();
+    // Only a new connection can show a new certificate.
+    eventually("the connection has ended", SOON, || async {
+        Ok(client.get(MAPS, &[]).await.is_err())
+    })
+    .await
+    .unwrap();
+}
