@@ -8,7 +8,9 @@ mod windows;
 
 use std::sync::Arc;
 
+use mvp::config::Config;
 use mvp_tests::agent::TestAgent;
+use mvp_tests::fixtures;
 use mvp_tests::sim::pki::{ClientAuth, Request};
 use mvp_tests::sim::{ControlPlane, ServerSpec};
 
@@ -21,6 +23,26 @@ async fn twins(change: impl Fn(ServerSpec) -> ServerSpec) -> ControlPlane {
         .start()
         .await
         .unwrap()
+}
+
+/// On a machine so busy that polls and PINGs are late, lateness would be held against a server, rightly; these tests are about
+/// other things.
+fn calm(config: &mut Config) {
+    fixtures::unpolled(config);
+    config.threads = 1;
+    config.discovery.timeout = fixtures::NEVER;
+    config.upstream.connect_timeout = fixtures::SOON;
+    config.upstream.ping_timeout = fixtures::NEVER;
+    config.limits.handshake_timeout = fixtures::SOON;
+}
+
+/// An agent beside `cp-a`.
+async fn calm_agent(plane: &ControlPlane, change: impl FnOnce(&mut Config)) -> TestAgent {
+    let change = |config: &mut Config| {
+        calm(config);
+        change(config);
+    };
+    TestAgent::start_with(plane, "cp-a", change).await.unwrap()
 }
 
 fn admin(plane: &ControlPlane) -> ClientAuth {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mvp_tests::agent::{TestAgent, eventually};
+use mvp_tests::agent::eventually;
 use mvp_tests::fixtures::{Events, received};
-use mvp_tests::raw::{self, HEADERS, RST_STREAM, Raw, block};
+use mvp_tests::raw::{self, GOAWAY, HEADERS, RST_STREAM, Raw, block};
 use serde_json::json;
 
-use super::{MAPS, admin, nobody, nobody_is_blamed, tls, twins};
+use super::{MAPS, admin, calm_agent, nobody, nobody_is_blamed, tls, twins};
 
 const SOON: Duration = Duration::from_secs(30);
 const WATCH: &str = "/api/v1/namespaces/default/configmaps?watch=true";
@@ -30,12 +30,10 @@ async fn what_one_client_cancels_ends_nobodys_watch() {
     const BATCHES: u32 = 30;
     const BATCH: u32 = 60;
     let plane = twins(|spec| spec).await;
-    let agent = TestAgent::start_with(&plane, "cp-a", |config| {
-        config.threads = 1;
+    let agent = calm_agent(&plane, |config| {
         config.limits.cancellations = 1_000_000;
     })
-    .await
-    .unwrap();
+    .await;
     let client = agent.http2(&plane, admin(&plane)).await.unwrap();
     let mut watch = Events::open(&client, WATCH).await.unwrap();
     let mut raw = Raw::http2(agent.address, &tls(&plane, nobody(&plane, "mallory")))
@@ -61,6 +59,10 @@ async fn what_one_client_cancels_ends_nobodys_watch() {
             let mut ended = 0;
             while ended < BATCH {
                 let frame = raw.frame().await.unwrap().expect("the connection stays");
+                assert_ne!(frame.kind, GOAWAY, "batch {batch}: {:?}", frame.payload);
+                if frame.kind == RST_STREAM && frame.payload != [0; 4] {
+                    panic!("batch {batch}: reset {:?}", frame.payload);
+                }
                 let answers = frame.kind <= HEADERS && streams.contains(&frame.stream);
                 ended += u32::from(answers && frame.flags & END_STREAM != 0);
             }
@@ -94,9 +96,7 @@ async fn what_one_client_cancels_ends_nobodys_watch() {
 #[tokio::test]
 async fn who_cancels_too_fast_waits_and_nobody_else() {
     let plane = twins(|spec| spec).await;
-    let agent = TestAgent::start_with(&plane, "cp-a", |config| config.limits.cancellations = 50)
-        .await
-        .unwrap();
+    let agent = calm_agent(&plane, |config| config.limits.cancellations = 50).await;
     let hasty = nobody(&plane, "hasty");
     let server = plane.server(0);
     server.faults_only_on(MAPS);
@@ -156,7 +156,7 @@ async fn who_cancels_too_fast_waits_and_nobody_else() {
 #[tokio::test]
 async fn uploads_that_are_refused_early_cost_no_connection() {
     let plane = twins(|spec| spec).await;
-    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    let agent = calm_agent(&plane, |_| {}).await;
     let client = agent.http2(&plane, nobody(&plane, "eager")).await.unwrap();
     let padding = "x".repeat(4096);
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"p": padding}});
@@ -179,7 +179,7 @@ async fn uploads_that_are_refused_early_cost_no_connection() {
 #[tokio::test]
 async fn the_rest_of_a_refused_upload_is_no_attack() {
     let plane = twins(|spec| spec).await;
-    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    let agent = calm_agent(&plane, |_| {}).await;
     let mut raw = Raw::http2(agent.address, &tls(&plane, nobody(&plane, "late")))
         .await
         .unwrap();

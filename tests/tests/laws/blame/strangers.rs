@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mvp_tests::agent::{TestAgent, eventually};
+use mvp_tests::agent::eventually;
 use mvp_tests::client::Client;
 use mvp_tests::raw::{GOAWAY, HEADERS, Raw, block};
 use mvp_tests::sim::ServerSpec;
 use mvp_tests::sim::api::authn::Method;
 use mvp_tests::sim::pki::{ClientAuth, Request};
 
-use super::{MAPS, admin, nobody_is_blamed, tls, twins};
+use super::{MAPS, admin, calm_agent, nobody_is_blamed, tls, twins};
 
 const SOON: Duration = Duration::from_secs(30);
 const TOKEN: [(&str, &str); 1] = [("authorization", "Bearer admin-token")];
@@ -20,7 +20,7 @@ const BAD: [(&str, &str); 1] = [("authorization", "Bearer not-a-token")];
 /// Strangers with these headers ask 20 at a time while a client with a good token, and one with a certificate, ask beside them.
 async fn beside(stranger: &[(&str, &str)], refused: u16) {
     let plane = twins(ServerSpec::ends_unauthenticated).await;
-    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    let agent = calm_agent(&plane, |_| {}).await;
     let anonymous = tls(&plane, ClientAuth::None);
     let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let strangers = (0..20).map(|_| async {
@@ -72,9 +72,7 @@ async fn bad_tokens_fail_nobody_else() {
 #[tokio::test]
 async fn a_token_that_was_accepted_shares_connections() {
     let plane = twins(ServerSpec::ends_unauthenticated).await;
-    let agent = TestAgent::start_with(&plane, "cp-a", |config| config.threads = 1)
-        .await
-        .unwrap();
+    let agent = calm_agent(&plane, |_| {}).await;
     let client = agent.http2(&plane, ClientAuth::None).await.unwrap();
     for _ in 0..20 {
         assert_eq!(client.get(MAPS, &TOKEN).await.unwrap().status, 200);
@@ -123,7 +121,7 @@ async fn leaves(raw: &mut Raw, fields: &[(&str, &str)]) -> bool {
 #[tokio::test]
 async fn after_an_unauthenticated_answer_the_clients_connection_ends() {
     let plane = twins(ServerSpec::ends_unauthenticated).await;
-    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    let agent = calm_agent(&plane, |_| {}).await;
     let anonymous = tls(&plane, ClientAuth::None);
     for (fields, ends) in [(&[][..], true), (&BAD[..], true), (&TOKEN[..], false)] {
         let mut raw = Raw::http2(agent.address, &anonymous).await.unwrap();
@@ -159,7 +157,7 @@ async fn after_an_unauthenticated_answer_the_clients_connection_ends() {
 #[tokio::test]
 async fn a_connection_whose_certificate_expires_ends() {
     let plane = twins(ServerSpec::ends_unauthenticated).await;
-    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    let agent = calm_agent(&plane, |_| {}).await;
     let mut short = Request::new("kubernetes-admin", &["system:masters"]);
     short.not_after = time::OffsetDateTime::now_utc() + time::Duration::seconds(5);
     let short = ClientAuth::Certificate(plane.pki().issue(&short).unwrap());

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use mvp_tests::agent::{TestAgent, eventually};
+use mvp_tests::agent::eventually;
 use mvp_tests::tunnel::{RawConnection, WEBSOCKET};
 
-use super::{admin, nobody_is_blamed, twins};
+use super::{admin, calm_agent, nobody_is_blamed, twins};
 use mvp_tests::sim::pki::{ClientAuth, Request};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -14,11 +14,10 @@ const EXEC: &str = "/api/v1/namespaces/default/services/y/proxy/exec";
 #[tokio::test]
 async fn a_client_has_so_many_tunnels_and_leaves_the_others_theirs() {
     let plane = twins(|spec| spec).await;
-    let agent = TestAgent::start_with(&plane, "cp-a", |config| {
+    let agent = calm_agent(&plane, |config| {
         config.limits.tunnels_per_client = 3;
     })
-    .await
-    .unwrap();
+    .await;
     let open = |auth: ClientAuth| {
         let (plane, agent) = (&plane, &agent);
         async move {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::Method;
-use mvp_tests::agent::{TestAgent, eventually};
+use mvp_tests::agent::eventually;
 use mvp_tests::client::{Client, full};
 use mvp_tests::sim::ServerSpec;
 use serde_json::json;
 
-use super::{MAPS, admin, nobody_is_blamed, twins};
+use super::{MAPS, admin, calm_agent, nobody_is_blamed, twins};
 
 const SOON: Duration = Duration::from_secs(30);
 const STALLED: &str = "/api/v1/namespaces/default/services/y/proxy/stalled";
@@ -17,9 +17,7 @@ const UPLOADS: usize = 30;
 
 async fn stall(change: impl Fn(ServerSpec) -> ServerSpec) {
     let plane = twins(change).await;
-    let agent = TestAgent::start_with(&plane, "cp-a", |config| config.threads = 1)
-        .await
-        .unwrap();
+    let agent = calm_agent(&plane, |_| {}).await;
     let client = agent.http2(&plane, admin(&plane)).await.unwrap();
     let uploads = (0..UPLOADS).map(|_| {
         let body = full(vec![b'x'; 600 << 10]);
