@@ -15,6 +15,9 @@ use super::rate::{Allowance, Rate};
 /// Clients remembered. Above it those with their whole allowance are forgotten, and then whoever comes first.
 const MOST: usize = 16 * 1024;
 
+/// Until the largest debt is paid: five bursts and one, of which a tenth comes back each second.
+const LONGEST_WAIT: Duration = Duration::from_secs(61);
+
 /// Shared by all data threads; touched by cancellations, and by requests only while somebody's allowance is used up.
 #[derive(Debug)]
 pub struct Cancels {
@@ -52,9 +55,9 @@ impl Cancels {
         let allowance = clients
             .entry(client)
             .or_insert_with(|| Allowance::full(self.rate, now));
-        allowance.take(self.rate, now);
+        allowance.owe(self.rate, now);
         if !allowance.has_any(self.rate, now) {
-            let until = self.millis(now + Duration::from_secs(11));
+            let until = self.millis(now + LONGEST_WAIT);
             self.watched_until.fetch_max(until, Ordering::Relaxed);
         }
     }
@@ -102,16 +105,18 @@ mod tests {
             cancels.cancelled(hasty, start);
             assert!(cancels.admits(hasty, start));
         }
-        for _ in 0..100 {
+        for _ in 0..21 {
             cancels.cancelled(hasty, start);
         }
-        assert!(!cancels.admits(hasty, start));
+        assert!(!cancels.admits(hasty, start + Duration::from_secs(20)));
         assert!(cancels.admits(other, start));
         cancels.cancelled(other, start);
         assert!(cancels.admits(other, start));
-        assert!(cancels.admits(hasty, start + Duration::from_secs(2)));
-        cancels.cancelled(hasty, start + Duration::from_secs(2));
-        assert!(cancels.admits(hasty, start + Duration::from_secs(60)));
+        assert!(cancels.admits(hasty, start + Duration::from_secs(22)));
+        for _ in 0..1000 {
+            cancels.cancelled(hasty, start + Duration::from_secs(22));
+        }
+        assert!(cancels.admits(hasty, start + Duration::from_secs(22 + 61)));
     }
 
     #[test]

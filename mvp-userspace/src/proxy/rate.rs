@@ -34,6 +34,13 @@ impl Allowance {
         true
     }
 
+    /// Takes one that was spent already, whether it was left or not. Whoever spends far more than there is waits longer, until
+    /// a debt of five times the burst.
+    pub fn owe(&mut self, rate: Rate, now: Instant) {
+        self.refill(rate, now);
+        self.left = (self.left - 1.0).max(-5.0 * rate.burst);
+    }
+
     /// Whether one is left.
     pub fn has_any(&mut self, rate: Rate, now: Instant) -> bool {
         self.refill(rate, now);
@@ -60,6 +67,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn debts_are_bounded() {
+        let (rate, start) = (
+            Rate {
+                burst: 10.0,
+                per_second: 1.0,
+            },
+            Instant::now(),
+        );
+        let mut allowance = Allowance::full(rate, start);
+        for _ in 0..30 {
+            allowance.owe(rate, start);
+        }
+        assert!(!allowance.has_any(rate, start + Duration::from_secs(20)));
+        assert!(allowance.has_any(rate, start + Duration::from_secs(21)));
+        for _ in 0..1000 {
+            allowance.owe(rate, start + Duration::from_secs(21));
+        }
+        assert!(allowance.has_any(rate, start + Duration::from_secs(21 + 51)));
+    }
 
     proptest! {
         /// In any span of time no more pass than the burst and what came back meanwhile.
