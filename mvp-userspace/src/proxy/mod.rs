@@ -43,6 +43,7 @@ use crate::discovery::{DiscoveryHandle, View};
 use crate::identity::TrustCell;
 use crate::metrics::Metrics;
 use crate::route::RouteTable;
+use crate::steering::Standing;
 use crate::tls::ServerTls;
 
 pub use blame::markdown_table as blame_table;
@@ -72,6 +73,8 @@ pub struct Shared {
     pub interoperability: bool,
     pub drain: DrainSignal,
     pub load: Load,
+    /// Why new connections are not taken. Whoever finds a reason sets it.
+    pub standing: Standing,
     /// Connections forwarded whole.
     pub relays: Arc<Relays>,
     /// How often each client cancels.
