@@ -24,7 +24,7 @@ use crate::proxy::discovery::replaced;
 use crate::proxy::{Pool, Shared, probe};
 use crate::request::RequestInfo;
 use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, explain, random};
-use crate::tls::ReloadStats;
+use crate::tls::{IdentityClass, ReloadStats};
 
 /// A data thread whose loop has not turned for so long makes no progress: it turns once a second.
 const STALLED: Duration = Duration::from_secs(10);
@@ -200,6 +200,7 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
     let context = Context {
         hop_marked: false,
         interoperability: sources.shared.interoperability,
+        class: IdentityClass::FrontProxy,
     };
     let decision = decide(&info, &table, context);
     let nobody = crate::route::ServerSet::EMPTY;

@@ -64,6 +64,9 @@ pub enum AttemptError {
     /// The connection or the stream broke after the request was sent; the server may have acted on it.
     #[error("broke off: {text}")]
     Broken { failure: Failure, text: String },
+    /// The server was not shown to accept this agent, or whom it asserts: nothing was sent.
+    #[error("it has not been shown to accept the mixed version proxy")]
+    Unproved,
     /// The client's own upload ended in an error.
     #[error("the client's upload broke off")]
     Upload,
@@ -143,7 +146,10 @@ impl ProxyError {
 impl AttemptError {
     /// True if the server certainly did not act on the request, whatever its method.
     pub fn is_unprocessed(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Unprocessed(_))
+        matches!(
+            self,
+            Self::Connect { .. } | Self::Unprocessed(_) | Self::Unproved
+        )
     }
 
     /// What the server's health should learn from it.
@@ -151,7 +157,7 @@ impl AttemptError {
         match self {
             Self::Connect { failure, .. } | Self::Broken { failure, .. } => Some(*failure),
             // A hang is found by PINGs and by the prober; a slow answer alone is no reason to leave a server.
-            Self::Unprocessed(_) | Self::Upload | Self::TimedOut => None,
+            Self::Unprocessed(_) | Self::Unproved | Self::Upload | Self::TimedOut => None,
         }
     }
 
@@ -160,6 +166,7 @@ impl AttemptError {
         match self {
             Self::Connect { .. } => "connect",
             Self::Unprocessed(_) => "unprocessed",
+            Self::Unproved => "unproved",
             Self::Broken { .. } => "broken",
             Self::Upload => "upload",
             Self::TimedOut => "timeout",

@@ -108,6 +108,7 @@ pub async fn forward(
     let context = Context {
         hop_marked: outgoing.hop_marked,
         interoperability: shared.interoperability,
+        class: outgoing.class,
     };
     let mut excluded = ServerSet::EMPTY;
     // Whether all servers answered, once they were asked for this request.
@@ -117,7 +118,7 @@ pub async fn forward(
         let table = shared.table.load_full();
         let preferred = outgoing
             .preferred
-            .and_then(|preferred| pick_preferred(&table, preferred, excluded));
+            .and_then(|preferred| pick_preferred(&table, preferred, outgoing.class, excluded));
         let picked = match preferred {
             Some(preferred) => Ok(preferred),
             None => pick(&table, info, context, excluded),
@@ -232,6 +233,7 @@ fn pick(
     let set = match decision.target {
         Target::Local => {
             let local = table.local().ok_or_else(nobody)?;
+            // One that is not proved is told apart by the attempt, if nobody stands in for it.
             if excluded.intersection(table.local_set()).is_empty() {
                 return Ok((Arc::clone(&local.server), decision.reason));
             }
@@ -251,6 +253,7 @@ fn pick(
         Target::Unknown => match table.local() {
             Some(local)
                 if local.server.available()
+                    && local.server.proved(context.class)
                     && excluded.intersection(table.local_set()).is_empty() =>
             {
                 return Ok((Arc::clone(&local.server), decision.reason));
@@ -259,7 +262,7 @@ fn pick(
         },
         Target::Unavailable => ServerSet::EMPTY,
     };
-    choose(table, set, excluded, random())
+    choose(table, table.proved(set, context.class), excluded, random())
         .map(|server| (server, decision.reason))
         .ok_or_else(nobody)
 }
@@ -268,11 +271,12 @@ fn pick(
 fn pick_preferred(
     table: &RouteTable,
     preferred: &Preferred,
+    class: IdentityClass,
     excluded: ServerSet,
 ) -> Option<(Arc<Server>, Reason)> {
     let members = preferred.servers.iter().map(|server| set_of(table, server));
     let set = members.fold(ServerSet::EMPTY, ServerSet::union);
-    let server = choose(table, set, excluded, random())?;
+    let server = choose(table, table.proved(set, class), excluded, random())?;
     Some((server, preferred.reason))
 }
 
@@ -285,6 +289,10 @@ async fn attempt(
     trace: &mut Trace,
 ) -> Result<Answer, AttemptError> {
     trace.ask(server, reason);
+    // The one door: whoever was picked, and why ever.
+    if !server.proved(outgoing.class) {
+        return Err(AttemptError::Unproved);
+    }
     let answer = async {
         if let Some(protocol) = outgoing.upgrade {
             let connection =
@@ -361,7 +369,9 @@ fn may_retry(error: &AttemptError, outgoing: &Outgoing<'_>) -> bool {
     let safe_method =
         matches!(*outgoing.method, Method::GET | Method::HEAD) && outgoing.upgrade.is_none();
     match error {
-        AttemptError::Connect { .. } | AttemptError::Unprocessed(_) => true,
+        AttemptError::Connect { .. } | AttemptError::Unprocessed(_) | AttemptError::Unproved => {
+            true
+        }
         AttemptError::Broken { .. } => safe_method,
         // The time is up for this client; another server would only make it wait twice.
         AttemptError::TimedOut | AttemptError::Upload => false,
