@@ -181,6 +181,20 @@ impl DiscoveryHandle {
         self.hub.want_proofs();
     }
 
+    /// Has a server proved again soon, since it answered 401 to an asserted user.
+    pub fn doubt(&self, server: &Arc<Server>) {
+        let entries = self.hub.entries();
+        let entry = entries
+            .iter()
+            .find(|entry| Arc::ptr_eq(&entry.server, server));
+        if let Some(entry) = entry {
+            entry.want_proof();
+            if entry.proof_due() {
+                entry.poke();
+            }
+        }
+    }
+
     /// Changes whenever something was found out that may decide whether this agent takes connections.
     pub fn judged(&self) -> watch::Receiver<u64> {
         self.hub.judged.subscribe()

@@ -240,7 +240,10 @@ fn failed(error: &FetchError, hint: &Hint) -> Judgement {
         return Judgement::Unanswered(error.to_string());
     }
     let mut why = error.to_string();
-    if let Some(hint) = hint() {
+    let unknown = ["UnknownIssuer", "BadSignature"]
+        .iter()
+        .any(|kind| why.contains(kind));
+    if unknown && let Some(hint) = hint() {
         why = format!("{why}; {hint}");
     }
     Judgement::Refused(Finding::Tls(why))

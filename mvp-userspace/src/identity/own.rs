@@ -2,7 +2,7 @@
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 
-use super::certificate::{Rejection, Roots};
+use super::certificate::Rejection;
 use super::subject;
 use super::trust::Trust;
 use crate::tls::{parse_certificate, validity};

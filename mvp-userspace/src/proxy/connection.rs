@@ -12,6 +12,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -45,6 +46,8 @@ pub struct Connection {
     pub forwarded_for: HeaderValue,
     /// What the client presented, if anything; what it proves is asked for each request.
     pub certificates: Option<PeerCertificates>,
+    /// A request has come.
+    pub asked: Notify,
     /// Whether its client should come again, to be relayed.
     pub memory: Memory,
     /// Set when a request of an HTTP/1.1 connection was answered with 101.
@@ -127,6 +130,7 @@ async fn serve_http(
         peer,
         forwarded_for: forwarded_for(peer.ip()),
         certificates,
+        asked: Notify::new(),
         memory: Memory::new(peer.ip(), session.server_name()),
         tunnel: Mutex::default(),
     });
@@ -158,7 +162,7 @@ async fn serve_http(
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = asked_to_end(&mut drain, &memory.memory) => {
+            () = asked_to_end(&mut drain, &memory) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
@@ -192,7 +196,7 @@ async fn serve_http(
         );
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = asked_to_end(&mut drain, &memory.memory) => {
+            () = asked_to_end(&mut drain, &memory) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
@@ -212,12 +216,24 @@ async fn serve_http(
     drop(slot);
 }
 
-/// Resolves when the connection is to end once what is under way has ended: the agent drains, or the client should come again.
-async fn asked_to_end(drain: &mut DrainSignal, memory: &Memory) {
+/// Resolves when the connection is to end once what is under way has ended: the agent drains, the client should come again, or it
+/// is to go to kube-apiserver itself.
+async fn asked_to_end(drain: &mut DrainSignal, connection: &Connection) {
     tokio::select! {
         _deadline = drain.draining() => {}
-        () = memory.leaving() => {}
+        () = connection.memory.leaving() => {}
+        () = told_to_leave(connection) => {}
     }
+}
+
+/// A client that has not asked for anything yet may be about to: its first request is answered, and with that it is told.
+async fn told_to_leave(connection: &Connection) {
+    let mut leave = connection.thread.shared.leave.clone();
+    if leave.wait_for(|leave| *leave).await.is_err() {
+        // The agent ends, and that is told otherwise.
+        std::future::pending::<()>().await;
+    }
+    connection.asked.notified().await;
 }
 
 /// Counts the ends that are a client's attack or breach of protocol; the rest is the usual coming and going.

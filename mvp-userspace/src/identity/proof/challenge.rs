@@ -98,7 +98,15 @@ impl OwnUser {
     /// # Errors
     /// A configured prefix of which no header name can be made.
     pub fn new(names: &HeaderNames) -> Result<Self, BadIdentity> {
-        let groups = vec![AUTHENTICATED.to_owned()];
+        Self::member_of(AUTHENTICATED, names)
+    }
+
+    /// The same user as a member of another group.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn member_of(group: &str, names: &HeaderNames) -> Result<Self, BadIdentity> {
+        let groups = vec![group.to_owned()];
         let user = User::new(
             OWN_NAME.to_owned(),
             String::new(),

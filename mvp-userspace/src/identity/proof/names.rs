@@ -53,10 +53,15 @@ impl PublishedNames {
         #[derive(Deserialize)]
         struct ConfigMap {
             #[serde(default)]
+            kind: String,
+            #[serde(default)]
             data: Option<BTreeMap<String, String>>,
         }
         let object: ConfigMap =
             serde_json::from_slice(body).map_err(|error| format!("it is no ConfigMap: {error}"))?;
+        if object.kind != "ConfigMap" {
+            return Err(format!("it is no ConfigMap but {:?}", object.kind));
+        }
         let data = object.data.unwrap_or_default();
         let field = |name: &str| -> Result<Vec<HeaderName>, String> {
             let Some(text) = data.get(name) else {
@@ -273,20 +278,20 @@ mod tests {
     #[test]
     fn what_is_no_list_of_names_is_an_error() {
         assert_eq!(
-            PublishedNames::read(b"{\"data\":null}"),
+            PublishedNames::read(b"{\"kind\":\"ConfigMap\",\"data\":null}"),
             Ok(PublishedNames::default())
         );
         for bad in [
             "",
             "[]",
-            "{\"data\":[]}",
-            "{\"data\":{\"requestheader-group-headers\":\"X\"}}",
+            "{\"data\":{}}",
+            "{\"kind\":\"ConfigMap\",\"data\":[]}",
+            "{\"kind\":\"ConfigMap\",\"data\":{\"requestheader-group-headers\":\"X\"}}",
         ] {
             assert!(PublishedNames::read(bad.as_bytes()).is_err(), "{bad}");
         }
         let many = vec!["x"; MAX_NAMES + 1];
-        let many =
-            json!({"data": {"requestheader-uid-headers": serde_json::to_string(&many).unwrap()}});
+        let many = json!({"kind": "ConfigMap", "data": {"requestheader-uid-headers": serde_json::to_string(&many).unwrap()}});
         assert!(PublishedNames::read(many.to_string().as_bytes()).is_err());
     }
 

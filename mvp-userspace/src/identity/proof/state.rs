@@ -274,10 +274,12 @@ mod tests {
             judgements.push(refused());
             judgements.extend(std::iter::repeat_n(silent(), silences));
             let bad = proofs(&judgements, &[proved()], known());
-            prop_assert!(!bad.asserts() && decide(&bad, |_| {}).is_some());
+            let passes_by = decide(&bad, |_| {}).is_some();
+            prop_assert!(!bad.asserts() && passes_by);
             judgements.push(proved());
             let good = proofs(&judgements, &[proved()], known());
-            prop_assert!(good.asserts() && decide(&good, |_| {}).is_none());
+            let passes_by = decide(&good, |_| {}).is_some();
+            prop_assert!(good.asserts() && !passes_by);
         }
     }
 }

@@ -40,6 +40,7 @@ pub use app::{App, Ending, Phase};
 pub use connection::Connection;
 pub use faults::{Fault, Faults};
 pub use log::{Recorded, RequestLog};
+pub use tls::AnyCertificate;
 
 /// kube-apiserver's limit unless --http2-max-streams-per-connection says otherwise.
 const MAX_CONCURRENT_STREAMS: u32 = 100;
