@@ -343,6 +343,10 @@ impl Entry {
         let _ = finished.wait_for(|round| *round >= wanted).await;
     }
 
+    pub fn trouble(&self) -> Trouble {
+        self.state().trouble.clone()
+    }
+
     pub fn ready(&self) -> Option<bool> {
         self.state().ready
     }

@@ -123,6 +123,8 @@ impl Poller {
             prove(&self.entry, &self.hub).await;
         }
         let connection = opened.map_err(|e| vec![e])?;
+        // What the server of before said does not count.
+        self.ready_before = None;
         self.hold(Some(Open {
             connection,
             since: Instant::now(),
@@ -171,21 +173,15 @@ impl Poller {
         self.proof = Some(tokio::spawn(async move { prove(&entry, &hub).await }));
     }
 
+    /// A 401 or 403 alone may come from a server that has just started; a second one from a server that is ready is meant for us.
     fn trouble(&self, errors: &[FetchError], failure: Option<Failure>, text: &str) -> Trouble {
-        let refused = |error: &FetchError| {
-            matches!(
-                error,
-                FetchError::Status {
-                    status: 401 | 403,
-                    ..
-                }
-            )
-        };
+        let before = self.entry.trouble();
+        let again = matches!(before, Trouble::Starting | Trouble::Refused(_));
         match failure {
             Some(Failure::Tls) => Trouble::Refused(text.to_owned()),
             Some(_) => Trouble::Unreachable,
-            None if !errors.iter().any(refused) => Trouble::Other,
-            None if self.ready_before == Some(true) => Trouble::Refused(text.to_owned()),
+            None if !errors.iter().any(FetchError::refused) => Trouble::Other,
+            None if again && self.ready_before == Some(true) => Trouble::Refused(text.to_owned()),
             None => Trouble::Starting,
         }
     }
@@ -226,7 +222,7 @@ impl Poller {
                 let refused = self.connection.is_none() && failure == Some(Failure::Refused);
                 let trouble = self.trouble(&errors, failure, &text);
                 let starting = trouble == Trouble::Starting;
-                if matches!(trouble, Trouble::Refused(_)) {
+                if matches!(trouble, Trouble::Refused(_) | Trouble::Starting) {
                     self.entry.want_proof();
                 }
                 match self.entry.failed(failure, refused, trouble, &text) {
