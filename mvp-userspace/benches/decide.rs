@@ -11,6 +11,7 @@ use mvp::config::Endpoint;
 use mvp::discovery::{ApiEntry, ApiSet};
 use mvp::request::{RequestInfo, VerbSet};
 use mvp::route::{Context, Knowledge, Member, RouteTable, Server, Target, decide};
+use mvp::tls::IdentityClass;
 
 const SERVERS: usize = 5;
 const GROUPS: usize = 25;
@@ -18,6 +19,7 @@ const RESOURCES: usize = 8;
 const CONTEXT: Context = Context {
     hop_marked: false,
     interoperability: true,
+    class: IdentityClass::FrontProxy,
 };
 
 criterion_group!(benches, bench);

@@ -13,6 +13,7 @@ pub mod kubectl;
 pub mod load;
 pub mod netns;
 pub mod pairs;
+pub mod proving;
 pub mod python;
 pub mod raw;
 pub mod scrape;

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::agent::TestAgent;
 use crate::bench::answers::{Answers, Role};
 use crate::client::{TestBody, full};
+use crate::proving;
 use crate::sim::pki::Pki;
 use crate::sim::{ControlPlane, ServerSpec};
 
@@ -121,7 +122,7 @@ impl Scripted {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut tls = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
+            .with_client_cert_verifier(proving::any_certificate())
             .with_single_cert(identity.chain()?, identity.key()?)?;
         tls.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -137,11 +138,21 @@ impl Scripted {
                 let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
                 tokio::spawn(async move {
                     let tls = acceptor.accept(tcp).await?;
-                    let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+                    let session = tls.get_ref().1;
+                    let http2 = session.alpn_protocol() == Some(b"h2");
+                    let certificate = session.peer_certificates().is_some();
                     let service = service_fn(move |request| {
                         let shared = Arc::clone(&shared);
                         async move {
                             let (answers, seen, script, own) = &*shared;
+                            let (path, headers) = (request.uri().path(), request.headers());
+                            if let Some((status, body)) =
+                                proving::answer(path, headers, certificate)
+                            {
+                                let mut answer = Response::new(full(body));
+                                *answer.status_mut() = status;
+                                return Ok(answer);
+                            }
                             if let Some(answer) = own(&request) {
                                 return Ok(answer);
                             }

@@ -210,7 +210,42 @@ pub struct ServerView {
     /// Number of (group, version, resource, subresource) it serves.
     pub keys: u64,
     pub outstanding: u64,
+    /// Whether it was shown to accept this agent and the users that it asserts.
+    #[serde(default)]
+    pub proof: ProofView,
     pub last_error: Option<String>,
+}
+
+/// What was proved of a server.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProofView {
+    pub asserted_users: ClassProofView,
+    pub tokens: ClassProofView,
+    /// `known`, `unknown`, or `unreadable: REASON`.
+    pub header_names: String,
+}
+
+/// For one identity class.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassProofView {
+    pub proved: bool,
+    /// Since the outcome was found.
+    pub age_ms: Option<u64>,
+    /// Why it is not proved.
+    pub why: Option<String>,
+}
+
+impl ProofView {
+    /// `yes`, `for tokens only` or `no`.
+    pub fn word(&self) -> &'static str {
+        match (self.asserted_users.proved, self.tokens.proved) {
+            (true, true) => "yes",
+            (false, true) => "for tokens only",
+            (_, false) => "no",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]

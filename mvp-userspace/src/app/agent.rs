@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::admin_port::AdminPort;
 use super::pass_through::{self, PassThroughLine};
+use super::proof;
 use super::shortcut::ShortcutPart;
 use super::sources;
 use super::steering::{self, GuardHandle, Kernel, SteeringStats};
@@ -19,8 +20,9 @@ use super::views::{SetLogLevel, Sources, views};
 use super::{Drain, DrainSignal, DrainTrigger, Readiness};
 use crate::admin::Admin;
 use crate::config::{Config, Endpoint};
-use crate::discovery::{Discovery, DiscoveryHandle, Settings, SyncCounters};
+use crate::discovery::{Discovery, DiscoveryHandle, Prover, Settings, SyncCounters};
 use crate::identity::TrustCell;
+use crate::identity::proof::OwnUser;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{AcceptLoop, DialFrom, OnTick};
@@ -32,6 +34,9 @@ use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// For another server to answer a probe through the admin port.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whose members Kubernetes' default roles let read health, version and metrics.
+const MONITORING: &str = "system:monitoring";
 
 /// A running agent. Dropping it does not stop it: call [`Agent::drain`] or [`Agent::stop`].
 pub struct Agent {
@@ -192,12 +197,36 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         members: members.clone(),
         restarts,
     };
-    let discovery = start_discovery(&config, &client_tls, &counters, from.clone(), membership)?;
+    // Nothing is proved yet, and so nothing may come.
+    let local = &config.local.name;
+    let detail = format!("kube-apiserver {local} is not proved: it has not been asked yet");
+    standing.set(PassingBy::LocalUnproved, detail);
+    let (prover, own) = proof::prover(&config, &client_tls, &trust)?;
+    let monitor = OwnUser::member_of(MONITORING, &prover.names).context("requestHeader")?;
+    let prove = Asking {
+        client_tls: &client_tls,
+        prover,
+        own,
+    };
+    let discovery = start_discovery(&config, prove, &counters, from.clone(), membership)?;
+    let (leave, leaving) = watch::channel(false);
+    tokio::spawn(proof::keep(
+        discovery.clone(),
+        Arc::clone(&client_tls),
+        standing.clone(),
+        leave,
+        kernel.is_on(),
+    ));
+    tokio::spawn(proof::after_reloads(
+        discovery.clone(),
+        Arc::clone(&client_tls),
+    ));
     let known = await_first_round(&readiness, &standing, &discovery);
     let mut reloaded = vec![
         Arc::clone(&server_tls) as _,
-        Arc::clone(&client_tls) as _,
+        // Before the pair, which must fit what is trusted.
         Arc::clone(&trust) as _,
+        Arc::clone(&client_tls) as _,
     ];
     reloaded.extend(relay.reload.clone());
     let reloader = Reloader::new(reloaded);
@@ -218,6 +247,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         limits: config.limits.clone(),
         interoperability: config.interoperability_proxy,
         drain: data_drain,
+        leave: leaving,
         load: Load::default(),
         standing: standing.clone(),
         relays: Arc::clone(&relay.relays),
@@ -304,6 +334,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         threads: threads.iter().map(DataThread::source).collect(),
         reload,
         pool: pool.pool(),
+        monitor,
         config,
     };
     let port = Admin {
@@ -325,22 +356,31 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     })
 }
 
+/// How servers are asked and proved.
+struct Asking<'a> {
+    client_tls: &'a Arc<ClientTls>,
+    prover: Prover,
+    own: OwnUser,
+}
+
 fn start_discovery(
     config: &Config,
-    client_tls: &Arc<ClientTls>,
+    asking: Asking<'_>,
     counters: &Arc<SyncCounters>,
     from: DialFrom,
     membership: Membership,
 ) -> anyhow::Result<DiscoveryHandle> {
     let Membership { members, restarts } = membership;
-    let tls = Arc::clone(client_tls);
-    let settings = Settings::new(
+    let tls = Arc::clone(asking.client_tls);
+    let mut settings = Settings::new(
         &config.discovery,
         &config.upstream,
         from,
         Arc::new(move || tls.config(IdentityClass::FrontProxy, Alpn::H2OrHttp1)),
+        asking.own,
     )
     .context("upstream.serverName")?;
+    settings.prover = Some(Arc::new(asking.prover));
     let runtime = tokio::runtime::Handle::current();
     Ok(Discovery::start(
         settings,

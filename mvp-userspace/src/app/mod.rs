@@ -4,6 +4,7 @@ mod admin_port;
 mod agent;
 mod drain;
 mod pass_through;
+mod proof;
 mod readiness;
 mod relay;
 mod run;

@@ -137,6 +137,8 @@ mod tests {
             refused: 0,
             etag: None,
             last_error: None,
+            trouble: crate::discovery::Trouble::None,
+            proofs: crate::identity::proof::Proofs::default(),
             polls: Polls::default(),
         }
     }

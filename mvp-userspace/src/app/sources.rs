@@ -10,7 +10,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::discovery::{DiscoveryHandle, SyncCounters};
 use crate::metrics::{
-    CERTIFICATE_EXPIRY, DISCOVERY_AGE, Metrics, OUTSTANDING, POOL_CONNECTIONS, SERVER_AVAILABLE,
+    CERTIFICATE_EXPIRY, DISCOVERY_AGE, Metrics, OUTSTANDING, POOL_CONNECTIONS, PROOF_AGE,
+    SERVER_AVAILABLE, SERVER_PROVED,
 };
 use crate::proxy::Shared;
 use crate::tls::ReloadStats;
@@ -24,6 +25,20 @@ pub fn register(metrics: &Metrics, shared: &Arc<Shared>, reload: Arc<ReloadStats
         for status in shared.discovery.status() {
             if let Some(age) = status.age {
                 sink.set(&DISCOVERY_AGE, &[&status.name], age.as_secs_f64());
+            }
+            for (class, proved, proof) in [
+                (
+                    "asserted",
+                    status.proofs.asserts(),
+                    &status.proofs.front_proxy,
+                ),
+                ("token", status.proofs.passes_tokens(), &status.proofs.bare),
+            ] {
+                let labels = [status.name.as_str(), class];
+                sink.set(&SERVER_PROVED, &labels, f64::from(u8::from(proved)));
+                if let Some(at) = proof.at() {
+                    sink.set(&PROOF_AGE, &labels, at.elapsed().as_secs_f64());
+                }
             }
         }
         for member in shared.table.load().members() {

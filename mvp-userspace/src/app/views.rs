@@ -14,17 +14,18 @@ use super::skew::skew;
 use super::steering::{GuardHandle, Watch};
 use super::threads::Heartbeat;
 use crate::admin::{
-    CertificateView, ConnectionView, ExplainView, Probe, ProbeError, RelayView, RouteView,
-    ServerView, StatusView, ThreadView, Views,
+    CertificateView, ClassProofView, ConnectionView, ExplainView, Probe, ProbeError, ProofView,
+    RelayView, RouteView, ServerView, StatusView, ThreadView, Views,
 };
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
+use crate::identity::proof::{ClassProof, Names, OwnUser};
 use crate::metrics::Metrics;
 use crate::proxy::discovery::replaced;
 use crate::proxy::{Pool, Shared, probe};
 use crate::request::RequestInfo;
 use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, explain, random};
-use crate::tls::ReloadStats;
+use crate::tls::{IdentityClass, ReloadStats};
 
 /// A data thread whose loop has not turned for so long makes no progress: it turns once a second.
 const STALLED: Duration = Duration::from_secs(10);
@@ -45,6 +46,8 @@ pub struct Sources {
     pub reload: Arc<ReloadStats>,
     /// Connections of the control runtime, for the probes of other servers.
     pub pool: Arc<Pool>,
+    /// Whom those probes ask as: Kubernetes' default roles let this group read exactly these.
+    pub monitor: OwnUser,
 }
 
 /// Changes the log's filter; the logging itself is the command line's.
@@ -202,6 +205,7 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
     let context = Context {
         hop_marked: false,
         interoperability: sources.shared.interoperability,
+        class: IdentityClass::FrontProxy,
     };
     let decision = decide(&info, &table, context);
     let nobody = crate::route::ServerSet::EMPTY;
@@ -304,9 +308,14 @@ async fn probe_view(sources: &Sources, name: &str, path: &str) -> Result<Probe, 
         .iter()
         .find(|member| *member.server.name == *name)
         .ok_or(ProbeError::UnknownServer)?;
-    let response = probe(&sources.pool, &member.server, path)
-        .await
-        .map_err(|error| ProbeError::Unreachable(error.to_string()))?;
+    let response = probe(
+        &sources.pool,
+        &member.server,
+        path,
+        sources.monitor.headers(),
+    )
+    .await
+    .map_err(|error| ProbeError::Unreachable(error.to_string()))?;
     let content_type = response.headers().get(http::header::CONTENT_TYPE);
     Ok(Probe {
         status: response.status().as_u16(),
@@ -338,7 +347,24 @@ fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
         outstanding: server.map_or(0, |server| {
             server.outstanding.load(Ordering::Relaxed) as u64
         }),
-        last_error: status.last_error,
+        proof: ProofView {
+            asserted_users: class_view(&status.proofs.front_proxy),
+            tokens: class_view(&status.proofs.bare),
+            header_names: match &status.proofs.names {
+                Names::Unknown => "unknown".to_owned(),
+                Names::Known(_) => "known".to_owned(),
+                Names::Unreadable(why) => format!("unreadable: {why}"),
+            },
+        },
+        last_error: status.last_error.or_else(|| status.proofs.why()),
+    }
+}
+
+fn class_view(proof: &ClassProof) -> ClassProofView {
+    ClassProofView {
+        proved: proof.is_proved(),
+        age_ms: proof.at().map(|at| millis(at.elapsed())),
+        why: proof.why(),
     }
 }
 

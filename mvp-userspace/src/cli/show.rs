@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::table::{age, clean, table};
-use crate::admin::{RelayView, RouteView, ServerView, StatusView};
+use crate::admin::{ProofView, RelayView, RouteView, ServerView, StatusView};
 
 pub fn status(view: &StatusView) -> String {
     let state = match (view.ready, view.awaiting.is_empty(), view.drain.as_str()) {
@@ -108,6 +108,7 @@ pub fn servers(servers: &[ServerView]) -> String {
                 s.version.clone().unwrap_or_else(|| "-".to_owned()),
                 yes(s.ready),
                 yes(s.available),
+                proved(&s.proof),
                 s.knowledge.clone(),
                 s.age_ms.map_or_else(|| "-".to_owned(), age),
                 s.source.clone(),
@@ -125,6 +126,7 @@ pub fn servers(servers: &[ServerView]) -> String {
             "VERSION",
             "READY",
             "AVAILABLE",
+            "PROVED",
             "KNOWLEDGE",
             "AGE",
             "SOURCE",
@@ -134,6 +136,14 @@ pub fn servers(servers: &[ServerView]) -> String {
         ],
         &rows,
     )
+}
+
+/// `yes, 12s ago`: the outcome for asserted users and tokens, and its age.
+fn proved(proof: &ProofView) -> String {
+    match proof.asserted_users.age_ms.or(proof.tokens.age_ms) {
+        Some(ms) => format!("{}, {} ago", proof.word(), age(ms)),
+        None => proof.word().to_owned(),
+    }
 }
 
 pub fn routes(routes: &[RouteView]) -> String {
@@ -197,7 +207,7 @@ fn expiry(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{CertificateView, ThreadView};
+    use crate::admin::{CertificateView, ClassProofView, ThreadView};
 
     fn servers_view() -> Vec<ServerView> {
         vec![
@@ -213,6 +223,18 @@ mod tests {
                 source: "v2".into(),
                 keys: 412,
                 outstanding: 7,
+                proof: ProofView {
+                    asserted_users: ClassProofView {
+                        proved: true,
+                        age_ms: Some(12_000),
+                        why: None,
+                    },
+                    tokens: ClassProofView {
+                        proved: true,
+                        ..Default::default()
+                    },
+                    header_names: "known".into(),
+                },
                 last_error: None,
             },
             ServerView {
@@ -230,9 +252,9 @@ mod tests {
         assert_eq!(
             servers(&servers_view()),
             "\
-NAME  ROLE   URL                     VERSION  READY  AVAILABLE  KNOWLEDGE  AGE    SOURCE  KEYS  OUTSTANDING  LAST ERROR
-cp-a  local  https://127.0.0.2:6443  v1.35.6  yes    yes        fresh      350ms  v2      412   7
-cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -              0     0            connection refused?
+NAME  ROLE   URL                     VERSION  READY  AVAILABLE  PROVED        KNOWLEDGE  AGE    SOURCE  KEYS  OUTSTANDING  LAST ERROR
+cp-a  local  https://127.0.0.2:6443  v1.35.6  yes    yes        yes, 12s ago  fresh      350ms  v2      412   7
+cp-b  peer   https://127.0.0.3:6443  -        no     no         no            none       -              0     0            connection refused?
 "
         );
     }

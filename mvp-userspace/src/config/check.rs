@@ -10,6 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use super::tree::Tree;
 use super::*;
+use crate::identity::TrustCell;
 
 /// More requests a second than one client sends, whatever it is.
 const MAX_RELAY_RATE: f64 = 100_000.0;
@@ -82,6 +83,8 @@ pub fn files(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
     ca("upstream.caFile", &config.upstream.ca_file)?;
     if let Some(client) = &config.upstream.client {
         pair("upstream.clientCertFile", "upstream.clientKeyFile", client)?;
+        front_proxy(config, &client.cert_file)
+            .map_err(|problem| tree.fail("upstream.clientCertFile", problem))?;
     }
     if let Some(path) = &config.peers.kubernetes.kubeconfig {
         std::fs::File::open(path).map_err(|error| {
@@ -92,6 +95,17 @@ pub fn files(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
         })?;
     }
     Ok(())
+}
+
+/// A certificate that servers would take for a user's own, or not for a front proxy's, must not even be tried.
+fn front_proxy(config: &Config, file: &Path) -> Result<(), String> {
+    // What is wrong with the CAs themselves is told when they are loaded.
+    let Ok(trust) = TrustCell::open(config) else {
+        return Ok(());
+    };
+    let chain = certificates(file)?;
+    let fits = trust.load().fits_front_proxy(&chain);
+    fits.map_err(|unfit| format!("{}: {unfit}", file.display()))
 }
 
 /// Ports and addresses that are exempt from steering must be the agent's alone.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::tls::testing::{ca, client, self_signed, signed_by};
 
 /// Real files in a folder, as a control-plane node has them.
 struct Node {
@@ -15,19 +16,23 @@ impl Node {
         let node = Self { dir };
         std::fs::create_dir_all(node.path("pki")).unwrap();
         std::fs::create_dir_all(node.path("manifests")).unwrap();
-        for name in [
-            "ca",
-            "front-proxy-ca",
-            "apiserver",
-            "front-proxy-client",
-            "extra",
-        ] {
+        for name in ["ca", "apiserver", "extra"] {
             let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
             node.write(&format!("pki/{name}.crt"), &made.cert.pem());
             node.write(
                 &format!("pki/{name}.key"),
                 &made.signing_key.serialize_pem(),
             );
+        }
+        // A start is refused with any other pair.
+        let proxy_ca = self_signed(ca("front-proxy-ca"));
+        let proxy = signed_by(client("front-proxy-client", &[]), &proxy_ca);
+        for (name, made) in [
+            ("front-proxy-ca", &proxy_ca),
+            ("front-proxy-client", &proxy),
+        ] {
+            node.write(&format!("pki/{name}.crt"), &made.pem);
+            node.write(&format!("pki/{name}.key"), &made.key_pem);
         }
         node
     }

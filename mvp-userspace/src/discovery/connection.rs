@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body::Body;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::config::Endpoint;
+use crate::identity::proof::OwnUser;
 use crate::net::{DialFrom, dial_any};
 use crate::route::Failure;
 
@@ -28,6 +29,8 @@ pub struct Dialer {
     /// The client configuration to use for the next connection (front-proxy pair, ALPN h2 and http/1.1). Asked anew each
     /// time, so that a reloaded certificate is used by the next connection.
     pub tls: Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>,
+    /// Whom the agent asks as, by the configured header names.
+    pub own: OwnUser,
     /// Sent as SNI and verified in the server's certificate.
     pub server_name: ServerName<'static>,
     /// Where connections come from.
@@ -78,6 +81,11 @@ impl FetchError {
         }
     }
 
+    /// True if the server refused the agent: it does not know it, or does not allow it what it asked for.
+    pub fn refused(&self) -> bool {
+        matches!(self, FetchError::Status { status: 401 | 403, .. })
+    }
+
     /// True if a new connection may well do better.
     pub fn lost(&self) -> bool {
         match self {
@@ -102,6 +110,7 @@ pub struct Answer {
 pub struct Connection {
     sender: Sender,
     authority: Arc<str>,
+    own: OwnUser,
     timeout: Duration,
     closed: watch::Receiver<bool>,
     _driver: Arc<AbortOnDrop>,
@@ -109,9 +118,9 @@ pub struct Connection {
 
 #[derive(Clone)]
 enum Sender {
-    Http2(http2::SendRequest<Empty<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
     /// One request at a time.
-    Http1(Arc<Mutex<http1::SendRequest<Empty<Bytes>>>>),
+    Http1(Arc<Mutex<http1::SendRequest<Full<Bytes>>>>),
 }
 
 struct AbortOnDrop(AbortHandle);
@@ -150,7 +159,36 @@ impl Connection {
         etag: Option<&HeaderValue>,
         limit: usize,
     ) -> Result<Answer, FetchError> {
-        match timeout(self.timeout, self.exchange(path, accept, etag, limit)).await {
+        let request = self.request(Method::GET, path, accept, self.own.headers())?;
+        let exchange = self.exchange(conditional(request, etag), path, etag.is_some(), limit);
+        match timeout(self.timeout, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(transport(
+                "waiting for an answer",
+                "no answer in time",
+                Failure::TimedOut,
+            )),
+        }
+    }
+
+    /// Asks with these headers instead of the agent's own user; with a body (JSON) by POST. The answer is JSON and at most a few KiB.
+    pub async fn ask(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        body: Option<&'static str>,
+    ) -> Result<Answer, FetchError> {
+        let method = match body {
+            Some(_) => Method::POST,
+            None => Method::GET,
+        };
+        let mut request = self.request(method, path, "application/json", headers)?;
+        if let Some(body) = body {
+            *request.body_mut() = Full::from(body);
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(CONTENT_TYPE, json);
+        }
+        match timeout(self.timeout, self.exchange(request, path, false, SMALL)).await {
             Ok(result) => result,
             Err(_) => Err(transport(
                 "waiting for an answer",
@@ -177,7 +215,7 @@ impl Connection {
         path: &str,
         accept: &'static str,
     ) -> Result<http::Response<Incoming>, FetchError> {
-        let request = self.request(path, accept, None)?;
+        let request = self.request(Method::GET, path, accept, self.own.headers())?;
         let head = async {
             match &self.sender {
                 Sender::Http2(sender) => {
@@ -208,12 +246,11 @@ impl Connection {
 
     async fn exchange(
         &self,
+        request: Request<Full<Bytes>>,
         path: &str,
-        accept: &'static str,
-        etag: Option<&HeaderValue>,
+        conditional: bool,
         limit: usize,
     ) -> Result<Answer, FetchError> {
-        let request = self.request(path, accept, etag)?;
         let response = match &self.sender {
             Sender::Http2(sender) => {
                 let mut sender = sender.clone();
@@ -225,24 +262,26 @@ impl Connection {
                 let mut sender = sender.lock().await;
                 sender.ready().await.map_err(lost)?;
                 let response = sender.send_request(request).await.map_err(lost)?;
-                return answer(response, path, etag.is_some(), limit).await;
+                return answer(response, path, conditional, limit).await;
             }
         };
-        answer(response, path, etag.is_some(), limit).await
+        answer(response, path, conditional, limit).await
     }
 
     fn request(
         &self,
+        method: Method,
         path: &str,
         accept: &'static str,
-        etag: Option<&HeaderValue>,
-    ) -> Result<Request<Empty<Bytes>>, FetchError> {
+        headers: &HeaderMap,
+    ) -> Result<Request<Full<Bytes>>, FetchError> {
         let mut builder = Request::builder()
-            .method(Method::GET)
+            .method(method)
             .header(ACCEPT, accept)
-            .header(USER_AGENT, concat!("mvp/", env!("CARGO_PKG_VERSION")))
-            .header("x-remote-user", "system:mvp")
-            .header("x-remote-group", "system:authenticated");
+            .header(USER_AGENT, concat!("mvp/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in headers {
+            builder = builder.header(name, value);
+        }
         builder = match &self.sender {
             Sender::Http2(_) => builder.uri(
                 Uri::builder()
@@ -254,13 +293,20 @@ impl Connection {
             ),
             Sender::Http1(_) => builder.uri(path).header(HOST, &*self.authority),
         };
-        if let Some(etag) = etag {
-            builder = builder.header(IF_NONE_MATCH, etag);
-        }
         builder
-            .body(Empty::new())
+            .body(Full::default())
             .map_err(|e| transport("writing a request", e, Failure::Protocol))
     }
+}
+
+fn conditional(
+    mut request: Request<Full<Bytes>>,
+    etag: Option<&HeaderValue>,
+) -> Request<Full<Bytes>> {
+    if let Some(etag) = etag {
+        request.headers_mut().insert(IF_NONE_MATCH, etag.clone());
+    }
+    request
 }
 
 /// Reads a body of at most `limit` bytes; `None` if there is more. Nothing beyond the limit is kept or asked for.
@@ -391,6 +437,7 @@ async fn connect(dialer: &Dialer, endpoint: &Endpoint) -> Result<Connection, Fet
     Ok(Connection {
         sender,
         authority: authority(endpoint).into(),
+        own: dialer.own.clone(),
         timeout: dialer.timeout,
         closed,
         _driver: Arc::new(AbortOnDrop(driver.abort_handle())),

@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::ApiSet;
 use super::connection::{Connection, authority};
+use super::hub::lock;
 use super::limits::GroupVersion;
 use super::merged::Told;
 use super::openapi::OpenApiIndex;
+use super::prove::{Due, classes};
 use super::roots::{Documents, Found, Source};
 use crate::config::Endpoint;
+use crate::identity::proof::{Judgement, Names, Proofs};
 use crate::route::{Failure, Knowledge, Member, Probe, Server};
 
 /// What an operator sees of one server.
@@ -40,7 +44,27 @@ pub struct ServerStatus {
     pub etag: Option<String>,
     /// Of the last round, if it failed.
     pub last_error: Option<String>,
+    /// Why the last round failed, as far as it matters to others.
+    pub trouble: Trouble,
+    /// What was proved of it.
+    pub proofs: Proofs,
     pub polls: Polls,
+}
+
+/// Whose fault the end of a round is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Trouble {
+    #[default]
+    None,
+    /// The server, or the way to it.
+    Unreachable,
+    /// The server refuses this agent alone: it answers 401 or 403, or its certificate does not verify. Says nothing of how it serves
+    /// others.
+    Refused(String),
+    /// 401 or 403 from a server that is not ready: in the first second after its start it has no RBAC yet.
+    Starting,
+    /// The server answers, but not with something of use.
+    Other,
 }
 
 /// Rounds by outcome, since the server became a member.
@@ -63,6 +87,10 @@ pub(super) struct Entry {
     /// The poller's, while it is open.
     connection: watch::Sender<Option<Connection>>,
     openapi: Mutex<OpenApi>,
+    proofs: Mutex<Proofs>,
+    due: Mutex<Due>,
+    /// Held while a proof is under way.
+    pub proving: tokio::sync::Mutex<()>,
 }
 
 /// The server's `/openapi/v3`, kept while servers differ.
@@ -92,6 +120,7 @@ struct State {
     confirmed: Option<Instant>,
     last: Last,
     error: Option<String>,
+    trouble: Trouble,
     source: Option<Source>,
     stale: Vec<GroupVersion>,
     refused: usize,
@@ -123,6 +152,9 @@ impl Entry {
             finished: watch::Sender::new(0),
             connection: watch::Sender::new(None),
             openapi: Mutex::default(),
+            proofs: Mutex::default(),
+            due: Mutex::default(),
+            proving: tokio::sync::Mutex::default(),
         }
     }
 
@@ -138,6 +170,8 @@ impl Entry {
     pub fn inherit(&self, other: &Entry) {
         let known = other.state().clone();
         *self.state() = known;
+        let proofs = other.proofs();
+        *lock(&self.proofs) = proofs;
     }
 
     pub fn set(&self) -> Option<Arc<ApiSet>> {
@@ -212,6 +246,8 @@ impl Entry {
                 .etag
                 .and_then(|etag| etag.to_str().ok().map(str::to_owned)),
             last_error: state.error,
+            trouble: state.trouble,
+            proofs: self.proofs(),
             polls: state.polls,
         }
     }
@@ -232,17 +268,28 @@ impl Entry {
         state.stale = found.stale;
         state.refused = found.refused;
         state.error = None;
+        state.trouble = Trouble::None;
         std::mem::replace(&mut state.last, Last::Succeeded) != Last::Succeeded
     }
 
     /// True if the round before did not fail in the same way.
-    pub fn failed(&self, failure: Option<Failure>, refused: bool, error: &str) -> bool {
+    pub fn failed(
+        &self,
+        failure: Option<Failure>,
+        refused: bool,
+        trouble: Trouble,
+        error: &str,
+    ) -> bool {
         let mut state = self.state();
         state.polls.failed += 1;
         state.error = Some(error.to_owned());
-        if failure.is_some_and(Failure::counts) {
-            state.ready = Some(false);
+        match failure {
+            // Whether it is ready was not asked.
+            Some(Failure::Tls) => state.ready = None,
+            Some(failure) if failure.counts() => state.ready = Some(false),
+            _ => {}
         }
+        state.trouble = trouble;
         let now = match failure {
             _ if refused => Last::Refused,
             Some(Failure::TimedOut | Failure::Unreachable) => Last::Silent,
@@ -296,6 +343,71 @@ impl Entry {
         self.poke();
         // An error means that the poller is gone: nothing more to wait for.
         let _ = finished.wait_for(|round| *round >= wanted).await;
+    }
+
+    pub fn trouble(&self) -> Trouble {
+        self.state().trouble.clone()
+    }
+
+    pub fn ready(&self) -> Option<bool> {
+        self.state().ready
+    }
+
+    pub fn proofs(&self) -> Proofs {
+        lock(&self.proofs).clone()
+    }
+
+    /// Takes over what a proof found out; says so where it differs.
+    pub fn judged(&self, front_proxy: Judgement, bare: Judgement, names: Option<Names>) {
+        let (server, now) = (&*self.server.name, Instant::now());
+        let mut proofs = lock(&self.proofs);
+        let before = (proofs.why(), proofs.names.clone());
+        proofs.front_proxy.note(front_proxy, now);
+        proofs.bare.note(bare, now);
+        if let Some(names) = names {
+            proofs.names = names;
+        }
+        let after = (proofs.why(), proofs.names.clone());
+        drop(proofs);
+        if before.0 != after.0 {
+            match &after.0 {
+                None => info!(
+                    server,
+                    "proved: it takes asserted users for exactly those users"
+                ),
+                Some(why) => warn!(server, why, "not proved: no user is asserted to it"),
+            }
+        }
+        if let Names::Unreadable(why) = &after.1
+            && before.1 != after.1
+        {
+            warn!(
+                server,
+                why,
+                "which header names it believes cannot be read: headers that are not known to be harmless are deleted from requests"
+            );
+        }
+    }
+
+    /// Lets requests go to the server by what is proved.
+    pub fn show_proofs(&self) {
+        for (class, proved) in classes(&self.proofs()) {
+            self.server.set_proved(class, proved);
+        }
+    }
+
+    pub fn want_proof(&self) {
+        lock(&self.due).want();
+    }
+
+    pub fn proof_due(&self) -> bool {
+        let proofs = self.proofs();
+        let sound = proofs.asserts() && !matches!(proofs.names, Names::Unreadable(_));
+        lock(&self.due).now(sound, Instant::now())
+    }
+
+    pub fn begin_proof(&self) {
+        lock(&self.due).begin(Instant::now());
     }
 
     /// Lends the poller's connection to whoever follows events, or takes it back.

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::hub::Hub;
+use crate::identity::proof::AUTHENTICATION_LIST;
 
 /// How long things last.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,8 @@ pub struct EventTimes {
 pub enum Followed {
     Definitions,
     Services,
+    /// The ConfigMap in which servers publish the header names that they believe.
+    HeaderNames,
 }
 
 /// How one type is followed.
@@ -55,6 +58,7 @@ pub enum EventState {
 pub struct EventsStatus {
     pub definitions: EventState,
     pub services: EventState,
+    pub header_names: EventState,
 }
 
 /// The hub's part: what the followers leave behind.
@@ -65,6 +69,8 @@ pub(super) struct Events {
     pub happened: Notify,
     /// A server's connection was opened.
     pub opened: Notify,
+    /// The published header names may have changed.
+    pub renamed: Notify,
 }
 
 /// Objects a page. One is 2 to 4 KB, a bundle of certificates more.
@@ -84,12 +90,17 @@ impl Default for EventTimes {
 }
 
 impl Followed {
-    pub const ALL: [Followed; 2] = [Followed::Definitions, Followed::Services];
+    pub const ALL: [Followed; 3] = [
+        Followed::Definitions,
+        Followed::Services,
+        Followed::HeaderNames,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Followed::Definitions => "CustomResourceDefinitions",
             Followed::Services => "APIServices",
+            Followed::HeaderNames => "ConfigMap kube-system/extension-apiserver-authentication",
         }
     }
 
@@ -97,20 +108,21 @@ impl Followed {
         match self {
             Followed::Definitions => "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
             Followed::Services => "/apis/apiregistration.k8s.io/v1/apiservices",
+            Followed::HeaderNames => AUTHENTICATION_LIST,
         }
     }
 
     /// Of definitions only the list's revision is of interest, and so one object is asked for: all of them are megabytes.
     pub(super) fn limit(self) -> usize {
         match self {
-            Followed::Definitions => 1,
+            Followed::Definitions | Followed::HeaderNames => 1,
             Followed::Services => PAGE,
         }
     }
 
     pub(super) fn accept(self, watch: bool) -> &'static str {
         match (self, watch) {
-            (Followed::Services, _) => "application/json",
+            (Followed::Services | Followed::HeaderNames, _) => "application/json",
             (Followed::Definitions, false) => {
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
             }
@@ -121,7 +133,7 @@ impl Followed {
     }
 
     pub(super) fn says(self) -> bool {
-        self == Followed::Services
+        matches!(self, Followed::Services)
     }
 }
 
@@ -150,13 +162,31 @@ impl fmt::Display for EventsStatus {
     }
 }
 
+impl Followed {
+    /// The path with a first parameter.
+    pub(super) fn query(self, parameter: &str) -> String {
+        let path = self.path();
+        let joint = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{joint}{parameter}")
+    }
+}
+
 impl Events {
+    /// Tells whoever looks at this type.
+    pub fn note(&self, followed: Followed) {
+        match followed {
+            Followed::Definitions | Followed::Services => self.happened.notify_one(),
+            Followed::HeaderNames => self.renamed.notify_one(),
+        }
+    }
+
     pub fn new(times: EventTimes) -> Self {
         Self {
             times,
             status: Mutex::default(),
             happened: Notify::new(),
             opened: Notify::new(),
+            renamed: Notify::new(),
         }
     }
 
@@ -170,6 +200,7 @@ impl Events {
         let place = match followed {
             Followed::Definitions => &mut status.definitions,
             Followed::Services => &mut status.services,
+            Followed::HeaderNames => &mut status.header_names,
         };
         if *place == state {
             return;
@@ -234,6 +265,7 @@ mod tests {
             EventsStatus {
                 definitions,
                 services,
+                ..EventsStatus::default()
             }
             .to_string()
         };
@@ -263,6 +295,7 @@ mod tests {
         let settings = Settings {
             dialer: Dialer {
                 tls: Arc::new(|| unreachable!("nothing is dialled")),
+                own: crate::identity::proof::OwnUser::default(),
                 from: crate::net::DialFrom::anywhere(),
                 server_name: "kubernetes".try_into().unwrap(),
                 connect_timeout: Duration::ZERO,
@@ -276,6 +309,7 @@ mod tests {
             retain: Duration::ZERO,
             max_bytes: 0,
             events: times,
+            prover: None,
         };
         let hub = Hub::new(settings, Arc::default(), tokio::runtime::Handle::current());
         let server = Arc::new(Server::new(endpoint.clone(), true));

@@ -137,7 +137,7 @@ impl Follower {
         let mut services = ApiServices::default();
         let mut seen = 0;
         let revision = loop {
-            let mut path = format!("{}?limit={}", followed.path(), followed.limit());
+            let mut path = followed.query(&format!("limit={}", followed.limit()));
             if let Some(token) = next {
                 path = format!("{path}&continue={token}");
             }
@@ -165,7 +165,7 @@ impl Follower {
         }
         self.revision = Some(revision.clone());
         // Whatever happened before is in no event.
-        self.hub.events.happened.notify_one();
+        self.hub.events.note(followed);
         Ok(revision)
     }
 
@@ -176,11 +176,10 @@ impl Follower {
         revision: &str,
     ) -> Result<(), EventError> {
         let (followed, times) = (self.followed, self.hub.events.times);
-        let path = format!(
-            "{}?watch=true&allowWatchBookmarks=true&resourceVersion={revision}&timeoutSeconds={}",
-            followed.path(),
+        let path = followed.query(&format!(
+            "watch=true&allowWatchBookmarks=true&resourceVersion={revision}&timeoutSeconds={}",
             times.watch.as_secs().max(1),
-        );
+        ));
         let response = connection.stream(&path, followed.accept(true)).await?;
         accept(followed, response.status())?;
         let name = entry.server.name.clone();
@@ -231,7 +230,7 @@ impl Follower {
         if changed {
             self.publish();
         }
-        self.hub.events.happened.notify_one();
+        self.hub.events.note(self.followed);
         Ok(())
     }
 

@@ -20,11 +20,14 @@ use super::hub::{Hub, Refreshed, Settings, SyncCounters};
 use super::merged::View;
 use super::openapi::{OtherIndex, ServerOpenApi, best_description, merge_indexes};
 use super::poller;
+use super::prove;
 use super::version::GitVersion;
 use super::view::Priorities;
 use crate::config::{self, Endpoint};
+use crate::identity::proof::OwnUser;
 use crate::net::DialFrom;
 use crate::route::{Member, RouteTable, Server};
+use crate::tls::IdentityClass;
 
 /// The pollers' start.
 pub struct Discovery;
@@ -51,10 +54,12 @@ impl Settings {
         upstream: &config::Upstream,
         from: DialFrom,
         tls: Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>,
+        own: OwnUser,
     ) -> Result<Self, InvalidDnsNameError> {
         Ok(Self {
             dialer: Dialer {
                 tls,
+                own,
                 from,
                 server_name: ServerName::try_from(upstream.server_name.clone())?,
                 connect_timeout: upstream.connect_timeout.min(discovery.timeout),
@@ -68,6 +73,7 @@ impl Settings {
             max_bytes: discovery.max_bytes,
             retain: discovery.retain,
             events: EventTimes::default(),
+            prover: None,
         })
     }
 }
@@ -168,6 +174,30 @@ impl DiscoveryHandle {
     /// Has the server at this address asked at once.
     pub fn poke(&self, endpoint: &Endpoint) {
         poke(&self.hub, Some(endpoint));
+    }
+
+    /// Has every server proved again at once, since what proves it was replaced.
+    pub fn prove_all(&self) {
+        self.hub.want_proofs();
+    }
+
+    /// Has a server proved again soon, since it answered 401 to an asserted user.
+    pub fn doubt(&self, server: &Arc<Server>) {
+        let entries = self.hub.entries();
+        let entry = entries
+            .iter()
+            .find(|entry| Arc::ptr_eq(&entry.server, server));
+        if let Some(entry) = entry {
+            entry.want_proof();
+            if entry.proof_due() {
+                entry.poke();
+            }
+        }
+    }
+
+    /// Changes whenever something was found out that may decide whether this agent takes connections.
+    pub fn judged(&self) -> watch::Receiver<u64> {
+        self.hub.judged.subscribe()
     }
 
     pub fn poke_all(&self) {
@@ -341,12 +371,18 @@ impl Pollers {
             }
             let local = endpoint == self.local;
             let server = Arc::new(Server::new(endpoint.clone(), local));
+            if self.hub.settings.prover.is_some() {
+                for class in [IdentityClass::FrontProxy, IdentityClass::Bare] {
+                    server.set_proved(class, false);
+                }
+            }
             let entry = Arc::new(Entry::new(server, endpoint));
             if let Some((renamed, _)) = before
                 .iter()
                 .find(|(e, _)| same_address(&e.endpoint, &entry.endpoint))
             {
                 entry.inherit(renamed);
+                entry.show_proofs();
             }
             let task = self
                 .runtime
@@ -364,9 +400,16 @@ impl Pollers {
 }
 
 fn following(hub: &Arc<Hub>, runtime: &tokio::runtime::Handle) -> Vec<AbortOnDrop> {
-    let watches = Followed::ALL.map(|followed| runtime.spawn(follow(followed, hub.clone())));
+    let proves = hub.settings.prover.is_some();
+    let followed = Followed::ALL.into_iter();
+    // Names are of use only to whoever proves.
+    let followed = followed.filter(|one| proves || *one != Followed::HeaderNames);
+    let watches: Vec<_> = followed
+        .map(|followed| runtime.spawn(follow(followed, hub.clone())))
+        .collect();
+    let renamed = runtime.spawn(prove::renamed(hub.clone()));
     let quicken = runtime.spawn(quicken(hub.clone()));
-    let tasks = watches.iter().chain([&quicken]);
+    let tasks = watches.iter().chain([&quicken, &renamed]);
     tasks.map(|task| AbortOnDrop(task.abort_handle())).collect()
 }
 

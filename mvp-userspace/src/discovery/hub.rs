@@ -12,6 +12,7 @@ use super::connection::{Dialer, FetchError};
 use super::entry::Entry;
 use super::events::{EventTimes, Events};
 use super::merged::Views;
+use super::prove::Prover;
 use crate::route::{Knowledge, Member, RouteTable};
 
 /// How to poll.
@@ -29,6 +30,8 @@ pub struct Settings {
     /// How long the merged view shows what only a server tells that cannot be asked any more.
     pub retain: Duration,
     pub events: EventTimes,
+    /// How servers are proved; `None`: they are taken for proved.
+    pub prover: Option<Arc<Prover>>,
 }
 
 /// Errors by type, as `apiserver_peer_discovery_sync_errors_total` has them, and refreshes.
@@ -63,6 +66,8 @@ pub(super) struct Hub {
     refresh: Mutex<Refresh>,
     runtime: tokio::runtime::Handle,
     pub events: Events,
+    /// Changes with every outcome of a proof and of a round.
+    pub judged: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -100,6 +105,7 @@ impl Hub {
             first_round: watch::Sender::new(false),
             unasked: watch::Sender::default(),
             refresh: Mutex::default(),
+            judged: watch::Sender::new(0),
             runtime,
         }
     }
@@ -146,6 +152,12 @@ impl Hub {
             .iter()
             .filter_map(|entry| entry.told(now, self.settings.stale_after));
         self.views.want(told, now);
+    }
+
+    /// Something was found out that may decide whether this agent takes connections.
+    pub fn judge(&self) {
+        self.judged
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     pub fn generation(&self) -> u64 {

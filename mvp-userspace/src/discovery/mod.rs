@@ -18,6 +18,7 @@ mod merged;
 mod openapi;
 mod poller;
 mod priorities;
+mod prove;
 mod roots;
 mod version;
 pub mod view;
@@ -26,7 +27,7 @@ pub use apiset::{ApiEntry, ApiSet};
 pub use connection::{Dialer, FetchError, authority, read_bounded};
 pub use decode::{Root, aggregated};
 pub use encoding::{Encoding, Form, GZIP_ABOVE, Media, encode, encode_root, gzip};
-pub use entry::{Polls, ServerStatus};
+pub use entry::{Polls, ServerStatus, Trouble};
 pub use events::{EventState, EventTimes, EventsStatus, Followed};
 pub use handle::{Discovery, DiscoveryHandle};
 pub use hub::{Refreshed, Settings, SyncCounters};
@@ -40,6 +41,7 @@ pub use openapi::{
     MAX_INDEX, MAX_PATHS, OPENAPI_V3, OpenApiIndex, OtherIndex, ServerOpenApi, find, merge_indexes,
 };
 pub use priorities::{ApiService, ApiServices};
+pub use prove::Prover;
 pub use roots::{ACCEPT, Source};
 pub use version::{GitVersion, newest};
 pub use view::fuzz_merge;

@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::connection::{Connection, FetchError};
-use super::entry::Entry;
+use super::entry::{Entry, Trouble};
 use super::hub::Hub;
 use super::limits::DecodeError;
 use super::openapi::{MAX_INDEX, OPENAPI_V3, OpenApiIndex};
+use super::prove::prove;
 use super::roots::{Found, Roots};
 use crate::route::{Failure, Probe};
 
@@ -33,14 +34,18 @@ pub(super) async fn run(entry: Arc<Entry>, hub: Arc<Hub>) {
         failures: 0,
         told_over: None,
         breaks: 0,
+        proof: None,
+        ready_before: None,
     };
     loop {
         let began = Instant::now();
         poller.entry.begin_round();
+        poller.ready_before = poller.entry.ready();
         let result = poller.round().await;
         let next = poller.note(began, result);
         poller.hub.publish();
         poller.refresh_openapi();
+        poller.prove_if_due();
         poller.entry.finish_round();
         poller.hub.round_done();
         poller.wait(next).await;
@@ -58,11 +63,17 @@ struct Poller {
     told_over: Option<Instant>,
     /// Connections that ended young since one that did not.
     breaks: u32,
+    proof: Option<JoinHandle<()>>,
+    /// What `/readyz` had said when the round began.
+    ready_before: Option<bool>,
 }
 
 /// The server is a member no more.
 impl Drop for Poller {
     fn drop(&mut self) {
+        if let Some(proof) = &self.proof {
+            proof.abort();
+        }
         self.entry.set_connection(None);
     }
 }
@@ -102,9 +113,18 @@ impl Poller {
             }
         }
         self.hold(None);
-        let connection = Connection::open(&self.hub.settings.dialer, &self.entry.endpoint)
-            .await
-            .map_err(|e| vec![e])?;
+        let opened = Connection::open(&self.hub.settings.dialer, &self.entry.endpoint).await;
+        let reached = match &opened {
+            Ok(_) => true,
+            Err(error) => error.failure() == Some(Failure::Tls) && self.entry.proof_due(),
+        };
+        if reached {
+            // Before anything is known of the server that answers here now: it may not be the one of before.
+            prove(&self.entry, &self.hub).await;
+        }
+        let connection = opened.map_err(|e| vec![e])?;
+        // What the server of before said does not count.
+        self.ready_before = None;
         self.hold(Some(Open {
             connection,
             since: Instant::now(),
@@ -136,6 +156,34 @@ impl Poller {
             open.await_probe().await;
         }
         Ok(found)
+    }
+
+    /// Proves the server beside the rounds, at most one proof at a time.
+    fn prove_if_due(&mut self) {
+        self.hub.judge();
+        let running = self
+            .proof
+            .as_ref()
+            .is_some_and(|proof| !proof.is_finished());
+        // Without a connection nobody is reached; the next one begins with a proof.
+        if running || self.connection.is_none() || !self.entry.proof_due() {
+            return;
+        }
+        let (entry, hub) = (Arc::clone(&self.entry), Arc::clone(&self.hub));
+        self.proof = Some(tokio::spawn(async move { prove(&entry, &hub).await }));
+    }
+
+    /// A 401 or 403 alone may come from a server that has just started; a second one from a server that is ready is meant for us.
+    fn trouble(&self, errors: &[FetchError], failure: Option<Failure>, text: &str) -> Trouble {
+        let before = self.entry.trouble();
+        let again = matches!(before, Trouble::Starting | Trouble::Refused(_));
+        match failure {
+            Some(Failure::Tls) => Trouble::Refused(text.to_owned()),
+            Some(_) => Trouble::Unreachable,
+            None if !errors.iter().any(FetchError::refused) => Trouble::Other,
+            None if again && self.ready_before == Some(true) => Trouble::Refused(text.to_owned()),
+            None => Trouble::Starting,
+        }
     }
 
     /// Takes the round's result into the entry; returns when the next round is due.
@@ -172,8 +220,17 @@ impl Poller {
                     .collect::<Vec<_>>()
                     .join("; ");
                 let refused = self.connection.is_none() && failure == Some(Failure::Refused);
-                if self.entry.failed(failure, refused, &text) {
-                    warn!(server = name, error = text, "discovery fails");
+                let trouble = self.trouble(&errors, failure, &text);
+                let starting = trouble == Trouble::Starting;
+                if matches!(trouble, Trouble::Refused(_) | Trouble::Starting) {
+                    self.entry.want_proof();
+                }
+                match self.entry.failed(failure, refused, trouble, &text) {
+                    true if starting => {
+                        info!(server = name, error = text, "the server is starting")
+                    }
+                    true => warn!(server = name, error = text, "discovery fails"),
+                    false => {}
                 }
                 if failure.is_none() {
                     // The server answers: asking it faster would not make its answer better.

@@ -16,7 +16,7 @@ pub struct Stripped {
     pub uid: usize,
     pub group: usize,
     pub extra: usize,
-    /// Other headers of the X-Remote- family.
+    /// Other headers of the X-Remote- family, and any unknown one while a server's names cannot be read.
     pub other: usize,
     pub hop: usize,
 }
@@ -40,7 +40,7 @@ pub enum HopMark {
 /// Removes what the client said about identity and says who the caller is.
 ///
 /// To be called after hop-by-hop headers, and those that `Connection` nominates, are gone (see the module). Deleted are every
-/// configured name, the whole X-Remote- family and the hop marker, in any case, number, and with `_` for `-`. For an asserted
+/// configured name, every name that a server publishes ([`super::proof::Learned`]), the whole X-Remote- family and the hop marker, in any case, number, and with `_` for `-`. For an asserted
 /// caller the headers of its user are set, and `Authorization` is deleted as kube-apiserver does once somebody is authenticated.
 /// `Impersonate-*` stays: the server authorizes it against the user asserted here.
 pub fn rewrite_headers(headers: &mut HeaderMap, caller: &Caller, trust: &Trust) -> Stripped {
@@ -58,7 +58,7 @@ pub fn strip_headers(headers: &mut HeaderMap, trust: &Trust) -> Stripped {
     // Almost no request has any, and then nothing is allocated.
     let found: Vec<(HeaderName, Kind)> = headers
         .keys()
-        .filter_map(|name| Some((name.clone(), trust.names.kind(name)?)))
+        .filter_map(|name| Some((name.clone(), trust.kind(name)?)))
         .collect();
     for (name, kind) in found {
         let count = headers.get_all(&name).iter().count();
@@ -68,7 +68,7 @@ pub fn strip_headers(headers: &mut HeaderMap, trust: &Trust) -> Stripped {
             Kind::Uid => &mut stripped.uid,
             Kind::Group => &mut stripped.group,
             Kind::Extra => &mut stripped.extra,
-            Kind::OtherRemote => &mut stripped.other,
+            Kind::OtherRemote | Kind::Unlisted => &mut stripped.other,
             Kind::Hop => &mut stripped.hop,
         };
         *counter += count;

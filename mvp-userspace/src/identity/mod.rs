@@ -11,6 +11,8 @@ mod certificate;
 mod escape;
 mod examine;
 mod headers;
+mod own;
+pub mod proof;
 mod subject;
 #[cfg(test)]
 mod testing;
@@ -23,5 +25,6 @@ pub use authenticate::{Caller, Unauthorized, authenticate};
 pub use certificate::Rejection;
 pub use examine::{CertIdentity, PeerCertificates, examine, fuzz_certificate};
 pub use headers::{HopMark, PEER_PROXIED, Stripped, hop_marked, rewrite_headers, strip_headers};
+pub use own::Unfit;
 pub use trust::{HeaderNames, Trust, TrustCell};
 pub use user::{BadIdentity, User};

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 
 use super::certificate::Roots;
+use super::proof::{Learned, LearnedKind};
 use crate::config::{Config, RequestHeader};
 use crate::tls::{Bundle, FileSpec, FileStats, Outcome, Refreshed, Reload, Source, TlsError};
 
@@ -19,6 +20,8 @@ pub struct Trust {
     pub(super) names: HeaderNames,
     /// Whether the agent has a front-proxy certificate of its own to assert users with.
     pub(super) can_assert: bool,
+    /// Names that servers publish.
+    pub(super) learned: Learned,
     generation: u64,
 }
 
@@ -51,8 +54,28 @@ impl Trust {
             front_proxy,
             names,
             can_assert,
+            learned: Learned::default(),
             generation,
         }
+    }
+
+    /// What a header is to us, or to a server.
+    pub(super) fn kind(&self, name: &HeaderName) -> Option<Kind> {
+        self.names.kind(name).or_else(|| {
+            let learned = self.learned.kind(name, folded_eq, folded_prefix)?;
+            Some(match learned {
+                LearnedKind::Username => Kind::Username,
+                LearnedKind::Uid => Kind::Uid,
+                LearnedKind::Group => Kind::Group,
+                LearnedKind::Extra => Kind::Extra,
+                LearnedKind::Unlisted => Kind::Unlisted,
+            })
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn learn(&mut self, learned: Learned) {
+        self.learned = learned;
     }
 
     #[cfg(test)]
@@ -72,6 +95,7 @@ struct Material {
     front_proxy: Option<(Source<Bundle, 1>, Vec<String>)>,
     names: HeaderNames,
     can_assert: bool,
+    learned: Learned,
 }
 
 impl TrustCell {
@@ -100,6 +124,7 @@ impl TrustCell {
             front_proxy,
             names,
             can_assert: config.upstream.client.is_some(),
+            learned: Learned::default(),
         };
         let current = ArcSwap::from_pointee(material.build(1)?);
         Ok(Self {
@@ -110,6 +135,22 @@ impl TrustCell {
 
     pub fn load(&self) -> Arc<Trust> {
         self.current.load_full()
+    }
+
+    /// Deletes from requests what servers publish as well, from now on. What was learned before stays: see [`Learned::with`].
+    pub fn learn(&self, learned: Learned) {
+        let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+        let learned = learned.with(&material.learned);
+        if material.learned == learned {
+            return;
+        }
+        material.learned = learned;
+        match material.build(self.current.load().generation + 1) {
+            Ok(trust) => self.current.store(Arc::new(trust)),
+            Err(error) => {
+                tracing::error!(%error, "header names that servers publish are not in use")
+            }
+        }
     }
 }
 
@@ -199,13 +240,15 @@ impl Material {
                     roots: Roots::new(&source.value().certificates),
                     allowed_names: allowed_names.clone(),
                 });
-        Ok(Trust::new(
+        let mut trust = Trust::new(
             client_ca,
             front_proxy,
             self.names.clone(),
             self.can_assert,
             generation,
-        ))
+        );
+        trust.learned = self.learned.clone();
+        Ok(trust)
     }
 }
 
@@ -229,6 +272,8 @@ pub(super) enum Kind {
     /// Of the X-Remote- family but none of the above: a kind that a later kube-apiserver may believe, as X-Remote-Uid became
     /// one in 1.32.
     OtherRemote,
+    /// Nothing that is known, while a server's names cannot be read.
+    Unlisted,
     Hop,
 }
 

@@ -76,6 +76,10 @@ specs! {
         "Time since a server last confirmed what it serves";
     SERVER_AVAILABLE, Gauge, "mvp_server_available", ["server"],
         "1 if requests may be sent to the server, 0 if it is skipped";
+    SERVER_PROVED, Gauge, "mvp_server_proved", ["server", "class"],
+        "1 while the server was shown to accept this agent: requests of this identity class (asserted: users with certificates, token: the rest) may be sent to it";
+    PROOF_AGE, Gauge, "mvp_server_proof_age_seconds", ["server", "class"],
+        "Time since that was last found out, either way; a server is proved once a minute";
     OUTSTANDING, Gauge, "mvp_outstanding_requests", ["server"],
         "Requests sent to a server and not finished, watches included";
     POOL_CONNECTIONS, Gauge, "mvp_pool_connections", ["server", "class"],

@@ -26,6 +26,8 @@ fn touched() -> Metrics {
     metrics.register_source(Box::new(|sink| {
         sink.set(&DISCOVERY_AGE, &["cp-b"], 0.5);
         sink.set(&SERVER_AVAILABLE, &["cp-b"], 1.0);
+        sink.set(&SERVER_PROVED, &["cp-b", "token"], 1.0);
+        sink.set(&PROOF_AGE, &["cp-b", "token"], 1.0);
         sink.set(&OUTSTANDING, &["cp-b"], 3.0);
         sink.set(&RELAYED_CONNECTIONS, &["cp-b"], 1.0);
         sink.set(&RELAY_CLIENTS, &[], 1.0);

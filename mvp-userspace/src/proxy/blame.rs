@@ -30,6 +30,8 @@ pub enum Ending {
     StreamRefused,
     /// GOAWAY told that the request was not looked at (RFC 9113 §6.8), or a kept connection was closed before it was sent.
     GoingAway,
+    /// The server was not shown to accept this agent, or whom it asserts: nothing was sent.
+    Unproved,
     /// Nothing listens there.
     ConnectRefused,
     /// The connection was reset while it was made.
@@ -119,7 +121,7 @@ pub struct Verdict {
 }
 
 impl Ending {
-    pub const ALL: [Ending; 23] = [
+    pub const ALL: [Ending; 24] = [
         Ending::Answered,
         Ending::ClientGone,
         Ending::UploadBroken,
@@ -128,6 +130,7 @@ impl Ending {
         Ending::AnswerMalformed,
         Ending::StreamRefused,
         Ending::GoingAway,
+        Ending::Unproved,
         Ending::ConnectRefused,
         Ending::ConnectReset,
         Ending::ConnectTimedOut,
@@ -160,6 +163,7 @@ impl Ending {
             Ending::AnswerMalformed     => row(Server, None, Reads, Told::Unavailable, "malformed"),
             Ending::StreamRefused       => row(Nobody, None, Always, Told::Unavailable, "unprocessed"),
             Ending::GoingAway           => row(Nobody, None, Always, Told::Unavailable, "unprocessed"),
+            Ending::Unproved            => row(Server, None, Always, Told::Unavailable, "unproved"),
             Ending::ConnectRefused      => row(Server, Some(Failure::Refused), Always, Told::Unavailable, "connect"),
             Ending::ConnectReset        => row(Server, Some(Failure::Reset), Always, Told::Unavailable, "connect"),
             Ending::ConnectTimedOut     => row(Way, Some(Failure::TimedOut), Always, Told::Unavailable, "connect"),
@@ -191,6 +195,7 @@ impl Ending {
             Ending::UploadBroken => "the client's upload broke off",
             Ending::RequestRejected => "it refused the request as malformed",
             Ending::StreamRefused | Ending::GoingAway => "the connection was going away",
+            Ending::Unproved => "it has not been shown to accept the mixed version proxy",
             Ending::ConnectRefused
             | Ending::ConnectReset
             | Ending::ConnectTimedOut
@@ -226,6 +231,7 @@ impl Ending {
             Ending::GoingAway => {
                 "GOAWAY before the request was looked at, or a kept connection found closed"
             }
+            Ending::Unproved => "the server is not proved to accept this agent and its users",
             Ending::ConnectRefused => "connection refused",
             Ending::ConnectReset => "connection reset while it is made",
             Ending::ConnectTimedOut => "no connection within `upstream.connectTimeout`",

@@ -48,6 +48,8 @@ pub struct Connection {
     pub forwarded_for: HeaderValue,
     /// What the client presented, if anything; what it proves is asked for each request.
     pub certificates: Option<PeerCertificates>,
+    /// A request has come.
+    pub asked: Notify,
     /// Whether its client should come again, to be relayed.
     pub memory: Memory,
     /// Set when a request of an HTTP/1.1 connection was answered with 101.
@@ -137,6 +139,7 @@ async fn serve_http(
         peer,
         forwarded_for: forwarded_for(peer.ip()),
         certificates,
+        asked: Notify::new(),
         memory: Memory::new(peer.ip(), session.server_name()),
         tunnel: Mutex::default(),
         leave: Notify::new(),
@@ -230,12 +233,14 @@ async fn serve_http(
     drop(slot);
 }
 
-/// Resolves when the connection is to end once what is under way has ended: the agent drains, or the client should come again.
+/// Resolves when the connection is to end once what is under way has ended: the agent drains, the client should come again, or it
+/// is to go to kube-apiserver itself.
 async fn asked_to_end(drain: &mut DrainSignal, connection: &Connection) {
     tokio::select! {
         _deadline = drain.draining() => {}
         () = connection.memory.leaving() => {}
         () = connection.leave.notified() => {}
+        () = told_to_leave(connection) => {}
     }
 }
 
@@ -248,6 +253,16 @@ fn connection_window(streams: u32) -> u32 {
 fn note_flood(thread: &Thread, peer: SocketAddr) {
     thread.shared.metrics.reset_flood();
     tracing::warn!(%peer, "connection closed: HTTP/2 reset flood");
+}
+
+/// A client that has not asked for anything yet may be about to: its first request is answered, and with that it is told.
+async fn told_to_leave(connection: &Connection) {
+    let mut leave = connection.thread.shared.leave.clone();
+    if leave.wait_for(|leave| *leave).await.is_err() {
+        // The agent ends, and that is told otherwise.
+        std::future::pending::<()>().await;
+    }
+    connection.asked.notified().await;
 }
 
 /// Counts the ends that are a client's attack or breach of protocol; the rest is the usual coming and going.

@@ -81,6 +81,7 @@ pub async fn forward(
     let context = Context {
         hop_marked: outgoing.hop_marked,
         interoperability: shared.interoperability,
+        class: outgoing.credentials.class(),
     };
     let mut excluded = ServerSet::EMPTY;
     // Whether all servers answered, once they were asked for this request.
@@ -90,7 +91,7 @@ pub async fn forward(
         let table = shared.table.load_full();
         let preferred = outgoing
             .preferred
-            .and_then(|preferred| pick_preferred(&table, preferred, excluded));
+            .and_then(|preferred| pick_preferred(&table, preferred, context.class, excluded));
         let picked = match preferred {
             Some(preferred) => Ok(preferred),
             None => pick(&table, info, context, excluded),
@@ -205,6 +206,7 @@ fn pick(
     let set = match decision.target {
         Target::Local => {
             let local = table.local().ok_or_else(nobody)?;
+            // One that is not proved is told apart by the attempt, if nobody stands in for it.
             if excluded.intersection(table.local_set()).is_empty() {
                 return Ok((Arc::clone(&local.server), decision.reason));
             }
@@ -224,6 +226,7 @@ fn pick(
         Target::Unknown => match table.local() {
             Some(local)
                 if local.server.available()
+                    && local.server.proved(context.class)
                     && excluded.intersection(table.local_set()).is_empty() =>
             {
                 return Ok((Arc::clone(&local.server), decision.reason));
@@ -232,7 +235,7 @@ fn pick(
         },
         Target::Unavailable => ServerSet::EMPTY,
     };
-    choose(table, set, excluded, random())
+    choose(table, table.proved(set, context.class), excluded, random())
         .map(|server| (server, decision.reason))
         .ok_or_else(nobody)
 }
@@ -241,11 +244,12 @@ fn pick(
 fn pick_preferred(
     table: &RouteTable,
     preferred: &Preferred,
+    class: IdentityClass,
     excluded: ServerSet,
 ) -> Option<(Arc<Server>, Reason)> {
     let members = preferred.servers.iter().map(|server| set_of(table, server));
     let set = members.fold(ServerSet::EMPTY, ServerSet::union);
-    let server = choose(table, set, excluded, random())?;
+    let server = choose(table, table.proved(set, class), excluded, random())?;
     Some((server, preferred.reason))
 }
 
@@ -258,6 +262,10 @@ async fn attempt(
     trace: &mut Trace,
 ) -> Result<Answer, AttemptError> {
     trace.ask(server, reason);
+    // The one door: whoever was picked, and why ever.
+    if !server.proved(outgoing.credentials.class()) {
+        return Err(AttemptError::bare(Ending::Unproved));
+    }
     let answer = async {
         if let Some(protocol) = outgoing.upgrade {
             let tunnels = &thread.shared.tunnels;

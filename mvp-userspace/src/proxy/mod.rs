@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::app::DrainSignal;
 use crate::config::Limits;
@@ -72,6 +73,8 @@ pub struct Shared {
     /// False: everything is answered by the local server.
     pub interoperability: bool,
     pub drain: DrainSignal,
+    /// True while clients are to go to kube-apiserver itself.
+    pub leave: watch::Receiver<bool>,
     pub load: Load,
     /// Why new connections are not taken. Whoever finds a reason sets it.
     pub standing: Standing,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
 
 use super::blame::Ending;
@@ -18,11 +18,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// A kube-apiserver's `/metrics` is a few MiB.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 
-/// `GET path` of that very server, as a member of `system:monitoring` (which Kubernetes' default roles let read exactly these).
+/// `GET path` of that very server. `own`: the headers that say who asks, by the configured names.
 pub async fn probe(
     pool: &Arc<Pool>,
     server: &Arc<Server>,
     path: &str,
+    own: &HeaderMap,
 ) -> Result<Response<Bytes>, AttemptError> {
     let ask = async {
         let checkout = pool.checkout(server, Lane::FrontProxy, false).await?;
@@ -45,11 +46,9 @@ pub async fn probe(
                 HeaderValue::from_str(&host).map_err(|error| invalid(error.into()))?,
             );
         }
-        headers.insert("x-remote-user", HeaderValue::from_static("system:mvp"));
-        headers.insert(
-            "x-remote-group",
-            HeaderValue::from_static("system:monitoring"),
-        );
+        for (name, value) in own {
+            headers.append(name, value.clone());
+        }
         let (response, _lease) = checkout.send(request).await?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MOST_BYTES)

@@ -39,6 +39,7 @@ pub async fn handle(
 ) -> Response<Download> {
     let started = Instant::now();
     let shared = &connection.thread.shared;
+    connection.asked.notify_one();
     let _open = Guard::below(&shared.load.requests, usize::MAX);
     let upgrade = upgrade_protocol(request.version(), request.headers());
     let on_upgrade = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
@@ -145,6 +146,13 @@ pub async fn handle(
                 Ok(answer)
             });
         upload.stop_recording();
+        if let Ok(answer) = &answer
+            && answer.head.status == StatusCode::UNAUTHORIZED
+            && caller.user().is_some()
+        {
+            // Perhaps the server does not accept the front-proxy certificate any more. Or it is what a backend says.
+            shared.discovery.doubt(&answer.server);
+        }
         if let Err(error) = &answer
             && let Some(kind) = error.peer_error_kind()
         {

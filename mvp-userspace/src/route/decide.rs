@@ -2,6 +2,7 @@
 
 use super::{Reason, RouteTable, ServerSet};
 use crate::request::{Key, PathClass, RequestInfo, classify};
+use crate::tls::IdentityClass;
 
 /// What is known about a request beside what it asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -10,6 +11,8 @@ pub struct Context {
     pub hop_marked: bool,
     /// False: everything is answered by the local server (`UnknownVersionInteroperabilityProxy=false`).
     pub interoperability: bool,
+    /// How the caller is conveyed: a server that is not proved for it is no candidate.
+    pub class: IdentityClass,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,13 +44,18 @@ pub fn decide(info: &RequestInfo<'_>, table: &RouteTable, ctx: Context) -> Decis
         return local(Reason::HopMarked);
     }
     if info.is_resource {
-        resource(info, table)
+        resource(info, table, ctx.class)
     } else {
-        non_resource(&info.path, table)
+        non_resource(&info.path, table, ctx.class)
     }
 }
 
-fn resource(info: &RequestInfo<'_>, table: &RouteTable) -> Decision {
+/// Those of `set` that a request of this class may be sent to now.
+fn usable(table: &RouteTable, set: ServerSet, class: IdentityClass) -> ServerSet {
+    table.proved(table.available(set), class)
+}
+
+fn resource(info: &RequestInfo<'_>, table: &RouteTable, class: IdentityClass) -> Decision {
     let key = info.key();
     let Some(entry) = table.lookup(key) else {
         return Decision {
@@ -62,14 +70,14 @@ fn resource(info: &RequestInfo<'_>, table: &RouteTable) -> Decision {
     };
     let here = table.local_set();
     let local_capable = !capable.intersection(here).is_empty();
-    if local_capable && !table.available(here).is_empty() {
+    if local_capable && !usable(table, here, class).is_empty() {
         return local(match verb_nowhere {
             true => Reason::VerbNowhere,
             false => Reason::LocalServes,
         });
     }
     let local_unknown = table.local().is_some_and(|local| local.is_unknown());
-    let others = table.available(capable.difference(here));
+    let others = usable(table, capable.difference(here), class);
     if !others.is_empty() {
         let reason = if verb_nowhere {
             Reason::VerbNowhere
@@ -96,7 +104,7 @@ fn resource(info: &RequestInfo<'_>, table: &RouteTable) -> Decision {
     UNREACHABLE
 }
 
-fn non_resource(path: &str, table: &RouteTable) -> Decision {
+fn non_resource(path: &str, table: &RouteTable, class: IdentityClass) -> Decision {
     let (group, version) = match classify(path) {
         PathClass::Probe => return local(Reason::Probe),
         PathClass::Discovery { group, version } | PathClass::OpenApi { group, version } => {
@@ -105,10 +113,10 @@ fn non_resource(path: &str, table: &RouteTable) -> Decision {
         PathClass::Resource | PathClass::Other => ("", ""),
     };
     let here = table.local_set();
-    let local_available = !table.available(here).is_empty();
+    let local_available = !usable(table, here, class).is_empty();
     if (group, version) != ("", "") {
         let serving = table.serves_group_version(group, version);
-        let others = table.available(serving.difference(here));
+        let others = usable(table, serving.difference(here), class);
         let listed_here = !serving.intersection(here).is_empty();
         let local_unknown = table.local().is_some_and(|local| local.is_unknown());
         if listed_here && local_available {
@@ -132,7 +140,7 @@ fn non_resource(path: &str, table: &RouteTable) -> Decision {
     if local_available {
         return local(Reason::NonResource);
     }
-    let others = table.available(table.all().difference(here));
+    let others = usable(table, table.all().difference(here), class);
     match others.is_empty() {
         true => local(Reason::NonResource),
         false => servers(others, Reason::LocalDown),

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{Context, Knowledge, Member, RouteTable, Target, decide};
 use crate::request::{Key, PathClass, RequestInfo, classify};
+use crate::tls::IdentityClass;
 
 /// For `mvp explain`: the decision, its reason, and what every server can do with the request.
 ///
@@ -96,6 +97,14 @@ fn doubts(member: &Member) -> String {
         Knowledge::Down => doubts.push("nothing listens, last known"),
         Knowledge::Unconfirmed => doubts.push("unconfirmed"),
         Knowledge::Never | Knowledge::Confirmed => {}
+    }
+    for (class, whom) in [
+        (IdentityClass::FrontProxy, "not proved for asserted users"),
+        (IdentityClass::Bare, "not proved for tokens"),
+    ] {
+        if !member.server.proved(class) {
+            doubts.push(whom);
+        }
     }
     if !member.server.available() {
         doubts.push(member.server.health().state.as_str());

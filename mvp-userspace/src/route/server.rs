@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::health::{Failure, Health, HealthView, Probe};
 use crate::config::Endpoint;
+use crate::tls::IdentityClass;
 
 /// Shared by all threads and by every route table that mentions the server.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct Server {
     pub local: bool,
     /// Requests sent to it and not yet finished, over all threads.
     pub outstanding: AtomicUsize,
+    /// Identity classes that nothing may be sent with yet: bits of [`unproved_bit`].
+    unproved: AtomicU8,
     /// `AVAILABLE` and `SPOTLESS`, written under the lock of `health`, so that the data path reads one byte.
     flags: AtomicU8,
     health: Mutex<Health>,
@@ -32,6 +35,7 @@ impl Server {
             endpoint,
             local,
             outstanding: AtomicUsize::new(0),
+            unproved: AtomicU8::new(0),
             flags: AtomicU8::new(AVAILABLE | SPOTLESS),
             health: Mutex::new(Health::new(SystemTime::now())),
         }
@@ -40,6 +44,21 @@ impl Server {
     /// True if the server may be chosen now. One atomic load; relaxed, because no other data hangs on it.
     pub fn available(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & AVAILABLE != 0
+    }
+
+    /// Whether requests of this class may be sent to it: it was shown to accept them. One atomic load.
+    pub fn proved(&self, class: IdentityClass) -> bool {
+        self.unproved.load(Ordering::Acquire) & unproved_bit(class) == 0
+    }
+
+    /// A server is taken for proved until somebody who proves says otherwise: first of all that nothing is proved yet.
+    pub fn set_proved(&self, class: IdentityClass, proved: bool) {
+        let bit = unproved_bit(class);
+        if proved {
+            self.unproved.fetch_and(!bit, Ordering::Release);
+        } else {
+            self.unproved.fetch_or(bit, Ordering::Release);
+        }
     }
 
     /// A request, connection or PING failed through the server's or the network's fault. A status code is no failure.
@@ -80,11 +99,28 @@ impl Server {
     }
 }
 
+fn unproved_bit(class: IdentityClass) -> u8 {
+    match class {
+        IdentityClass::FrontProxy => 1,
+        IdentityClass::Bare => 2,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::route::HealthState;
     use crate::route::testing::server;
+
+    #[test]
+    fn classes_are_proved_apart() {
+        let server = server("cp-a", true);
+        server.set_proved(IdentityClass::FrontProxy, false);
+        assert!(!server.proved(IdentityClass::FrontProxy) && server.proved(IdentityClass::Bare));
+        server.set_proved(IdentityClass::Bare, false);
+        server.set_proved(IdentityClass::FrontProxy, true);
+        assert!(server.proved(IdentityClass::FrontProxy) && !server.proved(IdentityClass::Bare));
+    }
 
     #[test]
     fn flags_follow_health() {

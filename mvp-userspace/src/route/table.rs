@@ -8,6 +8,7 @@ use hashbrown::hash_table::{Entry as Slot, HashTable};
 use super::{Server, ServerSet};
 use crate::discovery::{ApiEntry, ApiSet};
 use crate::request::{Key, Verb, VerbSet};
+use crate::tls::IdentityClass;
 
 /// How many servers one table can hold; a control plane has three to seven.
 pub const MAX_SERVERS: usize = 64;
@@ -189,6 +190,13 @@ impl RouteTable {
 
     pub fn all(&self) -> ServerSet {
         ServerSet::first(self.members.len())
+    }
+
+    /// Those of `set` that are proved for the class: no other may be sent a request of it, whatever else speaks for it.
+    pub fn proved(&self, set: ServerSet, class: IdentityClass) -> ServerSet {
+        set.iter()
+            .filter(|index| self.member(*index).is_some_and(|m| m.server.proved(class)))
+            .collect()
     }
 
     /// Those of `set` that may be chosen now: one atomic load each.

@@ -8,10 +8,12 @@ use super::{Context, Knowledge, Member, RouteTable, Server};
 use crate::config::Endpoint;
 use crate::discovery::{ApiEntry, ApiSet};
 use crate::request::{RequestInfo, VerbSet};
+use crate::tls::IdentityClass;
 
 pub(super) const CONTEXT: Context = Context {
     hop_marked: false,
     interoperability: true,
+    class: IdentityClass::FrontProxy,
 };
 
 pub(crate) fn server(name: &str, local: bool) -> Arc<Server> {

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::watch;
 
 use super::error::TlsError;
 use super::reload::Reload;
@@ -39,7 +40,12 @@ pub struct ClientTls {
     material: Mutex<Material>,
     current: ArcSwap<Configs>,
     has_front_proxy: bool,
+    /// Counts the replacements of the configurations.
+    replaced: watch::Sender<u64>,
 }
+
+/// Says why a client certificate must not be used, if it must not.
+pub type PairCheck = Box<dyn Fn(&[CertificateDer<'static>]) -> Result<(), String> + Send + Sync>;
 
 struct Configs {
     front_proxy: PerAlpn,
@@ -54,6 +60,9 @@ struct PerAlpn {
 struct Material {
     roots: Source<Bundle, 1>,
     client: Option<Source<Pair, 2>>,
+    check: Option<PairCheck>,
+    /// The files hold something that is not in use, and that may become usable when other files change.
+    refused: bool,
 }
 
 impl ClientTls {
@@ -77,14 +86,44 @@ impl ClientTls {
             None => None,
         };
         let has_front_proxy = client.is_some();
-        let material = Material { roots, client };
+        let material = Material {
+            roots,
+            client,
+            check: None,
+            refused: false,
+        };
         let current = ArcSwap::from_pointee(material.build()?);
         Ok(Self {
             server_name,
             material: Mutex::new(material),
             current,
             has_front_proxy,
+            replaced: watch::Sender::new(0),
         })
+    }
+
+    /// Every client certificate that is loaded from now on must pass `check`; one that does not is not used, and the one before
+    /// stays in use.
+    pub fn check_pairs(&self, check: PairCheck) {
+        let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+        material.check = Some(check);
+    }
+
+    /// Changes whenever the files brought something new into use.
+    pub fn replaced(&self) -> watch::Receiver<u64> {
+        self.replaced.subscribe()
+    }
+
+    /// The validity of the client certificate last loaded, Unix seconds; `None`: none is configured.
+    pub fn client_validity(&self) -> Option<lifetime::Validity> {
+        let material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+        material.client.as_ref().map(Source::validity)
+    }
+
+    /// The certificates by which servers are verified.
+    pub fn roots(&self) -> Vec<CertificateDer<'static>> {
+        let material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+        material.roots.value().certificates.clone()
     }
 
     /// The configuration for a new connection. [`IdentityClass::Bare`] never presents a certificate; nor does
@@ -140,11 +179,20 @@ impl Reload for ClientTls {
             let refreshed = client.refresh();
             changed |= note(client.key(), refreshed);
         }
-        if changed {
-            match material.build() {
-                Ok(configs) => self.current.store(Arc::new(configs)),
+        let again = material.refused && material.fits().is_ok();
+        if changed || again {
+            match material.fits().and_then(|()| material.build()) {
+                Ok(configs) => {
+                    material.refused = false;
+                    self.current.store(Arc::new(configs));
+                    self.replaced.send_modify(|count| *count += 1);
+                }
                 Err(error) => {
-                    material.roots.blame(&error);
+                    material.refused = true;
+                    match &material.client {
+                        Some(client) if client.key() == error.key() => client.blame(&error),
+                        _ => material.roots.blame(&error),
+                    }
                     outcomes.push(Outcome {
                         key: error.key().to_owned(),
                         result: Err(error),
@@ -181,6 +229,17 @@ impl Reload for ClientTls {
 }
 
 impl Material {
+    fn fits(&self) -> Result<(), TlsError> {
+        let (Some(check), Some(client)) = (&self.check, &self.client) else {
+            return Ok(());
+        };
+        check(&client.value().certified.cert).map_err(|reason| TlsError::Unfit {
+            key: client.key().to_owned(),
+            path: client.path().to_owned(),
+            reason,
+        })
+    }
+
     fn build(&self) -> Result<Configs, TlsError> {
         let roots = &self.roots.value().anchors;
         let roots = Arc::new(RootCertStore {

@@ -55,6 +55,13 @@ pub enum TlsError {
         "{key}: shares a certificate with clientCAFile; requestHeader.allowedNames must then name the front proxies"
     )]
     Overlap { key: String },
+    /// See [`crate::identity::Unfit`].
+    #[error("{key}: {} must not be used: {reason}", path.display())]
+    Unfit {
+        key: String,
+        path: PathBuf,
+        reason: String,
+    },
     #[error("{key}: refused by the TLS library: {source}")]
     Library { key: String, source: rustls::Error },
 }
@@ -85,6 +92,7 @@ impl TlsError {
             | Self::Mismatch { key, .. }
             | Self::Name { key, .. }
             | Self::HeaderName { key, .. }
+            | Self::Unfit { key, .. }
             | Self::Overlap { key }
             | Self::Library { key, .. } => key,
         }

@@ -19,7 +19,7 @@ mod tests;
 mod ticketer;
 mod verifier;
 
-pub use client::{Alpn, ClientTls, IdentityClass};
+pub use client::{Alpn, ClientTls, IdentityClass, PairCheck};
 pub use error::{Fault, TlsError};
 pub use lifetime::Lifetime;
 pub use probe::{

@@ -178,6 +178,13 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
         &self.stats
     }
 
+    /// The first file.
+    pub fn path(&self) -> &std::path::Path {
+        self.files
+            .first()
+            .map_or(std::path::Path::new(""), |f| f.path.as_path())
+    }
+
     /// The configuration key of the certificate file.
     pub fn key(&self) -> &str {
         self.files.first().map_or("", |f| f.key.as_str())

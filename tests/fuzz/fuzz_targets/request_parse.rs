@@ -9,6 +9,7 @@ use http::Method;
 use libfuzzer_sys::fuzz_target;
 use mvp::request::{PathClass, RequestInfo, Verb, classify};
 use mvp::route::{Context, Reason, RouteTable, Target, decide, explain};
+use mvp::tls::IdentityClass;
 
 fuzz_target!(|data: &[u8]| {
     let Some((method, target)) = data.split_first() else {
@@ -54,6 +55,7 @@ fuzz_target!(|data: &[u8]| {
     let ctx = Context {
         hop_marked: false,
         interoperability: true,
+        class: IdentityClass::FrontProxy,
     };
     let decision = decide(&info, &table, ctx);
     assert_eq!(decision.target == Target::Unknown, info.is_resource);

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 pub use super::answers::{ANSWERED_BY, GROUP, PATH, Role};
 use super::answers::{Answer, Answers};
 use crate::load;
+use crate::proving;
 use crate::sim::pki::Pki;
 
 /// Runs until dropped.
@@ -84,13 +85,13 @@ fn listen() -> Result<(std::net::TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// TLS 1.3 with the benchmark's one cipher suite, HTTP/2 only. It asks for no client certificate: the load is sent with a
-/// bearer token, and those connections have none.
+/// TLS 1.3 with the benchmark's one cipher suite, HTTP/2 only. It asks for a client certificate, as kube-apiserver does; the load is
+/// sent with a bearer token over connections that have none.
 fn server_tls(pki: &Pki) -> Result<ServerConfig> {
     let identity = pki.identity("apiserver")?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(load::one_cipher()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(proving::any_certificate())
         .with_single_cert(identity.chain()?, identity.key()?)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
@@ -109,6 +110,7 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, answers: Arc<Answers>) 
 async fn serve(socket: TcpStream, tls: TlsAcceptor, answers: &Answers) -> Result<()> {
     socket.set_nodelay(true)?;
     let io = tls.accept(socket).await?;
+    let certificate = io.get_ref().1.peer_certificates().is_some();
     let mut connection = h2::server::Builder::new()
         .initial_window_size(1 << 20)
         .initial_connection_window_size(1 << 24)
@@ -120,11 +122,24 @@ async fn serve(socket: TcpStream, tls: TlsAcceptor, answers: &Answers) -> Result
     // No task a request: answers to all requests of one read leave in one write.
     while let Some(next) = connection.accept().await {
         let (request, respond) = next?;
-        if let Some(open) = respond_to(&request, respond, answers)? {
+        let (path, headers) = (request.uri().path(), request.headers());
+        if let Some((status, body)) = proving::answer(path, headers, certificate) {
+            prove(status, body, respond)?;
+        } else if let Some(open) = respond_to(&request, respond, answers)? {
             watches.push(open);
         }
     }
     Ok(())
+}
+
+fn prove(
+    status: StatusCode,
+    body: Bytes,
+    mut respond: SendResponse<Bytes>,
+) -> Result<(), h2::Error> {
+    let mut head = http::Response::new(());
+    *head.status_mut() = status;
+    respond.send_response(head, false)?.send_data(body, true)
 }
 
 fn respond_to(

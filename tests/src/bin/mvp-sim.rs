@@ -65,6 +65,9 @@ struct ServerArgs {
     crd_delay_ms: u64,
     #[arg(long, default_value_t = 4096)]
     log_capacity: usize,
+    /// Names of the front-proxy headers, as JSON
+    #[arg(long)]
+    header_names: Option<String>,
 }
 
 #[derive(Args)]
@@ -126,6 +129,9 @@ async fn start(args: ServerArgs) -> Result<Server> {
     spec.max_concurrent_streams = args.max_concurrent_streams;
     spec.crd_delay = Duration::from_millis(args.crd_delay_ms);
     spec.log_capacity = args.log_capacity;
+    if let Some(names) = &args.header_names {
+        spec.header_names = serde_json::from_str(names).context("--header-names")?;
+    }
     Server::start_new(
         spec,
         &pki,

@@ -38,6 +38,15 @@ pub enum Command {
     Starting {
         on: bool,
     },
+    WarmUp {
+        on: bool,
+    },
+    RefuseFrontProxy {
+        on: bool,
+    },
+    LackReviews {
+        on: bool,
+    },
     /// Replaces tokens and rules.
     Policy(Policy),
     /// Open connections and streams, number of requests.
@@ -62,6 +71,9 @@ pub async fn execute(server: &Server, command: Command) -> Result<Value> {
         Command::Goaway => server.goaway().await,
         Command::NotReady { on } => server.not_ready(on),
         Command::Starting { on } => server.starting(on),
+        Command::WarmUp { on } => server.warm_up(on),
+        Command::RefuseFrontProxy { on } => server.refuse_front_proxy(on),
+        Command::LackReviews { on } => server.lack_reviews(on),
         Command::Policy(policy) => server.set_policy(policy),
         Command::Status => {
             return Ok(json!({

@@ -109,7 +109,40 @@ pub(super) async fn register(app: &App) -> Result<String> {
     )
     .await?;
     join(app).await?;
+    publish_names(app).await?;
     Ok(holder)
+}
+
+/// Adds the names of this server's front-proxy headers to the ConfigMap that publishes the authentication configuration: each
+/// kube-apiserver writes the union of what is there and of its own (`clusterauthenticationtrust/cluster_authentication_trust_controller.go`).
+async fn publish_names(app: &App) -> Result<()> {
+    let key = Key::new(
+        "",
+        "configmaps",
+        "kube-system",
+        "extension-apiserver-authentication",
+    );
+    let names = &app.header_names;
+    change(&app.store, &key, ("v1", "ConfigMap"), |current| {
+        let mut next = current?.clone();
+        for (field, own) in [
+            ("requestheader-username-headers", &names.users),
+            ("requestheader-uid-headers", &names.uids),
+            ("requestheader-group-headers", &names.groups),
+            ("requestheader-extra-headers-prefix", &names.extra_prefixes),
+        ] {
+            let text = next["data"][field].as_str().unwrap_or("[]");
+            let mut all: Vec<String> = serde_json::from_str(text).unwrap_or_default();
+            for name in own {
+                if !all.contains(name) {
+                    all.push(name.clone());
+                }
+            }
+            next["data"][field] = json!(serde_json::to_string(&all).unwrap_or_default());
+        }
+        (Some(&next) != current).then_some(next)
+    })
+    .await
 }
 
 /// Renews the lease until cancelled.

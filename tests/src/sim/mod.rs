@@ -16,4 +16,4 @@ pub mod surface;
 
 pub use plane::{Builder, ControlPlane};
 pub use process::ChildServer;
-pub use server::{Fault, Recorded, Server, ServerSpec};
+pub use server::{AnyCertificate, Fault, Recorded, Server, ServerSpec};

@@ -3,9 +3,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use crate::discovery::ServerStatus;
-use crate::route::Signs;
-use crate::route::{Knowledge, RouteTable};
+use crate::discovery::{ServerStatus, Trouble};
+use crate::route::{Failure, HealthState, Knowledge, RouteTable, Signs};
 
 /// The signs that stand by what is known of the servers. Pure.
 pub fn standing(table: &RouteTable, servers: &[ServerStatus]) -> Signs {
@@ -13,13 +12,19 @@ pub fn standing(table: &RouteTable, servers: &[ServerStatus]) -> Signs {
         .iter()
         .filter_map(|server| server.version.as_deref());
     let first = versions.next();
-    let unavailable = table
-        .members()
-        .iter()
-        .any(|member| !member.server.available());
-    let broken = servers
-        .iter()
-        .any(|server| server.knowledge != Knowledge::Confirmed || server.last_error.is_some());
+    // Who refuses this agent alone, or shows it a certificate that it cannot verify, serves others as before.
+    let unavailable = table.members().iter().any(|member| {
+        let health = member.server.health();
+        let ours = health.state == HealthState::Ejected
+            && health
+                .last_failure
+                .is_some_and(|(failure, _)| failure == Failure::Tls);
+        !member.server.available() && !ours
+    });
+    let broken = servers.iter().any(|server| {
+        let failed = server.knowledge != Knowledge::Confirmed || server.last_error.is_some();
+        failed && !matches!(server.trouble, Trouble::Refused(_))
+    });
     Signs {
         sets_differ: table.differs(),
         versions_differ: versions.any(|version| Some(version) != first),
@@ -84,6 +89,8 @@ mod tests {
             refused: 0,
             etag: None,
             last_error: None,
+            trouble: Trouble::None,
+            proofs: Default::default(),
             polls: Polls::default(),
         }
     }
@@ -129,6 +136,14 @@ mod tests {
         }
         let mut other = good.clone();
         other.last_error = Some("reset".into());
+        let mut refusing = other.clone();
+        // Its own poll was refused: no sign, whatever is not known of the server.
+        for knowledge in [Knowledge::Never, Knowledge::Unconfirmed] {
+            refusing.trouble = Trouble::Refused("/api answered 401".into());
+            refusing.knowledge = knowledge;
+            let servers = [refusing.clone(), good.clone()];
+            assert_eq!(signs(&servers), Signs::default());
+        }
         assert_eq!(signs(&[other, good]), expect);
     }
 

@@ -319,3 +319,47 @@ proptest! {
         prop_assert!(who >= 2 || !headers.contains_key("authorization"));
     }
 }
+
+#[test]
+fn what_servers_publish_is_deleted_too() {
+    use crate::identity::proof::{Learned, PublishedNames};
+    let published =
+        br#"{"kind":"ConfigMap","data":{"requestheader-group-headers":"[\"X-Custom-Group\"]"}}"#;
+    let published = PublishedNames::read(published).unwrap();
+    let mut world = crate::identity::testing::World::new();
+    let sent = || {
+        let mut headers = http::HeaderMap::new();
+        for name in [
+            "x-custom-group",
+            "x_custom_group",
+            "x-remote-group",
+            "accept",
+            "x-else",
+        ] {
+            headers.insert(
+                http::HeaderName::from_static(name),
+                http::HeaderValue::from_static("v"),
+            );
+        }
+        headers
+    };
+    let left = |trust: &crate::identity::Trust| {
+        let mut headers = sent();
+        crate::identity::strip_headers(&mut headers, trust);
+        let mut left: Vec<_> = headers
+            .keys()
+            .map(|name| name.as_str().to_owned())
+            .collect();
+        left.sort();
+        left
+    };
+    assert_eq!(
+        left(&world.trust),
+        ["accept", "x-custom-group", "x-else", "x_custom_group"]
+    );
+    world.trust.learn(Learned::union([Some(&published)]));
+    assert_eq!(left(&world.trust), ["accept", "x-else"]);
+    // A server whose names cannot be read might believe anything.
+    world.trust.learn(Learned::union([Some(&published), None]));
+    assert_eq!(left(&world.trust), ["accept"]);
+}

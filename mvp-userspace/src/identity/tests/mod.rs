@@ -3,3 +3,4 @@
 mod callers;
 mod certificates;
 mod headers;
+mod own;

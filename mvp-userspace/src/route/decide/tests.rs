@@ -133,6 +133,7 @@ fn hop_mark_and_switch_keep_everything_local() {
                 Context {
                     hop_marked: true,
                     interoperability: false,
+                    class: IdentityClass::FrontProxy,
                 },
                 Reason::InteroperabilityOff,
             ),
@@ -298,4 +299,46 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_server_that_is_not_proved_for_the_caller_is_no_candidate() {
+    use crate::route::testing::{member, table};
+    let members = || {
+        [
+            member("a", true, &["v1 pods"]),
+            member("b", false, &["new/v1 things"]),
+        ]
+    };
+    let ask = |table: &RouteTable, target: &str, class| {
+        let (method, target) = (Method::GET, target.to_owned());
+        let info = RequestInfo::parse(&method, &target, None).unwrap();
+        let context = Context { class, ..CONTEXT };
+        decide(&info, table, context).target
+    };
+    let (asserted, token) = (IdentityClass::FrontProxy, IdentityClass::Bare);
+    let table = table(members());
+    let b = Target::Servers(ServerSet::one(1));
+    assert_eq!(ask(&table, "/apis/new/v1/things", asserted), b);
+    table.members()[1].server.set_proved(asserted, false);
+    assert_eq!(
+        ask(&table, "/apis/new/v1/things", asserted),
+        Target::Unavailable
+    );
+    assert_eq!(ask(&table, "/apis/new/v1/things", token), b);
+    assert!(
+        crate::route::choose(
+            &table,
+            table.proved(table.all(), asserted),
+            ServerSet::EMPTY,
+            1
+        )
+        .is_some_and(|s| s.local)
+    );
+    // The local one: others stand in for it, as if it were down.
+    table.members()[1].server.set_proved(asserted, true);
+    table.members()[0].server.set_proved(asserted, false);
+    assert_eq!(ask(&table, "/", asserted), b);
+    assert_eq!(ask(&table, "/", token), Target::Local);
+    assert_eq!(ask(&table, "/api/v1/pods", asserted), Target::Unavailable);
 }

@@ -36,6 +36,28 @@ pub struct User {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
+/// Names of the headers by which a front proxy asserts a user (`--requestheader-*`). Compared without case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderNames {
+    pub users: Vec<String>,
+    pub uids: Vec<String>,
+    pub groups: Vec<String>,
+    pub extra_prefixes: Vec<String>,
+}
+
+/// kubeadm's.
+impl Default for HeaderNames {
+    fn default() -> Self {
+        let one = |name: &str| vec![name.to_owned()];
+        Self {
+            users: one("X-Remote-User"),
+            uids: one("X-Remote-Uid"),
+            groups: one("X-Remote-Group"),
+            extra_prefixes: one("X-Remote-Extra-"),
+        }
+    }
+}
+
 /// Which authenticator accepted the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Method {
@@ -51,6 +73,20 @@ pub struct PeerCertificate {
     front_proxy: bool,
     user: Option<User>,
     presented: bool,
+    /// Unix seconds; kube-apiserver verifies at every request, and so a certificate that expires on an open connection is a 401.
+    not_after: Option<i64>,
+}
+
+impl PeerCertificate {
+    /// Whether it is one of a front proxy now.
+    pub(super) fn is_front_proxy(&self) -> bool {
+        self.front_proxy && !self.has_expired()
+    }
+
+    fn has_expired(&self) -> bool {
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        self.not_after.is_some_and(|end| now > end)
+    }
 }
 
 /// Trust anchors of one server.
@@ -96,6 +132,7 @@ impl Authorities {
             front_proxy,
             user: user.filter(|user| !user.name.is_empty()),
             presented: true,
+            not_after: not_after(leaf),
         }
     }
 }
@@ -106,14 +143,17 @@ pub type Tokens = BTreeMap<String, User>;
 pub fn authenticate(
     certificate: &PeerCertificate,
     headers: &HeaderMap,
+    names: &HeaderNames,
     tokens: &Tokens,
 ) -> Result<(User, Method), Failure> {
-    if certificate.front_proxy
-        && let Some(user) = front_proxy_user(headers)
+    if certificate.is_front_proxy()
+        && let Some(user) = front_proxy_user(headers, names)
     {
         return Ok((with_group(user), Method::FrontProxy));
     }
-    if let Some(user) = &certificate.user {
+    if let Some(user) = &certificate.user
+        && !certificate.has_expired()
+    {
         return Ok((with_group(user.clone()), Method::Certificate));
     }
     let token = bearer(headers);
@@ -187,20 +227,22 @@ fn with_group(mut user: User) -> User {
 }
 
 /// apiserver `headerrequest.requestHeaderBundle`.
-fn front_proxy_user(headers: &HeaderMap) -> Option<User> {
-    let name = values(headers, "x-remote-user")
-        .into_iter()
-        .find(|name| !name.is_empty())?;
-    let uid = values(headers, "x-remote-uid")
-        .into_iter()
-        .find(|uid| !uid.is_empty())
-        .unwrap_or_default();
-    let groups = values(headers, "x-remote-group");
+fn front_proxy_user(headers: &HeaderMap, names: &HeaderNames) -> Option<User> {
+    let all = |names: &[String]| -> Vec<String> {
+        let values = names.iter().flat_map(|name| values(headers, name));
+        values.filter(|value| !value.is_empty()).collect()
+    };
+    let mut extras = BTreeMap::new();
+    for prefix in &names.extra_prefixes {
+        for (key, values) in extra(headers, &prefix.to_ascii_lowercase()) {
+            extras.entry(key).or_insert_with(Vec::new).extend(values);
+        }
+    }
     Some(User {
-        name,
-        uid,
-        groups,
-        extra: extra(headers, "x-remote-extra-"),
+        name: all(&names.users).into_iter().next()?,
+        uid: all(&names.uids).into_iter().next().unwrap_or_default(),
+        groups: all(&names.groups),
+        extra: extras,
     })
 }
 
@@ -257,6 +299,11 @@ fn verifies(chain: &[CertificateDer<'_>], anchors: &[TrustAnchor<'static>]) -> b
     .is_ok()
 }
 
+fn not_after(leaf: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 /// apiserver `x509.CommonNameUserConversion`.
 fn parse(leaf: &CertificateDer<'_>, minor: u8) -> Option<User> {
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
@@ -310,27 +357,40 @@ mod tests {
         ]);
         let trusted = PeerCertificate {
             front_proxy: true,
-            user: None,
             presented: true,
+            ..PeerCertificate::default()
         };
-        let (user, method) = authenticate(&trusted, &sent, &Tokens::new()).unwrap();
+        let names = HeaderNames::default();
+        let (user, method) = authenticate(&trusted, &sent, &names, &Tokens::new()).unwrap();
         assert_eq!((user.name.as_str(), method), ("alice", Method::FrontProxy));
         assert_eq!(user.groups, ["devs", AUTHENTICATED]);
         assert_eq!(user.extra["a/b"], ["1"]);
-        let (user, method) =
-            authenticate(&PeerCertificate::default(), &sent, &Tokens::new()).unwrap();
+        let nobody = PeerCertificate::default();
+        let (user, method) = authenticate(&nobody, &sent, &names, &Tokens::new()).unwrap();
         assert_eq!((user.name.as_str(), method), (ANONYMOUS, Method::Anonymous));
+        // Asserted by names that this server is not configured with, or with a certificate that has expired.
+        let other = HeaderNames {
+            users: vec!["X-Corp-User".into()],
+            ..HeaderNames::default()
+        };
+        assert!(authenticate(&trusted, &sent, &other, &Tokens::new()).is_err());
+        let expired = PeerCertificate {
+            not_after: Some(0),
+            ..trusted
+        };
+        assert!(authenticate(&expired, &sent, &names, &Tokens::new()).is_err());
     }
 
     #[test]
     fn a_presented_credential_is_never_anonymous() {
+        let names = HeaderNames::default();
         let presented = PeerCertificate {
             presented: true,
             ..PeerCertificate::default()
         };
-        assert!(authenticate(&presented, &HeaderMap::new(), &Tokens::new()).is_err());
+        assert!(authenticate(&presented, &HeaderMap::new(), &names, &Tokens::new()).is_err());
         let bad = headers(&[("authorization", "Bearer nope")]);
-        assert!(authenticate(&PeerCertificate::default(), &bad, &Tokens::new()).is_err());
+        assert!(authenticate(&PeerCertificate::default(), &bad, &names, &Tokens::new()).is_err());
         let tokens = Tokens::from([(
             "nope".to_owned(),
             User {
@@ -339,7 +399,7 @@ mod tests {
             },
         )]);
         assert_eq!(
-            authenticate(&presented, &bad, &tokens).unwrap().1,
+            authenticate(&presented, &bad, &names, &tokens).unwrap().1,
             Method::Token
         );
     }

@@ -21,6 +21,9 @@ pub struct Rule {
     pub namespace: String,
     /// Paths that are no resources; a trailing `*` matches any end.
     pub paths: Vec<String>,
+    /// Only objects of these names; empty: all.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 const MONITORING: &str = "system:monitoring";
@@ -36,7 +39,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// `admin-token` and `alice-token`, and no rules beyond the built-in ones.
+    /// `admin-token` and `alice-token`, and beyond the built-in rules only what `deploy/rbac.yaml` grants the agent as the role
+    /// extension-apiserver-authentication-reader.
     pub fn standard() -> Self {
         let user = |name: &str, uid: &str, group: &str| User {
             name: name.into(),
@@ -50,7 +54,7 @@ impl Policy {
         ];
         Self {
             tokens: tokens.into(),
-            rules: Vec::new(),
+            rules: vec![Rule::authentication_reader("system:mvp")],
             without_discovery: Vec::new(),
         }
     }
@@ -59,24 +63,7 @@ impl Policy {
         if self.allows(user, info) {
             return Ok(());
         }
-        let Some(path) = &info.resource else {
-            return Err(status::forbidden_path(&format!(
-                "User \"{}\" cannot {} path \"{}\"",
-                user.name, info.verb, info.path
-            )));
-        };
-        let place = match path.namespace.as_str() {
-            "" => "at the cluster scope".to_owned(),
-            namespace => format!("in the namespace \"{namespace}\""),
-        };
-        let cause = format!(
-            "User \"{}\" cannot {} resource \"{}\" in API group \"{}\" {place}",
-            user.name,
-            info.verb,
-            with_subresource(path),
-            path.group
-        );
-        Err(status::forbidden(path, &cause))
+        Err(denied(user, info))
     }
 
     pub fn allows(&self, user: &User, info: &RequestInfo) -> bool {
@@ -97,6 +84,28 @@ impl Policy {
     }
 }
 
+/// The answer to a user who may not.
+pub(super) fn denied(user: &User, info: &RequestInfo) -> Failure {
+    let Some(path) = &info.resource else {
+        return status::forbidden_path(&format!(
+            "User \"{}\" cannot {} path \"{}\"",
+            user.name, info.verb, info.path
+        ));
+    };
+    let place = match path.namespace.as_str() {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace \"{namespace}\""),
+    };
+    let cause = format!(
+        "User \"{}\" cannot {} resource \"{}\" in API group \"{}\" {place}",
+        user.name,
+        info.verb,
+        with_subresource(path),
+        path.group
+    );
+    status::forbidden(path, &cause)
+}
+
 impl Rule {
     /// Everything on these resources of these groups, everywhere.
     pub fn resources(
@@ -115,6 +124,15 @@ impl Rule {
         }
     }
 
+    /// The Role extension-apiserver-authentication-reader that every cluster has in kube-system.
+    pub fn authentication_reader(subject: &str) -> Self {
+        Self {
+            namespace: "kube-system".into(),
+            names: vec!["extension-apiserver-authentication".into()],
+            ..Self::resources(subject, &["get", "list", "watch"], &[""], &["configmaps"])
+        }
+    }
+
     fn allows(&self, info: &RequestInfo) -> bool {
         if !holds(&self.verbs, &info.verb) {
             return false;
@@ -122,6 +140,7 @@ impl Rule {
         match &info.resource {
             Some(path) => {
                 (self.namespace.is_empty() || self.namespace == path.namespace)
+                    && (self.names.is_empty() || self.names.contains(&path.name))
                     && holds(&self.api_groups, &path.group)
                     && holds(&self.resources, &with_subresource(path))
             }

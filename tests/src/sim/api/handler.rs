@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     authn::{self, MASTERS, User},
+    authz,
     body::{self, Body},
     encode,
     negotiate::Output,
@@ -63,7 +64,12 @@ pub async fn handle(
     let audit_id = audit_id(&parts.headers);
     let policy = app.policy.load();
     let authenticated =
-        authn::authenticate(&connection.certificate, &parts.headers, &policy.tokens);
+        if app.faults.refuses_front_proxy() && connection.certificate.is_front_proxy() {
+            Err(status::unauthorized())
+        } else {
+            let (certificate, names) = (&connection.certificate, &app.header_names);
+            authn::authenticate(certificate, &parts.headers, names, &policy.tokens)
+        };
     app.log.record(Recorded::new(
         &parts,
         connection,
@@ -122,6 +128,11 @@ fn prepare(
             )
         })?;
     app.policy.load().authorize(&user, &info)?;
+    // In the first second after a start RBAC is not there yet, and discovery is refused to everybody.
+    let discovery = info.resource.is_none() && info.path.starts_with("/api");
+    if discovery && app.faults.is_warming_up() {
+        return Err(authz::denied(&user, &info));
+    }
     Ok(Request {
         app,
         user,

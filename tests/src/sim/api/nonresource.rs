@@ -135,7 +135,7 @@ fn version(app: &App) -> Response<body::Body> {
 /// healthz.handleRootHealth: "ok" or the list of checks; the list with 500 when one fails.
 fn probe(app: &App, path: &str, query: &Query) -> Response<body::Body> {
     let name = path.trim_start_matches('/');
-    let failing = name == "readyz" && app.faults.is_not_ready();
+    let failing = name == "readyz" && (app.faults.is_not_ready() || app.faults.is_warming_up());
     let shutting_down = name == "readyz" && app.is_shutting_down();
     if !failing && !shutting_down && query.get("verbose").is_none() {
         return text(StatusCode::OK, "ok");

@@ -24,6 +24,9 @@ pub(super) fn serves(path: &ResourcePath) -> bool {
 }
 
 pub(super) async fn answer(mut request: Request, target: &Target, output: Output) -> Answer {
+    if target.path.resource == "selfsubjectreviews" && request.app.faults.lacks_reviews() {
+        return Err(status::page_not_found());
+    }
     let object = decode(&mut request).await?;
     match target.path.resource.as_str() {
         "selfsubjectreviews" => self_subject_review(&request, target, output),

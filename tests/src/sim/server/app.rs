@@ -15,7 +15,10 @@ use tokio::sync::{Mutex, watch};
 
 use super::{Faults, RequestLog};
 use crate::sim::{
-    api::{authn::Authorities, authz::Policy},
+    api::{
+        authn::{Authorities, HeaderNames},
+        authz::Policy,
+    },
     apiservices,
     discovery::Newest,
     store::{Scope, Store, StoreError},
@@ -44,6 +47,8 @@ pub struct App {
     pub store: Store,
     pub policy: Arc<ArcSwap<Policy>>,
     pub authorities: Authorities,
+    /// By which front proxies assert users.
+    pub header_names: HeaderNames,
     pub faults: Arc<Faults>,
     pub log: Arc<RequestLog>,
     pub discovery: Newest,

@@ -25,6 +25,9 @@ pub struct Faults {
     scope: Mutex<String>,
     not_ready: AtomicBool,
     starting: AtomicBool,
+    warming_up: AtomicBool,
+    refuses_front_proxy: AtomicBool,
+    lacks_reviews: AtomicBool,
     discovery: Mutex<Option<Bytes>>,
 }
 
@@ -85,6 +88,30 @@ impl Faults {
         self.starting.store(on, Ordering::SeqCst);
     }
 
+    pub fn warm_up(&self, on: bool) {
+        self.warming_up.store(on, Ordering::SeqCst);
+    }
+
+    pub fn is_warming_up(&self) -> bool {
+        self.warming_up.load(Ordering::SeqCst)
+    }
+
+    pub fn refuse_front_proxy(&self, on: bool) {
+        self.refuses_front_proxy.store(on, Ordering::SeqCst);
+    }
+
+    pub fn refuses_front_proxy(&self) -> bool {
+        self.refuses_front_proxy.load(Ordering::SeqCst)
+    }
+
+    pub fn lack_reviews(&self, on: bool) {
+        self.lacks_reviews.store(on, Ordering::SeqCst);
+    }
+
+    pub fn lacks_reviews(&self) -> bool {
+        self.lacks_reviews.load(Ordering::SeqCst)
+    }
+
     pub fn discovery(&self, document: Option<Bytes>) {
         *self
             .discovery
@@ -109,6 +136,9 @@ impl Faults {
         self.only_on("");
         self.not_ready(false);
         self.starting(false);
+        self.warm_up(false);
+        self.refuse_front_proxy(false);
+        self.lack_reviews(false);
         self.hang(false);
     }
 

@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use crate::sim::{
-    api::authz::Policy,
+    api::{authn::HeaderNames, authz::Policy},
     discovery::Newest,
     identity,
     pki::Pki,
@@ -42,6 +42,7 @@ pub use app::{App, Ending, Phase};
 pub use connection::Connection;
 pub use faults::{Fault, Faults};
 pub use log::{Recorded, RequestLog};
+pub use tls::AnyCertificate;
 pub use upload::Upload;
 
 /// kube-apiserver's limit unless --http2-max-streams-per-connection says otherwise.
@@ -76,6 +77,8 @@ pub struct ServerSpec {
     pub crd_delay: Duration,
     /// Requests that are kept for [`Server::requests`].
     pub log_capacity: usize,
+    /// By which front proxies assert users here (`--requestheader-*-headers`).
+    pub header_names: HeaderNames,
 }
 
 impl ServerSpec {
@@ -93,6 +96,7 @@ impl ServerSpec {
             discovery: Newest::V2,
             crd_delay: Duration::ZERO,
             log_capacity: 4096,
+            header_names: HeaderNames::default(),
         }
     }
 
@@ -145,6 +149,11 @@ impl ServerSpec {
 
     pub fn log_capacity(mut self, requests: usize) -> Self {
         self.log_capacity = requests;
+        self
+    }
+
+    pub fn header_names(mut self, names: HeaderNames) -> Self {
+        self.header_names = names;
         self
     }
 
@@ -302,6 +311,21 @@ impl Server {
         self.faults.starting(on);
     }
 
+    /// As in the first second after a start: 403 on discovery for everybody, since RBAC is not there yet, and `/readyz` says 500.
+    pub fn warm_up(&self, on: bool) {
+        self.faults.warm_up(on);
+    }
+
+    /// 401 for front proxies, as of a server that trusts another CA or whose clock says that the pair has expired.
+    pub fn refuse_front_proxy(&self, on: bool) {
+        self.faults.refuse_front_proxy(on);
+    }
+
+    /// SelfSubjectReview is not served, as before 1.28.
+    pub fn lack_reviews(&self, on: bool) {
+        self.faults.lack_reviews(on);
+    }
+
     /// Answers `/api` and `/apis` with these bytes, whatever they are, as its aggregated discovery document.
     pub fn false_discovery(&self, document: Option<Bytes>) {
         self.faults.discovery(document);
@@ -385,6 +409,7 @@ impl Server {
             store: self.store.clone(),
             policy: self.policy.clone(),
             authorities: tls.authorities,
+            header_names: self.spec.header_names.clone(),
             faults: self.faults.clone(),
             log: self.log.clone(),
             discovery: self.spec.discovery,

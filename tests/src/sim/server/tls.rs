@@ -54,9 +54,10 @@ pub(super) fn load(pki: &Pki, minor: u8, http1_only: bool) -> Result<Tls> {
 
 /// Go's `tls.RequestClientCert`; the signature over the handshake is still checked.
 #[derive(Debug)]
-struct AnyCertificate {
-    hints: Vec<DistinguishedName>,
-    algorithms: WebPkiSupportedAlgorithms,
+pub struct AnyCertificate {
+    /// Subjects of the CAs that are named to the client.
+    pub hints: Vec<DistinguishedName>,
+    pub algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ClientCertVerifier for AnyCertificate {

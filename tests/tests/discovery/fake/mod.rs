@@ -431,6 +431,7 @@ pub fn settings(pki: &Pki) -> Settings {
     Settings {
         dialer: Dialer {
             tls: Arc::new(move || client.clone()),
+            own: Default::default(),
             from: mvp::net::DialFrom::anywhere(),
             server_name: NAME.try_into().unwrap(),
             connect_timeout: Duration::from_secs(20),
@@ -444,6 +445,7 @@ pub fn settings(pki: &Pki) -> Settings {
         max_bytes: 1 << 20,
         retain: Duration::from_secs(600),
         events: EventTimes::default(),
+        prover: None,
     }
 }
 

@@ -1,0 +1,280 @@
+//! Asks servers whom they take this agent's users for, over connections of its own: they show what a new connection would meet.
+//! What an answer proves is `identity::proof`'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::connection::{Answer, Connection, Dialer, FetchError};
+use super::entry::Entry;
+use super::hub::Hub;
+use crate::identity::HeaderNames;
+use crate::identity::proof::{
+    AUTHENTICATION, Challenge, Finding, Judgement, Learned, Names, PublishedNames, REVIEWS, Reply,
+    Stage,
+};
+use crate::route::Failure;
+use crate::tls::IdentityClass;
+
+/// What proving takes beside a [`Dialer`], whose connections present the front-proxy certificate.
+pub struct Prover {
+    /// The configuration of connections without a certificate.
+    pub bare: Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>,
+    /// By which users are asserted.
+    pub names: HeaderNames,
+    /// Is told whenever what servers publish may have changed, before anybody is asserted to them.
+    pub learn: Box<dyn Fn(Learned) + Send + Sync>,
+    /// The likely cause of serving certificates that do not verify, if one can be named.
+    pub tls_hint: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+/// A server is proved again so often, whatever happens.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// And one that is not proved, or whose names cannot be read.
+const RETRY: Duration = Duration::from_secs(5);
+/// No more often than this, however often it is asked for.
+const SPACING: Duration = Duration::from_millis(500);
+/// The ConfigMap holds two CA bundles.
+const MAX_CONFIG_MAP: usize = 2 << 20;
+
+/// When a server is to be proved.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    attempted: Option<Instant>,
+    wanted: bool,
+}
+
+impl Due {
+    /// Soon, since something may have changed.
+    pub fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// True if it is due now. `sound`: everything is proved and known.
+    pub fn now(&self, sound: bool, now: Instant) -> bool {
+        let Some(attempted) = self.attempted else {
+            return true;
+        };
+        let age = now.saturating_duration_since(attempted);
+        let interval = if sound { INTERVAL } else { RETRY };
+        age >= interval || (self.wanted && age >= SPACING)
+    }
+
+    pub fn begin(&mut self, now: Instant) {
+        self.attempted = Some(now);
+        self.wanted = false;
+    }
+}
+
+/// Proves a server, tells what came of it, and lets requests go to it by that. Waits for a proof that is under way, and then does
+/// it again.
+pub(super) async fn prove(entry: &Entry, hub: &Hub) {
+    let Some(prover) = &hub.settings.prover else {
+        return;
+    };
+    let _one_at_a_time = entry.proving.lock().await;
+    entry.begin_proof();
+    let challenge = Challenge::new(&prover.names);
+    let dialer = &hub.settings.dialer;
+    let without = Dialer {
+        tls: Arc::clone(&prover.bare),
+        ..dialer.clone()
+    };
+    let hint = &prover.tls_hint;
+    let ((front_proxy, names), bare) = tokio::join!(
+        over_front_proxy(entry, dialer, &challenge, hint),
+        over_bare(entry, &without, &challenge, hint),
+    );
+    entry.judged(front_proxy, bare, names);
+    // In this order: what a server believes is deleted from requests before anybody is asserted to it.
+    hub.learn();
+    entry.show_proofs();
+    hub.judge();
+}
+
+/// Has every server proved again when the published names may have changed. Runs until dropped.
+pub(super) async fn renamed(hub: Arc<Hub>) {
+    loop {
+        hub.events.renamed.notified().await;
+        hub.want_proofs();
+    }
+}
+
+impl Hub {
+    pub fn want_proofs(&self) {
+        for entry in self.entries() {
+            entry.want_proof();
+            entry.poke();
+        }
+    }
+
+    fn learn(&self) {
+        let Some(prover) = &self.settings.prover else {
+            return;
+        };
+        let names: Vec<Names> = self
+            .entries()
+            .iter()
+            .map(|entry| entry.proofs().names)
+            .collect();
+        let servers = names.iter().filter_map(|names| match names {
+            Names::Known(names) => Some(Some(names)),
+            Names::Unreadable(_) => Some(None),
+            // Nobody is asserted there.
+            Names::Unknown => None,
+        });
+        (prover.learn)(Learned::union(servers));
+    }
+}
+
+type Hint = dyn Fn() -> Option<String> + Send + Sync;
+
+async fn over_front_proxy(
+    entry: &Entry,
+    dialer: &Dialer,
+    challenge: &Challenge,
+    hint: &Hint,
+) -> (Judgement, Option<Names>) {
+    let connection = match Connection::open(dialer, &entry.endpoint).await {
+        Ok(connection) => connection,
+        Err(error) => return (failed(&error, hint), None),
+    };
+    let (review, names) = tokio::join!(
+        ask(&connection, challenge, Stage::Review),
+        published(&connection)
+    );
+    let mut judgement = match &review {
+        Ok(answer) => challenge.judge(Stage::Review, reply(answer)),
+        Err(error) => failed(error, hint),
+    };
+    if judgement == Judgement::AskByPath {
+        judgement = match &ask(&connection, challenge, Stage::Path).await {
+            Ok(answer) => challenge.judge(Stage::Path, reply(answer)),
+            Err(error) => failed(error, hint),
+        };
+    }
+    (judgement, names)
+}
+
+/// A connection for each question: a server ends one over which it answered somebody unauthenticated.
+async fn over_bare(
+    entry: &Entry,
+    dialer: &Dialer,
+    challenge: &Challenge,
+    hint: &Hint,
+) -> Judgement {
+    for stage in [Stage::Review, Stage::Path] {
+        let answer = async {
+            let connection = Connection::open(dialer, &entry.endpoint).await?;
+            ask(&connection, challenge, stage).await
+        };
+        let judgement = match answer.await {
+            Ok(answer) => challenge.judge_bare(stage, reply(&answer)),
+            Err(error) => failed(&error, hint),
+        };
+        if judgement != Judgement::AskByPath {
+            return judgement;
+        }
+    }
+    Judgement::AskByPath
+}
+
+async fn ask(
+    connection: &Connection,
+    challenge: &Challenge,
+    stage: Stage,
+) -> Result<Answer, FetchError> {
+    match stage {
+        Stage::Review => {
+            let (headers, body) = (challenge.headers(), Challenge::review());
+            connection.ask(REVIEWS, &headers, Some(body)).await
+        }
+        Stage::Path => {
+            let (path, headers) = (challenge.path(), challenge.path_headers());
+            connection.ask(&path, &headers, None).await
+        }
+    }
+}
+
+/// What the server publishes; `None`: it could not say now.
+async fn published(connection: &Connection) -> Option<Names> {
+    let asked = connection.get(AUTHENTICATION, "application/json", None, MAX_CONFIG_MAP);
+    let answer = match asked.await {
+        Ok(answer) => answer,
+        Err(FetchError::TooLarge { limit, .. }) => {
+            return Some(Names::Unreadable(format!(
+                "it holds more than {limit} bytes"
+            )));
+        }
+        Err(_) => return None,
+    };
+    match answer.status {
+        StatusCode::OK => Some(match PublishedNames::read(&answer.body) {
+            Ok(names) => Names::Known(names),
+            Err(reason) => Names::Unreadable(reason),
+        }),
+        // Whoever is not accepted is told nothing; that is the proof's to say.
+        StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => None,
+        status if status.is_server_error() => None,
+        StatusCode::NOT_FOUND => Some(Names::Unreadable(
+            "there is no ConfigMap kube-system/extension-apiserver-authentication".to_owned(),
+        )),
+        status => Some(Names::Unreadable(format!(
+            "ConfigMap kube-system/extension-apiserver-authentication: {} (may User system:mvp read it? see deploy/rbac.yaml)",
+            status.as_u16()
+        ))),
+    }
+}
+
+fn reply(answer: &Answer) -> Reply<'_> {
+    Reply {
+        status: answer.status,
+        body: &answer.body,
+    }
+}
+
+fn failed(error: &FetchError, hint: &Hint) -> Judgement {
+    if error.failure() != Some(Failure::Tls) {
+        return Judgement::Unanswered(error.to_string());
+    }
+    let mut why = error.to_string();
+    let unknown = ["UnknownIssuer", "BadSignature"]
+        .iter()
+        .any(|kind| why.contains(kind));
+    if unknown && let Some(hint) = hint() {
+        why = format!("{why}; {hint}");
+    }
+    Judgement::Refused(Finding::Tls(why))
+}
+
+/// The classes, each with whether a server with these proofs may be sent requests of it.
+pub(super) fn classes(proofs: &crate::identity::proof::Proofs) -> [(IdentityClass, bool); 2] {
+    [
+        (IdentityClass::FrontProxy, proofs.asserts()),
+        (IdentityClass::Bare, proofs.passes_tokens()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_at_once_then_in_its_time_and_when_wanted() {
+        let start = Instant::now();
+        let mut due = Due::default();
+        assert!(due.now(true, start));
+        due.begin(start);
+        let after = |due: &Due, sound, seconds: f64| {
+            due.now(sound, start + Duration::from_secs_f64(seconds))
+        };
+        assert!(!after(&due, true, 59.0) && after(&due, true, 60.0));
+        assert!(!after(&due, false, 4.9) && after(&due, false, 5.0));
+        due.want();
+        assert!(!after(&due, true, 0.4) && after(&due, true, 0.5));
+        due.begin(start);
+        assert!(!after(&due, true, 1.0), "it is wanted no more");
+    }
+}
