@@ -219,6 +219,11 @@ fn admin() -> (String, DrainSignal) {
         status: Box::new(move || StatusView {
             node: "cp-a".into(),
             version: "0.1.0".into(),
+            stance: mvp::admin::StanceView {
+                word: "standing by".into(),
+                reasons: Vec::new(),
+                line: "standing by (settled)".into(),
+            },
             servers: vec![server.clone()],
             ..StatusView::default()
         }),
@@ -274,9 +279,9 @@ fn admin() -> (String, DrainSignal) {
         set_log_level: Box::new(|_| Ok(())),
         guard: Box::new(|_| mvp::admin::GuardView::default()),
     };
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap().keep();
+    let path = folder.join("admin.sock");
+    let url = format!("unix:{}", path.display());
     let admin = Admin {
         views,
         readiness: Readiness::new(),
@@ -285,16 +290,20 @@ fn admin() -> (String, DrainSignal) {
         drain_deadline: Duration::from_secs(30),
         answer_timeout: Duration::from_secs(10),
     };
+    let (bound, when_bound) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            mvp::admin::serve(listener, admin).await;
+            let socket = mvp::admin::OperatorSocket::bind(&path).unwrap();
+            let door = mvp::admin::Door::Operator(socket.publish().unwrap());
+            bound.send(()).unwrap();
+            mvp::admin::serve(door, Arc::new(admin)).await;
         });
     });
+    when_bound.recv().unwrap();
     (url, signal)
 }
 
@@ -308,7 +317,7 @@ fn a_running_agent_is_asked() {
         assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
         stdout(&output).to_owned()
     };
-    assert!(ask(&["status"]).starts_with("node    cp-a\nagent   0.1.0, up 0ms\nstate   ready\n"));
+    assert!(ask(&["status"]).starts_with("standing by (settled)\nnode    cp-a\nagent   0.1.0, up 0ms\nstate   ready\n"));
     let status: StatusView = serde_json::from_str(&ask(&["status", "-o", "json"])).unwrap();
     assert_eq!((status.node.as_str(), status.ready), ("cp-a", true));
     let diff = "SERVER  VERSION  KNOWLEDGE  AGE\ncp-b    -        fresh      -\n\nno differences among 1 server\n";

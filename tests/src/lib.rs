@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod kubectl;
 pub mod load;
 pub mod netns;
+pub mod operator;
 pub mod pairs;
 pub mod python;
 pub mod raw;

@@ -19,6 +19,7 @@ use crate::admin::{
 };
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
+use crate::membership::ReadBy;
 use crate::metrics::Metrics;
 use crate::proxy::discovery::replaced;
 use crate::proxy::{Pool, Shared, probe};
@@ -38,6 +39,7 @@ pub struct Sources {
     pub pass_through: Arc<PassThroughLine>,
     pub guard: GuardHandle,
     pub watch: Watch,
+    pub read_by: ReadBy,
     pub origin: Instant,
     pub shared: Arc<Shared>,
     pub discovery: DiscoveryHandle,
@@ -122,6 +124,7 @@ fn status(sources: &Sources) -> StatusView {
         shortcut: sources.shortcut.line(),
         pass_through: sources.pass_through.get(),
         events: sources.discovery.events().to_string(),
+        members: members(sources),
         listen: sources.listen.clone(),
         interoperability_proxy: config.interoperability_proxy,
         config_digest: config.digest(),
@@ -141,6 +144,18 @@ fn status(sources: &Sources) -> StatusView {
         certificates: certificates(&sources.reload),
         servers: servers(sources),
         ..StatusView::default()
+    }
+}
+
+/// Where the list of servers is from.
+fn members(sources: &Sources) -> String {
+    let peers = &sources.config.peers;
+    if !peers.kubernetes.enabled {
+        return "of the configuration".to_owned();
+    }
+    match sources.read_by.get().as_str() {
+        "" => "from Kubernetes, not read yet".to_owned(),
+        by => format!("from Kubernetes, read {by}"),
     }
 }
 

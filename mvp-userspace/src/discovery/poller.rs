@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Deserialize;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::connection::{Connection, FetchError};
@@ -22,6 +22,9 @@ const BACKOFF: Duration = Duration::from_millis(50);
 /// A slow readiness check holds the round of a skipped server up for no longer.
 const PROBE_PATIENCE: Duration = Duration::from_millis(100);
 const MAX_VERSION: usize = 128;
+/// Between two looks at a server that has just started.
+const STARTING_PAUSE: Duration = Duration::from_millis(200);
+const STARTING: &str = "starting: it does not yet let anybody read what it serves";
 
 /// Polls until it is dropped.
 pub(super) async fn run(entry: Arc<Entry>, hub: Arc<Hub>) {
@@ -130,7 +133,12 @@ impl Poller {
                 known.as_ref(),
                 self.hub.settings.max_bytes,
             )
-            .await?;
+            .await;
+        if found.is_err() {
+            // Whether the server is ready says what its refusal means.
+            open.await_probe().await;
+        }
+        let found = found?;
         open.await_version().await;
         if !self.entry.server.available() {
             open.await_probe().await;
@@ -155,7 +163,11 @@ impl Poller {
                     info!(server = name, "discovery works");
                 }
                 self.failures = 0;
-                began + interval
+                began
+                    + match self.hub.is_quiet() {
+                        true => self.hub.settings.idle_interval.max(interval),
+                        false => interval,
+                    }
             }
             Err(errors) => {
                 let failure = errors.iter().find_map(FetchError::failure);
@@ -166,13 +178,23 @@ impl Poller {
                 if let Some(failure) = failure {
                     self.entry.server.probed(Probe::Failed(failure));
                 }
-                let text = errors
-                    .iter()
-                    .map(FetchError::to_string)
-                    .collect::<Vec<_>>()
-                    .join("; ");
+                let starting = self.is_starting(&errors);
+                let text = if starting {
+                    STARTING.to_owned()
+                } else {
+                    let texts = errors.iter().map(FetchError::to_string);
+                    texts.collect::<Vec<_>>().join("; ")
+                };
                 let refused = self.connection.is_none() && failure == Some(Failure::Refused);
-                if self.entry.failed(failure, refused, &text) {
+                let changed = self.entry.failed(failure, refused, &text);
+                if starting {
+                    if changed {
+                        info!(server = name, "the server is starting");
+                    }
+                    // It lasts about a second.
+                    return began + STARTING_PAUSE.min(interval);
+                }
+                if changed {
                     warn!(server = name, error = text, "discovery fails");
                 }
                 if failure.is_none() {
@@ -184,6 +206,14 @@ impl Poller {
                 Instant::now() + pause
             }
         }
+    }
+
+    /// A server that has just started refuses even what everybody may read, until it has its rules of RBAC, and says itself that it
+    /// is not ready. Nothing is wrong with certificates then.
+    fn is_starting(&self, errors: &[FetchError]) -> bool {
+        let forbidden =
+            |error: &FetchError| matches!(error, FetchError::Status { status: 403, .. });
+        !errors.is_empty() && errors.iter().all(forbidden) && self.entry.is_ready() == Some(false)
     }
 
     /// Keeps a connection, or none, and lends it to whoever follows events.
@@ -223,11 +253,14 @@ impl Poller {
     /// Waits for `next`, a poke, or the end of the connection.
     async fn wait(&mut self, mut next: Instant) {
         let interval = self.hub.settings.interval;
-        if let Some(open) = &self.connection {
+        if let Some(open) = &mut self.connection {
+            let (entry, connection) = (&self.entry, open.connection.clone());
             tokio::select! {
                 () = sleep_until(next) => return,
-                () = self.entry.poked() => return,
-                () = open.connection.closed() => {}
+                () = entry.poked() => return,
+                // As early as if everything was asked each time.
+                () = open.not_ready(entry, interval) => return,
+                () = connection.closed() => {}
             }
             if open.since.elapsed() >= interval {
                 self.breaks = 0;
@@ -258,6 +291,22 @@ impl Open {
         let (connection, entry) = (self.connection.clone(), entry.clone());
         let task = tokio::spawn(async move { probe(&connection, &entry).await });
         self.probe = Some(task);
+    }
+
+    /// Asks for `/readyz` at every interval, and resolves when the server does not say that it is ready.
+    async fn not_ready(&mut self, entry: &Arc<Entry>, interval: Duration) {
+        loop {
+            sleep(interval).await;
+            self.start_probe(entry);
+            if let Some(probe) = &mut self.probe {
+                // One that hangs is found by its own deadline.
+                let _ = probe.await;
+                self.probe = None;
+            }
+            if entry.is_ready() != Some(true) {
+                return;
+            }
+        }
     }
 
     /// Asks which version it runs, once a connection.

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Limited};
 use super::body::Upload;
 use super::error::AttemptError;
 use super::pool::Pool;
+use crate::discovery::USER_AGENT;
 use crate::route::{Failure, Server};
 use crate::tls::IdentityClass;
 
@@ -17,7 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// A kube-apiserver's `/metrics` is a few MiB.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 
-/// `GET path` of that very server, as a member of `system:monitoring` (which Kubernetes' default roles let read exactly these).
+/// `GET path` of that very server, as `system:mvp` and in no group but `system:authenticated`: what it may read is what
+/// `deploy/rbac.yaml` grants, and no right that a cluster gives to somebody else's group.
 pub async fn probe(
     pool: &Arc<Pool>,
     server: &Arc<Server>,
@@ -47,10 +49,14 @@ pub async fn probe(
                 HeaderValue::from_str(&host).map_err(|error| invalid(error.into()))?,
             );
         }
+        headers.insert(
+            http::header::USER_AGENT,
+            HeaderValue::from_static(USER_AGENT),
+        );
         headers.insert("x-remote-user", HeaderValue::from_static("system:mvp"));
         headers.insert(
             "x-remote-group",
-            HeaderValue::from_static("system:monitoring"),
+            HeaderValue::from_static("system:authenticated"),
         );
         let (response, _lease) = checkout.send(request).await?;
         let (head, body) = response.into_parts();
