@@ -16,6 +16,7 @@ pub mod operator;
 pub mod pairs;
 pub mod python;
 pub mod raw;
+pub mod rbac;
 pub mod scrape;
 pub mod scripted;
 pub mod sim;
