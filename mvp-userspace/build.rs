@@ -32,6 +32,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     if object.exists() {
         fs::copy(&object, &embedded)?;
     } else {
+        println!(
+            "cargo::warning=no BPF object: this mvp has no kernel part and steers nothing (`cargo xtask build` builds it)"
+        );
         fs::write(&embedded, [])?;
     }
     Ok(())

@@ -219,6 +219,11 @@ fn admin() -> (String, DrainSignal) {
         status: Box::new(move || StatusView {
             node: "cp-a".into(),
             version: "0.1.0".into(),
+            stance: mvp::admin::StanceView {
+                word: "standing by".into(),
+                reasons: Vec::new(),
+                line: "standing by (settled)".into(),
+            },
             servers: vec![server.clone()],
             ..StatusView::default()
         }),
@@ -274,9 +279,9 @@ fn admin() -> (String, DrainSignal) {
         set_log_level: Box::new(|_| Ok(())),
         guard: Box::new(|_| mvp::admin::GuardView::default()),
     };
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap().keep();
+    let path = folder.join("admin.sock");
+    let url = format!("unix:{}", path.display());
     let admin = Admin {
         views,
         readiness: Readiness::new(),
@@ -285,16 +290,20 @@ fn admin() -> (String, DrainSignal) {
         drain_deadline: Duration::from_secs(30),
         answer_timeout: Duration::from_secs(10),
     };
+    let (bound, when_bound) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            mvp::admin::serve(listener, admin).await;
+            let socket = mvp::admin::OperatorSocket::bind(&path).unwrap();
+            let door = mvp::admin::Door::Operator(socket.publish().unwrap());
+            bound.send(()).unwrap();
+            mvp::admin::serve(door, Arc::new(admin)).await;
         });
     });
+    when_bound.recv().unwrap();
     (url, signal)
 }
 
@@ -308,7 +317,9 @@ fn a_running_agent_is_asked() {
         assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
         stdout(&output).to_owned()
     };
-    assert!(ask(&["status"]).starts_with("node    cp-a\nagent   0.1.0, up 0ms\nstate   ready\n"));
+    assert!(ask(&["status"]).starts_with(
+        "standing by (settled)\nnode    cp-a\nagent   0.1.0, up 0ms\nstate   ready\n"
+    ));
     let status: StatusView = serde_json::from_str(&ask(&["status", "-o", "json"])).unwrap();
     assert_eq!((status.node.as_str(), status.ready), ("cp-a", true));
     let diff = "SERVER  VERSION  KNOWLEDGE  AGE\ncp-b    -        fresh      -\n\nno differences among 1 server\n";
@@ -434,10 +445,80 @@ fn agent_flags(document: &serde_json::Value) {
         "mvp: /etc/kubernetes/manifests/kube-apiserver.yaml: No such file or directory (os error 2)\n"
     );
     let security = &container["securityContext"];
+    // The default profiles deny every pin below /sys/fs/bpf.
+    assert_eq!(security["appArmorProfile"]["type"], "Unconfined");
+    assert_eq!(security["seLinuxOptions"]["type"], "spc_t");
+    assert!(container["resources"]["limits"]["memory"].is_string());
+    assert!(
+        mounted(spec, container, "/run/mvp"),
+        "the operators' socket"
+    );
+    assert!(!mounted(spec, container, "/etc/kubernetes"), "least power");
+    if document["kind"] == "DaemonSet" {
+        let update = &document["spec"]["updateStrategy"]["rollingUpdate"];
+        assert_eq!(
+            update,
+            &serde_json::json!({"maxSurge": 1, "maxUnavailable": 0})
+        );
+        // Or the old agent, started again, would take over from the new one.
+        assert!(arguments.contains(&"--set=drain.waitWhenReplaced=true"));
+        assert_eq!(spec["automountServiceAccountToken"], false);
+    }
     assert_eq!(security["privileged"], serde_json::Value::Null);
     assert_eq!(
         security["capabilities"],
         serde_json::json!({"drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "PERFMON", "NET_BIND_SERVICE"]})
     );
     assert_eq!(spec["hostNetwork"], true);
+}
+
+fn mounted(spec: &serde_json::Value, container: &serde_json::Value, path: &str) -> bool {
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["mountPath"] == path);
+    let volumes = spec["volumes"].as_array().unwrap();
+    mount.is_some_and(|mount| {
+        let mut volumes = volumes.iter();
+        volumes.any(|volume| volume["name"] == mount["name"] && volume["hostPath"]["path"] == path)
+    })
+}
+
+fn deployed(file: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::fs::read_to_string(folder.join(file)).unwrap()
+}
+
+/// Only list and watch, only for the user that the agent asserts: a service account's token is not even mounted.
+#[test]
+fn the_agent_is_granted_what_it_uses_and_no_more() {
+    let text = deployed("deploy/rbac.yaml");
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let mut rules = 0;
+    for document in &documents {
+        for rule in document["rules"].as_array().into_iter().flatten() {
+            rules += 1;
+            let reads_paths = rule["nonResourceURLs"].is_array();
+            let verbs = if reads_paths {
+                serde_json::json!(["get"])
+            } else {
+                serde_json::json!(["list", "watch"])
+            };
+            assert_eq!(rule["verbs"], verbs, "{rule}");
+        }
+        for subject in document["subjects"].as_array().into_iter().flatten() {
+            assert_eq!(
+                (&subject["kind"], &subject["name"]),
+                (&"User".into(), &"system:mvp".into())
+            );
+        }
+    }
+    assert!(rules >= 6 && !text.contains("system:monitoring"));
+}
+
+/// An image without the kernel part would steer nothing, and one that a developer's build folder lent it would hide that.
+#[test]
+fn the_image_is_built_with_the_kernel_part_from_sources_alone() {
+    let dockerfile = deployed("deploy/Dockerfile");
+    assert!(dockerfile.contains("RUN MVP_REQUIRE_ALL=1 cargo xtask build\n"));
+    let ignored = deployed(".dockerignore");
+    assert!(ignored.lines().any(|line| line == "**/target"));
 }

@@ -1,7 +1,7 @@
 //! Agents in this process, in front of a simulated control plane.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -9,6 +9,7 @@ use mvp::config::{self, Config};
 
 use crate::bench;
 use crate::client::Client;
+use crate::operator::{self, operate};
 use crate::sim::ControlPlane;
 use crate::sim::pki::ClientAuth;
 
@@ -17,6 +18,7 @@ pub struct TestAgent {
     agent: Option<mvp::app::Agent>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
+    socket: tempfile::TempDir,
 }
 
 impl TestAgent {
@@ -49,11 +51,14 @@ impl TestAgent {
         // Any free ports: a file may not say so, since nobody would find them.
         config.listen.set_port(0);
         config.admin.listen.set_port(0);
+        let socket = tempfile::tempdir()?;
+        config.admin.socket = socket.path().join("admin.sock");
         change(&mut config);
         let agent = mvp::app::Agent::start(config, Box::new(|_| Ok(())))?;
         Ok(Self {
             address: agent.listen_address(),
             admin: agent.admin_address(),
+            socket,
             agent: Some(agent),
         })
     }
@@ -75,16 +80,21 @@ impl TestAgent {
         }
     }
 
-    /// Body and status of a path on the admin port.
+    /// Where operators ask it.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.path().join("admin.sock")
+    }
+
+    /// Body and status of a path on the admin port, for whoever may reach that.
     pub async fn admin_get(&self, path: &str) -> anyhow::Result<(u16, String)> {
-        let io = hyper_util::rt::TokioIo::new(tokio::net::TcpStream::connect(self.admin).await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-        tokio::spawn(connection);
-        let request = http::Request::get(path)
-            .header("host", "admin")
-            .body(crate::client::empty())?;
-        let answer = crate::client::Answer::read(sender.send_request(request).await?).await?;
-        Ok((answer.status.as_u16(), answer.text()))
+        let (status, answer) = operator::read(self.admin, http::Method::GET, path).await?;
+        Ok((status, answer.text()))
+    }
+
+    /// Body and status of a path, as an operator gets them.
+    pub async fn operate(&self, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
+        let (status, answer) = operate(&self.socket(), method.parse()?, path, "").await?;
+        Ok((status, answer.text()))
     }
 
     /// The value of a metric's sample, by its full name with labels as they stand in the output; 0 if it is not there.

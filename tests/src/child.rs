@@ -1,18 +1,19 @@
 //! An agent as a process of its own: for its memory, its signals and its exit code.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::agent::{eventually, settings};
 use crate::bench::process::free_port;
-use crate::client::{Answer, Client};
+use crate::client::Client;
+use crate::operator;
 use crate::sim::ControlPlane;
 use crate::sim::pki::ClientAuth;
 
@@ -21,6 +22,8 @@ pub struct ChildAgent {
     child: Child,
     pub address: SocketAddr,
     pub admin: SocketAddr,
+    /// Where operators ask it.
+    pub socket: PathBuf,
     dir: TempDir,
 }
 
@@ -55,7 +58,9 @@ impl ChildAgent {
         let dir = tempfile::tempdir()?;
         let (address, admin) = (free_port("127.0.0.1")?, free_port("127.0.0.1")?);
         let mut config = settings(plane, node, address, admin)?.config(plane.pki().dir());
+        config["admin"]["socket"] = json!(dir.path().join("admin.sock"));
         change(&mut config);
+        let socket = config["admin"]["socket"].as_str().unwrap().into();
         let file = dir.path().join("agent.yaml");
         std::fs::write(&file, config.to_string())?;
         let log = std::fs::File::create(dir.path().join("log"))?;
@@ -73,6 +78,7 @@ impl ChildAgent {
             child,
             address,
             admin,
+            socket,
             dir,
         };
         let ready = eventually("the agent is ready", Duration::from_secs(30), || async {
@@ -91,7 +97,7 @@ impl ChildAgent {
     }
 
     pub async fn admin_get(&self, path: &str) -> Result<(u16, String)> {
-        let (status, answer) = admin(self.admin, http::Method::GET, path).await?;
+        let (status, answer) = operator::read(self.admin, http::Method::GET, path).await?;
         Ok((status, answer.text()))
     }
 
@@ -160,30 +166,6 @@ impl Drop for ChildAgent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// One request to an admin port.
-pub async fn admin(address: SocketAddr, method: http::Method, path: &str) -> Result<(u16, Answer)> {
-    admin_with(address, method, path, "").await
-}
-
-/// One request to an admin port, with a body.
-pub async fn admin_with(
-    address: SocketAddr,
-    method: http::Method,
-    path: &str,
-    body: &'static str,
-) -> Result<(u16, Answer)> {
-    let io = hyper_util::rt::TokioIo::new(tokio::net::TcpStream::connect(address).await?);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-    tokio::spawn(connection);
-    let request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "admin")
-        .body(crate::client::full(body))?;
-    let answer = Answer::read(sender.send_request(request).await?).await?;
-    Ok((answer.status.as_u16(), answer))
 }
 
 /// Lets this process and its children have as many descriptors as the system allows.

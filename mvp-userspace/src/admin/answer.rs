@@ -1,14 +1,15 @@
 //! One request of the admin port to one answer.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde::Serialize;
 
+use super::access::SERVERS;
 use super::query::{decode, parameter};
-use super::{Admin, Probe, ProbeError};
+use super::{Access, Admin, Probe, ProbeError};
 use crate::app::DrainState;
 use crate::route::Operator;
 use crate::steering::PassingBy;
@@ -21,10 +22,13 @@ const PROBES: [&str; 5] = ["healthz", "livez", "readyz", "version", "metrics"];
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET && from_a_page(&request) {
-        let problem = "requests from web pages may not change anything\n";
-        return text(StatusCode::FORBIDDEN, problem);
+pub async fn answer(
+    admin: &Admin,
+    access: &Access,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    if let Some((status, problem)) = access.refuses(&request) {
+        return text(status, problem);
     }
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
@@ -69,14 +73,14 @@ pub async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Full<
         "/auto" => guard(admin, Operator::Auto),
         "/loglevel" => log_level(admin, request).await,
         "/" => text(StatusCode::OK, HELP),
-        _ => match path.strip_prefix("/mvp/servers/") {
+        _ => match path.strip_prefix(SERVERS) {
             Some(rest) => probe(admin, rest, request.uri().query()).await,
             None => text(StatusCode::NOT_FOUND, HELP),
         },
     }
 }
 
-const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\n/mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain /arm /disarm /auto, PUT /loglevel\n";
+const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\nOn the Unix socket only: /mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain /arm /disarm /auto, PUT /loglevel\n";
 
 fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
     let awaited = admin.readiness.awaited();
@@ -259,11 +263,6 @@ async fn log_level(admin: &Admin, request: Request<Incoming>) -> Response<Full<B
         }
         Err(problem) => text(StatusCode::BAD_REQUEST, format!("{problem}\n")),
     }
-}
-
-/// A browser on this host must not be talked into draining the node: pages cannot hide their `Origin`.
-fn from_a_page(request: &Request<Incoming>) -> bool {
-    request.headers().contains_key(ORIGIN) || !request.headers().contains_key(HOST)
 }
 
 fn wants_text(request: &Request<Incoming>) -> bool {

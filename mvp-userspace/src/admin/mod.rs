@@ -1,6 +1,10 @@
 //! The admin port: what the agent knows and does, drain, log level. It decides nothing, and sees the rest of the agent
 //! only through the closures of [`Views`].
 //!
+//! It has two doors. `admin.listen` is for reading, meant to be opened to whoever scrapes, and has no authentication.
+//! `admin.socket` is a Unix socket that its owner alone may open (mode 0600): whatever changes something or speaks to servers is
+//! there only, marked with a star.
+//!
 //! | Path | Answer |
 //! |---|---|
 //! | `GET /readyz[?verbose]` | 200, or 503 with the names of the tasks still awaited, or 503 while draining |
@@ -10,23 +14,25 @@
 //! | `GET /skew` | JSON [`SkewView`], or a table of what differs for `Accept: text/plain` |
 //! | `GET /explain?method=M&path=P` | JSON [`ExplainView`], or its one line for `Accept: text/plain` |
 //! | `GET /explain?connection=A[&serverName=N]` | JSON [`ConnectionView`], or its one line for `Accept: text/plain` |
-//! | `GET /mvp/servers/<name>/<probe>` | that server's own healthz, livez, readyz, version or metrics |
-//! | `POST /drain[?deadline=30s]` | 202 |
-//! | `POST /arm`, `/disarm`, `/auto` | 200, the guard's state in one line |
-//! | `PUT /loglevel`, a level or filter as body | 204 |
-//!
-//! The port has no authentication, so it is on loopback unless the configuration says otherwise.
+//! | * `GET /mvp/servers/<name>/<probe>` | that server's own healthz, livez, readyz, version or metrics |
+//! | * `POST /drain[?deadline=30s]` | 202 |
+//! | * `POST /arm`, `/disarm`, `/auto` | 200, the guard's state in one line |
+//! | * `PUT /loglevel`, a level or filter as body | 204 |
 
+mod access;
 mod answer;
 mod query;
 mod serve;
 mod skew;
+mod socket;
 pub mod table;
 #[cfg(test)]
 mod tests;
 mod views;
 
+pub use access::{Access, Hosts};
 pub use query::encode;
-pub use serve::{Admin, serve};
+pub use serve::{Admin, Door, serve};
 pub use skew::{SkewCell, SkewRow, SkewServer, SkewState, SkewView};
+pub use socket::{OperatorSocket, PublishedSocket};
 pub use views::*;

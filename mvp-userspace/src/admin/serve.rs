@@ -1,6 +1,8 @@
-//! The admin port's listener. Bounded in connections, header, body and time, so that it cannot be used against the agent.
+//! The admin port's listeners. Bounded in connections, header, body and time, so that they cannot be used against the agent; each
+//! has bounds of its own, so that nobody on the network can keep an operator out.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +10,12 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::Views;
 use super::answer::answer;
+use super::{Access, Hosts, PublishedSocket, Views};
 use crate::app::{DrainTrigger, Readiness};
 use crate::steering::Standing;
 
@@ -39,13 +42,30 @@ pub struct Admin {
     pub answer_timeout: Duration,
 }
 
+/// Where requests come from.
+#[derive(Debug)]
+pub enum Door {
+    /// `admin.listen`: for reading.
+    Reader(TcpListener, Hosts),
+    /// `admin.socket`: for everything.
+    Operator(PublishedSocket),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 /// Serves until it is dropped. Needs a runtime with I/O and time; connections are tasks of that runtime.
-pub async fn serve(listener: TcpListener, admin: Admin) {
-    let admin = Arc::new(admin);
+pub async fn serve(door: Door, admin: Arc<Admin>) {
+    let access = match &door {
+        Door::Reader(_, hosts) => Access::Reader(hosts.clone()),
+        Door::Operator(_) => Access::Operator,
+    };
+    let access = Arc::new(access);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let stream = match door.accept().await {
+            Ok(stream) => stream,
             Err(error) => {
                 // Out of files or memory, or the client has gone: others may still be served.
                 tracing::warn!(%error, "the admin port cannot accept a connection");
@@ -57,18 +77,27 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
             tracing::warn!(limit = CONNECTIONS, "the admin port refuses a connection");
             continue;
         };
-        let admin = admin.clone();
+        let (admin, access) = (admin.clone(), access.clone());
         tokio::spawn(async move {
-            connection(stream, admin).await;
+            connection(stream, admin, access).await;
             drop(slot);
         });
     }
 }
 
-async fn connection(stream: TcpStream, admin: Arc<Admin>) {
+impl Door {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Reader(listener, _) => Box::new(listener.accept().await?.0),
+            Self::Operator(socket) => Box::new(socket.listener.accept().await?.0),
+        })
+    }
+}
+
+async fn connection(stream: Box<dyn Stream>, admin: Arc<Admin>, access: Arc<Access>) {
     let service = service_fn(|request| {
-        let admin = admin.clone();
-        async move { Ok::<_, Infallible>(answer(&admin, request).await) }
+        let (admin, access) = (admin.clone(), access.clone());
+        async move { Ok::<_, Infallible>(answer(&admin, &access, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

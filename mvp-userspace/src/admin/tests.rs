@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::*;
 use crate::app::{Drain, DrainSignal, DrainState, Readiness};
@@ -14,6 +14,7 @@ use crate::steering::{PassingBy, Standing};
 
 struct Port {
     address: SocketAddr,
+    folder: tempfile::TempDir,
     readiness: Readiness,
     standing: Standing,
     drain: DrainSignal,
@@ -110,9 +111,16 @@ async fn port() -> Port {
         drain_deadline: Duration::from_secs(30),
         answer_timeout: Duration::from_millis(500),
     };
-    tokio::spawn(serve(listener, admin));
+    let admin = Arc::new(admin);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = OperatorSocket::bind(&folder.path().join("s")).unwrap();
+    let socket = Door::Operator(socket.publish().unwrap());
+    tokio::spawn(serve(socket, admin.clone()));
+    let hosts = Hosts::new(["cp-a".to_owned()]);
+    tokio::spawn(serve(Door::Reader(listener, hosts), admin));
     Port {
         address,
+        folder,
         readiness,
         standing,
         drain,
@@ -123,7 +131,20 @@ async fn port() -> Port {
 
 /// Sends raw text and gives status and the rest of the answer.
 async fn raw(address: SocketAddr, request: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    over(stream, request).await
+}
+
+/// The same through the Unix socket.
+async fn raw_operator(port: &Port, request: &str) -> (u16, String) {
+    let stream = UnixStream::connect(port.folder.path().join("s")).await;
+    over(stream.unwrap(), request).await
+}
+
+async fn over(
+    mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    request: &str,
+) -> (u16, String) {
     // The server may answer and close before all of a long request is written.
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
@@ -138,7 +159,15 @@ async fn raw(address: SocketAddr, request: &str) -> (u16, String) {
 
 async fn ask(port: &Port, method: &str, target: &str, more: &str) -> (u16, String) {
     let request =
-        format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n");
+        format!("{method} {target} HTTP/1.1\r\nHost: cp-a\r\nConnection: close\r\n{more}\r\n");
+    let (status, answer) = raw_operator(port, &request).await;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    (status, body.to_owned())
+}
+
+/// As [`ask`], by the network.
+async fn read(port: &Port, method: &str, target: &str, host: &str) -> (u16, String) {
+    let request = format!("{method} {target} HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
     let (status, answer) = raw(port.address, &request).await;
     let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     (status, body.to_owned())
@@ -269,11 +298,69 @@ async fn drain_starts_once() {
 }
 
 #[tokio::test]
-async fn a_web_page_changes_nothing() {
+async fn by_the_network_nothing_changes_and_no_server_is_asked() {
     let port = port().await;
-    let (code, _) = ask(&port, "POST", "/drain", "Origin: http://evil\r\n").await;
-    assert_eq!(code, 403);
+    let host = "Host: cp-a:9440\r\n";
+    for (method, target) in [
+        ("POST", "/drain"),
+        ("POST", "/arm"),
+        ("POST", "/disarm"),
+        ("POST", "/auto"),
+        ("PUT", "/loglevel"),
+        ("GET", "/drain"),
+        ("GET", "/mvp/servers/cp-b/readyz"),
+        ("GET", "/mvp/servers/cp-b/metrics"),
+    ] {
+        let (code, body) = read(&port, method, target, host).await;
+        assert_eq!(code, 403, "{method} {target}");
+        assert!(body.contains("admin.socket"), "{body}");
+    }
     assert_eq!(port.drain.state(), DrainState::Running);
+    assert_eq!(*port.level.lock().unwrap(), "");
+    for target in [
+        "/readyz",
+        "/livez",
+        "/metrics",
+        "/status",
+        "/servers",
+        "/routes",
+        "/skew",
+        "/explain?method=GET&path=/api",
+    ] {
+        assert_eq!(read(&port, "GET", target, host).await.0, 200, "{target}");
+    }
+    assert_eq!(read(&port, "POST", "/status", host).await.0, 405);
+}
+
+/// A page of evil.example whose name is pointed at this node asks with that name.
+#[tokio::test]
+async fn a_name_that_is_not_the_agents_reads_nothing() {
+    let port = port().await;
+    for (host, code) in [
+        ("Host: evil.example\r\n", 421),
+        ("Host: evil.example:9440\r\n", 421),
+        ("Host: localhost\r\n", 200),
+        ("Host: 10.0.0.1:9440\r\n", 200),
+        ("Host: [::1]:9440\r\n", 200),
+        ("Host: localhost\r\nHost: evil.example\r\n", 400),
+        ("", 400),
+    ] {
+        assert_eq!(read(&port, "GET", "/metrics", host).await.0, code, "{host}");
+    }
+    let absolute = "http://evil.example/metrics";
+    let answer = read(&port, "GET", absolute, "Host: localhost\r\n").await;
+    assert_eq!(answer.0, 421);
+}
+
+/// Whoever may reach the network's door must not keep operators out.
+#[tokio::test]
+async fn a_full_network_door_leaves_the_socket_open() {
+    let port = port().await;
+    let mut open = Vec::new();
+    for _ in 0..80 {
+        open.push(TcpStream::connect(port.address).await.unwrap());
+    }
+    assert_eq!(get(&port, "/livez").await, ok("ok\n"));
 }
 
 #[tokio::test]
@@ -286,7 +373,7 @@ async fn log_level() {
             let request = format!(
                 "PUT /loglevel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n{body}"
             );
-            raw(port.address, &request).await.0
+            raw_operator(port, &request).await.0
         }
     };
     assert_eq!(put("mvp=debug\n").await, 204);
@@ -329,10 +416,13 @@ async fn connections_are_bounded() {
         stream.read_exact(&mut byte).await.unwrap();
         open.push(stream);
     }
-    assert_eq!(get(&port, "/livez").await.0, 0);
+    assert_eq!(
+        read(&port, "GET", "/livez", "Host: localhost\r\n").await.0,
+        0
+    );
     open.clear();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while get(&port, "/livez").await.0 != 200 {
+    while read(&port, "GET", "/livez", "Host: localhost\r\n").await.0 != 200 {
         assert!(tokio::time::Instant::now() < deadline);
         tokio::task::yield_now().await;
     }

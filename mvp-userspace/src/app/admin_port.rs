@@ -1,61 +1,94 @@
-//! The admin port's listener at the agent's start.
+//! The admin port's listeners at the agent's start.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Door, Hosts, OperatorSocket, PublishedSocket};
 use crate::config::{Config, Mode};
 use crate::net::listen;
 
 /// Between two tries to get the port from an agent that drains.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Both doors.
+pub struct AdminPort {
+    reader: Reader,
+    hosts: Hosts,
+    socket: OperatorSocket,
+}
+
 /// Bound, or still another agent's.
-pub enum AdminPort {
+enum Reader {
     Bound(TcpListener),
     /// With steering this agent replaces the one that has it, and gets it when that one has ended.
     Taken(SocketAddr),
 }
 
 impl AdminPort {
-    pub fn bind(config: &Config) -> io::Result<Self> {
-        match listen(config.admin.listen) {
-            Ok(listener) => Ok(Self::Bound(listener)),
+    /// # Errors
+    /// One line that names the key.
+    pub fn bind(config: &Config) -> anyhow::Result<Self> {
+        let address = config.admin.listen;
+        let reader = match listen(address) {
+            Ok(listener) => Reader::Bound(listener),
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse
                     && config.kernel.steering != Mode::Off =>
             {
-                Ok(Self::Taken(config.admin.listen))
+                Reader::Taken(address)
             }
-            Err(error) => Err(error),
-        }
+            Err(error) => {
+                return Err(error).with_context(|| format!("admin.listen: cannot bind {address}"));
+            }
+        };
+        let path = &config.admin.socket;
+        let socket = OperatorSocket::bind(path)
+            .with_context(|| format!("admin.socket: cannot bind {}", path.display()))?;
+        let names = config.admin.hosts.iter().chain([&config.node]).cloned();
+        Ok(Self {
+            reader,
+            hosts: Hosts::new(names),
+            socket,
+        })
     }
 
     pub fn is_taken(&self) -> bool {
-        matches!(self, Self::Taken(_))
+        matches!(self.reader, Reader::Taken(_))
     }
 
     pub fn address(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Bound(listener) => listener.local_addr(),
-            Self::Taken(address) => Ok(*address),
+        match &self.reader {
+            Reader::Bound(listener) => listener.local_addr(),
+            Reader::Taken(address) => Ok(*address),
         }
     }
 
-    /// Serves until dropped.
-    pub async fn serve(self, port: Admin) {
-        let listener = match self {
-            Self::Bound(listener) => listener,
-            Self::Taken(address) => loop {
-                match listen(address) {
-                    Ok(listener) => break listener,
-                    Err(_) => tokio::time::sleep(RETRY).await,
-                }
-            },
-        };
-        admin::serve(listener, port).await;
+    /// Serves on tasks of this runtime, until it ends.
+    ///
+    /// # Errors
+    /// The socket cannot be put into its place.
+    pub fn spawn(self, port: Admin) -> anyhow::Result<()> {
+        let socket: PublishedSocket = self.socket.publish().context("admin.socket")?;
+        let port = Arc::new(port);
+        tokio::spawn(admin::serve(Door::Operator(socket), Arc::clone(&port)));
+        let (reader, hosts) = (self.reader, self.hosts);
+        tokio::spawn(async move {
+            let listener = match reader {
+                Reader::Bound(listener) => listener,
+                Reader::Taken(address) => loop {
+                    match listen(address) {
+                        Ok(listener) => break listener,
+                        Err(_) => tokio::time::sleep(RETRY).await,
+                    }
+                },
+            };
+            admin::serve(Door::Reader(listener, hosts), port).await;
+        });
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::admin_port::AdminPort;
 use super::pass_through::{self, PassThroughLine};
@@ -20,9 +20,10 @@ use super::views::{SetLogLevel, Sources, views};
 use super::{Drain, DrainSignal, DrainTrigger, Readiness};
 use crate::admin::Admin;
 use crate::config::{Config, Endpoint};
-use crate::discovery::{Discovery, DiscoveryHandle, Prover, Settings, SyncCounters};
+use crate::discovery::{Dialer, Discovery, DiscoveryHandle, Prover, Settings, SyncCounters};
 use crate::identity::TrustCell;
 use crate::identity::proof::OwnUser;
+use crate::kernel;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{AcceptLoop, DialFrom, OnTick};
@@ -35,15 +36,13 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// For another server to answer a probe through the admin port.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whose members Kubernetes' default roles let read health, version and metrics.
-const MONITORING: &str = "system:monitoring";
-
 /// A running agent. Dropping it does not stop it: call [`Agent::drain`] or [`Agent::stop`].
 pub struct Agent {
     listen: SocketAddr,
     admin: SocketAddr,
     drain: DrainTrigger,
     deadline: Duration,
+    reload: Arc<Notify>,
     control: JoinHandle<()>,
 }
 
@@ -82,7 +81,7 @@ impl Agent {
             .name("control".into())
             .spawn(move || runtime.block_on(control(prepared, started)))
             .context("control thread")?;
-        let (listen, admin) = start
+        let (listen, admin, reload) = start
             .recv()
             .context("the control thread ended during its start")??;
         Ok(Self {
@@ -90,6 +89,7 @@ impl Agent {
             admin,
             drain,
             deadline,
+            reload,
             control,
         })
     }
@@ -122,20 +122,23 @@ impl Agent {
         }
     }
 
+    /// Has every file of certificates, keys and CAs looked at now when it is notified; other files are watched by whoever reads them.
+    pub fn reload_trigger(&self) -> Arc<Notify> {
+        Arc::clone(&self.reload)
+    }
+
     /// For a signal handler that outlives the borrow.
     pub fn drain_trigger(&self) -> (DrainTrigger, Duration) {
         (self.drain.clone(), self.deadline)
     }
 }
 
-async fn control(
-    prepared: Prepared,
-    started: std_mpsc::Sender<anyhow::Result<(SocketAddr, SocketAddr)>>,
-) {
+async fn control(prepared: Prepared, started: std_mpsc::Sender<anyhow::Result<Started>>) {
     match start(prepared).await {
         Ok(running) => {
             // The caller may have gone; then nobody needs the addresses.
-            let _ = started.send(Ok((running.listen, running.admin)));
+            let reload = Arc::clone(&running.reload);
+            let _ = started.send(Ok((running.listen, running.admin, reload)));
             running.run().await;
         }
         Err(error) => {
@@ -144,9 +147,13 @@ async fn control(
     }
 }
 
+/// Where it listens for clients and for reading, and what reloads its files.
+type Started = (SocketAddr, SocketAddr, Arc<Notify>);
+
 struct Running {
     listen: SocketAddr,
     admin: SocketAddr,
+    reload: Arc<Notify>,
     accept: AcceptLoop,
     on_tick: Option<OnTick>,
     shared: Arc<Shared>,
@@ -164,11 +171,13 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         set_log_level,
     } = prepared;
     let origin = Instant::now();
+    if kernel::object().is_none() {
+        tracing::warn!("this build has no kernel part: {}", kernel::Error::NoObject);
+    }
     relay.try_out(&config).await?;
     let (listener, elsewhere) = steering::client_listener(&config)
         .with_context(|| format!("listen: cannot bind {}", config.listen))?;
-    let admin_port = AdminPort::bind(&config)
-        .with_context(|| format!("admin.listen: cannot bind {}", config.admin.listen))?;
+    let admin_port = AdminPort::bind(&config)?;
     let (listen, admin) = (listener.local_addr()?, admin_port.address()?);
 
     let readiness = Readiness::new();
@@ -178,8 +187,13 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let counters = Arc::new(SyncCounters::default());
     let stats = Arc::new(SteeringStats::default());
     let guard = GuardHandle::new(&config, Arc::clone(&stats));
-    let Membership { members, restarts } =
-        Membership::start(&config.peers, &config.local, Arc::clone(&counters)).await?;
+    let (prover, own) = proof::prover(&config, &client_tls, &trust)?;
+    let dialer = membership_dialer(&config, &client_tls, &own)?;
+    let Membership {
+        members,
+        restarts,
+        read_by,
+    } = Membership::start(&config.peers, &config.local, dialer, Arc::clone(&counters)).await?;
     let listed = Arc::clone(&members.borrow());
     let kernel = Kernel::install(&config, &listener, &listed).await?;
     if !kernel.is_on() && (elsewhere || admin_port.is_taken()) {
@@ -193,22 +207,22 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     stats.set_shortcut(&shortcut);
     relay.relays.dial_from(from.clone());
     let restarts = tell_guard(restarts, guard.clone());
-    let membership = Membership {
-        members: members.clone(),
-        restarts,
-    };
     // Nothing is proved yet, and so nothing may come.
     let local = &config.local.name;
     let detail = format!("kube-apiserver {local} is not proved: it has not been asked yet");
     standing.set(PassingBy::LocalUnproved, detail);
-    let (prover, own) = proof::prover(&config, &client_tls, &trust)?;
-    let monitor = OwnUser::member_of(MONITORING, &prover.names).context("requestHeader")?;
     let prove = Asking {
         client_tls: &client_tls,
         prover,
-        own,
+        own: own.clone(),
     };
-    let discovery = start_discovery(&config, prove, &counters, from.clone(), membership)?;
+    let discovery = start_discovery(
+        &config,
+        prove,
+        &counters,
+        from.clone(),
+        (members.clone(), restarts),
+    )?;
     let (leave, leaving) = watch::channel(false);
     tokio::spawn(proof::keep(
         discovery.clone(),
@@ -230,7 +244,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     ];
     reloaded.extend(relay.reload.clone());
     let reloader = Reloader::new(reloaded);
-    let reload = reloader.stats();
+    let (reload, reload_now) = (reloader.stats(), reloader.now());
     tokio::spawn(reloader.run(Reloader::POLL));
 
     let (data_trigger, data_drain) = match &kernel {
@@ -312,8 +326,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         standing: standing.clone(),
         relays: Arc::clone(&shared.relays),
     });
-    let kernel = steered.line;
-    tracing::info!(%listen, %admin, node = config.node, threads = config.threads, kernel, "mvp is up");
+    let kernel_line = steered.line;
+    tracing::info!(%listen, %admin, node = config.node, threads = config.threads, kernel = kernel_line, "mvp is up");
     let drain_deadline = config.drain.deadline;
     let accept = AcceptLoop {
         listener,
@@ -325,16 +339,17 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         shortcut,
         pass_through,
         listen: listen.to_string(),
-        kernel,
+        kernel: kernel_line,
         guard,
         watch: steered.watch,
+        read_by,
         origin,
         shared: Arc::clone(&shared),
         discovery,
         threads: threads.iter().map(DataThread::source).collect(),
         reload,
         pool: pool.pool(),
-        monitor,
+        own,
         config,
     };
     let port = Admin {
@@ -345,11 +360,12 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         drain_deadline,
         answer_timeout: ADMIN_TIMEOUT,
     };
-    tokio::spawn(admin_port.serve(port));
+    admin_port.spawn(port)?;
     Ok(Running {
         on_tick: steered.on_tick,
         listen,
         admin,
+        reload: reload_now,
         accept,
         shared,
         threads,
@@ -368,18 +384,12 @@ fn start_discovery(
     asking: Asking<'_>,
     counters: &Arc<SyncCounters>,
     from: DialFrom,
-    membership: Membership,
+    (members, restarts): (
+        watch::Receiver<Arc<Vec<Endpoint>>>,
+        mpsc::Receiver<Option<Endpoint>>,
+    ),
 ) -> anyhow::Result<DiscoveryHandle> {
-    let Membership { members, restarts } = membership;
-    let tls = Arc::clone(asking.client_tls);
-    let mut settings = Settings::new(
-        &config.discovery,
-        &config.upstream,
-        from,
-        Arc::new(move || tls.config(IdentityClass::FrontProxy, Alpn::H2OrHttp1)),
-        asking.own,
-    )
-    .context("upstream.serverName")?;
+    let mut settings = settings(config, asking.client_tls, asking.own, from)?;
     settings.prover = Some(Arc::new(asking.prover));
     let runtime = tokio::runtime::Handle::current();
     Ok(Discovery::start(
@@ -390,6 +400,36 @@ fn start_discovery(
         Arc::clone(counters),
         &runtime,
     ))
+}
+
+fn settings(
+    config: &Config,
+    client_tls: &Arc<ClientTls>,
+    own: OwnUser,
+    from: DialFrom,
+) -> anyhow::Result<Settings> {
+    let tls = Arc::clone(client_tls);
+    Settings::new(
+        &config.discovery,
+        &config.upstream,
+        from,
+        Arc::new(move || tls.config(IdentityClass::FrontProxy, Alpn::H2OrHttp1)),
+        own,
+    )
+    .context("upstream.serverName")
+}
+
+/// How the list of servers is read; `None` without a front-proxy pair.
+fn membership_dialer(
+    config: &Config,
+    client_tls: &Arc<ClientTls>,
+    own: &OwnUser,
+) -> anyhow::Result<Option<Dialer>> {
+    if config.upstream.client.is_none() {
+        return Ok(None);
+    }
+    let from = steering::way_to_servers(config);
+    Ok(Some(settings(config, client_tls, own.clone(), from)?.dialer))
 }
 
 /// Passes on which servers were restarted, and tells the guard.

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -23,7 +24,10 @@ pub struct Drain;
 
 /// Tells everybody. Cheap to clone, usable from any thread and runtime.
 #[derive(Clone, Debug)]
-pub struct DrainTrigger(Arc<watch::Sender<DrainState>>);
+pub struct DrainTrigger {
+    state: Arc<watch::Sender<DrainState>>,
+    replaced: Arc<AtomicBool>,
+}
 
 /// Is told. Cheap to clone, usable from any thread and runtime.
 #[derive(Clone, Debug)]
@@ -34,7 +38,13 @@ impl Drain {
     #[allow(clippy::new_ret_no_self)]
     pub fn new() -> (DrainTrigger, DrainSignal) {
         let (sender, receiver) = watch::channel(DrainState::Running);
-        (DrainTrigger(Arc::new(sender)), DrainSignal(receiver))
+        {
+            let trigger = DrainTrigger {
+                state: Arc::new(sender),
+                replaced: Arc::default(),
+            };
+            (trigger, DrainSignal(receiver))
+        }
     }
 }
 
@@ -42,7 +52,7 @@ impl DrainTrigger {
     /// Starts draining. False if it had started before; the first deadline stays, so that a second signal cannot
     /// prolong the first.
     pub fn drain(&self, deadline: Duration) -> bool {
-        self.0.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             let starts = *state == DrainState::Running;
             if starts {
                 *state = DrainState::Draining(Instant::now() + deadline);
@@ -51,9 +61,20 @@ impl DrainTrigger {
         })
     }
 
+    /// As [`Self::drain`], because another agent has taken over.
+    pub fn replaced(&self, deadline: Duration) -> bool {
+        self.replaced.store(true, Ordering::Relaxed);
+        self.drain(deadline)
+    }
+
+    /// Whether another agent has taken over.
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
     /// Everything closes now.
     pub fn force(&self) {
-        self.0.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             let changes = *state != DrainState::Forced;
             *state = DrainState::Forced;
             changes
@@ -61,7 +82,7 @@ impl DrainTrigger {
     }
 
     pub fn state(&self) -> DrainState {
-        *self.0.borrow()
+        *self.state.borrow()
     }
 }
 

@@ -19,3 +19,5 @@ pub use agent::Agent;
 pub use drain::{Drain, DrainSignal, DrainState, DrainTrigger};
 pub use readiness::{Readiness, Task};
 pub use run::run;
+pub(crate) use skew::skew;
+pub(crate) use steering::way_to_servers;

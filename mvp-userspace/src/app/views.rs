@@ -20,6 +20,7 @@ use crate::admin::{
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
 use crate::identity::proof::{ClassProof, Names, OwnUser};
+use crate::membership::ReadBy;
 use crate::metrics::Metrics;
 use crate::proxy::discovery::replaced;
 use crate::proxy::{Pool, Shared, probe};
@@ -39,6 +40,7 @@ pub struct Sources {
     pub pass_through: Arc<PassThroughLine>,
     pub guard: GuardHandle,
     pub watch: Watch,
+    pub read_by: ReadBy,
     pub origin: Instant,
     pub shared: Arc<Shared>,
     pub discovery: DiscoveryHandle,
@@ -47,7 +49,7 @@ pub struct Sources {
     /// Connections of the control runtime, for the probes of other servers.
     pub pool: Arc<Pool>,
     /// Whom those probes ask as: Kubernetes' default roles let this group read exactly these.
-    pub monitor: OwnUser,
+    pub own: OwnUser,
 }
 
 /// Changes the log's filter; the logging itself is the command line's.
@@ -125,6 +127,7 @@ fn status(sources: &Sources) -> StatusView {
         shortcut: sources.shortcut.line(),
         pass_through: sources.pass_through.get(),
         events: sources.discovery.events().to_string(),
+        members: members(sources),
         listen: sources.listen.clone(),
         interoperability_proxy: config.interoperability_proxy,
         config_digest: config.digest(),
@@ -144,6 +147,18 @@ fn status(sources: &Sources) -> StatusView {
         certificates: certificates(&sources.reload),
         servers: servers(sources),
         ..StatusView::default()
+    }
+}
+
+/// Where the list of servers is from.
+fn members(sources: &Sources) -> String {
+    let peers = &sources.config.peers;
+    if !peers.kubernetes.enabled {
+        return "of the configuration".to_owned();
+    }
+    match sources.read_by.get().as_str() {
+        "" => "from Kubernetes, not read yet".to_owned(),
+        by => format!("from Kubernetes, read {by}"),
     }
 }
 
@@ -312,7 +327,7 @@ async fn probe_view(sources: &Sources, name: &str, path: &str) -> Result<Probe, 
         &sources.pool,
         &member.server,
         path,
-        sources.monitor.headers(),
+        sources.own.headers(),
     )
     .await
     .map_err(|error| ProbeError::Unreachable(error.to_string()))?;

@@ -65,6 +65,35 @@ pub struct Agent {
     pub log_format: LogFormat,
 }
 
+/// A configuration for a command that can do without one.
+#[derive(clap::Args, Debug)]
+pub struct Given {
+    /// The agent's configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The local kube-apiserver's static pod manifest, as for the agent.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    from_manifest: Option<PathBuf>,
+    /// Any key of the file; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Given {
+    /// `None`: none is given.
+    pub fn config(&self) -> Result<Option<Config>, ConfigError> {
+        let mut overrides = Overrides::default();
+        for pair in &self.set {
+            overrides.set_pair(pair)?;
+        }
+        match (&self.config, &self.from_manifest) {
+            (Some(path), _) => config::from_file(path, &overrides).map(Some),
+            (None, Some(path)) => config::from_manifest(path, &overrides).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
 impl Agent {
     pub fn config(&self) -> Result<Config, ConfigError> {
         let overrides = self.overrides()?;

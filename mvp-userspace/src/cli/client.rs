@@ -1,22 +1,43 @@
-//! One request to the admin port.
+//! One request to the admin port: by the agent's Unix socket, or for reading by its address.
 
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 const TIME: Duration = Duration::from_secs(15);
 /// Routes of many servers are some megabytes.
 const BODY: usize = 256 << 20;
 
-/// `host:port` of an `http://` URL.
+/// The defaults of `admin.socket` and `admin.listen`.
+const SOCKET: &str = "/run/mvp/admin.sock";
+const LISTEN: &str = "127.0.0.1:9440";
+
+/// Where the agent is asked.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct AdminUrl(String);
+pub enum AdminAt {
+    /// `host:port` of an `http://` URL.
+    Address(String),
+    /// `unix:/path`, or the path.
+    Socket(PathBuf),
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    pub method: &'a str,
+    pub target: &'a str,
+    pub body: &'a str,
+}
 
 pub struct Reply {
     pub status: StatusCode,
@@ -35,18 +56,47 @@ pub enum ClientError {
     Unexpected(String),
 }
 
-pub fn parse_admin(text: &str) -> Result<AdminUrl, String> {
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+pub fn parse_admin(text: &str) -> Result<AdminAt, String> {
+    let path = text.strip_prefix("unix:").unwrap_or(text);
+    if path.starts_with('/') {
+        return Ok(AdminAt::Socket(path.into()));
+    }
     let uri: Uri = text.parse().map_err(|error| format!("no URL: {error}"))?;
     let plain = uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none();
     match (plain, uri.host(), uri.port_u16()) {
-        (true, Some(host), Some(port)) => Ok(AdminUrl(format!("{host}:{port}"))),
-        _ => Err("not of the form http://host:port".to_owned()),
+        (true, Some(host), Some(port)) => Ok(AdminAt::Address(format!("{host}:{port}"))),
+        _ => Err("not of the form http://host:port or unix:/path".to_owned()),
     }
 }
 
-pub fn ask(admin: &AdminUrl, method: &str, target: &str) -> Result<Reply, ClientError> {
+/// Asks the agent that the user names, or else the one whose socket is at the default path. Without that socket, or without the
+/// right to open it, the default address still answers what only reads.
+pub fn ask(admin: Option<&AdminAt>, question: Question<'_>) -> Result<Reply, ClientError> {
+    let Some(admin) = admin else {
+        let socket = AdminAt::Socket(SOCKET.into());
+        let by_socket = ask_at(&socket, question);
+        let reads = question.method == "GET" && !question.target.starts_with("/mvp/");
+        return match by_socket {
+            Err(ClientError::Unreachable { .. }) if reads => {
+                // If nobody answers there either, the socket is the thing to look at.
+                ask_at(&AdminAt::Address(LISTEN.to_owned()), question).or(by_socket)
+            }
+            other => other,
+        };
+    };
+    ask_at(admin, question)
+}
+
+fn ask_at(admin: &AdminAt, question: Question<'_>) -> Result<Reply, ClientError> {
     let unreachable = |problem: String| ClientError::Unreachable {
-        address: admin.0.clone(),
+        address: match admin {
+            AdminAt::Address(address) => address.clone(),
+            AdminAt::Socket(path) => path.display().to_string(),
+        },
         problem,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -54,7 +104,7 @@ pub fn ask(admin: &AdminUrl, method: &str, target: &str) -> Result<Reply, Client
         .build()
         .map_err(|error| unreachable(error.to_string()))?;
     runtime.block_on(async {
-        match tokio::time::timeout(TIME, exchange(&admin.0, method, target)).await {
+        match tokio::time::timeout(TIME, exchange(admin, question)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => Err(unreachable(format!("{error:#}"))),
             Err(_) => Err(unreachable(format!("no answer within {TIME:?}"))),
@@ -62,15 +112,21 @@ pub fn ask(admin: &AdminUrl, method: &str, target: &str) -> Result<Reply, Client
     })
 }
 
-async fn exchange(address: &str, method: &str, target: &str) -> anyhow::Result<Reply> {
-    let stream = TcpStream::connect(address).await?;
+async fn exchange(admin: &AdminAt, question: Question<'_>) -> anyhow::Result<Reply> {
+    let (stream, host): (Box<dyn Stream>, &str) = match admin {
+        AdminAt::Address(address) => (Box::new(TcpStream::connect(address).await?), address),
+        AdminAt::Socket(path) => {
+            trusted(path)?;
+            (Box::new(UnixStream::connect(path).await?), "localhost")
+        }
+    };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let request = Request::builder()
-        .method(method)
-        .uri(target)
-        .header(HOST, address)
-        .body(Empty::<Bytes>::new())?;
+        .method(question.method)
+        .uri(question.target)
+        .header(HOST, host)
+        .body(Full::new(Bytes::copy_from_slice(question.body.as_bytes())))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = Limited::new(response.into_body(), BODY)
@@ -82,15 +138,32 @@ async fn exchange(address: &str, method: &str, target: &str) -> anyhow::Result<R
     Ok(Reply { status, body })
 }
 
+/// A socket that somebody else put at the path would be told to drain, and nothing would.
+fn trusted(path: &Path) -> io::Result<()> {
+    let owner = std::fs::metadata(path)?.uid();
+    if owner == 0 || owner == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let problem = format!("the socket is user {owner}'s and not root's");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn admin_urls() {
-        let url = |text| parse_admin(text).map(|url| url.0);
-        assert_eq!(url("http://127.0.0.1:9440").unwrap(), "127.0.0.1:9440");
-        assert_eq!(url("http://[::1]:9440/").unwrap(), "[::1]:9440");
+        let url = parse_admin;
+        let address = |text: &str| AdminAt::Address(text.to_owned());
+        assert_eq!(
+            url("http://127.0.0.1:9440").unwrap(),
+            address("127.0.0.1:9440")
+        );
+        assert_eq!(url("http://[::1]:9440/").unwrap(), address("[::1]:9440"));
+        for text in ["/run/x.sock", "unix:/run/x.sock"] {
+            assert_eq!(url(text).unwrap(), AdminAt::Socket("/run/x.sock".into()));
+        }
         for text in [
             "",
             "127.0.0.1:9440",

@@ -66,7 +66,20 @@ fn parse(text: &str) -> Result<EnvFilter, String> {
         }
         level.trim().parse::<LevelFilter>().map_err(|_| wrong())?;
     }
-    EnvFilter::builder().parse(text).map_err(|_| wrong())
+    EnvFilter::builder()
+        .parse(quieted(text))
+        .map_err(|_| wrong())
+}
+
+/// The library that follows Kubernetes' objects warns of each watch that a server refuses while it starts; what matters of it the
+/// agent logs itself.
+fn quieted(text: &str) -> String {
+    let named = text.contains("kube_runtime");
+    let off = text.split(',').any(|directive| directive.trim() == "off");
+    match named || off {
+        true => text.to_owned(),
+        false => format!("{text},kube_runtime=error"),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The command line: `mvp agent` runs the agent, every other command asks a running one through its admin port.
+//! The command line: `mvp agent` runs the agent, every other command asks a running one through its Unix socket.
 //!
 //! Exit codes: 0; 1 the agent failed or refused; 64 wrong usage or configuration (nothing was bound); 69 the admin port
 //! cannot be reached.
@@ -13,6 +13,7 @@ mod show;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::admin::{
     ConnectionView, ExplainView, RouteView, ServerView, SkewView, StatusView, encode, table,
 };
 use crate::config::Config;
-use client::{ClientError, Reply};
+use client::{ClientError, Question, Reply};
 use pinned::Pins;
 
 /// sysexits.h: EX_USAGE and EX_UNAVAILABLE.
@@ -89,10 +90,13 @@ enum Command {
         #[command(flatten)]
         ask: Ask,
     },
-    /// Tell what of the kernel part works on this node; needs no agent.
+    /// Tell what works on this node: the kernel part, and with a configuration certificates and servers; needs no agent.
     Doctor {
         #[command(flatten)]
-        pins: Pins,
+        given: agent::Given,
+        /// The agent's kernel.pinPath, where no configuration says it; default: /sys/fs/bpf/mvp.
+        #[arg(long, value_name = "FOLDER")]
+        pin_path: Option<PathBuf>,
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
@@ -107,6 +111,22 @@ enum Command {
     Disarm(Ask),
     /// Go by the signs again.
     Auto(Ask),
+    /// Change what the agent logs until it is restarted.
+    Loglevel {
+        /// error, warn, info, debug, trace, or a filter such as mvp=debug,access=off.
+        level: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Ask one kube-apiserver for its own healthz, livez, readyz, version or metrics.
+    Probe {
+        /// As mvp servers shows it.
+        server: String,
+        /// Such as readyz?verbose.
+        path: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Stop accepting, let open requests end, then exit.
     Drain {
         /// Close what is still open after this; default: drain.deadline of the configuration.
@@ -119,9 +139,10 @@ enum Command {
 
 #[derive(clap::Args, Debug)]
 struct Ask {
-    /// The agent's admin port.
-    #[arg(long, default_value = "http://127.0.0.1:9440", value_name = "URL", value_parser = client::parse_admin)]
-    admin: client::AdminUrl,
+    /// The agent's socket (unix:/path) or, for reading, its admin port (http://host:port); default: the socket
+    /// /run/mvp/admin.sock, and for reading else http://127.0.0.1:9440.
+    #[arg(long, value_name = "URL", value_parser = client::parse_admin)]
+    admin: Option<client::AdminAt>,
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
@@ -177,7 +198,11 @@ fn run_command(
             ask,
             ..
         } => routes(&ask, pinned.then_some(&pins), differences, out),
-        Command::Doctor { pins, output } => return run_doctor(&pins, output, out),
+        Command::Doctor {
+            given,
+            pin_path,
+            output,
+        } => return run_doctor(&given, pin_path, output, out),
         Command::Uninstall { pins } => uninstall(&pins, out),
         Command::Explain {
             connection: Some(address),
@@ -206,6 +231,8 @@ fn run_command(
         Command::Arm(ask) => tell(&ask, "/arm", out),
         Command::Disarm(ask) => tell(&ask, "/disarm", out),
         Command::Auto(ask) => tell(&ask, "/auto", out),
+        Command::Loglevel { level, ask } => loglevel(&ask, &level, out),
+        Command::Probe { server, path, ask } => probe(&ask, &server, &path, out),
         Command::Drain { deadline, ask } => drain(&ask, deadline, out),
     };
     match done {
@@ -249,7 +276,7 @@ fn show<T: DeserializeOwned>(
     out: &mut dyn Write,
     human: impl FnOnce(&T) -> String,
 ) -> Result<(), ClientError> {
-    let body = client::ask(&ask.admin, "GET", target)?.success()?;
+    let body = get(ask, target)?.success()?;
     let text = match ask.output {
         Output::Json => pretty(&parse::<Value>(&body)?)?,
         Output::Table => human(&parse(&body)?),
@@ -275,9 +302,28 @@ fn uninstall(pins: &Pins, out: &mut dyn Write) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// 1 if steering cannot work here.
-fn run_doctor(pins: &Pins, output: Output, out: &mut dyn Write) -> u8 {
-    let findings = doctor::examine(pins);
+/// 1 if the agent cannot do here what it is to do.
+fn run_doctor(
+    given: &agent::Given,
+    pin_path: Option<PathBuf>,
+    output: Output,
+    out: &mut dyn Write,
+) -> u8 {
+    let config = match given.config() {
+        Ok(config) => config,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "mvp: {error}");
+            return USAGE;
+        }
+    };
+    let mut node = match &config {
+        Some(config) => doctor::Node::from(config),
+        None => doctor::Node::by_default(pinned::PIN_PATH.into()),
+    };
+    if let Some(pin_path) = pin_path {
+        node.pin_path = pin_path;
+    }
+    let findings = doctor::examine(&node, config.as_ref());
     let text = match output {
         Output::Json => pretty(&findings).unwrap_or_default(),
         Output::Table => doctor::text(&findings),
@@ -296,7 +342,7 @@ fn routes(
 ) -> Result<(), ClientError> {
     let mut routes: Vec<RouteView> = match pins {
         Some(pins) => pinned::routes(pins)?,
-        None => parse(&client::ask(&ask.admin, "GET", "/routes")?.success()?)?,
+        None => parse(&get(ask, "/routes")?.success()?)?,
     };
     if differences {
         routes = show::differences(routes);
@@ -317,10 +363,56 @@ fn drain(ask: &Ask, deadline: Option<Duration>, out: &mut dyn Write) -> Result<(
     tell(ask, &target, out)
 }
 
+fn loglevel(ask: &Ask, level: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+    let question = Question {
+        method: "PUT",
+        target: "/loglevel",
+        body: level,
+    };
+    client::ask(ask.admin.as_ref(), question)?.success()?;
+    say(ask, &format!("the log level is {level}"), out)
+}
+
+/// Shows the server's own answer, whatever it is; an error unless it is a success.
+fn probe(ask: &Ask, server: &str, path: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+    let target = format!(
+        "/mvp/servers/{}/{}",
+        encode(server),
+        path.trim_start_matches('/')
+    );
+    let body = get(ask, &target)?.success()?;
+    let _ = out.write_all(&body);
+    if !body.ends_with(b"\n") {
+        let _ = out.write_all(b"\n");
+    }
+    Ok(())
+}
+
+fn get(ask: &Ask, target: &str) -> Result<Reply, ClientError> {
+    let question = Question {
+        method: "GET",
+        target,
+        body: "",
+    };
+    client::ask(ask.admin.as_ref(), question)
+}
+
 /// Posts, and shows the answer's line.
 fn tell(ask: &Ask, target: &str, out: &mut dyn Write) -> Result<(), ClientError> {
-    let body = client::ask(&ask.admin, "POST", target)?.success()?;
-    let message = table::clean(String::from_utf8_lossy(&body).trim());
+    let question = Question {
+        method: "POST",
+        target,
+        body: "",
+    };
+    let body = client::ask(ask.admin.as_ref(), question)?.success()?;
+    say(
+        ask,
+        &table::clean(String::from_utf8_lossy(&body).trim()),
+        out,
+    )
+}
+
+fn say(ask: &Ask, message: &str, out: &mut dyn Write) -> Result<(), ClientError> {
     let text = match ask.output {
         Output::Json => pretty(&serde_json::json!({ "message": message }))?,
         Output::Table => format!("{message}\n"),

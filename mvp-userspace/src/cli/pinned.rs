@@ -10,10 +10,13 @@ use super::table::age;
 use crate::admin::RouteView;
 use crate::kernel::{Error, GuardView, PinnedRoute, PinnedTable, PinnedView, read_pinned};
 
+/// `kernel.pinPath` where nobody says otherwise.
+pub const PIN_PATH: &str = "/sys/fs/bpf/mvp";
+
 #[derive(clap::Args, Debug)]
 pub struct Pins {
     /// The agent's kernel.pinPath.
-    #[arg(long, default_value = "/sys/fs/bpf/mvp", value_name = "FOLDER")]
+    #[arg(long, default_value = PIN_PATH, value_name = "FOLDER")]
     pub pin_path: PathBuf,
 }
 

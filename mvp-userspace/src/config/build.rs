@@ -39,7 +39,8 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
         },
         admin: Admin {
             listen: need_address(tree, "admin.listen")?,
-            allow_remote: tree.flag("admin.allowRemote")?,
+            hosts: tree.list("admin.hosts")?,
+            socket: tree.need_path("admin.socket")?,
         },
         kernel: Kernel {
             steering: mode(tree, "kernel.steering")?,
@@ -86,6 +87,7 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
         },
         discovery: Discovery {
             interval: tree.duration("discovery.interval")?,
+            idle_interval: tree.duration("discovery.idleInterval")?,
             timeout: tree.duration("discovery.timeout")?,
             refresh: tree.duration("discovery.refresh")?,
             stale_after: tree.duration("discovery.staleAfter")?,
@@ -94,6 +96,7 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
         },
         drain: Drain {
             deadline: tree.duration("drain.deadline")?,
+            wait_when_replaced: tree.flag("drain.waitWhenReplaced")?,
         },
         interoperability_proxy: true,
     })

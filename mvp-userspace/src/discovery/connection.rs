@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
@@ -22,6 +22,13 @@ use crate::config::Endpoint;
 use crate::identity::proof::OwnUser;
 use crate::net::{DialFrom, dial_any};
 use crate::route::Failure;
+
+/// Names the agent in what it asks for itself, so that an audit policy and a server's log can tell it from clients.
+pub const USER_AGENT: &str = concat!(
+    "mvp/",
+    env!("CARGO_PKG_VERSION"),
+    " (mixed version proxy; node agent)"
+);
 
 /// How to reach servers; the same for all of them.
 #[derive(Clone)]
@@ -278,7 +285,7 @@ impl Connection {
         let mut builder = Request::builder()
             .method(method)
             .header(ACCEPT, accept)
-            .header(USER_AGENT, concat!("mvp/", env!("CARGO_PKG_VERSION")));
+            .header(http::header::USER_AGENT, USER_AGENT);
         for (name, value) in headers {
             builder = builder.header(name, value);
         }

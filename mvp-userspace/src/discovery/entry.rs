@@ -197,6 +197,11 @@ impl Entry {
         self.state().version.clone()
     }
 
+    /// What `/readyz` last said; `None`: nothing yet, or not to us.
+    pub fn is_ready(&self) -> Option<bool> {
+        self.state().ready
+    }
+
     pub fn documents(&self) -> Documents {
         self.state().documents.clone()
     }

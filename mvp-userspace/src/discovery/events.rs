@@ -304,6 +304,7 @@ mod tests {
                 ping_timeout: Duration::ZERO,
             },
             interval: Duration::ZERO,
+            idle_interval: Duration::ZERO,
             refresh: Duration::ZERO,
             stale_after: Duration::from_secs(1),
             retain: Duration::ZERO,

@@ -68,6 +68,7 @@ impl Settings {
                 ping_timeout: upstream.ping_timeout,
             },
             interval: discovery.interval,
+            idle_interval: discovery.idle_interval,
             refresh: discovery.refresh,
             stale_after: discovery.stale_after,
             max_bytes: discovery.max_bytes,

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::connection::{Dialer, FetchError};
-use super::entry::Entry;
-use super::events::{EventTimes, Events};
+use super::entry::{Entry, ServerStatus};
+use super::events::{EventState, EventTimes, Events};
 use super::merged::Views;
 use super::prove::Prover;
 use crate::route::{Knowledge, Member, RouteTable};
@@ -21,6 +21,8 @@ pub struct Settings {
     pub dialer: Dialer,
     /// From the start of one round to the start of the next, a server.
     pub interval: Duration,
+    /// The same while nothing differs and events tell of changes; `/readyz` is asked every `interval` nevertheless.
+    pub idle_interval: Duration,
     /// Longest time a refresh takes.
     pub refresh: Duration,
     /// Knowledge that was not confirmed for so long is stale.
@@ -108,6 +110,24 @@ impl Hub {
             judged: watch::Sender::new(0),
             runtime,
         }
+    }
+
+    /// Nothing is mixed, every server is well, and changes of types come as events: then what a server serves can change only with
+    /// an event or with its process, whose end breaks its connection.
+    pub fn is_quiet(&self) -> bool {
+        let status = self.events.status();
+        let watching = [&status.definitions, &status.services]
+            .into_iter()
+            .all(|state| matches!(state, EventState::Watching(_)));
+        if !watching || self.table.load().differs() {
+            return false;
+        }
+        let now = Instant::now();
+        let statuses = self.entries();
+        let statuses = statuses
+            .iter()
+            .map(|entry| entry.status(now, self.settings.stale_after));
+        all_well(statuses)
     }
 
     pub fn entries(&self) -> Vec<Arc<Entry>> {
@@ -274,6 +294,21 @@ impl SyncCounters {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Every server was heard, is ready, and runs the same version.
+fn all_well(statuses: impl Iterator<Item = ServerStatus>) -> bool {
+    let mut version: Option<Option<String>> = None;
+    for status in statuses {
+        let well = status.knowledge == Knowledge::Confirmed
+            && status.last_error.is_none()
+            && status.ready == Some(true);
+        let first = version.get_or_insert_with(|| status.version.clone());
+        if !well || *first != status.version {
+            return false;
+        }
+    }
+    version.is_some()
 }
 
 fn same(a: &[Member], b: &[Member]) -> bool {

@@ -24,7 +24,7 @@ mod version;
 pub mod view;
 
 pub use apiset::{ApiEntry, ApiSet};
-pub use connection::{Dialer, FetchError, authority, read_bounded};
+pub use connection::{Connection, Dialer, FetchError, USER_AGENT, authority, read_bounded};
 pub use decode::{Root, aggregated};
 pub use encoding::{Encoding, Form, GZIP_ABOVE, Media, encode, encode_root, gzip};
 pub use entry::{Polls, ServerStatus, Trouble};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Deserialize;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::connection::{Connection, FetchError};
@@ -23,6 +23,9 @@ const BACKOFF: Duration = Duration::from_millis(50);
 /// A slow readiness check holds the round of a skipped server up for no longer.
 const PROBE_PATIENCE: Duration = Duration::from_millis(100);
 const MAX_VERSION: usize = 128;
+/// Between two looks at a server that has just started.
+const STARTING_PAUSE: Duration = Duration::from_millis(200);
+const STARTING: &str = "starting: it does not yet let anybody read what it serves";
 
 /// Polls until it is dropped.
 pub(super) async fn run(entry: Arc<Entry>, hub: Arc<Hub>) {
@@ -150,7 +153,12 @@ impl Poller {
                 known.as_ref(),
                 self.hub.settings.max_bytes,
             )
-            .await?;
+            .await;
+        if found.is_err() {
+            // Whether the server is ready says what its refusal means.
+            open.await_probe().await;
+        }
+        let found = found?;
         open.await_version().await;
         if !self.entry.server.available() {
             open.await_probe().await;
@@ -203,7 +211,11 @@ impl Poller {
                     info!(server = name, "discovery works");
                 }
                 self.failures = 0;
-                began + interval
+                began
+                    + match self.hub.is_quiet() {
+                        true => self.hub.settings.idle_interval.max(interval),
+                        false => interval,
+                    }
             }
             Err(errors) => {
                 let failure = errors.iter().find_map(FetchError::failure);
@@ -214,23 +226,25 @@ impl Poller {
                 if let Some(failure) = failure {
                     self.entry.server.probed(Probe::Failed(failure));
                 }
-                let text = errors
-                    .iter()
-                    .map(FetchError::to_string)
-                    .collect::<Vec<_>>()
-                    .join("; ");
-                let refused = self.connection.is_none() && failure == Some(Failure::Refused);
+                let texts = errors.iter().map(FetchError::to_string);
+                let text = texts.collect::<Vec<_>>().join("; ");
                 let trouble = self.trouble(&errors, failure, &text);
                 let starting = trouble == Trouble::Starting;
                 if matches!(trouble, Trouble::Refused(_) | Trouble::Starting) {
                     self.entry.want_proof();
                 }
-                match self.entry.failed(failure, refused, trouble, &text) {
-                    true if starting => {
-                        info!(server = name, error = text, "the server is starting")
+                let text = if starting { STARTING.to_owned() } else { text };
+                let refused = self.connection.is_none() && failure == Some(Failure::Refused);
+                let changed = self.entry.failed(failure, refused, trouble, &text);
+                if starting {
+                    if changed {
+                        info!(server = name, "the server is starting");
                     }
-                    true => warn!(server = name, error = text, "discovery fails"),
-                    false => {}
+                    // It lasts about a second.
+                    return began + STARTING_PAUSE.min(interval);
+                }
+                if changed {
+                    warn!(server = name, error = text, "discovery fails");
                 }
                 if failure.is_none() {
                     // The server answers: asking it faster would not make its answer better.
@@ -280,11 +294,14 @@ impl Poller {
     /// Waits for `next`, a poke, or the end of the connection.
     async fn wait(&mut self, mut next: Instant) {
         let interval = self.hub.settings.interval;
-        if let Some(open) = &self.connection {
+        if let Some(open) = &mut self.connection {
+            let (entry, connection) = (&self.entry, open.connection.clone());
             tokio::select! {
                 () = sleep_until(next) => return,
-                () = self.entry.poked() => return,
-                () = open.connection.closed() => {}
+                () = entry.poked() => return,
+                // As early as if everything was asked each time.
+                () = open.not_ready(entry, interval) => return,
+                () = connection.closed() => {}
             }
             if open.since.elapsed() >= interval {
                 self.breaks = 0;
@@ -315,6 +332,22 @@ impl Open {
         let (connection, entry) = (self.connection.clone(), entry.clone());
         let task = tokio::spawn(async move { probe(&connection, &entry).await });
         self.probe = Some(task);
+    }
+
+    /// Asks for `/readyz` at every interval, and resolves when the server does not say that it is ready.
+    async fn not_ready(&mut self, entry: &Arc<Entry>, interval: Duration) {
+        loop {
+            sleep(interval).await;
+            self.start_probe(entry);
+            if let Some(probe) = &mut self.probe {
+                // One that hangs is found by its own deadline.
+                let _ = probe.await;
+                self.probe = None;
+            }
+            if entry.is_ready() != Some(true) {
+                return;
+            }
+        }
     }
 
     /// Asks which version it runs, once a connection.

@@ -49,7 +49,7 @@ pub enum Error {
     },
     /// The operator's: pins need a BPF file system.
     #[error(
-        "{} is no folder of a BPF file system ({cause}): mount it (`mount -t bpf bpf /sys/fs/bpf`), in a pod as a hostPath \
+        "{} is no folder of a BPF file system ({cause}): mount it (`mount -t bpf -o mode=0700 bpf /sys/fs/bpf`), in a pod as a hostPath \
          volume, and set kernel.pinPath to a folder directly below one that exists", folder.display()
     )]
     NoBpffs {
@@ -57,6 +57,18 @@ pub enum Error {
         folder: PathBuf,
         /// What is there.
         cause: String,
+    },
+    /// The operator's: others could squat names in the folder, hold its lock or change what is pinned.
+    #[error(
+        "{} is not root's alone ({found}): others could take its place or hold its lock. {advice}", path.display()
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Its owner and mode, or that it is no folder.
+        found: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The operator's: another process changes the pins at this moment.
     #[error("another process holds the lock of {}: is a second agent starting there?", folder.display())]

@@ -49,6 +49,7 @@ mod shortcut;
 mod splice;
 mod steering;
 mod sys;
+mod trial;
 mod view;
 
 pub use availability::{Availability, availability};
@@ -66,6 +67,7 @@ pub use splice::{Joined, Splice};
 pub use steering::{
     EXEMPT_MAX, PORTS_MAX, RunTime, Start, Steering, Targets, enable_run_time, run_time, uninstall,
 };
+pub use trial::try_pins;
 pub use view::{PinnedRoute, PinnedServer, PinnedTable, PinnedView, read_pinned};
 
 /// The BPF object in this build (ELF, little endian), or `None` if the agent was built without one.

@@ -36,6 +36,17 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// Root's, and visible to its group. The pins themselves are root's alone (0600 less the umask).
 const MODE: u32 = 0o750;
 
+/// Bits that the folder above may not have: writing, by which names can be squatted (the sticky bit only keeps others from removing
+/// ours), and others' reading, which is enough to hold the lock (flock(2)).
+const PARENT: u32 = 0o026;
+
+const PARENT_ADVICE: &str = "`mount -o remount,mode=0700 /sys/fs/bpf` (as systemd mounts it) or chmod it, or set kernel.pinPath into a folder of mode 0700 on it";
+
+/// Bits that a pin folder may not have.
+const FOLDER: u32 = 0o022;
+
+const FOLDER_ADVICE: &str = "Somebody else made it: remove it, or choose another kernel.pinPath";
+
 /// The right to change a pin folder; dropping it gives it up.
 pub(super) struct Locked {
     path: PathBuf,
@@ -64,8 +75,8 @@ pub(super) struct LinkInfo {
 }
 
 impl Locked {
-    /// Locks the folder above `path`, which must be on bpffs. Folders of earlier agents that died while changing something
-    /// are removed.
+    /// Locks the folder above `path`, which must be on bpffs and not open to others. Folders of earlier agents that died while
+    /// changing something are removed; one that somebody else made is left alone and named.
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let no_bpffs = |folder: &Path, cause: &dyn ToString| Error::NoBpffs {
             folder: folder.to_owned(),
@@ -81,6 +92,7 @@ impl Locked {
         if !sys::is_bpffs(parent).map_err(|e| no_bpffs(parent, &e))? {
             return Err(no_bpffs(parent, &"another file system"));
         }
+        own(parent, PARENT, PARENT_ADVICE)?;
         let lock =
             File::open(parent).map_err(|e| Error::io("opening the folder of the pins", &e))?;
         wait_for(&lock, parent)?;
@@ -88,6 +100,11 @@ impl Locked {
             path: path.to_owned(),
             _lock: lock,
         };
+        for folder in [path, &locked.aside()] {
+            if fs::symlink_metadata(folder).is_ok() {
+                own(folder, FOLDER, FOLDER_ADVICE)?;
+            }
+        }
         remove(&locked.aside())?;
         Ok(locked)
     }
@@ -207,6 +224,25 @@ pub(super) fn remove(folder: &Path) -> Result<(), Error> {
         fs::remove_file(path).map_err(failed)?;
     }
     fs::remove_dir(folder).map_err(failed)
+}
+
+/// That `folder` is a folder of root's, or of the user who runs the agent, with none of the mode bits `refused`.
+fn own(folder: &Path, refused: u32, advice: &'static str) -> Result<(), Error> {
+    let meta = fs::symlink_metadata(folder)
+        .map_err(|e| Error::io("reading the owner of the pin folder", &e))?;
+    let ours = [0, rustix::process::geteuid().as_raw()].contains(&meta.uid());
+    if ours && meta.is_dir() && meta.mode() & refused == 0 {
+        return Ok(());
+    }
+    let found = match meta.is_dir() {
+        true => format!("owner {}, mode {:04o}", meta.uid(), meta.mode() & 0o7777),
+        false => "it is no folder".to_owned(),
+    };
+    Err(Error::Foreign {
+        path: folder.to_owned(),
+        found,
+        advice,
+    })
 }
 
 /// flock(2), on a folder that is there before and after every change. std has no waiting with a limit.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::Membership;
+use super::{Membership, ReadBy};
 use crate::config::Endpoint;
 
 /// A list that never changes.
@@ -12,5 +12,9 @@ pub fn fixed(endpoints: Vec<Endpoint>) -> Membership {
     // Both senders are dropped: nothing will be told, which readers take for what it is.
     let (_, members) = watch::channel(Arc::new(endpoints));
     let (_, restarts) = mpsc::channel(1);
-    Membership { members, restarts }
+    Membership {
+        members,
+        restarts,
+        read_by: ReadBy::default(),
+    }
 }

@@ -17,7 +17,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Config};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{LINGER, MembershipError, Roster};
 use crate::config::Endpoint;
@@ -29,6 +29,8 @@ const WATCH_SECONDS: u32 = 30;
 /// For a list, or between two parts of any answer; longer than a quiet watch may last.
 const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A list that could not be read for so long is worth a warning; a kube-apiserver restarts within it.
+const TROUBLE: Duration = Duration::from_secs(60);
 
 /// A client from a kubeconfig file or, without one, from the pod's service account.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, MembershipError> {
@@ -68,8 +70,9 @@ pub async fn follow(
         Api::<Lease>::namespaced(client, "kube-system"),
         "apiserver.kubernetes.io/identity=kube-apiserver",
     ));
+    let mut told = false;
     let (mut listed_slices, mut listed_leases) = (Vec::new(), Vec::new());
-    let mut failing = false;
+    let mut failing: Option<Instant> = None;
     loop {
         let expiry = roster
             .next_expiry()
@@ -86,7 +89,8 @@ pub async fn follow(
         };
         match result {
             Ok(restarted) => {
-                failing = false;
+                failing = None;
+                told = false;
                 // The list first: a server that is new is polled at once anyway.
                 publish(&members, &mut roster);
                 for endpoint in restarted {
@@ -97,7 +101,12 @@ pub async fn follow(
             }
             Err(error) => {
                 counters.lease_list.fetch_add(1, Ordering::Relaxed);
-                if !std::mem::replace(&mut failing, true) {
+                // A server that restarts ends a watch and refuses some lists: that is no trouble yet.
+                let since = *failing.get_or_insert_with(Instant::now);
+                if since.elapsed() < TROUBLE || told {
+                    debug!(%error, "the list of servers could not be read");
+                } else {
+                    told = true;
                     warn!(%error, "the list of servers cannot be read; what was last known stands");
                 }
             }

@@ -2,19 +2,21 @@
 
 mod fixed;
 mod kubernetes;
+mod reader;
 mod roster;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
 pub use fixed::fixed;
 pub use kubernetes::{client, follow};
+pub use reader::{ReadBy, Reader};
 pub use roster::{LINGER, MAX_MEMBERS, Roster, is_own_address};
 
 use crate::config::{Endpoint, Peers};
-use crate::discovery::SyncCounters;
+use crate::discovery::{Dialer, SyncCounters};
 
 /// The inputs of [`crate::discovery::Discovery::start`].
 pub struct Membership {
@@ -22,6 +24,8 @@ pub struct Membership {
     pub members: watch::Receiver<Arc<Vec<Endpoint>>>,
     /// A server whose process was started, stopped or replaced; `None` if it is not known which.
     pub restarts: mpsc::Receiver<Option<Endpoint>>,
+    /// By which way the list is read; empty for a fixed one.
+    pub read_by: ReadBy,
 }
 
 /// Why there is no list of servers. All are the configuration's fault.
@@ -30,7 +34,7 @@ pub enum MembershipError {
     #[error("peers.kubernetes.kubeconfig: {path}: {reason}")]
     Kubeconfig { path: PathBuf, reason: String },
     #[error(
-        "peers.kubernetes: no kubeconfig is given, and the agent does not run in a cluster: {0}"
+        "peers.kubernetes: there is no front-proxy pair (upstream.clientCertFile) and no kubeconfig, and the agent does not run in a cluster: {0}"
     )]
     InCluster(String),
     #[error("peers.kubernetes: no client can be made of what the kubeconfig says: {0}")]
@@ -41,20 +45,52 @@ pub enum MembershipError {
 const RESTARTS: usize = 16;
 
 impl Membership {
-    /// Starts to follow the servers that `peers` names. Where both lists have an address, the static one's name stands.
+    /// Starts to follow the servers that `peers` names. With a `dialer`, which has the front-proxy pair, they are read as
+    /// `system:mvp`. Where both lists have an address, the static one's name stands.
     pub async fn start(
         peers: &Peers,
         local: &Endpoint,
+        dialer: Option<Dialer>,
         counters: Arc<SyncCounters>,
     ) -> Result<Self, MembershipError> {
         if !peers.kubernetes.enabled {
             return Ok(fixed(peers.fixed.clone()));
         }
-        let client = client(peers.kubernetes.kubeconfig.as_deref()).await?;
+        let fallback = fallback(peers.kubernetes.kubeconfig.as_deref(), dialer.is_some()).await?;
         let roster = Roster::new(local.clone(), peers.fixed.clone(), is_own_address);
         let (sender, members) = watch::channel(Arc::new(peers.fixed.clone()));
         let (restarted, restarts) = mpsc::channel(RESTARTS);
+        let read_by = ReadBy::default();
+        let reader = Reader {
+            dialer,
+            local: local.clone(),
+            members: sender.clone(),
+            fallback,
+            read_by: read_by.clone(),
+        };
+        let client = reader.client();
         tokio::spawn(follow(client, roster, sender, restarted, counters));
-        Ok(Self { members, restarts })
+        Ok(Self {
+            members,
+            restarts,
+            read_by,
+        })
+    }
+}
+
+/// What there is beside the front-proxy pair. A kubeconfig that cannot be used is the configuration's fault; that there is none is one
+/// only without that pair.
+async fn fallback(
+    kubeconfig: Option<&Path>,
+    optional: bool,
+) -> Result<Option<(String, kube::Client)>, MembershipError> {
+    let name = match kubeconfig {
+        Some(path) => path.display().to_string(),
+        None => "the pod's service account".to_owned(),
+    };
+    match client(kubeconfig).await {
+        Ok(client) => Ok(Some((name, client))),
+        Err(MembershipError::InCluster(_)) if optional => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -27,6 +27,7 @@ use crate::route::{
     Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide, random,
     verdict_unknown,
 };
+use crate::tls::IdentityClass;
 
 /// Attempts for one request, over all servers. A control plane has 3 to 7 servers; each excluded one is not tried again.
 const ATTEMPTS: u32 = 6;

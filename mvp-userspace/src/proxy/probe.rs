@@ -12,13 +12,16 @@ use super::body::Upload;
 use super::error::AttemptError;
 use super::lane::Lane;
 use super::pool::Pool;
+use crate::discovery::USER_AGENT;
 use crate::route::Server;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A kube-apiserver's `/metrics` is a few MiB.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 
-/// `GET path` of that very server. `own`: the headers that say who asks, by the configured names.
+/// `GET path` of that very server. `own`: the headers that say who asks, by the configured names: `system:mvp`, in no group but
+/// `system:authenticated`. What it may read is what `deploy/rbac.yaml` grants, and no right that a cluster gives to somebody else's
+/// group.
 pub async fn probe(
     pool: &Arc<Pool>,
     server: &Arc<Server>,
@@ -46,6 +49,10 @@ pub async fn probe(
                 HeaderValue::from_str(&host).map_err(|error| invalid(error.into()))?,
             );
         }
+        headers.insert(
+            http::header::USER_AGENT,
+            HeaderValue::from_static(USER_AGENT),
+        );
         for (name, value) in own {
             headers.append(name, value.clone());
         }

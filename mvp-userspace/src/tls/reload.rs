@@ -35,6 +35,7 @@ pub struct ReloadStats {
 pub struct Reloader {
     owners: Vec<Arc<dyn Reload>>,
     stats: Arc<ReloadStats>,
+    changed: Arc<Notify>,
     reported: HashMap<String, (Validity, Lifetime)>,
 }
 
@@ -49,6 +50,7 @@ impl Reloader {
         Self {
             owners,
             stats: Arc::new(ReloadStats { files }),
+            changed: Arc::default(),
             reported: HashMap::new(),
         }
     }
@@ -57,9 +59,14 @@ impl Reloader {
         self.stats.clone()
     }
 
+    /// To have every file looked at now: whoever notifies it need not wait for an event or the next poll.
+    pub fn now(&self) -> Arc<Notify> {
+        self.changed.clone()
+    }
+
     /// Runs until dropped. `poll` is [`Self::POLL`] outside tests.
     pub async fn run(mut self, poll: Duration) {
-        let changed = Arc::new(Notify::new());
+        let changed = self.changed.clone();
         let directories: BTreeSet<PathBuf> = self
             .stats
             .files

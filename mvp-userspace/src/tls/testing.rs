@@ -174,7 +174,8 @@ impl Files {
             },
             peers: config::Peers::default(),
             admin: config::Admin {
-                allow_remote: false,
+                hosts: Vec::new(),
+                socket: "/run/mvp/admin.sock".into(),
                 listen: ([127, 0, 0, 1], 0).into(),
             },
             kernel: config::Kernel {
@@ -212,13 +213,17 @@ impl Files {
             },
             discovery: config::Discovery {
                 interval: second,
+                idle_interval: second,
                 timeout: second,
                 refresh: second,
                 stale_after: second,
                 max_bytes: 1,
                 retain: Duration::ZERO,
             },
-            drain: config::Drain { deadline: second },
+            drain: config::Drain {
+                deadline: second,
+                wait_when_replaced: false,
+            },
             interoperability_proxy: true,
         }
     }

@@ -63,6 +63,12 @@ impl Agent {
         Ok(file)
     }
 
+    /// Where operators ask it: agents of one machine must not share the default path.
+    pub fn socket(&self, pki: &Path) -> PathBuf {
+        let name = format!("{}-{}.sock", self.node, self.admin.port());
+        pki.join("run").join(name)
+    }
+
     /// The configuration as JSON, which YAML includes.
     pub fn config(&self, pki: &Path) -> Value {
         let peers: Vec<_> = self
@@ -85,7 +91,7 @@ impl Agent {
             },
             "local": {"url": format!("https://{}", self.local)},
             "peers": {"static": peers},
-            "admin": {"listen": self.admin.to_string()},
+            "admin": {"listen": self.admin.to_string(), "socket": self.socket(pki)},
             "kernel": {"steering": "off"},
             "inspect": "always",
             "relay": {"mode": "off"},
@@ -101,7 +107,7 @@ impl Agent {
 fn is_ready(admin: SocketAddr) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(admin)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n")?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer.starts_with("HTTP/1.1 200 "))

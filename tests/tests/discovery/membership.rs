@@ -221,7 +221,7 @@ async fn follows_what_kubernetes_says() {
         },
     };
     let counters = Arc::new(SyncCounters::default());
-    let mut membership = Membership::start(&peers, &local(), counters.clone())
+    let mut membership = Membership::start(&peers, &local(), None, counters.clone())
         .await
         .unwrap();
     assert_eq!(
@@ -319,7 +319,7 @@ async fn a_static_list_needs_no_api() {
         fixed: vec![local()],
         ..Peers::default()
     };
-    let membership = Membership::start(&peers, &local(), Arc::default())
+    let membership = Membership::start(&peers, &local(), None, Arc::default())
         .await
         .unwrap();
     assert_eq!(names(&membership.members), ["cp-a"]);
@@ -336,7 +336,7 @@ async fn a_kubeconfig_that_is_missing_is_named() {
         fixed: Vec::new(),
         kubernetes,
     };
-    let error = Membership::start(&peers, &local(), Arc::default())
+    let error = Membership::start(&peers, &local(), None, Arc::default())
         .await
         .err()
         .unwrap();

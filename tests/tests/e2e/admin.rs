@@ -404,14 +404,15 @@ async fn views_show_servers_routes_and_decisions() {
     assert_eq!(status, 400, "{problem}");
 
     // A server's own word, through the agent.
-    let ready = agent.admin_get("/mvp/servers/cp-b/readyz").await.unwrap();
+    let probe = |path: &'static str| agent.operate("GET", path);
+    let ready = probe("/mvp/servers/cp-b/readyz").await.unwrap();
     assert_eq!(ready, (200, "ok".to_owned()));
-    let (_, version) = agent.admin_get("/mvp/servers/cp-b/version").await.unwrap();
+    let (_, version) = probe("/mvp/servers/cp-b/version").await.unwrap();
     assert!(version.contains("v1.36."), "{version}");
-    assert_eq!(
-        agent.admin_get("/mvp/servers/no/readyz").await.unwrap().0,
-        404
-    );
+    assert_eq!(probe("/mvp/servers/no/readyz").await.unwrap().0, 404);
+    // To the network the agent is nobody's way to a server.
+    let refused = agent.admin_get("/mvp/servers/cp-b/readyz").await.unwrap();
+    assert_eq!(refused.0, 403);
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::Method;
 use mvp_tests::agent::eventually;
 use mvp_tests::bench::process::free_port;
-use mvp_tests::child::{ChildAgent, admin_with};
+use mvp_tests::child::ChildAgent;
 use mvp_tests::client::{Client, full};
+use mvp_tests::operator::operate;
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
 use serde_json::Value;
@@ -38,13 +39,11 @@ async fn client(plane: &ControlPlane, agent: &ChildAgent) -> Client {
     agent.http2(plane, admin).await.unwrap()
 }
 
-/// `mvp ARGS --admin URL`, off this runtime, which has the servers to run.
+/// `mvp ARGS --admin SOCKET`, off this runtime, which has the servers to run.
 async fn mvp(agent: &ChildAgent, args: &[&str]) -> Output {
     let mut command = Command::new(AGENT);
     command.args(args).env_remove("RUST_LOG");
-    command
-        .arg("--admin")
-        .arg(format!("http://{}", agent.admin));
+    command.arg("--admin").arg(&agent.socket);
     tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap()
@@ -214,7 +213,7 @@ async fn the_log_level_changes_while_the_agent_runs() {
     let (plane, agent) = setup().await;
     let client = client(&plane, &agent).await;
     let level = async |level: &'static str| {
-        let (status, answer) = admin_with(agent.admin, Method::PUT, "/loglevel", level)
+        let (status, answer) = operate(&agent.socket, Method::PUT, "/loglevel", level)
             .await
             .unwrap();
         (status, answer.text())

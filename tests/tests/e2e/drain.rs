@@ -8,8 +8,9 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use mvp_tests::agent::eventually;
-use mvp_tests::child::{ChildAgent, admin};
+use mvp_tests::child::ChildAgent;
 use mvp_tests::client::{Client, connect_tls, empty, piecemeal};
+use mvp_tests::operator::operate;
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
 use mvp_tests::tunnel::{RawConnection, SPDY};
@@ -253,7 +254,7 @@ async fn tunnels_go_on_while_draining_and_a_second_signal_cuts_them() {
     let setup = Setup::new("1s").await;
     let mut tunnel = setup.tunnel().await;
     // The command, with a deadline of its own.
-    let url = format!("http://{}", setup.agent.admin);
+    let url = format!("unix:{}", setup.agent.socket.display());
     let output = std::process::Command::new(BINARY)
         .args(["drain", "--deadline", "1h", "--admin", &url])
         .output()
@@ -266,7 +267,7 @@ async fn tunnels_go_on_while_draining_and_a_second_signal_cuts_them() {
     setup.draining().await;
     tunnel.echo(b"still open").await.unwrap();
     // Asking once more changes nothing.
-    let (status, answer) = admin(setup.agent.admin, Method::POST, "/drain?deadline=0s")
+    let (status, answer) = operate(&setup.agent.socket, Method::POST, "/drain?deadline=0s", "")
         .await
         .unwrap();
     assert_eq!(
@@ -292,7 +293,7 @@ async fn tunnels_go_on_while_draining_and_a_second_signal_cuts_them() {
 #[tokio::test]
 async fn an_idle_agent_drains_at_once_and_answers_who_asked_it_to() {
     let setup = Setup::new("1h").await;
-    let (status, answer) = admin(setup.agent.admin, Method::POST, "/drain")
+    let (status, answer) = operate(&setup.agent.socket, Method::POST, "/drain", "")
         .await
         .unwrap();
     assert_eq!(

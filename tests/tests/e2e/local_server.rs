@@ -203,29 +203,45 @@ async fn the_admin_port_reaches_the_probes_of_every_server() {
     for (name, minor) in [("cp-a", "v1.35"), ("cp-b", "v1.36")] {
         let path = |probe: &str| format!("/mvp/servers/{name}/{probe}");
         assert_eq!(
-            agent.admin_get(&path("readyz")).await.unwrap(),
+            agent.operate("GET", &path("readyz")).await.unwrap(),
             (200, "ok".to_owned())
         );
-        let (status, version) = agent.admin_get(&path("version")).await.unwrap();
+        let (status, version) = agent.operate("GET", &path("version")).await.unwrap();
         assert!(status == 200 && version.contains(minor), "{version}");
-        assert_eq!(agent.admin_get(&path("metrics")).await.unwrap().0, 200);
+        assert_eq!(agent.operate("GET", &path("metrics")).await.unwrap().0, 200);
         assert_eq!(
-            agent.admin_get(&path("api/v1/secrets")).await.unwrap().0,
+            agent
+                .operate("GET", &path("api/v1/secrets"))
+                .await
+                .unwrap()
+                .0,
             404
         );
     }
     plane.server(1).not_ready(true);
     assert_eq!(
-        agent.admin_get("/mvp/servers/cp-b/readyz").await.unwrap().0,
+        agent
+            .operate("GET", "/mvp/servers/cp-b/readyz")
+            .await
+            .unwrap()
+            .0,
         500
     );
     plane.server(1).kill().await;
     assert_eq!(
-        agent.admin_get("/mvp/servers/cp-b/readyz").await.unwrap().0,
+        agent
+            .operate("GET", "/mvp/servers/cp-b/readyz")
+            .await
+            .unwrap()
+            .0,
         502
     );
     assert_eq!(
-        agent.admin_get("/mvp/servers/cp-z/readyz").await.unwrap().0,
+        agent
+            .operate("GET", "/mvp/servers/cp-z/readyz")
+            .await
+            .unwrap()
+            .0,
         404
     );
 }

@@ -432,3 +432,61 @@ fn link_id(path: &Path) -> u32 {
         .unwrap()
         .id()
 }
+
+/// On a BPF file system that everybody may write to, which is what a plain `mount -t bpf` makes, anybody could squat the agent's names
+/// or hold its lock.
+#[test]
+fn what_others_could_tamper_with_is_refused_with_words() {
+    pinned("what_others_could_tamper_with", |path| {
+        let parent = path.parent().unwrap();
+        let refused = |what: &str| {
+            let error = Steering::install(path).err().unwrap();
+            assert!(matches!(error, Error::Foreign { .. }), "{what}: {error}");
+            let line = error.to_string();
+            assert!(line.contains("not root's alone"), "{what}: {line}");
+            line
+        };
+        for mode in [0o1777, 0o755, 0o770] {
+            fs::set_permissions(parent, fs::Permissions::from_mode(mode)).unwrap();
+            let line = refused("the folder above");
+            assert!(line.contains(&format!("mode {mode:04o}")), "{line}");
+        }
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o700)).unwrap();
+        let name = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        // Squatted before the first start.
+        for squatted in [name("-new"), name("")] {
+            fs::create_dir(&squatted).unwrap();
+            std::os::unix::fs::chown(&squatted, Some(1000), Some(1000)).unwrap();
+            let line = refused("a name");
+            let named = format!("{} is not", squatted.display());
+            assert!(
+                line.starts_with(&named) && line.contains("owner 1000"),
+                "{line}"
+            );
+            assert!(squatted.exists(), "it is not ours to remove");
+            fs::remove_dir(&squatted).unwrap();
+        }
+        assert!(mvp::kernel::try_pins(path).is_ok());
+        drop(Steering::install(path).unwrap());
+        uninstall(path).unwrap();
+    });
+}
+
+#[test]
+fn a_trial_leaves_nothing_and_disturbs_nobody() {
+    pinned("a_trial_leaves_nothing_and_disturbs_nobody", |path| {
+        let _server = Greeter::everywhere(b'S', PORT);
+        mvp::kernel::try_pins(path).unwrap();
+        let left = fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(left, 0);
+        let agent = Greeter::everywhere(b'A', 0);
+        let (_steering, _beating) = armed(path, &agent);
+        mvp::kernel::try_pins(path).unwrap();
+        assert_eq!(ask(SERVER), 'A');
+        assert_eq!(read_pinned(path).unwrap().ports, [PORT]);
+    });
+}

@@ -5,3 +5,4 @@ mod agent;
 mod change;
 mod common;
 mod shortcut;
+mod state;

@@ -77,7 +77,7 @@ impl Beat {
             Err(kernel::Error::Replaced) => {
                 self.standing
                     .set(PassingBy::Draining, "another agent has taken over");
-                if self.drain.drain(self.drain_deadline) {
+                if self.drain.replaced(self.drain_deadline) {
                     tracing::info!("another agent has taken over: this one drains");
                 }
                 true

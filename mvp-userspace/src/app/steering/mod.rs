@@ -148,6 +148,15 @@ pub fn client_listener(config: &Config) -> std::io::Result<(TcpListener, bool)> 
     }
 }
 
+/// Where connections to servers come from before it is known whether this agent steers: past the steering of an agent that already
+/// runs here, if that is possible.
+pub fn way_to_servers(config: &Config) -> DialFrom {
+    match config.kernel.steering {
+        Mode::Auto | Mode::On if usable(config).is_ok() => DialFrom::reserved(reserved(config)),
+        _ => DialFrom::anywhere(),
+    }
+}
+
 fn reserved(config: &Config) -> Reserved {
     Reserved {
         own_source: config.kernel.own_source,

@@ -32,7 +32,7 @@ pub(super) fn run<T: Send>(work: impl FnOnce(&Path) -> Result<T> + Send) -> Resu
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
         let none = MsFlags::empty();
         let bpf = Some("bpf");
-        mount(bpf, folder.path(), bpf, none, None::<&str>).context("mounting a bpffs")?;
+        mount(bpf, folder.path(), bpf, none, Some("mode=0700")).context("mounting a bpffs")?;
         Namespace::new()?.run(|| work(&folder.path().join("mvp")))?
     };
     thread::scope(|scope| {

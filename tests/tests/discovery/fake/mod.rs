@@ -440,6 +440,7 @@ pub fn settings(pki: &Pki) -> Settings {
             ping_timeout: Duration::from_secs(20),
         },
         interval: Duration::from_millis(20),
+        idle_interval: Duration::from_millis(20),
         refresh: Duration::from_secs(20),
         stale_after: Duration::from_secs(60),
         max_bytes: 1 << 20,

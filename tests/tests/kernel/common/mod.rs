@@ -48,7 +48,8 @@ pub fn with_bpffs(work: impl FnOnce(&Path) + Send + 'static) {
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
         let none = MsFlags::empty();
-        mount(Some("bpf"), &path, Some("bpf"), none, None::<&str>).unwrap();
+        // As systemd mounts it: an agent refuses one that is open to others.
+        mount(Some("bpf"), &path, Some("bpf"), none, Some("mode=0700")).unwrap();
         work(&path);
     });
     if let Err(panic) = run.join() {

@@ -15,6 +15,7 @@ use mvp_tests::bench;
 use mvp_tests::client::{Answer, Client};
 use mvp_tests::fixtures::admin;
 use mvp_tests::netns::{Namespace, privileged};
+use mvp_tests::operator;
 use mvp_tests::sim::control;
 use mvp_tests::sim::{ChildServer, ControlPlane, ServerSpec};
 use nix::mount::{MsFlags, mount};
@@ -65,6 +66,8 @@ pub struct Agent {
     place: Arc<Place>,
     child: Child,
     pub admin: SocketAddr,
+    /// Where operators ask it.
+    pub socket: PathBuf,
     dir: TempDir,
 }
 
@@ -83,7 +86,8 @@ pub fn on_nodes(test: &str, minors: &'static [u8], work: impl FnOnce(Cluster) + 
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
         let none = MsFlags::empty();
-        mount(Some("bpf"), &path, Some("bpf"), none, None::<&str>).unwrap();
+        // As systemd mounts it: an agent refuses one that is open to others.
+        mount(Some("bpf"), &path, Some("bpf"), none, Some("mode=0700")).unwrap();
         work(Cluster::start(&path, minors));
     });
     if let Err(panic) = run.join() {
@@ -337,6 +341,7 @@ impl Agent {
             place: Arc::clone(place),
             child,
             admin: config["admin"]["listen"].as_str().unwrap().parse().unwrap(),
+            socket: config["admin"]["socket"].as_str().unwrap().into(),
             dir,
         }
     }
@@ -349,12 +354,17 @@ impl Agent {
         }
     }
 
-    /// Status and body of a path on the admin port; `None` if nobody answers.
+    /// Status and body of a path: a GET by the admin port, all else by the operators' socket. `None` if nobody answers.
     pub fn admin(&self, method: &str, path: &str) -> Option<(u16, String)> {
-        let (admin, method, path) = (self.admin, method.parse().unwrap(), path.to_owned());
-        let answer = self
-            .place
-            .on(async move { mvp_tests::child::admin(admin, method, &path).await.ok() });
+        let (admin, socket) = (self.admin, self.socket.clone());
+        let (method, path): (http::Method, _) = (method.parse().unwrap(), path.to_owned());
+        let answer = self.place.on(async move {
+            if method == http::Method::GET {
+                operator::read(admin, method, &path).await.ok()
+            } else {
+                operator::operate(&socket, method, &path, "").await.ok()
+            }
+        });
         answer.map(|(status, answer)| (status, answer.text()))
     }
 

@@ -1,12 +1,16 @@
-//! `mvp doctor`: what of the kernel part works on this node, for this process. Needs no agent and changes nothing.
+//! `mvp doctor`: what works on this node, for this process: the kernel part, by doing what the agent would do, and with a configuration
+//! certificates and servers too. Needs no agent; what it makes it removes again.
+
+mod cluster;
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::pinned::Pins;
 use super::table::{clean, table};
+use crate::config::{Config, Mode};
 use crate::kernel::{self, Splice};
 use crate::net::SockDiag;
 use crate::splice::selftest;
@@ -48,7 +52,62 @@ const CAPABILITIES: [(u32, &str, &str); 4] = [
     (39, "CAP_BPF", "steering"),
 ];
 
-pub fn examine(pins: &Pins) -> Vec<Finding> {
+/// What the agent would be told of the kernel.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub pin_path: PathBuf,
+    pub steering: Mode,
+    pub own_source: Ipv4Addr,
+    pub peer_ports: RangeInclusive<u16>,
+}
+
+impl Node {
+    /// Where nobody says otherwise, with the pins in this folder.
+    pub fn by_default(pin_path: PathBuf) -> Self {
+        Self {
+            pin_path,
+            steering: Mode::Auto,
+            own_source: Ipv4Addr::new(127, 66, 0, 1),
+            peer_ports: 700..=999,
+        }
+    }
+}
+
+impl From<&Config> for Node {
+    fn from(config: &Config) -> Self {
+        let kernel = &config.kernel;
+        Self {
+            pin_path: kernel.pin_path.clone(),
+            steering: kernel.steering,
+            own_source: kernel.own_source,
+            peer_ports: kernel.peer_ports.clone(),
+        }
+    }
+}
+
+/// Everything. Without a configuration only the kernel part.
+pub fn examine(node: &Node, config: Option<&Config>) -> Vec<Finding> {
+    let mut found = kernel_part(node);
+    match config {
+        Some(config) => found.extend(cluster::examine(config)),
+        None => {
+            let how = "not looked at: --config or --from-manifest says which they are";
+            let result = Err(how.to_owned());
+            found.push(finding("certificates and servers", result, Outcome::Off));
+        }
+    }
+    found
+}
+
+/// What cannot be done fails if the agent is to steer, and is only off if it is not.
+fn kernel_part(node: &Node) -> Vec<Finding> {
+    if node.steering == Mode::Off {
+        let off = Err("kernel.steering is off".to_owned());
+        let mut found = vec![finding("steering", off, Outcome::Off)];
+        found.extend(splice());
+        return found;
+    }
+    let pins = node.pin_path.as_path();
     let mut found = vec![
         finding("BPF object", object(), Outcome::Failed),
         finding("kernel", available(), Outcome::Failed),
@@ -63,23 +122,26 @@ pub fn examine(pins: &Pins) -> Vec<Finding> {
         };
         found.push(finding(name, result, Outcome::Failed));
     }
-    found.push(finding(
-        "BPF file system",
-        bpffs(&pins.pin_path),
-        Outcome::Failed,
-    ));
-    found.push(finding("pins", pinned(&pins.pin_path), Outcome::Off));
+    found.push(finding("BPF file system", bpffs(pins), Outcome::Failed));
+    found.push(finding("pinning", pinning(pins), Outcome::Failed));
+    found.push(finding("pins", pinned(pins), Outcome::Off));
     found.push(finding(
         "other sk_lookup programs",
-        other_programs(&pins.pin_path),
+        other_programs(pins),
         Outcome::Off,
     ));
-    found.push(finding("own source", own_source(), Outcome::Failed));
-    found.push(finding("peers' source ports", peer_port(), Outcome::Failed));
+    let own = own_source(node.own_source);
+    found.push(finding("own source", own, Outcome::Failed));
+    let ports = peer_port(node.peer_ports.clone());
+    found.push(finding("peers' source ports", ports, Outcome::Failed));
     found.push(finding("retiring connections", sockdiag(), Outcome::Off));
     found.push(finding("cgroup2", cgroup2(), Outcome::Off));
     found.extend(splice());
-    found.push(finding("short-cut", short_cut(), Outcome::Off));
+    found.push(finding(
+        "short-cut",
+        short_cut(node.own_source),
+        Outcome::Off,
+    ));
     found
 }
 
@@ -142,10 +204,24 @@ fn bpffs(pins: &Path) -> Result<String, String> {
     match kernel::is_bpffs(folder) {
         Ok(true) => Ok(folder.display().to_string()),
         Ok(false) => Err(format!(
-            "{} is none: mount -t bpf bpf /sys/fs/bpf, in a pod as a hostPath volume",
+            "{} is none: mount -t bpf -o mode=0700 bpf /sys/fs/bpf, in a pod as a hostPath volume",
             folder.display()
         )),
         Err(error) => Err(format!("{}: {error}", folder.display())),
+    }
+}
+
+/// The one test that a security module cannot be asked about: it denies when it is done.
+fn pinning(pins: &Path) -> Result<String, String> {
+    match kernel::try_pins(pins) {
+        Ok(()) => Ok(
+            "a program, its maps and its link were pinned, attached, written to and removed"
+                .to_owned(),
+        ),
+        Err(error) => Err(format!(
+            "{error}; if the capabilities are there, a security module denies it: in a pod set appArmorProfile Unconfined (AppArmor's \
+             default profile denies writing below /sys/fs/bpf) or the SELinux type spc_t"
+        )),
     }
 }
 
@@ -171,17 +247,14 @@ fn other_programs(pins: &Path) -> Result<String, String> {
     ))
 }
 
-/// `kernel.ownSource` where nobody says otherwise.
-const OWN_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 66, 0, 1);
-
-fn own_source() -> Result<String, String> {
-    TcpListener::bind((OWN_SOURCE, 0))
-        .map(|_| OWN_SOURCE.to_string())
-        .map_err(|error| format!("{OWN_SOURCE}: {error}"))
+fn own_source(own: Ipv4Addr) -> Result<String, String> {
+    TcpListener::bind((own, 0))
+        .map(|_| own.to_string())
+        .map_err(|error| format!("{own}: {error}"))
 }
 
-fn peer_port() -> Result<String, String> {
-    let port = 700;
+fn peer_port(ports: RangeInclusive<u16>) -> Result<String, String> {
+    let port = *ports.start();
     match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
         Ok(_) => Ok(String::new()),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(String::new()),
@@ -202,9 +275,9 @@ fn cgroup2() -> Result<String, String> {
 }
 
 /// The trial of `kernel.shortcut: auto`.
-fn short_cut() -> Result<String, String> {
+fn short_cut(own: Ipv4Addr) -> Result<String, String> {
     let cgroup = cgroup_root().map_err(|error| error.to_string())?;
-    let trial = try_out(OWN_SOURCE, &cgroup).map_err(|error| error.to_string())?;
+    let trial = try_out(own, &cgroup).map_err(|error| error.to_string())?;
     match trial.helps() {
         true => Ok(trial.to_string()),
         false => Err(format!("it works and does not help: {trial}")),

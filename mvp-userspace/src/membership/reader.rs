@@ -1,0 +1,206 @@
+//! By which way the objects that say who is a member are read: as `system:mvp` over the front-proxy pair, with the rights in
+//! `deploy/rbac.yaml` and no others. An administrator's kubeconfig, or a pod's service account, is the fallback, and the status says
+//! when it is used.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
+use kube::Client;
+use kube::client::Body as KubeBody;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::config::Endpoint;
+use crate::discovery::{Connection, Dialer};
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type AnyBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Error>;
+
+/// A quiet watch is ended by the server sooner (see `kubernetes.rs`); what is silent for longer is dead.
+const SILENT: Duration = Duration::from_secs(40);
+
+/// By which way the list was read last, in one line for the status. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct ReadBy(Arc<Mutex<String>>);
+
+/// Everything that a request may go by.
+#[derive(Clone)]
+pub struct Reader {
+    /// `None`: there is no front-proxy pair.
+    pub dialer: Option<Dialer>,
+    pub local: Endpoint,
+    /// Asked when the local server does not answer. A sender, so that whoever writes the list still sees when nobody reads it.
+    pub members: watch::Sender<Arc<Vec<Endpoint>>>,
+    /// What it is, for the status, and a client with it.
+    pub fallback: Option<(String, Client)>,
+    pub read_by: ReadBy,
+}
+
+impl ReadBy {
+    /// Empty: nothing was read yet.
+    pub fn get(&self) -> String {
+        self.lock().clone()
+    }
+
+    pub fn set(&self, line: String) {
+        let mut now = self.lock();
+        if *now != line {
+            tracing::info!("the list of servers is read {line}");
+            *now = line;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reader {
+    /// For kube's watchers.
+    pub fn client(self) -> Client {
+        Client::new(self, "default")
+    }
+
+    async fn answer(self, request: Request<KubeBody>) -> Result<Response<AnyBody>, Error> {
+        // A kube watcher sends nothing but GETs.
+        let path = match (request.method(), request.uri().path_and_query()) {
+            (&Method::GET, Some(path)) => Some(path.as_str().to_owned()),
+            _ => None,
+        };
+        let why = match self.by_front_proxy(path.as_deref()).await {
+            Ok(response) => return Ok(response),
+            Err(why) => why,
+        };
+        let Some((name, client)) = self.fallback else {
+            self.read_by.set(format!("by no way: {}", why.text()));
+            return match why {
+                Refusal::Answer(response, _) => Ok(response),
+                Refusal::None(text) => Err(text.into()),
+            };
+        };
+        let (head, body) = client.send(request).await?.into_parts();
+        self.read_by
+            .set(format!("with {name}, since {}", why.text()));
+        Ok(Response::from_parts(
+            head,
+            body.map_err(Into::into).boxed_unsync(),
+        ))
+    }
+
+    /// The first server that answers, the local one before the others.
+    async fn by_front_proxy(&self, path: Option<&str>) -> Result<Response<AnyBody>, Refusal> {
+        let Some(dialer) = &self.dialer else {
+            return Err(Refusal::None(
+                "there is no front-proxy pair (upstream.clientCertFile)".into(),
+            ));
+        };
+        let Some(path) = path else {
+            return Err(Refusal::None("it is no GET".into()));
+        };
+        let others = self.members.borrow().clone();
+        let others = others.iter().filter(|other| other.host != self.local.host);
+        let mut problem = String::new();
+        for endpoint in [&self.local].into_iter().chain(others) {
+            let name = &endpoint.name;
+            let asked = async {
+                let connection = Connection::open(dialer, endpoint).await?;
+                let response = connection.stream(path, "application/json").await?;
+                Ok::<_, crate::discovery::FetchError>((connection, response))
+            };
+            match asked.await {
+                Ok((connection, response)) => {
+                    let status = response.status();
+                    let (head, body) = response.into_parts();
+                    let body = Held::new(body, connection).boxed_unsync();
+                    let response = Response::from_parts(head, body);
+                    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                        let what = path.split('?').next().unwrap_or_default();
+                        let why = format!(
+                            "{name} answered {} for {what} to system:mvp (deploy/rbac.yaml grants it)",
+                            status.as_u16()
+                        );
+                        return Err(Refusal::Answer(response, why));
+                    }
+                    self.read_by.set(format!("as system:mvp through {name}"));
+                    return Ok(response);
+                }
+                Err(error) => problem = format!("{name}: {error}"),
+            }
+        }
+        Err(Refusal::None(problem))
+    }
+}
+
+/// Why the front-proxy pair was of no use.
+enum Refusal {
+    Answer(Response<AnyBody>, String),
+    None(String),
+}
+
+impl Refusal {
+    fn text(&self) -> &str {
+        match self {
+            Self::Answer(_, why) | Self::None(why) => why,
+        }
+    }
+}
+
+impl tower_service::Service<Request<KubeBody>> for Reader {
+    type Response = Response<AnyBody>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<KubeBody>) -> Self::Future {
+        Box::pin(self.clone().answer(request))
+    }
+}
+
+/// A body that keeps its connection, and ends with an error when nothing has come for too long.
+struct Held {
+    body: hyper::body::Incoming,
+    silence: Pin<Box<Sleep>>,
+    _connection: Connection,
+}
+
+impl Held {
+    fn new(body: hyper::body::Incoming, connection: Connection) -> Self {
+        Self {
+            body,
+            silence: Box::pin(sleep(SILENT)),
+            _connection: connection,
+        }
+    }
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.silence.as_mut().reset(Instant::now() + SILENT);
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        match self.silence.as_mut().poll(cx) {
+            Poll::Ready(()) => {
+                let error = format!("nothing came for {SILENT:?}");
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
