@@ -1,6 +1,6 @@
 //! The configuration file's shape. `docs/configuration.md` is written from these comments.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -136,10 +136,32 @@ pub struct Kernel {
     pub manifest: PathBuf,
 }
 
+/// Which connections are inspected, and so steered to the agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inspect {
+    pub mode: InspectMode,
+    /// Counted as clients on this node, beside loopback and the addresses of its interfaces.
+    pub local_sources: Vec<Network>,
+    /// Not counted as clients on this node.
+    pub except_sources: Vec<Network>,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Inspect {
+pub enum InspectMode {
+    /// While the guard is armed; those of clients on this node also while it is idle.
     Auto,
+    /// While the guard is armed.
+    Armed,
+    /// At all times.
     Always,
+}
+
+/// An address, or a network in CIDR notation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Network {
+    pub address: IpAddr,
+    /// Bits, at most 32 for IPv4 and 128 for IPv6.
+    pub prefix: u8,
 }
 
 #[derive(Clone, Debug, PartialEq)]

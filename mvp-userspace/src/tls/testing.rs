@@ -187,7 +187,11 @@ impl Files {
                 peer_ports: 700..=999,
                 manifest: "/nowhere".into(),
             },
-            inspect: config::Inspect::Always,
+            inspect: config::Inspect {
+                mode: config::InspectMode::Always,
+                local_sources: Vec::new(),
+                except_sources: Vec::new(),
+            },
             relay: config::Relay {
                 mode: config::Mode::Off,
                 after: 20,

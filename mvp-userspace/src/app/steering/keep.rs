@@ -138,7 +138,7 @@ impl InKernel {
         let state = keeper.guard.state();
         let done = self.apply(state);
         self.note(done);
-        let done = self.exempt(targets);
+        let done = self.configure(targets, state);
         self.note(done);
         self.write_routes(keeper);
         let peers = self
@@ -162,16 +162,22 @@ impl InKernel {
         Ok(())
     }
 
-    fn exempt(&mut self, told: &mut watch::Receiver<Option<Targets>>) -> Result<(), Error> {
-        if !told.has_changed().unwrap_or(false) {
+    /// Whom the kernel steers and whom never. An operator who disarms the guard means the clients on this node as well.
+    fn configure(
+        &mut self,
+        told: &mut watch::Receiver<Option<Targets>>,
+        state: State,
+    ) -> Result<(), Error> {
+        let Some(mut targets) = told.borrow_and_update().clone() else {
             return Ok(());
+        };
+        let mut reasons = state.reasons().iter();
+        if !state.is_armed() && reasons.any(|reason| reason == GuardReason::OperatorDisarmed) {
+            targets.local_sources.clear();
         }
-        let targets = told.borrow_and_update().clone();
-        if targets.is_some() && self.targets != targets {
-            if let Some(targets) = &targets {
-                self.steering.lock().configure(targets)?;
-            }
-            self.targets = targets;
+        if self.targets.as_ref() != Some(&targets) {
+            self.steering.lock().configure(&targets)?;
+            self.targets = Some(targets);
         }
         Ok(())
     }
