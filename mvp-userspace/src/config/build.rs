@@ -64,6 +64,9 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
             local_sources: networks(tree, "inspect.localSources")?,
             except_sources: networks(tree, "inspect.exceptSources")?,
         },
+        retire: Retire {
+            within: tree.duration("retire.within")?,
+        },
         relay: Relay {
             mode: mode(tree, "relay.mode")?,
             after: tree.count("relay.after")?,

@@ -95,6 +95,7 @@ pub const KEYS: &[Key] = &[
     key("inspect.mode", Choice(&["auto", "armed", "always"]), Default("auto"), "`armed`: connections are inspected while the guard is armed. `auto`: those of clients on this node also while it is idle, since they act on a 404. `always`: all of them, at all times. `inspect: auto` is short for it."),
     key("inspect.localSources", TextList, Optional("loopback and the addresses of this node"), "Further addresses or networks (`10.0.0.0/24`) whose clients count as clients on this node."),
     key("inspect.exceptSources", TextList, Optional("nothing is excepted"), "Addresses or networks whose clients do not count as clients on this node, for example that of a load balancer on the node."),
+    key("retire.within", Duration(0, HOUR), Default("30s"), "Once the guard arms, connections that clients made with kube-apiserver itself are ended within this time, each in its best moment; those that never had one, within twice of it. `0`: only those that are silent for 5 s are."),
     key("relay.mode", Choice(&["auto", "off"]), Default("auto"), "Relay connections that keep being forwarded as a whole."),
     key("relay.after", Count(1, 1_000_000), Default("20"), "Forwarded requests of one client within `relay.window`, then its next connection is relayed."),
     key("relay.window", Duration(100, HOUR), Default("10s"), "See `relay.after`."),

@@ -26,6 +26,7 @@ pub struct Config {
     pub admin: Admin,
     pub kernel: Kernel,
     pub inspect: Inspect,
+    pub retire: Retire,
     pub relay: Relay,
     /// Data threads, each a current-thread runtime.
     pub threads: usize,
@@ -162,6 +163,13 @@ pub struct Network {
     pub address: IpAddr,
     /// Bits, at most 32 for IPv4 and 128 for IPv6.
     pub prefix: u8,
+}
+
+/// How connections that clients made with kube-apiserver itself are ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retire {
+    /// From the guard's arming until every connection should be gone. Zero: only those that are silent for 5 s are ended.
+    pub within: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -63,6 +63,33 @@ pub(super) fn retain(trie: &mut Trie, entries: &[Entry]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a connection from `address` is steered while the guard is idle; as the program finds it in the map.
+pub fn steers_while_idle(sources: &[LocalSource], address: IpAddr) -> bool {
+    let (_, key, _) = LocalSource::address(address.to_canonical()).entry();
+    let holds = |(prefix, network, _): &(u32, LocalKey, LocalValue)| {
+        masked(bits(key), *prefix) == bits(*network)
+    };
+    let smallest = sources.iter().map(LocalSource::entry).filter(holds);
+    // Of two equal networks the one that is not steered counts.
+    smallest
+        .max_by_key(|(prefix, _, value)| (*prefix, std::cmp::Reverse(value.flags)))
+        .is_some_and(|(_, _, value)| value.flags & LocalValue::STEERED != 0)
+}
+
+/// The address of a key as a number.
+fn bits(key: LocalKey) -> u128 {
+    match key.address() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+/// The first `prefix` bits, the others zero.
+fn masked(bits: u128, prefix: u32) -> u128 {
+    // A shift by all 128 bits leaves nothing.
+    bits & u128::MAX.checked_shl(128 - prefix).unwrap_or(0)
+}
+
 impl LocalSource {
     /// One address.
     pub fn address(address: IpAddr) -> Self {
@@ -80,9 +107,7 @@ impl LocalSource {
             IpAddr::V6(v6) => (v6.to_bits(), 128),
         };
         let prefix = 128 - widest + u32::from(self.prefix).min(widest);
-        // A shift by all 128 bits leaves nothing.
-        let kept = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
-        let network = Ipv6Addr::from_bits(bits & kept);
+        let network = Ipv6Addr::from_bits(masked(bits, prefix));
         let flags = if self.steered { LocalValue::STEERED } else { 0 };
         (prefix, ExemptKey::of_v6(network), LocalValue { flags })
     }
@@ -114,6 +139,24 @@ mod tests {
         assert_eq!((prefix, key), (0, LocalKey::default()));
         let one = LocalSource::address("::1".parse().unwrap()).entry();
         assert_eq!(one.0, 128);
+    }
+
+    #[test]
+    fn the_smallest_network_that_holds_an_address_decides() {
+        let sources = [
+            source("127.0.0.0", 8, true),
+            source("10.0.0.0", 24, true),
+            source("10.0.0.9", 32, false),
+            source("fd00::", 8, true),
+        ];
+        let steered = |address: &str| steers_while_idle(&sources, address.parse().unwrap());
+        for address in ["127.1.2.3", "10.0.0.8", "::ffff:10.0.0.8", "fd12::1"] {
+            assert!(steered(address), "{address}");
+        }
+        for address in ["10.0.0.9", "10.0.1.8", "::1", "fe80::1", "126.0.0.1"] {
+            assert!(!steered(address), "{address}");
+        }
+        assert!(!steers_while_idle(&[], "127.0.0.1".parse().unwrap()));
     }
 
     #[test]

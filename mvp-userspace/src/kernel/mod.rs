@@ -58,7 +58,7 @@ pub use counters::Counters;
 pub use error::Error;
 pub use guard::{GuardView, Heartbeat};
 pub use listener::room;
-pub use local::LocalSource;
+pub use local::{LocalSource, steers_while_idle};
 pub use log::{LogForwarder, TARGET as LOG_TARGET};
 pub use look::{is_bpffs, other_lookup_programs};
 pub use mvp_common::Reason;

@@ -187,6 +187,9 @@ impl Files {
                 peer_ports: 700..=999,
                 manifest: "/nowhere".into(),
             },
+            retire: config::Retire {
+                within: std::time::Duration::from_secs(30),
+            },
             inspect: config::Inspect {
                 mode: config::InspectMode::Always,
                 local_sources: Vec::new(),

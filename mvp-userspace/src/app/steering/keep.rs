@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::guard::{Observer, retires};
-use super::retire::Retiring;
 use super::targets::Addresses;
 use super::{GuardHandle, SharedSteering, SteeringStats};
 use crate::app::pass_through::never;
@@ -17,6 +16,7 @@ use crate::config::{Config, Endpoint};
 use crate::discovery::DiscoveryHandle;
 use crate::kernel::{Error, Reason, RouteWriter, Targets};
 use crate::route::{GuardReason, State};
+use crate::steering::{Agents, PassingBy, RetireTally, Retiring, Schedule, Scope, Standing};
 
 /// A sign arms within twice this.
 const LOOK: Duration = Duration::from_millis(50);
@@ -33,6 +33,7 @@ pub struct Keeper {
     /// The first round of discovery is over.
     pub known: Arc<AtomicBool>,
     pub stats: Arc<SteeringStats>,
+    pub standing: Standing,
     /// `None`: no steering, only the guard.
     pub kernel: Option<Kept>,
 }
@@ -123,7 +124,7 @@ struct InKernel {
 impl InKernel {
     fn new(keeper: &Keeper, kernel: Kept) -> Self {
         Self {
-            retiring: Retiring::new(&keeper.config, Arc::clone(&keeper.stats)),
+            retiring: retiring(&keeper.config, keeper.stats.retired.clone()),
             steering: kernel.steering,
             applied: None,
             targets: None,
@@ -136,16 +137,20 @@ impl InKernel {
 
     fn keep(&mut self, keeper: &Keeper, targets: &mut watch::Receiver<Option<Targets>>) {
         let state = keeper.guard.state();
-        let done = self.apply(state);
-        self.note(done);
-        let done = self.configure(targets, state);
-        self.note(done);
+        let done = self.apply(state).and(self.configure(targets, state));
+        self.note(done, &keeper.standing);
         self.write_routes(keeper);
-        let peers = self
-            .targets
-            .as_ref()
-            .map_or(&[][..], |targets| &targets.peers);
-        self.retiring.set(retires(state), peers);
+        let (local, peers) = match &self.targets {
+            Some(targets) => (&targets.local_sources[..], &targets.peers[..]),
+            None => (&[][..], &[][..]),
+        };
+        // What would come back to kube-apiserver itself stays where it is.
+        let scope = match keeper.standing.first() {
+            None if retires(state) => Scope::Everybody,
+            None if !state.is_armed() && !local.is_empty() => Scope::Local(local.to_vec()),
+            _ => Scope::Nobody,
+        };
+        self.retiring.set(scope, peers);
     }
 
     fn apply(&mut self, state: State) -> Result<(), Error> {
@@ -175,6 +180,7 @@ impl InKernel {
         if !state.is_armed() && reasons.any(|reason| reason == GuardReason::OperatorDisarmed) {
             targets.local_sources.clear();
         }
+        // Where it fails it is tried again at the next turn, since what was told last stays as it was.
         if self.targets.as_ref() != Some(&targets) {
             self.steering.lock().configure(&targets)?;
             self.targets = Some(targets);
@@ -210,17 +216,34 @@ impl InKernel {
         });
     }
 
-    /// Tells a failure once.
-    fn note(&mut self, done: Result<(), Error>) {
+    /// Tells a failure once. While the kernel cannot be told, no heartbeat is sent: what it was told last may be wrong by now.
+    fn note(&mut self, done: Result<(), Error>, standing: &Standing) {
         match done {
-            Ok(()) | Err(Error::Replaced) => {}
+            Ok(()) | Err(Error::Replaced) => {
+                if std::mem::replace(&mut self.failing, false) {
+                    standing.clear(PassingBy::Kernel);
+                }
+            }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::error!(%error, "the kernel cannot be told");
                 }
+                let detail = format!("the kernel cannot be told of servers and guard: {error}");
+                standing.set(PassingBy::Kernel, detail);
             }
         }
     }
+}
+
+fn retiring(config: &Config, tally: RetireTally) -> Retiring {
+    let agents = Agents {
+        own_source: config.kernel.own_source.into(),
+        peer_ports: config.kernel.peer_ports.clone(),
+    };
+    let schedule = Schedule {
+        within: config.retire.within,
+    };
+    Retiring::new(config.local.port, agents, schedule, tally)
 }
 
 /// The first reason, in the kernel's words.

@@ -7,20 +7,21 @@
 //! | `guard` | observes the signs, arms and disarms, answers operators |
 //! | `signs` | what the guard sees |
 //! | `keep` | keeps the kernel's maps in step: guard, exempt addresses, routes |
-//! | `retire` | ends silent connections that were made before the guard armed |
+//! | `watch` | reads from the kernel's maps what becomes of new connections |
 
 mod beat;
 mod guard;
 mod keep;
-mod retire;
 mod run;
 mod signs;
 mod stats;
 mod targets;
+mod watch;
 
 pub use guard::GuardHandle;
 pub use run::{Wiring, run};
 pub use stats::SteeringStats;
+pub use watch::Watch;
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;

@@ -1,7 +1,7 @@
 //! When a connection that a client made with kube-apiserver itself may be ended. Pure; time is passed in.
 //!
 //! From outside TLS a moment without a request cannot be told from one in which the server thinks, but some moments are better
-//! than others: the server spoke last, nothing is under way, and it has been quiet for a while. How long a while is asked for
+//! than others: the server has answered, nothing is under way, and it has been quiet for a while. How long a while is asked for
 //! falls over the window, so that a connection that is never silent for long still leaves, in the best moment that it has.
 
 use std::time::Duration;
@@ -23,8 +23,8 @@ const LOWEST: f64 = 0.8;
 pub struct Figures {
     /// Since data was last sent or received.
     pub quiet: Duration,
-    /// The server sent after it last received: every request seen so far may have been answered.
-    pub server_spoke_last: bool,
+    /// The server sent an answer after it last received something: every request seen so far may have been answered.
+    pub answered: bool,
     /// Bytes were received that the server has not read, or sent that the client has not acknowledged.
     pub in_flight: bool,
 }
@@ -34,7 +34,7 @@ pub struct Figures {
 pub enum Due {
     /// Nothing speaks for a request under way.
     Quiet,
-    /// The window is over, and a request may be cut: the client spoke last, or bytes are under way.
+    /// The window is over, and a request may be cut: the client waits for an answer, or bytes are under way.
     Late,
 }
 
@@ -50,7 +50,7 @@ impl Schedule {
     /// Whether a connection is to be ended now. `since`: from the beginning, or from when the connection was first seen.
     /// `phase`: a number in 0..1 of the connection's own, which spreads the connections over the window.
     pub fn due(&self, since: Duration, phase: f64, figures: &Figures) -> Option<Due> {
-        let idle = !figures.in_flight && figures.server_spoke_last;
+        let idle = !figures.in_flight && figures.answered;
         if self.within.is_zero() {
             let silent = !figures.in_flight && figures.quiet >= QUIET_FIRST;
             return silent.then_some(Due::Quiet);
@@ -59,10 +59,10 @@ impl Schedule {
             return Some(if idle { Due::Quiet } else { Due::Late });
         }
         if since >= self.within {
-            // For half of the time after the window still only where the server spoke last.
+            // For half of the time after the window still only where the server has answered.
             let late = since >= self.within.mul_f64(1.5);
             let quiet = !figures.in_flight && figures.quiet >= QUIET_LATE;
-            return match (quiet, figures.server_spoke_last) {
+            return match (quiet, figures.answered) {
                 (true, true) => Some(Due::Quiet),
                 (true, false) if late => Some(Due::Late),
                 _ => None,
@@ -95,10 +95,10 @@ mod tests {
         within: Duration::from_secs(30),
     };
 
-    fn figures(quiet_ms: u64, server_spoke_last: bool, in_flight: bool) -> Figures {
+    fn figures(quiet_ms: u64, answered: bool, in_flight: bool) -> Figures {
         Figures {
             quiet: Duration::from_millis(quiet_ms),
-            server_spoke_last,
+            answered,
             in_flight,
         }
     }
