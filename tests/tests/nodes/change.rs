@@ -172,7 +172,7 @@ fn a_connection_that_is_never_silent_leaves_within_the_window_and_no_request_is_
     on_nodes("busy", &[36, 36], |cluster| {
         let node = &cluster.nodes[0];
         let agent = cluster.agent_with(node, |config| {
-            config["retire"] = serde_json::json!({"within": "4s"});
+            config["retire"] = serde_json::json!({"within": "12s"});
         });
         agent.until("idle");
         let tls = cluster
