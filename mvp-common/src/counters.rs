@@ -31,7 +31,7 @@ macro_rules! counters {
 counters! {
     Lookups, "lookups", "Socket lookups seen by the sk_lookup program";
     PassProtocol, "pass_protocol", "Lookups passed because they are not TCP";
-    PassIdle, "pass_idle", "TCP lookups passed because the guard is idle";
+    PassIdle, "pass_idle", "TCP lookups of the steered port passed because the guard is idle and the client is not on this node";
     PassPort, "pass_port", "TCP lookups passed because their port is not steered";
     PassStale, "pass_stale", "TCP lookups passed because the agent showed no sign of life for a second";
     PassExemptOwn, "pass_exempt_own", "TCP lookups passed because they come from the agent itself";
@@ -39,7 +39,7 @@ counters! {
     PassFull, "pass_full", "TCP lookups passed because the agent's accept queue has no room";
     PassNoListener, "pass_no_listener", "TCP lookups passed because the agent does not listen";
     PassAssignError, "pass_assign_error", "TCP lookups passed because the kernel refused the agent's listener";
-    Steered, "steered", "TCP lookups given to the agent's listener";
+    Steered, "steered", "TCP lookups given to the agent's listener while the guard is armed";
 
     SpliceRedirected, "splice_redirected", "Segments of joined connections sent on in the kernel";
     SpliceMissing, "splice_missing", "Segments of joined connections without a socket to send them to, left to the agent";
@@ -48,6 +48,8 @@ counters! {
     ShortcutNoted, "shortcut_noted", "Ends of connections to the local server noted for the short-cut";
     ShortcutRedirected, "shortcut_redirected", "Messages handed over past TCP";
     ShortcutSlow, "shortcut_slow", "Messages left to TCP because the other end was not noted in time";
+
+    SteeredLocal, "steered_local", "TCP lookups given to the agent's listener while the guard is idle, because the client is on this node";
 }
 
 impl Counter {

@@ -26,11 +26,11 @@ pub use splice::{
     SPLICE_EVENTS_MAP, SPLICE_FLOWS_MAP, SPLICE_PROGRAM, SPLICE_SOCKETS, SPLICE_SOURCES_MAP,
     SPLICE_STEP, SPLICE_TARGETS_MAP,
 };
-pub use steer::{ExemptKey, ExemptValue, SteerKey};
+pub use steer::{ExemptKey, ExemptValue, LocalKey, LocalValue, SteerKey};
 
 /// Version of everything that the agent and the BPF object agree on: map names, key and value layouts, the order of
 /// [`Counter`]. Raise it with every change of those; the agent refuses an object of another version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// ELF section, and therefore map, in which the BPF object carries its [`ABI_VERSION`]. Map names have at most 15
 /// bytes (`BPF_OBJ_NAME_LEN` in the kernel's `include/uapi/linux/bpf.h`, less the terminator).
@@ -63,6 +63,12 @@ pub const STEER_PORTS_MAP: &str = "STEER_PORTS";
 /// Name of the hash from [`ExemptKey`] to [`ExemptValue`].
 pub const EXEMPT_MAP: &str = "EXEMPT";
 
+/// Name of the longest-prefix trie from [`LocalKey`] to [`LocalValue`]: who is steered also while the guard is idle.
+pub const LOCAL_SOURCES_MAP: &str = "LOCAL_SOURCES";
+
+/// Most networks and addresses in the trie of local sources.
+pub const LOCAL_SOURCES_MAX: u32 = 2048;
+
 /// Name of the map of the agent's listening sockets: index [`LISTENER_V4`] and [`LISTENER_V6`].
 pub const LISTENERS_MAP: &str = "LISTENERS";
 
@@ -86,3 +92,4 @@ pub const STEER_PROGRAM: &str = "steer";
 
 const _: () =
     assert!(ABI_SECTION.len() <= 15 && COUNTERS_MAP.len() <= 15 && LOOKUP_STATE_MAP.len() <= 15);
+const _: () = assert!(LOCAL_SOURCES_MAP.len() <= 15);

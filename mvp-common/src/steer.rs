@@ -1,6 +1,6 @@
 //! What is steered, and who is exempt.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 
 /// Key of the hash of steered ports.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -45,10 +45,15 @@ impl ExemptKey {
 
     /// The key of an address.
     pub fn of(address: IpAddr) -> Self {
-        let octets = match address {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-            IpAddr::V6(v6) => v6.octets(),
-        };
+        match address {
+            IpAddr::V4(v4) => Self::of_v6(v4.to_ipv6_mapped()),
+            IpAddr::V6(v6) => Self::of_v6(v6),
+        }
+    }
+
+    /// The key of an IPv6 address, or of an IPv4 address that is mapped into one.
+    pub fn of_v6(address: Ipv6Addr) -> Self {
+        let octets = address.octets();
         let mut words = [0; 4];
         for (word, bytes) in words.iter_mut().zip(octets.chunks_exact(4)) {
             let mut four = [0; 4];
@@ -79,13 +84,31 @@ impl ExemptValue {
     }
 }
 
+/// Key of the trie of local sources, behind the prefix length in bits that the kernel puts before it: an address written as
+/// an [`ExemptKey`], so that the prefix of an IPv4 network is 96 bits longer than its own.
+pub type LocalKey = ExemptKey;
+
+/// Value of the trie of local sources.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct LocalValue {
+    /// [`Self::STEERED`], or 0: never steered while the guard is idle.
+    pub flags: u32,
+}
+
+impl LocalValue {
+    /// Connections from here go to the agent also while the guard is idle.
+    pub const STEERED: u32 = 1;
+}
+
+const _: () = assert!(size_of::<LocalValue>() == 4 && align_of::<LocalValue>() == 4);
 const _: () = assert!(size_of::<SteerKey>() == 4 && align_of::<SteerKey>() == 4);
 const _: () = assert!(size_of::<ExemptKey>() == 16 && align_of::<ExemptKey>() == 4);
 const _: () = assert!(size_of::<ExemptValue>() == 8 && align_of::<ExemptValue>() == 4);
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv4Addr;
 
     use super::*;
 

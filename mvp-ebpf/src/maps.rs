@@ -5,12 +5,15 @@ use core::arch::asm;
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf, SockHash, SockMap},
+    maps::{
+        Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SockHash, SockMap,
+        lpm_trie::Key as TrieKey,
+    },
     programs::SkLookupContext,
 };
 use mvp_common::{
-    ABI_VERSION, Counter, ExemptKey, ExemptValue, GuardState, LookupState, Noted, Pulse,
-    ROUTES_MAX, RouteKey, RouteValue, SERVERS_MAX, SHORTCUT_SOCKETS, SPLICE_SOCKETS, ServerValue,
+    ABI_VERSION, Counter, ExemptKey, ExemptValue, GuardState, LOCAL_SOURCES_MAX, LocalKey,
+    LocalValue, LookupState, Noted, Pulse, ROUTES_MAX, RouteKey, RouteValue, SERVERS_MAX, SHORTCUT_SOCKETS, SPLICE_SOCKETS, ServerValue,
     ShortcutKey, ShortcutScope, SteerKey, TableHead,
 };
 
@@ -47,6 +50,11 @@ static STEER_PORTS: HashMap<SteerKey, u32> = HashMap::with_max_entries(16, BPF_F
 /// Room for servers with several addresses, twice over while one set replaces another.
 #[map]
 static EXEMPT: HashMap<ExemptKey, ExemptValue> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// Who is steered also while the guard is idle; the longest prefix decides.
+#[map]
+static LOCAL_SOURCES: LpmTrie<LocalKey, LocalValue> =
+    LpmTrie::with_max_entries(LOCAL_SOURCES_MAX, BPF_F_NO_PREALLOC);
 
 #[map]
 static LISTENERS: SockMap = SockMap::with_max_entries(2, 0);
@@ -87,10 +95,12 @@ pub fn note_first_lookup(first: impl FnOnce() -> LookupState) -> bool {
     true
 }
 
-/// The guard's generation if it is armed. Volatile reads here and below: the agent writes at any time.
+/// Whether the guard is armed, and its generation. Volatile reads here and below: the agent writes at any time.
 #[inline(always)]
-pub fn armed() -> Option<u64> {
-    let guard = GUARD.get_ptr(0)?;
+pub fn guard() -> (bool, u64) {
+    let Some(guard) = GUARD.get_ptr(0) else {
+        return (false, 0);
+    };
     // SAFETY: the verifier has seen the null check.
     let (state, generation) = unsafe {
         (
@@ -98,7 +108,18 @@ pub fn armed() -> Option<u64> {
             (&raw const (*guard).generation).read_volatile(),
         )
     };
-    (state == GuardState::ARMED).then_some(generation)
+    (state == GuardState::ARMED, generation)
+}
+
+/// Whether a connection from this source address is steered although the guard is idle.
+#[inline(always)]
+pub fn steers_while_idle(source: ExemptKey) -> bool {
+    let Some(value) = LOCAL_SOURCES.get(TrieKey::new(128, source)) else {
+        return false;
+    };
+    // SAFETY: the reference comes from the map and is valid for this run; the agent may write the value meanwhile.
+    let flags = unsafe { (&raw const value.flags).read_volatile() };
+    flags & LocalValue::STEERED != 0
 }
 
 /// Whether this local port (host byte order) is steered.

@@ -1,5 +1,6 @@
-//! The `sk_lookup` program: gives new connections to the agent's listener while the guard is armed and the agent lives;
-//! passes every other lookup on to the kernel's own. Every outcome is counted.
+//! The `sk_lookup` program: gives new connections to the agent's listener while the agent lives and the guard is armed, or the
+//! client is on this node: those that act on a 404 (controller manager, scheduler, kubelet) are. Passes every other lookup on to
+//! the kernel's own. Every outcome is counted.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -60,11 +61,15 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
 /// Steers or passes; returns the outcome. The tests that most lookups fail come first.
 #[inline(always)]
 fn steer(ctx: &SkLookupContext, lookup: *const bpf_sk_lookup, port: u32) -> Counter {
-    let Some(generation) = maps::armed() else {
-        return Counter::PassIdle;
-    };
     if !maps::steers(port) {
         return Counter::PassPort;
+    }
+    // SAFETY: as in `run`.
+    let family = unsafe { (&raw const (*lookup).family).read_volatile() };
+    let source = source(lookup, family);
+    let (armed, generation) = maps::guard();
+    if !armed && !maps::steers_while_idle(source) {
+        return Counter::PassIdle;
     }
     let pulse = maps::pulse();
     // SAFETY: a helper without arguments.
@@ -80,9 +85,6 @@ fn steer(ctx: &SkLookupContext, lookup: *const bpf_sk_lookup, port: u32) -> Coun
         }
         return Counter::PassStale;
     }
-    // SAFETY: as in `run`.
-    let family = unsafe { (&raw const (*lookup).family).read_volatile() };
-    let source = source(lookup, family);
     if let Some(exempt) = maps::exempt(source) {
         // SAFETY: as in `run`. Two bytes, in network byte order, on every kernel: the field was a `u32` before 5.18, and
         // its first two bytes are the same.
@@ -115,7 +117,11 @@ fn steer(ctx: &SkLookupContext, lookup: *const bpf_sk_lookup, port: u32) -> Coun
     match maps::assign_listener(ctx, slot, u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT)) {
         Ok(()) => {
             maps::add_steered();
-            Counter::Steered
+            if armed {
+                Counter::Steered
+            } else {
+                Counter::SteeredLocal
+            }
         }
         Err(error) if error == -ENOENT => {
             if maps::note(generation, missing_generation) {

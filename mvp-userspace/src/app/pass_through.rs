@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::MissedTickBehavior;
 
 use super::steering::GuardHandle;
-use crate::config::{Config, Inspect};
+use crate::config::{Config, InspectMode};
 use crate::net::DialFrom;
 use crate::proxy::Relays;
 use crate::tls::probe;
@@ -50,7 +50,7 @@ impl PassThroughLine {
 pub fn never(config: &Config, steered: bool) -> Option<&'static str> {
     if steered {
         Some("off: the kernel steers")
-    } else if config.inspect == Inspect::Always {
+    } else if config.inspect.mode == InspectMode::Always {
         Some("off: inspect is always")
     } else if !config.interoperability_proxy {
         Some("off: everything is answered locally")

@@ -56,9 +56,17 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
             peer_ports: peer_ports(tree)?,
             manifest: tree.need_path("kernel.manifest")?,
         },
-        inspect: match tree.choice("inspect")?.as_str() {
-            "always" => Inspect::Always,
-            _ => Inspect::Auto,
+        inspect: Inspect {
+            mode: match tree.choice("inspect.mode")?.as_str() {
+                "always" => InspectMode::Always,
+                "armed" => InspectMode::Armed,
+                _ => InspectMode::Auto,
+            },
+            local_sources: networks(tree, "inspect.localSources")?,
+            except_sources: networks(tree, "inspect.exceptSources")?,
+        },
+        retire: Retire {
+            within: tree.duration("retire.within")?,
         },
         relay: Relay {
             mode: mode(tree, "relay.mode")?,
@@ -196,6 +204,12 @@ fn peer_ports(tree: &Tree) -> Result<std::ops::RangeInclusive<u16>, ConfigError>
             format!("{text:?} is no range of ports such as 700-999"),
         )
     })
+}
+
+fn networks(tree: &Tree, key: &str) -> Result<Vec<Network>, ConfigError> {
+    let texts = tree.list(key)?;
+    let read = |text: &String| value::network(text).map_err(|problem| tree.fail(key, problem));
+    texts.iter().map(read).collect()
 }
 
 fn mode(tree: &Tree, key: &str) -> Result<Mode, ConfigError> {

@@ -358,6 +358,7 @@ fn every_key_of_the_table_has_an_effect() {
             ("kernel.ownSource", _) => "127.66.0.2".to_owned(),
             ("kernel.peerPorts", _) => "20000-20999".into(),
             (_, Kind::Text) => "other".into(),
+            ("inspect.localSources" | "inspect.exceptSources", _) => "10.9.0.0/16".into(),
             (_, Kind::TextList) => "X-Other".into(),
             (_, Kind::Path) => "/other".into(),
             (_, Kind::Address) => "127.0.0.99:7777".into(),

@@ -49,6 +49,7 @@ impl Tree {
 
     /// Sets `key` to what `flag` says. Paths given by flags are relative to the working directory: resolve them before.
     pub fn set(&mut self, key: &str, value: Value, flag: &str) -> Result<(), ConfigError> {
+        let key = whole_name(key);
         if find(key).is_none() {
             return Err(ConfigError::new(flag, format!("{key}: {}", unknown(key))));
         }
@@ -250,6 +251,11 @@ impl Tree {
                 self.entries.insert(path.to_owned(), entry);
                 Ok(())
             }
+            value @ Value::String(_) if whole_name(path) != path => {
+                let entry = Entry { value, flag: None };
+                self.entries.insert(whole_name(path).to_owned(), entry);
+                Ok(())
+            }
             other if is_section(&format!("{path}[]")) => Err(ConfigError::new(
                 path,
                 format!("a list is needed, not {}", kind_of(&other)),
@@ -267,6 +273,14 @@ impl Tree {
 pub fn find(key: &str) -> Option<&'static Key> {
     let general = generalize(key);
     KEYS.iter().find(|k| k.name == general)
+}
+
+/// The key that a section's own name is short for: `inspect: auto` says the same as `inspect: {mode: auto}`.
+fn whole_name(path: &str) -> &str {
+    match path {
+        "inspect" => "inspect.mode",
+        other => other,
+    }
 }
 
 /// `peers.static[3].name` -> `peers.static[].name`

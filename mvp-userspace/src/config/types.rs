@@ -1,6 +1,6 @@
 //! The configuration file's shape. `docs/configuration.md` is written from these comments.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +26,7 @@ pub struct Config {
     pub admin: Admin,
     pub kernel: Kernel,
     pub inspect: Inspect,
+    pub retire: Retire,
     pub relay: Relay,
     /// Data threads, each a current-thread runtime.
     pub threads: usize,
@@ -139,10 +140,39 @@ pub struct Kernel {
     pub manifest: PathBuf,
 }
 
+/// Which connections are inspected, and so steered to the agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inspect {
+    pub mode: InspectMode,
+    /// Counted as clients on this node, beside loopback and the addresses of its interfaces.
+    pub local_sources: Vec<Network>,
+    /// Not counted as clients on this node.
+    pub except_sources: Vec<Network>,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Inspect {
+pub enum InspectMode {
+    /// While the guard is armed; those of clients on this node also while it is idle.
     Auto,
+    /// While the guard is armed.
+    Armed,
+    /// At all times.
     Always,
+}
+
+/// An address, or a network in CIDR notation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Network {
+    pub address: IpAddr,
+    /// Bits, at most 32 for IPv4 and 128 for IPv6.
+    pub prefix: u8,
+}
+
+/// How connections that clients made with kube-apiserver itself are ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retire {
+    /// From the guard's arming until every connection should be gone. Zero: only those that are silent for 5 s are ended.
+    pub within: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

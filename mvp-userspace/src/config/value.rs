@@ -1,8 +1,9 @@
 //! Text to values: durations, URLs, names. Pure.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Endpoint;
+use super::{Endpoint, Network};
 
 /// `250ms`, `10s`, `1m`, `2h`, `1m30s`: Go's form without fractions and signs.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -37,6 +38,33 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         rest = tail;
     }
     Ok(Duration::from_millis(total))
+}
+
+/// An address, or a network such as `10.0.0.0/24`. Bits behind the prefix must be zero: who writes `10.0.0.7/24` may mean one
+/// address or all of them.
+pub fn network(text: &str) -> Result<Network, String> {
+    let wrong = || format!("{text:?} is neither an address nor a network such as 10.0.0.0/24");
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.trim().parse().map_err(|_| wrong())?;
+    let (bits, widest) = match address {
+        IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
+        IpAddr::V6(v6) => (v6.to_bits(), 128),
+    };
+    let prefix = match prefix {
+        Some(prefix) => prefix.trim().parse().map_err(|_| wrong())?,
+        None => widest,
+    };
+    if prefix > widest {
+        return Err(wrong());
+    }
+    let behind = bits.checked_shl(prefix.into()).unwrap_or(0);
+    if behind != 0 {
+        return Err(format!("{text:?} has bits behind its prefix"));
+    }
+    Ok(Network { address, prefix })
 }
 
 /// An `https://host[:port]` URL; the port defaults to 443. Nothing may follow: a kube-apiserver has no path prefix.
@@ -102,6 +130,29 @@ pub fn name(text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks() {
+        let read = |text: &str| network(text).map(|n| (n.address.to_string(), n.prefix));
+        assert_eq!(read("10.0.0.7"), Ok(("10.0.0.7".into(), 32)));
+        assert_eq!(read("10.0.0.0/24"), Ok(("10.0.0.0".into(), 24)));
+        assert_eq!(read("0.0.0.0/0"), Ok(("0.0.0.0".into(), 0)));
+        assert_eq!(read("fd00::/8"), Ok(("fd00::".into(), 8)));
+        assert_eq!(read("::1"), Ok(("::1".into(), 128)));
+        for wrong in [
+            "",
+            "10.0.0.7/24",
+            "10.0.0.0/33",
+            "fd00::/129",
+            "cp-a",
+            "10.0.0.0/",
+            "/8",
+            "::1/-1",
+            "fd00::1/64",
+        ] {
+            assert!(network(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn durations() {

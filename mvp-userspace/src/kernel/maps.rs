@@ -5,21 +5,22 @@ use std::path::Path;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap};
 use mvp_common::{
     ABI_SECTION, COUNTERS_MAP, Counter, EXEMPT_MAP, ExemptKey, ExemptValue, GUARD_MAP, GuardState,
-    LISTENERS_MAP, LOOKUP_STATE_MAP, NOTED_MAP, OWNER_MAP, PULSE_MAP, Pulse, ROUTES_MAP, RouteKey,
-    RouteValue, SERVERS_MAP, STEER_PORTS_MAP, STEERED_MAP, ServerValue, SteerKey, TABLE_MAP,
-    TableHead,
+    LISTENERS_MAP, LOCAL_SOURCES_MAP, LOOKUP_STATE_MAP, NOTED_MAP, OWNER_MAP, PULSE_MAP, Pulse,
+    ROUTES_MAP, RouteKey, RouteValue, SERVERS_MAP, STEER_PORTS_MAP, STEERED_MAP, ServerValue,
+    SteerKey, TABLE_MAP, TableHead,
 };
 
-use super::{Counters, Error, shared::Shared};
+use super::{Counters, Error, local::Trie, shared::Shared};
 
 /// Every map that is pinned: its name in the object and the name of its pin. The ABI version comes first: what has it is
 /// ours. (bpffs takes no dots in names.)
-pub(super) const PINS: [(&str, &str); 15] = [
+pub(super) const PINS: [(&str, &str); 16] = [
     (ABI_SECTION, ABI_PIN),
     (COUNTERS_MAP, COUNTERS_MAP),
     (EXEMPT_MAP, EXEMPT_MAP),
     (GUARD_MAP, GUARD_MAP),
     (LISTENERS_MAP, LISTENERS_MAP),
+    (LOCAL_SOURCES_MAP, LOCAL_SOURCES_MAP),
     (LOG_MAP, LOG_MAP),
     (LOOKUP_STATE_MAP, LOOKUP_STATE_MAP),
     (NOTED_MAP, NOTED_MAP),
@@ -47,6 +48,7 @@ pub(super) struct Maps {
     pub steered: One<u64>,
     pub ports: HashMap<MapData, Shared<SteerKey>, u32>,
     pub exempt: HashMap<MapData, Shared<ExemptKey>, Shared<ExemptValue>>,
+    pub local: Trie,
     pub listeners: SockMap<MapData>,
     pub counters: PerCpuArray<MapData, u64>,
     pub table: One<Shared<TableHead>>,
@@ -63,6 +65,7 @@ impl Maps {
             steered: open(folder, STEERED_MAP)?,
             ports: open(folder, STEER_PORTS_MAP)?,
             exempt: open(folder, EXEMPT_MAP)?,
+            local: open(folder, LOCAL_SOURCES_MAP)?,
             listeners: open(folder, LISTENERS_MAP)?,
             counters: open(folder, COUNTERS_MAP)?,
             table: open(folder, TABLE_MAP)?,

@@ -8,7 +8,7 @@
 //!
 //! ```no_run
 //! use std::{net::TcpListener, os::fd::AsFd, path::Path};
-//! use mvp::kernel::{Reason, Steering, Targets, room};
+//! use mvp::kernel::{LocalSource, Reason, Steering, Targets, room};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let listener = TcpListener::bind("[::]:0")?;
@@ -17,6 +17,7 @@
 //! steering.configure(&Targets {
 //!     ports: vec![6443],
 //!     own_sources: vec!["127.66.0.1".parse()?],
+//!     local_sources: vec![LocalSource::address("127.0.0.1".parse()?)],
 //!     peers: vec!["10.0.0.3".parse()?],
 //!     peer_ports: 700..=799,
 //! })?;
@@ -38,6 +39,7 @@ mod counters;
 mod error;
 mod guard;
 mod listener;
+mod local;
 mod log;
 mod look;
 mod maps;
@@ -57,6 +59,7 @@ pub use counters::Counters;
 pub use error::Error;
 pub use guard::{GuardView, Heartbeat};
 pub use listener::room;
+pub use local::{LocalSource, steers_while_idle};
 pub use log::{LogForwarder, TARGET as LOG_TARGET};
 pub use look::{is_bpffs, other_lookup_programs};
 pub use mvp_common::Reason;

@@ -1,8 +1,8 @@
 //! How aya reads and writes the values of `mvp-common`.
 
 use mvp_common::{
-    ExemptKey, ExemptValue, GuardState, LookupState, Noted, Pulse, RouteKey, RouteValue,
-    ServerValue, SteerKey, TableHead,
+    ExemptKey, ExemptValue, GuardState, LocalValue, LookupState, Noted, Pulse, RouteKey,
+    RouteValue, ServerValue, SteerKey, TableHead,
 };
 
 /// A key or value of `mvp-common`.
@@ -23,6 +23,7 @@ plain!(
     ExemptKey,
     ExemptValue,
     GuardState,
+    LocalValue,
     LookupState,
     Noted,
     Pulse,

@@ -16,7 +16,8 @@ use aya::{
 use mvp_common::{ExemptKey, ExemptValue, OWNER_MAP, SteerKey};
 
 use super::{
-    Counters, Error, Heartbeat, LogForwarder, PinnedTable, Programs, RouteWriter,
+    Counters, Error, Heartbeat, LocalSource, LogForwarder, PinnedTable, Programs, RouteWriter,
+    local,
     maps::{self, Maps},
     pins::{self, LINK_PIN, Locked, PROGRAM_PIN},
     shared::Shared,
@@ -60,6 +61,8 @@ pub struct Targets {
     pub ports: Vec<u16>,
     /// Loopback addresses from which the agent connects to the local server. Any source port of them passes.
     pub own_sources: Vec<IpAddr>,
+    /// Who is steered also while the guard is idle. Of two networks that hold an address, the smaller one decides.
+    pub local_sources: Vec<LocalSource>,
     /// Addresses of the other servers, from which their agents connect.
     pub peers: Vec<IpAddr>,
     /// Source ports of the peers' agents. Other ports of the same addresses are steered.
@@ -172,9 +175,11 @@ impl Steering {
     /// [`Error::NoRoom`] above the limits, before anything changed; [`Error::Replaced`].
     pub fn configure(&mut self, targets: &Targets) -> Result<(), Error> {
         let exempt = targets.exempt();
+        let local = local::entries(&targets.local_sources);
         for (what, count, limit) in [
             ("steered ports", targets.ports.len(), PORTS_MAX),
             ("exempt addresses", exempt.len(), EXEMPT_MAX),
+            ("local sources", local.len(), local::MAX),
         ] {
             if count > limit {
                 return Err(Error::NoRoom { what, limit });
@@ -190,6 +195,7 @@ impl Steering {
             let done = self.maps.exempt.insert(Shared(key), Shared(value), 0);
             done.map_err(|e| maps::write(&e))?;
         }
+        local::insert(&mut self.maps.local, &local)?;
         for &port in &ports {
             let done = self.maps.ports.insert(Shared(port), 1, 0);
             done.map_err(|e| maps::write(&e))?;
@@ -199,7 +205,8 @@ impl Steering {
         })?;
         retain(&mut self.maps.exempt, |key: Shared<ExemptKey>| {
             exempt.iter().any(|(exempt, _)| *exempt == key.0)
-        })
+        })?;
+        local::retain(&mut self.maps.local, &local)
     }
 
     /// The programs' counters, summed over the CPUs. They go on from one agent to the next that reuses the pins.
@@ -408,6 +415,7 @@ mod tests {
             ports: vec![6443],
             own_sources: vec![own],
             peers: vec![peer, own, peer],
+            local_sources: vec![],
             peer_ports: 700..=799,
         };
         let exempt = targets.exempt();

@@ -143,7 +143,9 @@ specs! {
     HEARTBEATS_WITHHELD, Counter, "mvp_kernel_heartbeats_withheld_total", ["reason"],
         "Heartbeats not sent, so that the kernel passes new connections to kube-apiserver, by the first reason of mvp_passing_by";
     RETIRED, Counter, "mvp_retired_connections_total", ["outcome"],
-        "Connections made before the guard armed that were to be retired, by what became of them: destroyed, active or gone";
+        "Connections made before the agent took them that were to be retired, by what became of them: destroyed in a quiet moment, destroyed late where a request may have been cut, active or gone";
+    CONNECTIONS_OF_BEFORE, Gauge, "mvp_connections_of_before", [],
+        "Open connections that clients made with the local server itself and that are being retired; 0 while nothing is retired";
     RESET_FLOODS, Counter, "mvp_http2_reset_floods_total", [],
         "Client connections closed because of too many HTTP/2 resets";
 }

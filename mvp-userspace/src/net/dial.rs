@@ -81,16 +81,30 @@ pub fn is_this_node(ip: IpAddr) -> bool {
     if ip.is_loopback() {
         return true;
     }
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
-        return std::net::UdpSocket::bind((ip, 0)).is_ok();
-    };
-    interfaces
-        .filter_map(|interface| interface.address)
-        .any(|address| {
-            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
-            v4.or(v6) == Some(ip)
-        })
+    match interface_addresses() {
+        Ok(mut addresses) => addresses.any(|address| address == ip),
+        Err(_) => std::net::UdpSocket::bind((ip, 0)).is_ok(),
+    }
+}
+
+/// The addresses of this node's interfaces, without loopback ones; empty if the kernel does not tell. Link-local IPv6 addresses
+/// are among them.
+pub fn this_node() -> Vec<IpAddr> {
+    let addresses = interface_addresses().into_iter().flatten();
+    let mut addresses: Vec<_> = addresses.filter(|address| !address.is_loopback()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+fn interface_addresses() -> nix::Result<impl Iterator<Item = IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    Ok(interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+        v4.or(v6)
+    }))
 }
 
 /// True if a connection could not be made for want of something on this node: source ports, descriptors, memory, or the right to

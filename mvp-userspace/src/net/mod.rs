@@ -11,9 +11,9 @@ mod tcp_info;
 
 pub use accept::{AcceptLoop, Accepted, OnTick, Sink, Slot, Turn};
 pub use deferred::Deferred;
-pub use dial::{DialFrom, Reserved, dial, dial_any, is_local_shortage, is_this_node};
+pub use dial::{DialFrom, Reserved, dial, dial_any, is_local_shortage, is_this_node, this_node};
 pub use ends::{EndWatch, Ends};
 pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};
-pub use sockdiag::{Established, Off, Outcome, Planned, SILENCE, SockDiag, SockDiagError, plan};
+pub use sockdiag::{Established, Off, Outcome, SockDiag, SockDiagError};
 pub use sockopt::{forget_on_close, listen, tune_client, tune_upstream};
 pub use tcp_info::{TcpInfo, offer_again};

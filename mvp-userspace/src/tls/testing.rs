@@ -188,7 +188,14 @@ impl Files {
                 peer_ports: 700..=999,
                 manifest: "/nowhere".into(),
             },
-            inspect: config::Inspect::Always,
+            retire: config::Retire {
+                within: std::time::Duration::from_secs(30),
+            },
+            inspect: config::Inspect {
+                mode: config::InspectMode::Always,
+                local_sources: Vec::new(),
+                except_sources: Vec::new(),
+            },
             relay: config::Relay {
                 mode: config::Mode::Off,
                 after: 20,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mvp::net::{Established, Off, Outcome, SockDiag, plan};
+use mvp::net::{Established, Off, Outcome, SockDiag};
 use mvp_tests::netns::{Namespace, privileged};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
@@ -74,6 +74,10 @@ fn in_namespace(test: &str, work: impl FnOnce() + Send) {
     }
 }
 
+fn silent_for(silence: Duration) -> impl FnOnce(&Established) -> bool {
+    move |now| now.is_silent(silence)
+}
+
 /// Waits until the kernel says that the connection has been silent.
 fn until_silent(diag: &mut SockDiag, pair: &Pair, silence: Duration) -> Established {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -110,10 +114,14 @@ fn the_silent_one_and_no_other() {
 
             let all = diag.established(port).unwrap();
             assert_eq!(all.len(), 3, "only this port, only this side: {all:?}");
-            let planned = plan(all, SILENCE, Instant::now(), Duration::from_secs(30));
-            let peers: Vec<_> = planned.iter().map(|one| one.connection.remote()).collect();
+            let quiet = |one: &Established| one.is_silent(SILENCE);
+            let found: Vec<_> = all.iter().filter(|one| quiet(one)).collect();
+            let peers: Vec<_> = found.iter().map(|one| one.remote()).collect();
             assert_eq!(peers, [silent.peer()]);
-            let outcome = diag.retire(&planned[0].connection, SILENCE).unwrap();
+            assert!(found[0].server_spoke_last() && !found[0].is_in_flight());
+            let of = |pair: &Pair| all.iter().find(|one| one.remote() == pair.peer()).unwrap();
+            assert!(of(&unread).is_in_flight() && of(&active).server_spoke_last());
+            let outcome = diag.retire(found[0], quiet).unwrap();
             assert_eq!(outcome, Outcome::Destroyed);
             silent.assert_reset();
 
@@ -137,12 +145,15 @@ fn what_has_changed_since_the_plan_is_left_alone() {
         let mut pair = Pair { client, server };
         let found = until_silent(&mut diag, &pair, SILENCE);
         pair.exchange();
-        assert_eq!(diag.retire(&found, SILENCE).unwrap(), Outcome::Active);
+        assert_eq!(
+            diag.retire(&found, silent_for(SILENCE)).unwrap(),
+            Outcome::Active
+        );
         pair.exchange();
         // Read by nobody yet.
         pair.client.write_all(b"ask").unwrap();
         assert_eq!(
-            diag.retire(&found, Duration::ZERO).unwrap(),
+            diag.retire(&found, silent_for(Duration::ZERO)).unwrap(),
             Outcome::Active
         );
         pair.server.read_exact(&mut [0; 3]).unwrap();
@@ -151,12 +162,15 @@ fn what_has_changed_since_the_plan_is_left_alone() {
         // The acknowledgement takes its time.
         until_silent(&mut diag, &pair, Duration::ZERO);
         assert_eq!(
-            diag.retire(&found, Duration::ZERO).unwrap(),
+            diag.retire(&found, silent_for(Duration::ZERO)).unwrap(),
             Outcome::Destroyed
         );
         let error = pair.client.read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        assert_eq!(diag.retire(&found, Duration::ZERO).unwrap(), Outcome::Gone);
+        assert_eq!(
+            diag.retire(&found, silent_for(Duration::ZERO)).unwrap(),
+            Outcome::Gone
+        );
 
         // Another connection under the same addresses is not the one that was meant.
         let from = pair.peer();
@@ -170,7 +184,10 @@ fn what_has_changed_since_the_plan_is_left_alone() {
             .unwrap();
         let (server, peer) = listener.accept().unwrap();
         assert_eq!(peer.port(), from.port());
-        assert_eq!(diag.retire(&found, Duration::ZERO).unwrap(), Outcome::Gone);
+        assert_eq!(
+            diag.retire(&found, silent_for(Duration::ZERO)).unwrap(),
+            Outcome::Gone
+        );
         let mut pair = Pair {
             client: again.into(),
             server,

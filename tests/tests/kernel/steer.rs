@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::common::*;
-use mvp::kernel::{Error, Reason, Steering, Targets, room};
+use mvp::kernel::{Error, LocalSource, Reason, Steering, Targets, room};
 use mvp_common::Counter;
 use mvp_tests::netns::{Namespace, privileged};
 use socket2::SockRef;
@@ -77,6 +77,71 @@ impl Net {
 }
 
 #[test]
+fn while_idle_only_clients_on_the_node_reach_the_agent() {
+    Net::run(
+        "while_idle_only_clients_on_the_node_reach_the_agent",
+        |net, path| {
+            let server = Greeter::everywhere(b'S', PORT);
+            let agent = Greeter::everywhere(b'A', 0);
+            let mut steering = Steering::install(path).unwrap();
+            let _beating = Beating::start(&mut steering);
+            steering.set_listeners(&[agent.fd()]).unwrap();
+            let network = |address: &str, prefix, steered| LocalSource {
+                address: address.parse().unwrap(),
+                prefix,
+                steered,
+            };
+            let mut targets = Targets {
+                ports: vec![PORT],
+                own_sources: vec!["127.66.0.1".parse().unwrap()],
+                local_sources: vec![
+                    network("127.0.0.0", 8, true),
+                    network("::1", 128, true),
+                    network("10.78.0.1", 32, true),
+                ],
+                peers: vec![],
+                peer_ports: 700..=799,
+            };
+            steering.configure(&targets).unwrap();
+            let count = |steering: &Steering, counter| steering.counters().unwrap().get(counter);
+            // The first three are asked from elsewhere, the others from the node itself.
+            assert_eq!(net.answers(), "SSSAAAA");
+            assert_eq!(count(&steering, Counter::Steered), 0);
+            assert!(count(&steering, Counter::SteeredLocal) >= 4);
+            assert!(count(&steering, Counter::PassIdle) >= 3);
+            assert_eq!(server.seen().len(), 3);
+            // The agent's own connections are never given to the agent.
+            assert_eq!(
+                ask_from(Some("127.66.0.1:0"), "127.0.0.1:6443").unwrap(),
+                'S'
+            );
+
+            // A network in a network: the smaller one decides, in both families, and what is not named any more is gone.
+            targets.local_sources = vec![
+                network("10.78.0.0", 24, true),
+                network("10.78.0.3", 32, false),
+                network("127.0.0.12", 32, true),
+                network("fd78::", 64, true),
+            ];
+            steering.configure(&targets).unwrap();
+            assert_eq!(net.ask_from(Some("10.78.0.2:0"), FAR[0]), 'A');
+            assert_eq!(net.ask_from(Some("10.78.0.3:0"), FAR[0]), 'S');
+            assert_eq!(net.ask_from(None, FAR[2]), 'A');
+            assert_eq!(ask(NEAR[0]), 'S');
+            assert_eq!(ask_from(Some("127.0.0.12:0"), NEAR[1]).unwrap(), 'A');
+
+            // Fail open holds for them as for everyone: without a listener, and without a sign of life.
+            drop(agent);
+            assert_eq!(net.ask_from(Some("10.78.0.2:0"), FAR[0]), 'S');
+            assert!(count(&steering, Counter::PassNoListener) >= 1);
+            targets.local_sources.clear();
+            steering.configure(&targets).unwrap();
+            assert_eq!(net.answers(), "SSSSSSS");
+        },
+    );
+}
+
+#[test]
 fn the_guard_decides_who_gets_new_connections() {
     Net::run("the_guard_decides_who_gets_new_connections", |net, path| {
         let server = Greeter::everywhere(b'S', PORT);
@@ -122,6 +187,7 @@ fn the_guard_decides_who_gets_new_connections() {
         let none = Targets {
             ports: vec![],
             own_sources: vec![],
+            local_sources: vec![],
             peers: vec![],
             peer_ports: 0..=0,
         };
@@ -194,6 +260,7 @@ fn the_agents_own_connections_and_its_peers_pass() {
             let targets = Targets {
                 ports: vec![PORT],
                 own_sources: vec!["127.66.0.1".parse().unwrap()],
+                local_sources: vec![],
                 peers: vec!["10.78.0.2".parse().unwrap(), "fd78::2".parse().unwrap()],
                 peer_ports: 700..=709,
             };

@@ -46,6 +46,61 @@ fn while_idle_clients_reach_the_server_itself() {
 }
 
 #[test]
+fn while_idle_clients_on_the_node_itself_come_through_the_agent() {
+    on_nodes("local", &[36, 36], |cluster| {
+        let (near, far) = (&cluster.nodes[0], &cluster.nodes[1]);
+        // Made with the server itself before there is an agent, and never silent for long: a controller manager's.
+        let loopback = SocketAddr::from(([127, 0, 0, 1], PORT));
+        let before = cluster.connect(&near.place, loopback).unwrap();
+        let agent = cluster.agent_with(near, |config| {
+            config["retire"] = json!({"within": "2s"});
+        });
+        let other = cluster.agent_with(far, |config| config["inspect"] = "armed".into());
+        for agent in [&agent, &other] {
+            agent.until("idle");
+        }
+        for to in [loopback, near.at()] {
+            let accepted = agent.accepted();
+            let answer = cluster.get_at(&near.place, to, CONFIG_MAPS).unwrap();
+            assert_eq!(answer.status, 200, "{to}");
+            assert_eq!(agent.accepted(), accepted + 1.0);
+        }
+        assert!(agent.metric("mvp_kernel_events_total{event=\"steered_local\"}") >= 2.0);
+        assert_eq!(
+            agent.metric("mvp_kernel_events_total{event=\"steered\"}"),
+            0.0
+        );
+        // Its connection of before is ended as well, while the guard stays idle; those of others are not.
+        eventually("the connection of before is retired", || {
+            agent.metric("mvp_retired_connections_total{outcome=\"destroyed\"}") >= 1.0
+        });
+        assert_eq!(agent.metric("mvp_guard_state{state=\"idle\"}"), 1.0);
+        drop(before);
+        let accepted = agent.accepted();
+        assert_eq!(
+            cluster
+                .get(&cluster.clients, near, CONFIG_MAPS)
+                .unwrap()
+                .status,
+            200
+        );
+        assert_eq!(agent.accepted(), accepted);
+        // With `inspect: armed` nobody is steered while the guard is idle, nor is after an operator disarmed it.
+        assert_eq!(
+            cluster.get(&far.place, far, CONFIG_MAPS).unwrap().status,
+            200
+        );
+        assert_eq!(other.accepted(), 0.0);
+        agent.admin("POST", "/disarm").unwrap();
+        eventually("clients on the node reach the server itself", || {
+            let accepted = agent.accepted();
+            cluster.get(&near.place, near, CONFIG_MAPS).unwrap();
+            agent.accepted() == accepted
+        });
+    });
+}
+
+#[test]
 fn while_armed_every_new_connection_reaches_the_agent() {
     on_nodes("armed", &[36, 35], |cluster| {
         let agents = cluster.agents();

@@ -143,6 +143,78 @@ fn connections_of_before_are_retired_in_a_silent_moment() {
     });
 }
 
+/// A client that asks every few milliseconds over one connection, and makes another when that one ends between two requests.
+/// Returns how many requests were answered, and which were cut: the server got them and the client no answer.
+async fn ask_on(
+    first: Client,
+    to: SocketAddr,
+    tls: Arc<rustls::ClientConfig>,
+    stop: Arc<AtomicBool>,
+) -> anyhow::Result<(u32, Vec<String>)> {
+    let (mut client, mut answered, mut failed) = (first, 0, Vec::new());
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(50));
+    while !stop.load(Ordering::Relaxed) {
+        tick.tick().await;
+        let target = format!("{CONFIG_MAPS}/busy-{}", answered + failed.len() as u32);
+        match client.get(&target, &[]).await {
+            Ok(_) => answered += 1,
+            Err(_) => {
+                failed.push(target);
+                client = Client::http2(to, &tls).await?;
+            }
+        }
+    }
+    Ok((answered, failed))
+}
+
+#[test]
+fn a_connection_that_is_never_silent_leaves_within_the_window_and_no_request_is_cut() {
+    on_nodes("busy", &[36, 36], |cluster| {
+        let node = &cluster.nodes[0];
+        let agent = cluster.agent_with(node, |config| {
+            config["retire"] = serde_json::json!({"within": "12s"});
+        });
+        agent.until("idle");
+        let tls = cluster
+            .plane
+            .pki()
+            .client_config(admin(&cluster.plane), &[]);
+        let tls: Arc<rustls::ClientConfig> = tls.unwrap().into();
+        let stop = Arc::new(AtomicBool::new(false));
+        let first = cluster.connect(&cluster.clients, node.at()).unwrap();
+        let asking = ask_on(first, node.at(), tls, Arc::clone(&stop));
+        let asking = cluster.clients.spawn(asking);
+        eventually("the client is at work", || {
+            !node.received(&format!("{CONFIG_MAPS}/busy-5")).is_empty()
+        });
+        let before = agent.accepted();
+        agent.admin("POST", "/arm").unwrap();
+        eventually("the client comes through the agent", || {
+            agent.accepted() > before
+        });
+        eventually("no connection of before is left", || {
+            agent.metric("mvp_connections_of_before") == 0.0
+        });
+        stop.store(true, Ordering::Relaxed);
+        let (answered, failed) = cluster.clients.join(asking).unwrap();
+        assert!(answered > 5);
+        // The one request that found its connection ended was never received by the server.
+        assert!(failed.len() <= 1, "{failed:?}");
+        assert!(
+            failed.iter().all(|target| node.received(target).is_empty()),
+            "{failed:?}"
+        );
+        assert_eq!(
+            agent.metric("mvp_retired_connections_total{outcome=\"destroyed\"}"),
+            1.0
+        );
+        assert_eq!(
+            agent.metric("mvp_retired_connections_total{outcome=\"late\"}"),
+            0.0
+        );
+    });
+}
+
 #[test]
 fn another_agent_takes_over_and_nobody_is_refused() {
     on_nodes("takeover", &[36, 35], |cluster| {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::SteeringStats;
 use super::signs::{FileWatch, standing};
 use crate::admin::GuardView;
-use crate::config::{Config, Inspect};
+use crate::config::{Config, InspectMode};
 use crate::discovery::DiscoveryHandle;
 use crate::route::{Guard, GuardReason, GuardReasons, Operator, Signs, State, Transition};
 
@@ -41,7 +41,7 @@ impl GuardHandle {
     pub fn new(config: &Config, stats: Arc<SteeringStats>) -> Self {
         let now = Instant::now();
         let mut guard = Guard::new(config.kernel.settle, now);
-        let always = config.inspect == Inspect::Always;
+        let always = config.inspect.mode == InspectMode::Always;
         if always {
             // It was armed already: no transition.
             let _ = guard.operator(Operator::Arm, now);

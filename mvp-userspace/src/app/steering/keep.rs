@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::guard::{Observer, retires};
-use super::retire::Retiring;
 use super::targets::Addresses;
 use super::{GuardHandle, SharedSteering, SteeringStats};
 use crate::app::pass_through::never;
@@ -17,7 +16,7 @@ use crate::config::{Config, Endpoint};
 use crate::discovery::DiscoveryHandle;
 use crate::kernel::{Error, Reason, RouteWriter, Targets};
 use crate::route::{GuardReason, State};
-use crate::steering::{PassingBy, Standing};
+use crate::steering::{Agents, PassingBy, RetireTally, Retiring, Schedule, Scope, Standing};
 
 /// A sign arms within twice this.
 const LOOK: Duration = Duration::from_millis(50);
@@ -125,7 +124,7 @@ struct InKernel {
 impl InKernel {
     fn new(keeper: &Keeper, kernel: Kept) -> Self {
         Self {
-            retiring: Retiring::new(&keeper.config, Arc::clone(&keeper.stats)),
+            retiring: retiring(&keeper.config, keeper.stats.retired.clone()),
             steering: kernel.steering,
             applied: None,
             targets: None,
@@ -138,14 +137,20 @@ impl InKernel {
 
     fn keep(&mut self, keeper: &Keeper, targets: &mut watch::Receiver<Option<Targets>>) {
         let state = keeper.guard.state();
-        let done = self.apply(state).and(self.exempt(targets));
+        let done = self.apply(state).and(self.configure(targets, state));
         self.note(done, &keeper.standing);
         self.write_routes(keeper);
-        let peers = self
-            .targets
-            .as_ref()
-            .map_or(&[][..], |targets| &targets.peers);
-        self.retiring.set(retires(state), peers);
+        let (local, peers) = match &self.targets {
+            Some(targets) => (&targets.local_sources[..], &targets.peers[..]),
+            None => (&[][..], &[][..]),
+        };
+        // What would come back to kube-apiserver itself stays where it is.
+        let scope = match keeper.standing.first() {
+            None if retires(state) => Scope::Everybody,
+            None if !state.is_armed() && !local.is_empty() => Scope::Local(local.to_vec()),
+            _ => Scope::Nobody,
+        };
+        self.retiring.set(scope, peers);
     }
 
     fn apply(&mut self, state: State) -> Result<(), Error> {
@@ -162,20 +167,23 @@ impl InKernel {
         Ok(())
     }
 
-    fn exempt(&mut self, told: &mut watch::Receiver<Option<Targets>>) -> Result<(), Error> {
-        if !told.has_changed().unwrap_or(false) {
+    /// Whom the kernel steers and whom never. An operator who disarms the guard means the clients on this node as well.
+    fn configure(
+        &mut self,
+        told: &mut watch::Receiver<Option<Targets>>,
+        state: State,
+    ) -> Result<(), Error> {
+        let Some(mut targets) = told.borrow_and_update().clone() else {
             return Ok(());
+        };
+        let mut reasons = state.reasons().iter();
+        if !state.is_armed() && reasons.any(|reason| reason == GuardReason::OperatorDisarmed) {
+            targets.local_sources.clear();
         }
-        let targets = told.borrow_and_update().clone();
-        if targets.is_some() && self.targets != targets {
-            if let Some(targets) = &targets
-                && let Err(error) = self.steering.lock().configure(targets)
-            {
-                // It is tried again at the next turn.
-                told.mark_changed();
-                return Err(error);
-            }
-            self.targets = targets;
+        // Where it fails it is tried again at the next turn, since what was told last stays as it was.
+        if self.targets.as_ref() != Some(&targets) {
+            self.steering.lock().configure(&targets)?;
+            self.targets = Some(targets);
         }
         Ok(())
     }
@@ -225,6 +233,17 @@ impl InKernel {
             }
         }
     }
+}
+
+fn retiring(config: &Config, tally: RetireTally) -> Retiring {
+    let agents = Agents {
+        own_source: config.kernel.own_source.into(),
+        peer_ports: config.kernel.peer_ports.clone(),
+    };
+    let schedule = Schedule {
+        within: config.retire.within,
+    };
+    Retiring::new(config.local.port, agents, schedule, tally)
 }
 
 /// The first reason, in the kernel's words.

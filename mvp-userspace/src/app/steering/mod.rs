@@ -8,12 +8,10 @@
 //! | `signs` | what the guard sees |
 //! | `keep` | keeps the kernel's maps in step: guard, exempt addresses, routes |
 //! | `watch` | reads from the kernel's maps what becomes of new connections |
-//! | `retire` | ends silent connections that were made before the guard armed |
 
 mod beat;
 mod guard;
 mod keep;
-mod retire;
 mod run;
 mod signs;
 mod stats;

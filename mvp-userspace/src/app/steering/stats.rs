@@ -7,35 +7,20 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::{GuardHandle, SharedSteering, Watch};
 use crate::app::shortcut::ShortcutPart;
 use crate::metrics::{
-    GUARD_STATE, GUARD_TRANSITIONS, HEARTBEATS_WITHHELD, KERNEL_EVENTS, KERNEL_STEERING, Metrics,
-    PASSING_BY, RETIRED,
+    CONNECTIONS_OF_BEFORE, GUARD_STATE, GUARD_TRANSITIONS, HEARTBEATS_WITHHELD, KERNEL_EVENTS,
+    KERNEL_STEERING, Metrics, PASSING_BY, RETIRED,
 };
 use crate::route::Transition;
-use crate::steering::PassingBy;
+use crate::steering::{Ended, PassingBy, RetireTally};
 
 /// Counts that only grow.
 #[derive(Default)]
 pub struct SteeringStats {
     transitions: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     withheld: [AtomicU64; PassingBy::ALL.len()],
-    retired: [AtomicU64; Retired::ALL.len()],
+    /// What became of connections of before.
+    pub retired: RetireTally,
     shortcut: OnceLock<Arc<ShortcutPart>>,
-}
-
-/// What became of a connection that was to be retired.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Retired {
-    Destroyed,
-    Active,
-    Gone,
-}
-
-impl Retired {
-    const ALL: [(Self, &'static str); 3] = [
-        (Self::Destroyed, "destroyed"),
-        (Self::Active, "active"),
-        (Self::Gone, "gone"),
-    ];
 }
 
 impl SteeringStats {
@@ -58,12 +43,6 @@ impl SteeringStats {
     /// A heartbeat was not sent for this reason.
     pub fn withheld(&self, why: PassingBy) {
         if let Some(count) = self.withheld.get(why as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub fn retired(&self, outcome: Retired) {
-        if let Some(count) = self.retired.get(outcome as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -101,9 +80,11 @@ impl SteeringStats {
                 let count = count.load(Ordering::Relaxed);
                 sink.set(&HEARTBEATS_WITHHELD, &[reason.as_str()], count as f64);
             }
-            for ((_, name), count) in Retired::ALL.iter().zip(&self.retired) {
-                sink.set(&RETIRED, &[name], count.load(Ordering::Relaxed) as f64);
+            for (outcome, name) in Ended::ALL {
+                sink.set(&RETIRED, &[name], self.retired.counted(outcome) as f64);
             }
+            let open = self.retired.still_open();
+            sink.set(&CONNECTIONS_OF_BEFORE, &[], open as f64);
             // They cannot be read only if the kernel has no reason to refuse and does; then they are not there.
             let shortcut = self.shortcut.get().and_then(|shortcut| shortcut.counters());
             if let Ok(counters) = steering.lock().counters() {

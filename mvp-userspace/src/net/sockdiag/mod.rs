@@ -2,10 +2,8 @@
 //! that clients have with kube-apiserver itself would never be inspected. A client whose connection is destroyed sees a reset and
 //! reconnects.
 
-mod plan;
 mod wire;
 
-pub use plan::{Planned, SILENCE, plan};
 pub use wire::Established;
 
 use std::io;
@@ -110,19 +108,20 @@ impl SockDiag {
         Ok(all)
     }
 
-    /// Destroys the connection if it is still silent and has been for `silence`: its client sees a reset, its server an error.
-    /// Between the look and the end a segment can still arrive; that is microseconds, and clients retry.
+    /// Looks at the connection alone, and destroys it if `still` says so of what is found: its client sees a reset, its server an
+    /// error. Between the look and the end a segment can still arrive; that is microseconds, and clients retry. (A FIN instead of
+    /// a reset is not to be had from outside the server's process.)
     ///
     /// # Errors
     /// [`SockDiagError`]; EPERM without CAP_NET_ADMIN, EOPNOTSUPP without CONFIG_INET_DIAG_DESTROY.
     pub fn retire(
         &mut self,
         connection: &Established,
-        silence: Duration,
+        still: impl FnOnce(&Established) -> bool,
     ) -> Result<Outcome, SockDiagError> {
         match self.look(connection)? {
             None => Ok(Outcome::Gone),
-            Some(now) if !now.is_silent(silence) => Ok(Outcome::Active),
+            Some(now) if !still(&now) => Ok(Outcome::Active),
             Some(now) => self.destroy(&now),
         }
     }

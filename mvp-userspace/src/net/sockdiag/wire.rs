@@ -14,9 +14,20 @@ use netlink_packet_sock_diag::inet::{
 };
 use netlink_packet_sock_diag::{SockDiagDestroy, SockDiagMessage};
 
-/// Where `struct tcp_info` (`include/uapi/linux/tcp.h`, only ever extended at its end) has the two ages, in milliseconds.
+/// Where `struct tcp_info` (`include/uapi/linux/tcp.h`, only ever extended at its end) has what is read here. Ages are in
+/// milliseconds, the round trip in microseconds.
+const RETRANSMITS: usize = 2;
+const LOST: usize = 32;
 const LAST_DATA_SENT: usize = 44;
 const LAST_DATA_RECEIVED: usize = 52;
+/// Counts of 64 bits, since Linux 4.1.
+const BYTES_ACKNOWLEDGED: usize = 120;
+const BYTES_RECEIVED: usize = 128;
+/// Since Linux 4.6, as is [`MIN_ROUND_TRIP`].
+const NOT_SENT: usize = 144;
+const MIN_ROUND_TRIP: usize = 148;
+/// The kernel's ages are as coarse as its ticks, at most 10 ms.
+const TICK: Duration = Duration::from_millis(10);
 const HEADER: usize = 16;
 
 /// An established connection as the kernel has it. Its identity holds a cookie, so that a later connection of the same addresses
@@ -28,8 +39,17 @@ pub struct Established {
     /// Since data was last sent, or the connection was made.
     last_sent: Duration,
     last_received: Duration,
-    /// Bytes received that nobody has read, and bytes sent that are not acknowledged.
-    queued: u64,
+    /// Bytes received that the application has not read.
+    unread: u32,
+    /// Bytes that the application wrote and the other side has not acknowledged.
+    unacknowledged: u32,
+    /// Bytes received so far, and bytes written so far.
+    received: u64,
+    written: u64,
+    /// Some of those have not been sent, or were lost and have to be sent again.
+    stuck: bool,
+    /// The shortest that was ever measured.
+    round_trip: Duration,
     inode: u32,
 }
 
@@ -78,9 +98,39 @@ impl Established {
         self.last_sent.min(self.last_received)
     }
 
+    /// The server sent after it last received, or in the same millisecond: an answer follows its request, so that every request
+    /// seen so far may have been answered.
+    pub fn server_spoke_last(&self) -> bool {
+        self.last_sent <= self.last_received
+    }
+
+    /// Bytes may be on their way: received and not read, not sent yet or to be sent again, or sent so lately that they may not
+    /// have arrived. That they are acknowledged is not asked for: a client that is about to ask again acknowledges an answer
+    /// with its next request (delayed acknowledgement, RFC 9293 section 3.8.6.3).
+    pub fn is_in_flight(&self) -> bool {
+        let arrival = self.round_trip.saturating_mul(2) + TICK;
+        let sent_lately = self.unacknowledged != 0 && self.last_sent < arrival;
+        self.unread != 0 || self.stuck || sent_lately
+    }
+
+    /// Bytes that the server has received on this connection so far.
+    pub fn bytes_received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes that the server has written to this connection so far.
+    pub fn bytes_written(&self) -> u64 {
+        self.written
+    }
+
+    /// The kernel's number for this connection, which it never gives again.
+    pub fn cookie(&self) -> u64 {
+        u64::from_ne_bytes(self.id.cookie)
+    }
+
     /// Silent in both directions for `silence`, with nothing on its way.
     pub fn is_silent(&self, silence: Duration) -> bool {
-        self.queued == 0 && self.silent_for() >= silence
+        !self.is_in_flight() && self.silent_for() >= silence
     }
 
     fn new(response: &InetResponse) -> Option<Self> {
@@ -89,22 +139,37 @@ impl Established {
             Nla::TcpInfo(info) => Some(info),
             _ => None,
         })?;
-        let millis = |at: usize| {
+        let number = |at: usize| {
             let bytes = info.get(at..)?.first_chunk()?;
-            Some(Duration::from_millis(u32::from_ne_bytes(*bytes).into()))
+            Some(u32::from_ne_bytes(*bytes))
         };
+        let count = |at: usize| {
+            let bytes = info.get(at..)?.first_chunk()?;
+            Some(u64::from_ne_bytes(*bytes))
+        };
+        let millis = |at: usize| Some(Duration::from_millis(number(at)?.into()));
+        let lost = number(LOST)? != 0 || *info.get(RETRANSMITS)? != 0;
         Some(Self {
             id: header.socket_id.clone(),
             family: header.family,
             last_sent: millis(LAST_DATA_SENT)?,
             last_received: millis(LAST_DATA_RECEIVED)?,
             inode: header.inode,
-            queued: u64::from(header.recv_queue) + u64::from(header.send_queue),
+            received: count(BYTES_RECEIVED)?,
+            written: count(BYTES_ACKNOWLEDGED)?.saturating_add(header.send_queue.into()),
+            unread: header.recv_queue,
+            unacknowledged: header.send_queue,
+            stuck: lost || number(NOT_SENT).unwrap_or(0) != 0,
+            // Not measured yet: all bits are set. A kernel that does not tell is as bad.
+            round_trip: match number(MIN_ROUND_TRIP) {
+                None | Some(u32::MAX) => Duration::from_secs(1),
+                Some(micros) => Duration::from_micros(micros.into()),
+            },
         })
     }
 
     #[cfg(test)]
-    pub(super) fn example(port: u16, silent_for: Duration, queued: u64) -> Self {
+    fn example(port: u16, silent_for: Duration) -> Self {
         Self {
             id: SocketId {
                 source_port: 6443,
@@ -114,7 +179,12 @@ impl Established {
             family: netlink_packet_sock_diag::constants::AF_INET,
             last_sent: silent_for,
             last_received: silent_for + Duration::from_secs(1),
-            queued,
+            received: 0,
+            written: 0,
+            unread: 0,
+            unacknowledged: 0,
+            stuck: false,
+            round_trip: Duration::from_micros(500),
             inode: 0,
         }
     }
@@ -256,10 +326,31 @@ mod tests {
         assert_eq!(dump[16..20], [10, 6, 2, 0]);
         assert_eq!(dump[20..24], 2u32.to_ne_bytes());
         assert_eq!(dump[24..28], [0x19, 0x2b, 0, 0]);
-        let destroy = destroy(&Established::example(9, Duration::ZERO, 0), 8);
+        let destroy = destroy(&Established::example(9, Duration::ZERO), 8);
         assert_eq!(destroy[4..6], 21u16.to_ne_bytes());
         assert_eq!(destroy[6..8], 5u16.to_ne_bytes());
         assert_eq!(destroy[24..28], [0x19, 0x2b, 0, 9]);
+    }
+
+    #[test]
+    fn an_answer_that_the_client_has_not_acknowledged_is_under_way_for_a_round_trip() {
+        let answered = |ago: u64| Established {
+            unacknowledged: 300,
+            ..Established::example(9, Duration::from_millis(ago))
+        };
+        assert!(answered(10).is_in_flight());
+        assert!(!answered(11).is_in_flight());
+        let lost = Established {
+            stuck: true,
+            ..answered(1000)
+        };
+        let unread = Established {
+            unread: 1,
+            ..answered(1000)
+        };
+        assert!(lost.is_in_flight() && unread.is_in_flight());
+        assert!(!unread.is_silent(Duration::ZERO));
+        assert!(answered(1000).is_silent(Duration::from_secs(1)));
     }
 
     #[test]

@@ -47,6 +47,7 @@ fn measure(options: &Options, pins: &Path) -> Result<Report> {
     let targets = Targets {
         ports: vec![server.address.port()],
         own_sources: vec![OWN.into()],
+        local_sources: vec![],
         peers: vec![],
         peer_ports: 700..=799,
     };

@@ -178,6 +178,7 @@ pub fn steer_port(steering: &mut Steering) {
     let targets = Targets {
         ports: vec![PORT],
         own_sources: vec![],
+        local_sources: vec![],
         peers: vec![],
         peer_ports: 0..=0,
     };

@@ -1,0 +1,190 @@
+//! When a connection that a client made with kube-apiserver itself may be ended. Pure; time is passed in.
+//!
+//! From outside TLS a moment without a request cannot be told from one in which the server thinks, but some moments are better
+//! than others: the server has answered, nothing is under way, and it has been quiet for a while. How long a while is asked for
+//! falls over the window, so that a connection that is never silent for long still leaves, in the best moment that it has.
+
+use std::time::Duration;
+
+/// Quiet that is asked for at the beginning of the window. Long, so that most connections are ended where it cannot disturb.
+pub const QUIET_FIRST: Duration = Duration::from_secs(5);
+/// Quiet that is asked for at the end of the window. A request on a local network takes less from its first to its last byte,
+/// unless the server thinks; then the client spoke last.
+pub const QUIET_LAST: Duration = Duration::from_millis(20);
+/// Quiet that is asked for after the window. The kernel keeps the times in ticks of 1 to 10 ms.
+pub const QUIET_LATE: Duration = Duration::from_millis(5);
+/// Share of the window over which connections begin to be eligible, so that their clients do not all come back at once.
+const SPREAD: f64 = 1.0 / 3.0;
+/// Share of the window after which only [`QUIET_LAST`] is asked for.
+const LOWEST: f64 = 0.8;
+
+/// What the kernel says of a connection at one moment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Figures {
+    /// Since data was last sent or received.
+    pub quiet: Duration,
+    /// The server sent an answer after it last received something: every request seen so far may have been answered.
+    pub answered: bool,
+    /// Bytes were received that the server has not read, or sent that the client has not acknowledged.
+    pub in_flight: bool,
+}
+
+/// Why a connection is ended at this moment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Due {
+    /// Nothing speaks for a request under way.
+    Quiet,
+    /// The window is over, and a request may be cut: the client waits for an answer, or bytes are under way.
+    Late,
+}
+
+/// The window of one retirement.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Schedule {
+    /// From the beginning until every connection should be gone; those that never had a good moment by then are ended within as
+    /// much again. Zero: only connections that are silent for [`QUIET_FIRST`] are ended, and others stay for ever.
+    pub within: Duration,
+}
+
+impl Schedule {
+    /// Whether a connection is to be ended now. `since`: from the beginning, or from when the connection was first seen.
+    /// `phase`: a number in 0..1 of the connection's own, which spreads the connections over the window.
+    pub fn due(&self, since: Duration, phase: f64, figures: &Figures) -> Option<Due> {
+        let idle = !figures.in_flight && figures.answered;
+        if self.within.is_zero() {
+            let silent = !figures.in_flight && figures.quiet >= QUIET_FIRST;
+            return silent.then_some(Due::Quiet);
+        }
+        if since >= self.within.saturating_mul(2) {
+            return Some(if idle { Due::Quiet } else { Due::Late });
+        }
+        if since >= self.within {
+            // For half of the time after the window still only where the server has answered.
+            let late = since >= self.within.mul_f64(1.5);
+            let quiet = !figures.in_flight && figures.quiet >= QUIET_LATE;
+            return match (quiet, figures.answered) {
+                (true, true) => Some(Due::Quiet),
+                (true, false) if late => Some(Due::Late),
+                _ => None,
+            };
+        }
+        let asked = self.quiet_asked(since, phase)?;
+        (idle && figures.quiet >= asked).then_some(Due::Quiet)
+    }
+
+    /// The quiet that is asked for within the window; `None`: the connection's turn has not come.
+    fn quiet_asked(&self, since: Duration, phase: f64) -> Option<Duration> {
+        let progress = since.div_duration_f64(self.within);
+        let begin = phase.clamp(0.0, 1.0) * SPREAD;
+        if progress < begin {
+            return None;
+        }
+        let own = ((progress - begin) / (LOWEST - begin)).clamp(0.0, 1.0);
+        let fall = QUIET_LAST.div_duration_f64(QUIET_FIRST).powf(own);
+        Some(QUIET_FIRST.mul_f64(fall).max(QUIET_LAST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: Schedule = Schedule {
+        within: Duration::from_secs(30),
+    };
+
+    fn figures(quiet_ms: u64, answered: bool, in_flight: bool) -> Figures {
+        Figures {
+            quiet: Duration::from_millis(quiet_ms),
+            answered,
+            in_flight,
+        }
+    }
+
+    #[test]
+    fn the_quiet_that_is_asked_for_falls_from_five_seconds_to_twenty_milliseconds() {
+        let asked = |ms| WINDOW.quiet_asked(Duration::from_millis(ms), 0.0).unwrap();
+        assert_eq!(asked(0), QUIET_FIRST);
+        assert!(asked(6_000) < Duration::from_millis(1_300));
+        assert!(asked(12_000) < Duration::from_millis(350));
+        assert_eq!(asked(24_000), QUIET_LAST);
+        assert_eq!(asked(29_999), QUIET_LAST);
+    }
+
+    #[test]
+    fn a_request_that_the_server_thinks_about_is_not_cut_within_the_window() {
+        let thinking = figures(20_000, false, false);
+        assert_eq!(WINDOW.due(Duration::from_secs(29), 0.0, &thinking), None);
+        assert_eq!(WINDOW.due(Duration::from_secs(44), 0.0, &thinking), None);
+        let late = WINDOW.due(Duration::from_secs(45), 0.0, &thinking);
+        assert_eq!(late, Some(Due::Late));
+    }
+
+    #[test]
+    fn without_a_window_only_long_silence_ends_a_connection() {
+        let never = Schedule {
+            within: Duration::ZERO,
+        };
+        let hour = Duration::from_secs(3600);
+        assert_eq!(never.due(hour, 0.5, &figures(4_999, true, false)), None);
+        assert_eq!(never.due(hour, 0.5, &figures(9_000, true, true)), None);
+        let silent = never.due(hour, 0.5, &figures(5_000, false, false));
+        assert_eq!(silent, Some(Due::Quiet));
+    }
+
+    proptest! {
+        /// What is due stays due as time passes and as the connection becomes quieter.
+        #[test]
+        fn time_and_quiet_only_help(
+            since in 0u64..70_000, more in 0u64..10_000, phase in 0.0f64..1.0,
+            quiet in 0u64..10_000, quieter in 0u64..10_000, server: bool, flight: bool,
+        ) {
+            let now = WINDOW.due(Duration::from_millis(since), phase, &figures(quiet, server, flight));
+            let later = WINDOW.due(
+                Duration::from_millis(since + more), phase, &figures(quiet + quieter, server, flight));
+            prop_assert!(now.is_none() || later.is_some());
+        }
+
+        /// Before the end of the window nothing is ended in which a request may be under way; at twice the window all is.
+        #[test]
+        fn nothing_is_cut_in_the_window_and_all_is_gone_at_twice_of_it(
+            since in 0u64..90_000, phase in 0.0f64..1.0, quiet in 0u64..60_000, server: bool, flight: bool,
+        ) {
+            let figures = figures(quiet, server, flight);
+            let due = WINDOW.due(Duration::from_millis(since), phase, &figures);
+            if since < 30_000 && (flight || !server) {
+                prop_assert_eq!(due, None);
+            }
+            if since < 45_000 {
+                prop_assert_ne!(due, Some(Due::Late));
+            }
+            if since >= 60_000 {
+                prop_assert!(due.is_some());
+            }
+            if due == Some(Due::Quiet) {
+                prop_assert!(server && !flight);
+            }
+        }
+
+        /// Of many connections that are all silent, no tenth of a second ends more than a few.
+        #[test]
+        fn silent_connections_leave_one_after_another(seed in 1u64..1000) {
+            let mut ended = [0u32; 101];
+            let mut phase = seed as f64 / 1000.0;
+            for _ in 0..2000 {
+                // The golden ratio spreads evenly, as a good hash does.
+                phase = (phase + 0.618_033_988_749_894_9).fract();
+                let tick = (0..=100).find(|tick| {
+                    let since = Duration::from_millis(tick * 100);
+                    WINDOW.due(since, phase, &figures(10_000, true, false)).is_some()
+                });
+                let tick = tick.and_then(|tick| usize::try_from(tick).ok());
+                prop_assert!(tick.is_some());
+                ended[tick.unwrap_or(0)] += 1;
+            }
+            prop_assert!(ended.iter().all(|count| *count <= 40), "{ended:?}");
+        }
+    }
+}

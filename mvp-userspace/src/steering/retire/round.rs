@@ -1,0 +1,330 @@
+//! The thread that looks at the connections of before and ends them.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::seen::{Seen, Traffic};
+use super::tally::{Ended, Open, RetireTally};
+use super::{Due, Figures, Schedule};
+use crate::kernel::{LocalSource, steers_while_idle};
+use crate::net::{Established, Outcome, SockDiag, SockDiagError};
+
+/// Between two looks, at least.
+const STEP: Duration = Duration::from_millis(10);
+/// A look may take one part in so many of the thread's time: the kernel walks its table of connections for it.
+const SHARE: u32 = 5;
+/// Between two looks once the window is long over: only connections that passed the agent by meanwhile are left to find.
+const LATER: Duration = Duration::from_secs(1);
+/// How soon the end of the work is noticed.
+const NOTICE: Duration = Duration::from_millis(100);
+
+/// Whose connections are ended.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Scope {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// Of clients that are steered although the guard is idle.
+    Local(Vec<LocalSource>),
+    /// Everybody's.
+    Everybody,
+}
+
+/// How the connections of agents are told from those of clients.
+#[derive(Clone, Debug)]
+pub struct Agents {
+    /// This agent connects to the local server from here.
+    pub own_source: IpAddr,
+    /// Agents on other nodes connect from these ports of their servers' addresses.
+    pub peer_ports: RangeInclusive<u16>,
+}
+
+/// Starts and stops the work; a thread of its own does it, since the kernel takes its time.
+pub struct Retiring {
+    port: u16,
+    agents: Agents,
+    schedule: Schedule,
+    tally: RetireTally,
+    running: Option<(Scope, Arc<AtomicBool>)>,
+}
+
+struct Round {
+    port: u16,
+    agents: Agents,
+    peers: Vec<IpAddr>,
+    scope: Scope,
+    schedule: Schedule,
+    tally: RetireTally,
+    go_on: Arc<AtomicBool>,
+    /// Spreads the connections over the window, in another way in each round and on each node.
+    hasher: RandomState,
+    /// What earlier looks have seen of each connection, by the kernel's own cookie for it.
+    seen: HashMap<u64, Seen>,
+}
+
+impl Retiring {
+    /// `port`: kube-apiserver's.
+    pub fn new(port: u16, agents: Agents, schedule: Schedule, tally: RetireTally) -> Self {
+        Self {
+            port,
+            agents,
+            schedule,
+            tally,
+            running: None,
+        }
+    }
+
+    /// Whose connections are to be ended from now on. `peers`: addresses of the other servers' nodes.
+    pub fn set(&mut self, scope: Scope, peers: &[IpAddr]) {
+        let now = self
+            .running
+            .as_ref()
+            .map_or(&Scope::Nobody, |(scope, _)| scope);
+        if *now == scope {
+            return;
+        }
+        self.stop();
+        if scope == Scope::Nobody {
+            return;
+        }
+        let go_on = Arc::new(AtomicBool::new(true));
+        let round = Round {
+            port: self.port,
+            agents: self.agents.clone(),
+            peers: peers.to_vec(),
+            scope: scope.clone(),
+            schedule: self.schedule,
+            tally: self.tally.clone(),
+            go_on: Arc::clone(&go_on),
+            hasher: RandomState::new(),
+            seen: HashMap::new(),
+        };
+        let thread = std::thread::Builder::new().name("retire".into());
+        match thread.spawn(move || round.run()) {
+            Ok(_) => self.running = Some((scope, go_on)),
+            Err(error) => tracing::warn!(%error, "connections of before are not retired"),
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some((_, go_on)) = self.running.take() {
+            go_on.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Retiring {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Round {
+    fn run(mut self) {
+        let began = Instant::now();
+        let before = [Ended::Destroyed, Ended::Late].map(|one| self.tally.counted(one));
+        let failed = SockDiag::open().and_then(|mut diag| self.looks(&mut diag, began));
+        let failed = failed.err().map(|error| error.to_string());
+        if let Some(error) = &failed {
+            tracing::warn!(
+                error,
+                "connections made before the guard armed stay with kube-apiserver"
+            );
+        }
+        let [destroyed, late] = [Ended::Destroyed, Ended::Late].map(|one| self.tally.counted(one));
+        let (destroyed, late) = (destroyed - before[0], late - before[1]);
+        let open = self.tally.still_open();
+        if destroyed + late > 0 || open > 0 {
+            let seconds = began.elapsed().as_secs();
+            tracing::info!(
+                destroyed,
+                late,
+                open,
+                seconds,
+                "the retirement of connections has ended"
+            );
+        }
+        self.tally.set_open(Open {
+            failed,
+            ..Open::default()
+        });
+    }
+
+    fn looks(&mut self, diag: &mut SockDiag, began: Instant) -> Result<(), SockDiagError> {
+        let (mut announced, mut emptied) = (false, false);
+        while self.go_on() {
+            let look = Instant::now();
+            let mut connections = diag.established(self.port)?;
+            // Listed after the connections: what the agent has accepted by then is in it.
+            let own = own_inodes()?;
+            connections.retain(|connection| self.is_of_before(connection, &own));
+            self.watch(&connections, look);
+            if !announced && !connections.is_empty() {
+                announced = true;
+                let within = self.schedule.within.as_secs();
+                tracing::info!(
+                    open = connections.len(),
+                    within,
+                    "connections of before are retired"
+                );
+            }
+            if announced && !emptied && connections.is_empty() {
+                emptied = true;
+                let seconds = began.elapsed().as_secs();
+                tracing::info!(seconds, "no connection of before is open any more");
+            }
+            for connection in &connections {
+                if !self.go_on() {
+                    return Ok(());
+                }
+                self.consider(diag, connection)?;
+            }
+            let over = look.duration_since(began) > self.schedule.within.saturating_mul(2);
+            let pause = if over { LATER } else { STEP };
+            self.wait(pause.max(look.elapsed().saturating_mul(SHARE)));
+        }
+        Ok(())
+    }
+
+    /// Ends the connection if its moment has come, and still is there when the kernel is asked for it alone.
+    fn consider(&self, diag: &mut SockDiag, found: &Established) -> Result<(), SockDiagError> {
+        let phase = self.phase(found);
+        let Some(seen) = self.seen.get(&found.cookie()) else {
+            return Ok(());
+        };
+        let due = |now: &Established| {
+            let figures = Figures {
+                quiet: now.silent_for(),
+                answered: now.server_spoke_last() && seen.is_answered(&Traffic::of(now)),
+                in_flight: now.is_in_flight(),
+            };
+            self.schedule.due(seen.first.elapsed(), phase, &figures)
+        };
+        if due(found).is_none() {
+            return Ok(());
+        }
+        let mut why = Due::Quiet;
+        let outcome = diag.retire(found, |now| {
+            let due = due(now);
+            why = due.unwrap_or(why);
+            due.is_some()
+        })?;
+        self.tally.count(match (outcome, why) {
+            (Outcome::Destroyed, Due::Quiet) => Ended::Destroyed,
+            (Outcome::Destroyed, Due::Late) => Ended::Late,
+            (Outcome::Active, _) => Ended::Active,
+            (Outcome::Gone, _) => Ended::Gone,
+        });
+        tracing::debug!(client = %found.remote(), ?outcome, ?why, "connection of before");
+        Ok(())
+    }
+
+    /// Notes what is open: for the schedule, which counts from when a connection was first seen, and for status.
+    fn watch(&mut self, connections: &[Established], now: Instant) {
+        let mut seen = HashMap::with_capacity(connections.len());
+        let mut open = Open {
+            retiring: true,
+            ..Open::default()
+        };
+        for connection in connections {
+            let traffic = Traffic::of(connection);
+            let one = match self.seen.get(&connection.cookie()) {
+                Some(before) => before.again(traffic),
+                None => Seen::first(now, traffic),
+            };
+            let first = one.first;
+            seen.insert(connection.cookie(), one);
+            open.oldest = Some(open.oldest.map_or(first, |oldest| oldest.min(first)));
+            *open.clients.entry(connection.remote().ip()).or_default() += 1;
+        }
+        self.seen = seen;
+        self.tally.set_open(open);
+    }
+
+    /// A connection of a client that is to come by the agent, with kube-apiserver: neither this agent's, accepted or made, nor a
+    /// peer's agent's.
+    fn is_of_before(&self, connection: &Established, own: &HashSet<u32>) -> bool {
+        let remote = connection.remote();
+        let of_agent = remote.ip() == self.agents.own_source
+            || self.peers.contains(&remote.ip()) && self.agents.peer_ports.contains(&remote.port());
+        let in_scope = match &self.scope {
+            Scope::Nobody => false,
+            Scope::Local(sources) => steers_while_idle(sources, remote.ip()),
+            Scope::Everybody => true,
+        };
+        // 0: it waits in an accept queue.
+        in_scope && !of_agent && connection.inode() != 0 && !own.contains(&connection.inode())
+    }
+
+    /// A number in 0..1 of the connection's own.
+    fn phase(&self, connection: &Established) -> f64 {
+        let hash = self.hasher.hash_one(connection.cookie());
+        // The upper 53 bits: as many as a float keeps.
+        (hash >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Waits, but not for longer than the work goes on.
+    fn wait(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while self.go_on() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(NOTICE));
+        }
+    }
+
+    fn go_on(&self) -> bool {
+        self.go_on.load(Ordering::Relaxed)
+    }
+}
+
+/// Sockets of this process. A steered connection has kube-apiserver's port as its own, and only this tells it from one of
+/// kube-apiserver's.
+fn own_inodes() -> std::io::Result<HashSet<u32>> {
+    let mut inodes = HashSet::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        // A descriptor may be closed meanwhile.
+        let Ok(target) = entry.and_then(|entry| std::fs::read_link(entry.path())) else {
+            continue;
+        };
+        let name = target.to_string_lossy();
+        let inode: Option<u32> = name
+            .strip_prefix("socket:[")
+            .and_then(|rest| rest.strip_suffix(']'))
+            .and_then(|number| number.parse().ok());
+        inodes.extend(inode);
+    }
+    Ok(inodes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn own_connections_are_known_by_their_sockets() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let Ok(mut diag) = SockDiag::open() else {
+            return;
+        };
+        let found = diag.established(port).unwrap();
+        let own = own_inodes().unwrap();
+        assert_eq!(found.len(), 1);
+        assert!(found.iter().all(|one| own.contains(&one.inode())));
+        drop(accepted);
+        let own = own_inodes().unwrap();
+        assert!(!found.iter().any(|one| own.contains(&one.inode())));
+    }
+}

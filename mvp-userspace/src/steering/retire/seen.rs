@@ -1,0 +1,117 @@
+//! Whether the server has answered what a client sent, as far as the kernel's counts of bytes tell. Pure.
+//!
+//! That the server spoke last is not enough: over HTTP/2 it also acknowledges settings and pings and opens windows, while it
+//! still thinks about a request. Those are small, and an answer is not.
+
+use std::time::Instant;
+
+use crate::net::Established;
+
+/// An answer has at least so many bytes: a TLS record with the fields that every kube-apiserver sends (date, audit-id, the two
+/// of priority and fairness) has more. Less than this is an acknowledgement of a ping (17 bytes and 22 of the TLS record,
+/// RFC 9113 section 6.7 and RFC 8446 section 5.2) or two WINDOW_UPDATEs (13 bytes each).
+const ANSWER: u64 = 100;
+
+/// Bytes that a server has received and written on a connection so far.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Traffic {
+    pub received: u64,
+    pub written: u64,
+}
+
+/// What the looks so far have seen of one connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Seen {
+    /// When it was first seen.
+    pub first: Instant,
+    last: Traffic,
+    /// What the server had written when the client was last seen to have sent something; `None`: it never was.
+    asked: Option<u64>,
+}
+
+impl Traffic {
+    /// Of a connection, as the kernel has it now.
+    pub fn of(connection: &Established) -> Self {
+        Self {
+            received: connection.bytes_received(),
+            written: connection.bytes_written(),
+        }
+    }
+}
+
+impl Seen {
+    /// A connection that was not there at the look before.
+    pub fn first(now: Instant, traffic: Traffic) -> Self {
+        Self {
+            first: now,
+            last: traffic,
+            asked: None,
+        }
+    }
+
+    /// The same connection at the next look.
+    pub fn again(&self, traffic: Traffic) -> Self {
+        let asked = match traffic.received == self.last.received {
+            true => self.asked,
+            // What was written since the last look may have been before or after what the client sent.
+            false => Some(self.last.written),
+        };
+        Self {
+            first: self.first,
+            last: traffic,
+            asked,
+        }
+    }
+
+    /// Whether the server has written an answer since the client last sent something. True of a connection on which the client
+    /// was never seen to send: it was quiet when it was first seen, and only the quiet itself can tell.
+    pub fn is_answered(&self, now: &Traffic) -> bool {
+        if now.received != self.last.received {
+            return false;
+        }
+        self.asked
+            .is_none_or(|written| now.written.saturating_sub(written) >= ANSWER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traffic(received: u64, written: u64) -> Traffic {
+        Traffic { received, written }
+    }
+
+    #[test]
+    fn an_acknowledgement_is_no_answer() {
+        let seen = Seen::first(Instant::now(), traffic(1000, 5000));
+        assert!(
+            seen.is_answered(&traffic(1000, 5000)),
+            "nothing is known of it"
+        );
+        // A request, of which the server has said only that the window is open.
+        let asked = seen.again(traffic(6000, 5070));
+        assert!(!asked.is_answered(&traffic(6000, 5070)));
+        assert!(
+            !asked
+                .again(traffic(6000, 5070))
+                .is_answered(&traffic(6000, 5099))
+        );
+        assert!(
+            asked
+                .again(traffic(6000, 5070))
+                .is_answered(&traffic(6000, 5400))
+        );
+    }
+
+    #[test]
+    fn what_comes_between_two_looks_counts_as_asked_for() {
+        let seen = Seen::first(Instant::now(), traffic(1000, 5000)).again(traffic(1100, 5300));
+        assert!(seen.is_answered(&traffic(1100, 5300)));
+        // Another request since the look.
+        assert!(!seen.is_answered(&traffic(1150, 5300)));
+        let again = seen.again(traffic(1150, 5300));
+        assert!(!again.is_answered(&traffic(1150, 5300)));
+        assert_eq!(again.first, seen.first);
+    }
+}

@@ -1,0 +1,150 @@
+//! What a retirement has done and what is left of it, for status, metrics and the log.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What became of a connection that was to be ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// Ended in a moment in which nothing spoke for a request under way.
+    Destroyed,
+    /// Ended after the window, where a request may have been cut.
+    Late,
+    /// Left alone: something was sent or received between the look and the end.
+    Active,
+    /// It had ended by itself.
+    Gone,
+}
+
+/// Counts that only grow, and the connections that are still open. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct RetireTally(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    ended: [AtomicU64; Ended::ALL.len()],
+    open: Mutex<Open>,
+}
+
+/// Connections of before, at the last look.
+#[derive(Clone, Debug, Default)]
+pub struct Open {
+    /// How many each client address has.
+    pub clients: BTreeMap<IpAddr, usize>,
+    /// When the one that has been watched longest was first seen.
+    pub oldest: Option<Instant>,
+    /// A retirement is under way.
+    pub retiring: bool,
+    /// Why connections of before cannot be ended, if they cannot.
+    pub failed: Option<String>,
+}
+
+/// As `mvp status` shows it.
+#[derive(Clone, Debug, Default, Eq, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetireView {
+    /// A retirement is under way.
+    pub retiring: bool,
+    /// Connections of before that are still open; meaningful while a retirement is under way.
+    pub open: usize,
+    /// Milliseconds since the one that has been watched longest was first seen.
+    pub oldest_ms: Option<u64>,
+    /// The clients with the most of them, with their counts; at most [`RetireView::CLIENTS`].
+    pub clients: Vec<(String, usize)>,
+    /// Ended so far in a moment in which nothing spoke for a request under way.
+    pub destroyed: u64,
+    /// Ended so far where a request may have been cut.
+    pub late: u64,
+    /// Why connections of before cannot be ended, if they cannot.
+    pub failed: Option<String>,
+}
+
+impl Ended {
+    /// Every outcome with its label in metrics.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Destroyed, "destroyed"),
+        (Self::Late, "late"),
+        (Self::Active, "active"),
+        (Self::Gone, "gone"),
+    ];
+}
+
+impl RetireView {
+    /// Clients shown at most.
+    pub const CLIENTS: usize = 10;
+}
+
+impl RetireTally {
+    /// One more of this outcome.
+    pub fn count(&self, outcome: Ended) {
+        if let Some(count) = self.0.ended.get(outcome as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many had this outcome so far.
+    pub fn counted(&self, outcome: Ended) -> u64 {
+        let count = self.0.ended.get(outcome as usize);
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// What is open now.
+    pub fn set_open(&self, open: Open) {
+        *self.open() = open;
+    }
+
+    /// How many connections of before are open, at the last look.
+    pub fn still_open(&self) -> usize {
+        self.open().clients.values().sum()
+    }
+
+    /// For status.
+    pub fn view(&self) -> RetireView {
+        let open = self.open().clone();
+        let mut clients: Vec<_> = open
+            .clients
+            .iter()
+            .map(|(ip, n)| (ip.to_string(), *n))
+            .collect();
+        clients.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        clients.truncate(RetireView::CLIENTS);
+        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        RetireView {
+            retiring: open.retiring,
+            open: open.clients.values().sum(),
+            oldest_ms: open.oldest.map(|at| millis(at.elapsed())),
+            clients,
+            destroyed: self.counted(Ended::Destroyed),
+            late: self.counted(Ended::Late),
+            failed: open.failed,
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_with_the_most_connections_come_first() {
+        let tally = RetireTally::default();
+        tally.count(Ended::Destroyed);
+        let clients = (1..=12u8).map(|n| (IpAddr::from([10, 0, 0, n]), usize::from(n)));
+        tally.set_open(Open {
+            clients: clients.collect(),
+            retiring: true,
+            ..Open::default()
+        });
+        let view = tally.view();
+        assert_eq!((view.open, view.destroyed, view.late), (78, 1, 0));
+        assert_eq!(view.clients.len(), RetireView::CLIENTS);
+        assert_eq!(view.clients[0], ("10.0.0.12".to_owned(), 12));
+    }
+}
