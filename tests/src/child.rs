@@ -52,6 +52,30 @@ impl ChildAgent {
         flags: &[&str],
         change: impl FnOnce(&mut Value),
     ) -> Result<Self> {
+        Self::run(Command::new(binary), plane, node, flags, change).await
+    }
+
+    /// An agent with these soft and hard limits of open descriptors (prlimit(1)).
+    pub async fn start_limited(
+        binary: &str,
+        plane: &ControlPlane,
+        node: &str,
+        (soft, hard): (u64, u64),
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Self> {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={soft}:{hard}")).arg(binary);
+        let flags = ["--log-level", "warn"];
+        Self::run(command, plane, node, &flags, change).await
+    }
+
+    async fn run(
+        mut command: Command,
+        plane: &ControlPlane,
+        node: &str,
+        flags: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let (address, admin) = (free_port("127.0.0.1")?, free_port("127.0.0.1")?);
         let mut config = settings(plane, node, address, admin)?.config(plane.pki().dir());
@@ -59,7 +83,7 @@ impl ChildAgent {
         let file = dir.path().join("agent.yaml");
         std::fs::write(&file, config.to_string())?;
         let log = std::fs::File::create(dir.path().join("log"))?;
-        let child = Command::new(binary)
+        let child = command
             .args(["agent", "--config"])
             .arg(&file)
             .args(flags)
@@ -68,7 +92,7 @@ impl ChildAgent {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .with_context(|| format!("run {binary}"))?;
+            .with_context(|| format!("run {}", command.get_program().display()))?;
         let agent = Self {
             child,
             address,
@@ -134,6 +158,30 @@ impl ChildAgent {
             now: kib("VmRSS:")? * 1024,
             peak: kib("VmHWM:")? * 1024,
         })
+    }
+
+    /// Its soft and hard limits of open descriptors.
+    pub fn descriptor_limit(&self) -> Result<(u64, u64)> {
+        let file = format!("/proc/{}/limits", self.child.id());
+        let text = std::fs::read_to_string(&file).context(file)?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"))
+            .with_context(|| text.clone())?;
+        let mut fields = line.split_whitespace();
+        let mut next = || anyhow::Ok(fields.next().context("two limits")?.parse()?);
+        Ok((next()?, next()?))
+    }
+
+    /// Gives it another soft limit of open descriptors while it runs. Those that are open stay open.
+    pub fn limit_descriptors(&self, soft: u64) -> Result<()> {
+        use rustix::process::{Resource, Rlimit, prlimit};
+        let limit = Rlimit {
+            current: Some(soft),
+            maximum: Some(self.descriptor_limit()?.1),
+        };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit)?;
+        Ok(())
     }
 
     /// What it wrote.

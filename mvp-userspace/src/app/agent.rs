@@ -18,13 +18,13 @@ use super::threads::{DataThread, PoolSettings};
 use super::views::{SetLogLevel, Sources, views};
 use super::{Drain, DrainSignal, DrainTrigger, Readiness};
 use crate::admin::Admin;
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, Limits};
 use crate::discovery::{Discovery, DiscoveryHandle, Settings, SyncCounters};
 use crate::identity::TrustCell;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
-use crate::net::{AcceptLoop, DialFrom, OnTick};
-use crate::proxy::{ConnectSettings, Load, Shared};
+use crate::net::{self, AcceptLoop, Admission, AdmissionLimits, DialFrom, OnTick};
+use crate::proxy::{ConnectSettings, HeaderBudget, Load, Shared};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
 
 /// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
@@ -55,7 +55,8 @@ struct Prepared {
 impl Agent {
     /// Loads every file, binds the ports, starts all threads. Returns once clients can connect; `/readyz` says when the agent
     /// knows its servers.
-    pub fn start(config: Config, set_log_level: SetLogLevel) -> anyhow::Result<Self> {
+    pub fn start(mut config: Config, set_log_level: SetLogLevel) -> anyhow::Result<Self> {
+        fit_descriptors(&mut config.limits);
         let prepared = Prepared {
             server_tls: Arc::new(ServerTls::load(&config)?),
             client_tls: Arc::new(ClientTls::load(&config)?),
@@ -120,6 +121,22 @@ impl Agent {
     pub fn drain_trigger(&self) -> (DrainTrigger, Duration) {
         (self.drain.clone(), self.deadline)
     }
+}
+
+/// Lowers what the descriptors that this process may have are not enough for: what is promised is kept.
+fn fit_descriptors(limits: &mut Limits) {
+    let descriptors = net::raise_limit();
+    let allowed = net::connections_for(descriptors, Some(limits.connections));
+    if allowed < limits.connections {
+        tracing::warn!(
+            configured = limits.connections,
+            allowed,
+            descriptors,
+            "limits.connections is lowered to what the limit of open files allows"
+        );
+        limits.connections = allowed;
+    }
+    limits.pending_handshakes = limits.pending_handshakes.min(limits.connections);
 }
 
 async fn control(
@@ -216,6 +233,10 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         interoperability: config.interoperability_proxy,
         drain: data_drain,
         load: Load::default(),
+        header_budget: HeaderBudget::new(
+            config.limits.header_bytes_per_connection,
+            config.limits.header_bytes_total,
+        ),
         relays: Arc::clone(&relay.relays),
         no_server: Arc::from(""),
     });
@@ -278,7 +299,13 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         sinks: threads.iter().map(|thread| thread.sink.clone()).collect(),
         total: Arc::clone(&shared.load.connections),
         limit: config.limits.connections,
+        admission: Admission::new(AdmissionLimits {
+            connections: config.limits.connections,
+            handshakes: config.limits.pending_handshakes,
+            patience: config.limits.handshake_timeout / 2,
+        }),
     };
+    tokio::spawn(super::memory::run());
     let sources = Sources {
         shortcut,
         pass_through,
@@ -400,7 +427,7 @@ impl Running {
             drain.draining().await;
         };
         accept
-            .run(draining, || metrics.refused("connections"), on_tick)
+            .run(draining, |limit| metrics.refused(limit), on_tick)
             .await;
         tracing::info!("draining: the listener is closed");
         let joined =

@@ -10,10 +10,13 @@ pub mod discovery;
 mod error;
 mod events;
 mod forward;
+mod header_budget;
 mod header_timeout;
 mod headers;
+mod idle;
 mod pool;
 mod preface;
+mod printable;
 mod probe;
 mod relay;
 mod response;
@@ -37,6 +40,7 @@ use crate::tls::ServerTls;
 pub use connect::ConnectSettings;
 pub use connection::serve;
 pub use counts::PoolCounts;
+pub use header_budget::HeaderBudget;
 pub use pool::Pool;
 pub use probe::probe;
 pub use relay::{
@@ -57,6 +61,8 @@ pub struct Shared {
     pub interoperability: bool,
     pub drain: DrainSignal,
     pub load: Load,
+    /// Of header fields under way.
+    pub header_budget: HeaderBudget,
     /// Connections forwarded whole.
     pub relays: Arc<Relays>,
     /// The label of answers that the agent made itself.
@@ -67,7 +73,6 @@ pub struct Shared {
 #[derive(Debug, Default)]
 pub struct Load {
     pub connections: Arc<AtomicUsize>,
-    pub handshakes: Arc<AtomicUsize>,
     pub requests: Arc<AtomicUsize>,
     pub pools: PoolCounts,
 }

@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod blame;
+mod isolation;
+mod isolation_descriptors;
+mod isolation_headers;
+mod isolation_log;
 mod members;
 mod proof;
 mod state;
