@@ -184,6 +184,11 @@ impl ChildAgent {
         Ok(())
     }
 
+    /// Lowers its soft limit of open descriptors so that it gets no more until it closes one: a new one gets the lowest free number.
+    pub fn use_up_descriptors(&self) -> Result<()> {
+        self.limit_descriptors(lowest_free_descriptor(self.child.id())?)
+    }
+
     /// What it wrote.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
@@ -208,6 +213,18 @@ impl Drop for ChildAgent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The lowest descriptor that a process does not have open.
+pub fn lowest_free_descriptor(process: u32) -> Result<u64> {
+    let mut open = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(format!("/proc/{process}/fd"))? {
+        let name = entry?.file_name();
+        open.insert(name.to_string_lossy().parse::<u64>()?);
+    }
+    Ok((0..)
+        .find(|number| !open.contains(number))
+        .unwrap_or_default())
 }
 
 /// One request to an admin port.

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::response::Download;
 
@@ -52,16 +52,19 @@ impl Streams {
     /// Resolves once no stream has been open for `limit`.
     pub async fn idle_for(&self, limit: Duration) {
         loop {
-            if self.0.open.load(Ordering::Relaxed) > 0 {
-                sleep(limit).await;
-                continue;
+            match self.left(limit, Instant::now()) {
+                Duration::ZERO => return,
+                left => sleep(left).await,
             }
-            let end = *self.since() + limit;
-            if Instant::now() >= end {
-                return;
-            }
-            sleep_until(end).await;
         }
+    }
+
+    /// The time at `now` until no stream can have been open for `limit`.
+    fn left(&self, limit: Duration, now: Instant) -> Duration {
+        if self.0.open.load(Ordering::Acquire) > 0 {
+            return limit;
+        }
+        limit.saturating_sub(now.duration_since(*self.since()))
     }
 
     fn since(&self) -> std::sync::MutexGuard<'_, Instant> {
@@ -116,35 +119,41 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(90);
 
-    /// How long it takes from now on.
-    async fn idle_in(streams: &Streams) -> Duration {
+    #[test]
+    fn time_runs_only_while_no_stream_is_open() {
+        let streams = Streams::new();
         let begun = Instant::now();
-        streams.idle_for(LIMIT).await;
-        begun.elapsed()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn time_runs_only_while_no_stream_is_open() {
-        let streams = Streams::new();
-        assert_eq!(idle_in(&streams).await, LIMIT);
+        let left = |after: u64| streams.left(LIMIT, begun + Duration::from_secs(after));
+        assert!(left(30) >= Duration::from_secs(59) && left(30) <= Duration::from_secs(60));
+        assert_eq!(left(91), Duration::ZERO);
         let (first, second) = (streams.begin(), streams.begin());
+        assert_eq!(left(91), LIMIT);
         drop(first);
-        let idle = idle_in(&streams);
-        tokio::pin!(idle);
-        let hour = Duration::from_secs(3600);
-        assert!(tokio::time::timeout(hour, &mut idle).await.is_err());
+        assert_eq!(left(1000), LIMIT, "the other is open");
         drop(second);
-        let ended = Instant::now();
-        idle.await;
-        let waited = ended.elapsed();
-        assert!(waited >= LIMIT && waited <= 2 * LIMIT, "{waited:?}");
+        assert!(left(60) > Duration::ZERO);
+        assert_eq!(left(91), Duration::ZERO);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_request_begins_the_time_anew() {
+    #[test]
+    fn a_request_begins_the_time_anew() {
         let streams = Streams::new();
-        tokio::time::advance(LIMIT / 2).await;
+        let long_ago = *streams.since() - LIMIT;
+        *streams.since() = long_ago;
+        assert_eq!(streams.left(LIMIT, Instant::now()), Duration::ZERO);
         drop(streams.begin());
-        assert_eq!(idle_in(&streams).await, LIMIT);
+        assert!(streams.left(LIMIT, Instant::now()) > LIMIT / 2);
+    }
+
+    #[tokio::test]
+    async fn it_resolves() {
+        let streams = Streams::new();
+        let open = streams.begin();
+        let limit = Duration::from_millis(20);
+        let idle = streams.idle_for(limit);
+        tokio::pin!(idle);
+        assert!(tokio::time::timeout(5 * limit, &mut idle).await.is_err());
+        drop(open);
+        idle.await;
     }
 }

@@ -203,9 +203,12 @@ impl Files {
                 handshake_timeout: second,
                 header_timeout: second,
                 header_bytes: 65536,
+                header_bytes_per_connection: 65536,
+                header_bytes_total: 1 << 20,
                 header_count: 100,
                 streams_per_connection: 1,
                 pending_resets: 1,
+                idle_timeout: second,
                 response_timeout: second,
             },
             discovery: config::Discovery {

@@ -206,6 +206,8 @@ async fn a_hello_byte_by_byte_is_inspected_as_usual() {
     let plane = plane(&[35, 36]).await;
     let agent = ChildAgent::start(BINARY, &plane, "cp-a", |config| {
         config["limits"]["handshakeTimeout"] = "1m".into();
+        // Hellos are looked into for connections that could be forwarded whole.
+        config["relay"]["mode"] = "auto".into();
     })
     .await
     .unwrap();
@@ -217,9 +219,15 @@ async fn a_hello_byte_by_byte_is_inspected_as_usual() {
     let (mut from_client, mut to_client) = tokio::io::split(far);
     tokio::spawn(async move {
         let mut byte = [0; 1];
+        let mut sent = 0;
         while from_client.read_exact(&mut byte).await.is_ok() {
             if to_agent.write_all(&byte).await.is_err() {
                 return;
+            }
+            sent += 1;
+            if sent < 100 {
+                // The attack's pace: the next byte comes when this one has been looked at.
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
     });
@@ -258,6 +266,7 @@ async fn a_silent_connection_ends_by_itself() {
     eventually("all are closed", SOON, || async { Ok(crowd.open() == 0) })
         .await
         .unwrap();
-    let name = connect_tls(agent.address, &tls(&plane), &[b"h2"], "kubernetes");
-    timeout(NEVER, name).await.unwrap().unwrap();
+    let tls = tls(&plane);
+    let good = connect_tls(agent.address, &tls, &[b"h2"], "kubernetes");
+    timeout(NEVER, good).await.unwrap().unwrap();
 }

@@ -80,7 +80,14 @@ async fn without_descriptors_the_agent_waits_and_recovers() {
     let good = Client::http2(agent.address, &tls).await.unwrap();
     assert_eq!(good.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
     let before = agent.descriptor_limit().unwrap();
-    agent.limit_descriptors(8).unwrap();
+    agent.use_up_descriptors().unwrap();
+    let mut held = Vec::new();
+    while !agent.log().contains("accept failed") {
+        assert!(held.len() < 200, "descriptors are never used up");
+        // The last one is closed.
+        let client = timeout(SOON, Client::http2(agent.address, &tls)).await;
+        held.extend(client.expect("left in the queue").ok());
+    }
     // A connection that cannot be accepted is closed, so that its client tries again, and does not wait in the queue.
     for _ in 0..5 {
         let refused = Client::http2(agent.address, &tls);
@@ -90,6 +97,7 @@ async fn without_descriptors_the_agent_waits_and_recovers() {
     assert_eq!(good.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
     let warnings = agent.log().matches("accept failed").count();
     assert!((1..=2).contains(&warnings), "{}", agent.log());
+    drop(held);
     agent.limit_descriptors(before.0).unwrap();
     eventually("new clients are served again", SOON, || async {
         let client = Client::http2(agent.address, &tls).await?;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod blame;
+mod blame_limits;
 mod isolation;
 mod isolation_descriptors;
 mod isolation_headers;

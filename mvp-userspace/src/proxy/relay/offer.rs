@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::record::Record;
 use super::registry::{Carried, Ending, Kind, Place};
 use super::{Relays, needs_no_heat};
-use crate::net::{self, ClientHello, Peeked, Place, peek, tune_upstream};
+use crate::net::{self, ClientHello, Peeked, peek, tune_upstream};
 use crate::proxy::Shared;
 use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, SILENCE, decide};
 use crate::route::{Failure, RouteTable, Server};
@@ -35,7 +35,7 @@ pub async fn offer(
     shared: &Shared,
     stream: TcpStream,
     client: SocketAddr,
-    place: &Place,
+    place: &net::Place,
 ) -> Offered {
     let relays = &shared.relays;
     let timeout = shared.limits.handshake_timeout;
