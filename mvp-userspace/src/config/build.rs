@@ -1,7 +1,8 @@
-//! Tree -> Config: types, ranges and defaults, all from the key table. Pure but for the host's name and core count.
+//! Tree -> Config: types, ranges and defaults, all from the key table. Pure but for the host's name, core count and limit of open files.
 
 use super::tree::Tree;
 use super::*;
+use crate::net::{connections_for, hard_limit};
 use crate::route::relay::CERTIFICATE_AGE;
 
 pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
@@ -80,19 +81,7 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
             "auto" => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
             _ => tree.count("threads")?,
         },
-        limits: Limits {
-            connections: tree.count("limits.connections")?,
-            pending_handshakes: tree.count("limits.pendingHandshakes")?,
-            handshake_timeout: tree.duration("limits.handshakeTimeout")?,
-            header_timeout: tree.duration("limits.headerTimeout")?,
-            header_bytes: tree.count("limits.headerBytes")?,
-            header_count: tree.count("limits.headerCount")?,
-            streams_per_connection: tree.count("limits.streamsPerConnection")?,
-            pending_resets: tree.count("limits.pendingResets")?,
-            cancellations: tree.count("limits.cancellations")?,
-            tunnels_per_client: tree.count("limits.tunnelsPerClient")?,
-            response_timeout: tree.duration("limits.responseTimeout")?,
-        },
+        limits: limits(tree)?,
         discovery: Discovery {
             interval: tree.duration("discovery.interval")?,
             idle_interval: tree.duration("discovery.idleInterval")?,
@@ -107,6 +96,33 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
             wait_when_replaced: tree.flag("drain.waitWhenReplaced")?,
         },
         interoperability_proxy: true,
+    })
+}
+
+fn limits(tree: &Tree) -> Result<Limits, ConfigError> {
+    let pending: usize = tree.count("limits.pendingHandshakes")?;
+    let (connections, pending_handshakes) = match tree.need("limits.connections")?.as_str() {
+        "auto" => {
+            let possible = connections_for(hard_limit(), None);
+            (possible, pending.min(possible))
+        }
+        _ => (tree.count("limits.connections")?, pending),
+    };
+    Ok(Limits {
+        connections,
+        pending_handshakes,
+        handshake_timeout: tree.duration("limits.handshakeTimeout")?,
+        header_timeout: tree.duration("limits.headerTimeout")?,
+        header_bytes: tree.count("limits.headerBytes")?,
+        header_bytes_per_connection: tree.count("limits.headerBytesPerConnection")?,
+        header_bytes_total: tree.count("limits.headerBytesTotal")?,
+        header_count: tree.count("limits.headerCount")?,
+        streams_per_connection: tree.count("limits.streamsPerConnection")?,
+        pending_resets: tree.count("limits.pendingResets")?,
+        cancellations: tree.count("limits.cancellations")?,
+        tunnels_per_client: tree.count("limits.tunnelsPerClient")?,
+        idle_timeout: tree.duration("limits.idleTimeout")?,
+        response_timeout: tree.duration("limits.responseTimeout")?,
     })
 }
 

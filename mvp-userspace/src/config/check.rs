@@ -50,11 +50,27 @@ pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
         let problem = "must not be above limits.connections";
         return Err(tree.fail("limits.pendingHandshakes", problem));
     }
+    header_bytes(&config.limits, tree)?;
     steering(config, tree)?;
     // Who says `on` relies on it: better no start than one that only looks as if.
     if config.kernel.shortcut == Mode::On && config.kernel.steering == Mode::Off {
         let problem = "needs kernel.steering, which gives the agent's connections a source address of their own";
         return Err(tree.fail("kernel.shortcut", problem));
+    }
+    Ok(())
+}
+
+/// A single request that one limit allows must not be too much for another.
+fn header_bytes(limits: &Limits, tree: &Tree) -> Result<(), ConfigError> {
+    let one = limits.header_bytes as usize;
+    if limits.header_bytes_per_connection < one {
+        let problem = "must not be below limits.headerBytes";
+        return Err(tree.fail("limits.headerBytesPerConnection", problem));
+    }
+    // A quarter is kept for small requests.
+    if limits.header_bytes_total / 4 * 3 < one {
+        let problem = "must be a third more than limits.headerBytes at least";
+        return Err(tree.fail("limits.headerBytesTotal", problem));
     }
     Ok(())
 }

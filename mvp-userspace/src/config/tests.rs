@@ -322,6 +322,14 @@ fn refusals_name_the_key() {
             "limits.pendingHandshakes: must not be above limits.connections",
         ),
         (
+            with("limits: {headerBytesPerConnection: 8192}"),
+            "limits.headerBytesPerConnection: must not be below limits.headerBytes",
+        ),
+        (
+            with("limits: {headerBytesTotal: 300000}"),
+            "limits.headerBytesTotal: must be a third more than limits.headerBytes at least",
+        ),
+        (
             with("limits: {handshakeTimeout: 0s}"),
             "limits.handshakeTimeout: 0ns is not within 100ms to 1h",
         ),
@@ -377,6 +385,7 @@ fn every_key_of_the_table_has_an_effect() {
             ("limits.connections", _) => "1025".into(),
             ("threads", _) => "7".into(),
             ("limits.headerBytes", _) => "8193".into(),
+            ("limits.headerBytesPerConnection" | "limits.headerBytesTotal", _) => "1000000".into(),
             ("discovery.maxBytes", _) => "65537".into(),
             (_, Kind::Count(..) | Kind::AutoCount(..)) => "33".into(),
             (_, Kind::Share) => "0.25".into(),

@@ -202,6 +202,10 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Sum of all header fields, bytes.
     pub header_bytes: u32,
+    /// Of the requests of one connection that have no answer yet, bytes.
+    pub header_bytes_per_connection: usize,
+    /// Of all requests that have no answer yet, bytes.
+    pub header_bytes_total: usize,
     pub header_count: usize,
     /// Concurrent HTTP/2 streams a connection.
     pub streams_per_connection: u32,
@@ -212,6 +216,8 @@ pub struct Limits {
     pub cancellations: u32,
     /// Upgraded connections of one client (address and user).
     pub tunnels_per_client: usize,
+    /// An HTTP/2 connection without an open stream is told to leave after this.
+    pub idle_timeout: Duration,
     /// Time for a non-watch request until its response head; kube-apiserver's own is 60 s.
     pub response_timeout: Duration,
 }

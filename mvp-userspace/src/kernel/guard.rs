@@ -115,6 +115,20 @@ impl Heartbeat {
             .set(0, Shared(pulse), 0)
             .map_err(|e| maps::write(&e))
     }
+
+    /// Takes back what the last beat granted: from now on every new connection passes to the server itself, and not only once the
+    /// beat is old.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`].
+    pub fn grant_nothing(&mut self) -> Result<(), Error> {
+        self.owner.check()?;
+        let mut pulse = self.pulse.get(&0, 0).map_err(|e| maps::read(&e))?.0;
+        pulse.admit_until = 0;
+        self.pulse
+            .set(0, Shared(pulse), 0)
+            .map_err(|e| maps::write(&e))
+    }
 }
 
 /// Reads the guard from open maps.

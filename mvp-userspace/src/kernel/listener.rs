@@ -83,6 +83,14 @@ pub fn room(listeners: &[BorrowedFd<'_>]) -> io::Result<u32> {
     Ok(if listeners.is_empty() { 0 } else { room })
 }
 
+/// Connections in the listener's accept queue: steered already, and not yet known to who counts them.
+///
+/// # Errors
+/// If the socket does not listen on TCP.
+pub fn queued(listener: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(sys::accept_queue(listener)?.0)
+}
+
 /// Whether it takes IPv4, and whether it takes IPv6 connections.
 fn families(listener: BorrowedFd<'_>) -> io::Result<(bool, bool)> {
     let fd = listener.as_fd();
@@ -126,6 +134,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(room(&[listener.as_fd()]).unwrap(), 2);
+        assert_eq!(queued(listener.as_fd()).unwrap(), 4);
         let _taken = listener.accept().unwrap();
         let _taken = listener.accept().unwrap();
         assert_eq!(room(&[listener.as_fd()]).unwrap(), 3);

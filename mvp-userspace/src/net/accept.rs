@@ -1,4 +1,4 @@
-//! The accept loop: takes connections, keeps their limit, hands each to the data thread with the fewest.
+//! The accept loop: takes connections, asks [`Admission`] for their places, hands each to the data thread with the fewest.
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
@@ -6,20 +6,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::net::SocketFlags;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::admission::{Admission, Place, Shortage};
+use super::descriptors::{self, Spare};
+
 /// Without anybody to call.
 const IDLE_TICK: Duration = Duration::from_secs(3600);
-/// A failure to accept counts for so long; while nobody comes, nobody would find out that it is over.
+/// A failure to accept counts for so long at least; then as long as descriptors cannot be had, which nobody would find out
+/// about while nobody comes.
 const FAILING: Duration = Duration::from_secs(1);
+/// Between two tries to accept, while that fails.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Connections that may be open beyond the limit: those that were asked to end and have not been closed yet.
+const ENDING: usize = 64;
 
-/// One accepted connection. Holds its place in the limit until dropped.
+/// One accepted connection. Holds its place in the limits until dropped.
 #[derive(Debug)]
 pub struct Accepted {
     pub stream: StdTcpStream,
     pub peer: SocketAddr,
+    pub place: Place,
     pub slot: Slot,
 }
 
@@ -47,7 +57,7 @@ pub struct OnTick {
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'a> {
     pub listener: &'a TcpListener,
-    /// Connections that the limit still allows.
+    /// Connections that the limits still allow, [`Admission::room`].
     pub spare: usize,
     /// No connection could be accepted lately, though there was one: descriptors or memory have run out.
     pub failing: bool,
@@ -59,8 +69,16 @@ pub struct AcceptLoop {
     pub sinks: Vec<Sink>,
     /// Open connections of the whole agent.
     pub total: Arc<AtomicUsize>,
-    /// Connections above this are closed at once.
+    /// Their limit.
     pub limit: usize,
+    pub admission: Admission,
+}
+
+/// The state of a loop that cannot accept.
+#[derive(Debug, Default)]
+struct Failing {
+    since: Option<Instant>,
+    last: Option<Instant>,
 }
 
 impl Sink {
@@ -106,55 +124,85 @@ impl Drop for Slot {
 }
 
 impl AcceptLoop {
-    /// Accepts until `stop` resolves, then closes the listener. `refused` is called for each connection above the limit.
+    /// Accepts until `stop` resolves, then closes the listener. `refused` is called with the limit for each connection that is
+    /// refused, or ended for another.
     pub async fn run(
         self,
         stop: impl Future<Output = ()>,
-        refused: impl Fn(),
+        refused: impl Fn(&'static str),
         mut on_tick: Option<OnTick>,
     ) {
         tokio::pin!(stop);
         let interval = on_tick.as_ref().map_or(IDLE_TICK, |on| on.interval);
         let mut tick = tokio::time::interval(interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failed: Option<Instant> = None;
+        let mut failing = Failing::default();
+        let mut spare = Spare::new();
         loop {
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+                accepted = self.listener.accept(), if !failing.pauses() => accepted,
+                () = failing.pause(), if failing.pauses() => continue,
                 () = &mut stop => return,
                 _ = tick.tick() => {
                     if let Some(on_tick) = &mut on_tick {
-                        (on_tick.call)(Turn {
-                            listener: &self.listener,
-                            spare: self.limit.saturating_sub(self.total.load(Ordering::Relaxed)),
-                            failing: failed.is_some_and(|at| at.elapsed() < FAILING),
-                        });
+                        (on_tick.call)(self.turn(&mut failing));
                     }
                     continue;
                 }
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    if self.total.load(Ordering::Relaxed) >= self.limit {
-                        refused();
-                        continue;
-                    }
-                    self.hand_over(stream, peer);
+                    failing.is_on();
+                    self.take(stream, peer, &refused);
+                }
+                // Errors of a single connection.
+                Err(error) if is_of_one_connection(&error) => {
+                    tracing::debug!(%error, "a connection ended before it was accepted");
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "accept failed");
-                    // Out of file descriptors or memory: the connections that are open must get a chance to end.
-                    // Errors of a single connection (ECONNABORTED) need no pause.
-                    if !matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) {
-                        failed = Some(Instant::now());
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    if failing.begin() {
+                        tracing::warn!(%error, "accept failed: connections are closed until it succeeds");
+                    }
+                    // Out of descriptors or memory: a useless connection must end, and no client wait for nothing.
+                    self.admission.make_room();
+                    if spare.lend(|| close_one(&self.listener)) {
+                        refused("descriptors");
+                    }
+                    if let Some(on_tick) = &mut on_tick {
+                        (on_tick.call)(self.turn(&mut failing));
                     }
                 }
             }
         }
     }
 
-    fn hand_over(&self, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    fn turn<'a>(&'a self, failing: &mut Failing) -> Turn<'a> {
+        let free = (self.limit + ENDING).saturating_sub(self.total.load(Ordering::Relaxed));
+        Turn {
+            listener: &self.listener,
+            spare: self.admission.room(Instant::now()).min(free),
+            failing: failing.is_on(),
+        }
+    }
+
+    fn take(
+        &self,
+        stream: tokio::net::TcpStream,
+        peer: SocketAddr,
+        refused: &impl Fn(&'static str),
+    ) {
+        if self.total.load(Ordering::Relaxed) >= self.limit + ENDING {
+            refused(Shortage::Connections.as_str());
+            return;
+        }
+        let ended = |why: Shortage| refused(why.as_str());
+        match self.admission.admit(peer.ip(), Instant::now(), ended) {
+            Ok(place) => self.hand_over(stream, peer, place),
+            Err(why) => refused(why.as_str()),
+        }
+    }
+
+    fn hand_over(&self, stream: tokio::net::TcpStream, peer: SocketAddr, place: Place) {
         let Some(sink) = self.sinks.iter().min_by_key(|sink| sink.load()) else {
             return;
         };
@@ -167,8 +215,74 @@ impl AcceptLoop {
             }
         };
         let slot = Slot::take(&sink.load, &self.total);
-        if sink.inbox.send(Accepted { stream, peer, slot }).is_err() {
+        let accepted = Accepted {
+            stream,
+            peer,
+            place,
+            slot,
+        };
+        if sink.inbox.send(accepted).is_err() {
             tracing::error!(%peer, "data thread is gone; connection dropped");
         }
     }
+}
+
+impl Failing {
+    /// Notes a failure; true if it is the first of its kind.
+    fn begin(&mut self) -> bool {
+        let now = Instant::now();
+        self.last = Some(now);
+        self.since.replace(self.since.unwrap_or(now)).is_none()
+    }
+
+    /// Whether it still counts.
+    fn is_on(&mut self) -> bool {
+        let Some(last) = self.last else {
+            return false;
+        };
+        if last.elapsed() >= FAILING {
+            if descriptors::enough() {
+                tracing::info!("connections are accepted again");
+                *self = Self::default();
+                return false;
+            }
+            self.last = Some(Instant::now());
+        }
+        true
+    }
+
+    /// Whether the next try to accept must wait.
+    fn pauses(&self) -> bool {
+        self.last.is_some_and(|last| last.elapsed() < PAUSE)
+    }
+
+    async fn pause(&self) {
+        let left = self.last.map(|last| PAUSE.saturating_sub(last.elapsed()));
+        tokio::time::sleep(left.unwrap_or_default()).await;
+    }
+}
+
+/// Takes the oldest connection out of the queue and closes it.
+fn close_one(listener: &TcpListener) {
+    // Another may have run out of descriptors in between; then it waits for the next try.
+    let _ = rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+}
+
+/// ECONNABORTED, and errors of the network that Linux passes on from the new connection (accept(2), "Error handling").
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::ENETDOWN
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
+    )
 }

@@ -7,7 +7,6 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use rustix::net::RecvFlags;
 use rustls::server::Acceptor;
@@ -20,9 +19,9 @@ use tokio::time::Instant;
 pub const MAX_HELLO: usize = 16 * 1024;
 /// What a look costs at least, bytes; most hellos fit.
 const FIRST_BUFFER: usize = 2 * 1024;
-/// So many looks are free; a client that sends byte by byte must then wait between them, since each copies everything again.
-const FREE_LOOKS: u32 = 16;
-const PAUSE: Duration = Duration::from_millis(20);
+/// After so many looks at too few bytes the next ones are left to TLS: each look copies everything again, so a client that sends
+/// byte by byte would have its hello copied thousands of times. Even the longest hello fits into 12 segments of Ethernet's size.
+const LOOKS: u32 = 16;
 const RECORD_HEADER: usize = 5;
 const MESSAGE_HEADER: usize = 4;
 
@@ -38,6 +37,8 @@ pub enum Peeked {
     Closed,
     /// Longer than [`MAX_HELLO`].
     TooLong,
+    /// It comes in more pieces than are worth a look.
+    TooManyPieces,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -88,6 +89,8 @@ async fn look(stream: &TcpStream, looks: &AtomicU32) -> io::Result<Peeked> {
                     Frame::More if length == 0 || ready.is_read_closed() => {
                         return Ok(Peeked::Closed);
                     }
+                    // Without dropping the readiness, so that TLS reads what is there.
+                    Frame::More if look >= LOOKS => return Ok(Peeked::TooManyPieces),
                     // tokio takes this for an empty socket and waits for the next edge.
                     Frame::More => return Err(io::ErrorKind::WouldBlock.into()),
                 }
@@ -97,9 +100,6 @@ async fn look(stream: &TcpStream, looks: &AtomicU32) -> io::Result<Peeked> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
-        }
-        if look > FREE_LOOKS {
-            tokio::time::sleep(PAUSE).await;
         }
     }
 }

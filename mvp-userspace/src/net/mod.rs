@@ -1,7 +1,9 @@
 //! Sockets: listeners, the accept loop and its limits, socket options, deferred flushes.
 
 mod accept;
+mod admission;
 mod deferred;
+mod descriptors;
 mod dial;
 mod ends;
 mod hello;
@@ -10,7 +12,9 @@ mod sockopt;
 mod tcp_info;
 
 pub use accept::{AcceptLoop, Accepted, OnTick, Sink, Slot, Turn};
+pub use admission::{Admission, AdmissionLimits, Place, Shortage};
 pub use deferred::Deferred;
+pub use descriptors::{connections_for, hard_limit, raise_limit};
 pub use dial::{DialFrom, Reserved, dial, dial_any, is_local_shortage, is_this_node, this_node};
 pub use ends::{EndWatch, Ends};
 pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};

@@ -5,28 +5,29 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
+use super::printable::{AUDIT_ID, TEXT, printable};
+
 /// The status of requests that the client gave up before they had an answer; nothing sends it. (nginx's word for it.)
 pub const CLIENT_GONE: u16 = 499;
 
-/// Everything one line says. Written when dropped, so that an answer the client broke off is logged as well.
+/// Everything one line says. Text that a client chose is [`printable`]. Written when dropped, so that an answer the client broke off is logged as well.
 #[derive(Debug)]
 pub struct AccessRecord {
     pub client: SocketAddr,
-    pub user: String,
-    pub method: Method,
+    user: String,
+    method: Method,
     /// Without the query: that may hold credentials.
-    pub path: String,
+    path: String,
     /// `apps/v1 deployments/scale`, empty for non-resource paths.
-    pub key: String,
+    key: String,
     /// A routing reason (docs/routing.md), or why the agent itself refused.
     pub decision: &'static str,
     /// The server that answered; of a request that the client gave up, the one that was being asked.
     pub server: String,
     pub server_address: Option<SocketAddr>,
-    pub audit_id: String,
+    audit_id: String,
     pub attempts: u32,
-    /// Why the agent itself made the answer.
-    pub error: Option<String>,
+    error: Option<String>,
     /// [`CLIENT_GONE`] if the client did not wait for an answer.
     pub status: u16,
     /// In the agent, from the request's arrival to the answer's head, without the server.
@@ -54,7 +55,7 @@ impl AccessRecord {
             client,
             user: String::new(),
             method: method.clone(),
-            path: path.to_owned(),
+            path: printable(path, TEXT).into_owned(),
             key: String::new(),
             decision: "",
             server: String::new(),
@@ -70,6 +71,25 @@ impl AccessRecord {
             sent: 0,
             ended: "cut",
         }))
+    }
+
+    /// Who asked, as far as it is known.
+    pub fn user(&mut self, name: &str) {
+        self.user = printable(name, TEXT).into_owned();
+    }
+
+    /// What was asked for.
+    pub fn key(&mut self, key: &str) {
+        self.key = printable(key, TEXT).into_owned();
+    }
+
+    pub fn audit_id(&mut self, id: &str) {
+        self.audit_id = printable(id, AUDIT_ID).into_owned();
+    }
+
+    /// Why the agent itself made the answer.
+    pub fn error(&mut self, error: &str) {
+        self.error = Some(printable(error, TEXT).into_owned());
     }
 
     pub fn sent(&mut self, bytes: usize) {

@@ -1,7 +1,7 @@
 //! One client connection: TLS handshake, then HTTP/1.1 or HTTP/2 until it ends, is drained, or breaks a limit.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,17 +16,19 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::Thread;
 use super::flood::FloodGuard;
+use super::header_budget::ConnectionHeaders;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
 use super::headers::forwarded_for;
+use super::idle::{InStream, Streams};
 use super::preface::PrefaceTimeout;
 use super::relay::{self, Memory, Offered};
 use super::service::handle;
 use super::upgrade::Tunnel;
+use super::{Shared, Thread};
 use crate::app::DrainSignal;
 use crate::identity::PeerCertificates;
-use crate::net::{Accepted, Deferred, Slot, tune_client};
+use crate::net::{Accepted, Deferred, Place, Slot, tune_client};
 
 /// Window a stream, for uploads: kube-apiserver's own (`MaxUploadBufferPerStream`).
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -39,6 +41,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two requests of an HTTP/1.1 connection. kube-apiserver waits 90 s (`IdleTimeout` of its http.Server), as long as Go's
 /// clients do; a little more lets the client be the one that closes.
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
+/// An HTTP/2 client that was told to leave because it asks nothing has this long to close its side.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What every request of a connection needs to know about it.
 pub struct Connection {
@@ -52,6 +56,10 @@ pub struct Connection {
     pub asked: Notify,
     /// Whether its client should come again, to be relayed.
     pub memory: Memory,
+    /// Its place among all connections.
+    pub place: Place,
+    /// Its header fields under way.
+    pub headers: ConnectionHeaders,
     /// Set when a request of an HTTP/1.1 connection was answered with 101.
     tunnel: Mutex<Option<Tunnel>>,
     /// Its client is to come back on a new connection.
@@ -79,56 +87,63 @@ impl Connection {
 
 /// Serves one accepted connection to its end.
 pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
-    let Accepted { stream, peer, slot } = accepted;
-    let shared = &thread.shared;
-    let Some(handshake) = Guard::below(&shared.load.handshakes, shared.limits.pending_handshakes)
-    else {
-        shared.metrics.refused("pending_handshakes");
-        return;
+    let Accepted {
+        stream,
+        peer,
+        place,
+        slot,
+    } = accepted;
+    let _open = thread.shared.metrics.client_connection();
+    let established = tokio::select! {
+        established = establish(&thread.shared, stream, peer, &place) => established,
+        () = place.evicted() => None,
     };
+    if let Some(stream) = established {
+        place.established();
+        serve_http(thread, peer, stream, place, slot).await;
+    }
+}
+
+/// The TLS handshake. `None`: the connection has ended, or was carried whole to its end.
+async fn establish(
+    shared: &Shared,
+    stream: StdTcpStream,
+    peer: SocketAddr,
+    place: &Place,
+) -> Option<TlsStream<TcpStream>> {
     let stream = match TcpStream::from_std(stream)
         .and_then(|stream| tune_client(&stream).map(|()| stream))
     {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(%peer, %error, "connection was gone before its handshake");
-            return;
+            return None;
         }
     };
-    let _open = shared.metrics.client_connection();
-    let (stream, handshake, left) = match relay::offer(shared, stream, peer, handshake).await {
-        Offered::Done => return,
-        Offered::Inspect {
-            stream,
-            handshake,
-            left,
-        } => (stream, handshake, left),
+    let (stream, left) = match relay::offer(shared, stream, peer, place).await {
+        Offered::Done => return None,
+        Offered::Inspect { stream, left } => (stream, left),
     };
-    let tls = match stream.local_addr() {
-        Ok(local) => shared.server_tls.config_for(local.ip()),
-        Err(_gone) => return,
-    };
-    let acceptor = TlsAcceptor::from(tls);
-    let stream = match tokio::time::timeout(left, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
+    let tls = shared.server_tls.config_for(stream.local_addr().ok()?.ip());
+    match tokio::time::timeout(left, TlsAcceptor::from(tls).accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
             shared.metrics.handshake_failure("error");
             tracing::debug!(%peer, %error, "TLS handshake failed");
-            return;
+            None
         }
         Err(_elapsed) => {
             shared.metrics.handshake_failure("timeout");
-            return;
+            None
         }
-    };
-    drop(handshake);
-    serve_http(thread, peer, stream, slot).await;
+    }
 }
 
 async fn serve_http(
     thread: Arc<Thread>,
     peer: SocketAddr,
     stream: TlsStream<TcpStream>,
+    place: Place,
     slot: Slot,
 ) {
     let session = stream.get_ref().1;
@@ -141,10 +156,12 @@ async fn serve_http(
         certificates,
         asked: Notify::new(),
         memory: Memory::new(peer.ip(), session.server_name()),
+        place,
+        headers: ConnectionHeaders::default(),
         tunnel: Mutex::default(),
         leave: Notify::new(),
     });
-    let (of_requests, memory) = (Arc::clone(&connection), Arc::clone(&connection));
+    let (of_requests, own) = (Arc::clone(&connection), Arc::clone(&connection));
     let stream = Deferred::new(stream);
     let shared = Arc::clone(&thread.shared);
     let mut drain = shared.drain.clone();
@@ -164,20 +181,36 @@ async fn serve_http(
             .max_local_error_reset_streams(None)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
+        let streams = Streams::new();
+        let of_requests_streams = streams.clone();
         let service = service_fn(move |request| {
-            let connection = Arc::clone(&of_requests);
+            let (connection, open) = (Arc::clone(&of_requests), of_requests_streams.begin());
             // Boxed: hyper moves the future of every stream several times.
-            Box::pin(async move { Ok::<_, Infallible>(handle(connection, request).await) })
+            Box::pin(async move {
+                let response = handle(connection, request).await;
+                Ok::<_, Infallible>(response.map(|body| InStream::new(body, open)))
+            })
         });
         let io = PrefaceTimeout::new(stream, limits.header_timeout);
         let (io, flooded) = FloodGuard::new(io, limits.pending_resets);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let idle = streams.idle_for(limits.idle_timeout);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = asked_to_end(&mut drain, &memory) => {
+            () = own.place.evicted() => Ok(()),
+            () = asked_to_end(&mut drain, &own) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
+                    () = drain.forced() => Ok(()),
+                }
+            }
+            () = idle => {
+                connection.as_mut().graceful_shutdown();
+                // A request may still come before the client has read it.
+                tokio::select! {
+                    ended = connection => ended,
+                    () = streams.idle_for(GOODBYE) => Ok(()),
                     () = drain.forced() => Ok(()),
                 }
             }
@@ -213,7 +246,8 @@ async fn serve_http(
         );
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = asked_to_end(&mut drain, &memory) => {
+            () = own.place.evicted() => Ok(()),
+            () = asked_to_end(&mut drain, &own) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,

@@ -15,11 +15,14 @@ mod events;
 mod flood;
 mod forward;
 mod frames;
+mod header_budget;
 mod header_timeout;
 mod headers;
+mod idle;
 mod lane;
 mod pool;
 mod preface;
+mod printable;
 mod probe;
 mod quarantine;
 mod rate;
@@ -52,6 +55,7 @@ pub use cancels::Cancels;
 pub use connect::ConnectSettings;
 pub use connection::serve;
 pub use counts::PoolCounts;
+pub use header_budget::HeaderBudget;
 pub use lane::Hasher;
 pub use pool::Pool;
 pub use probe::probe;
@@ -76,6 +80,8 @@ pub struct Shared {
     /// True while clients are to go to kube-apiserver itself.
     pub leave: watch::Receiver<bool>,
     pub load: Load,
+    /// Of header fields under way.
+    pub header_budget: HeaderBudget,
     /// Why new connections are not taken. Whoever finds a reason sets it.
     pub standing: Standing,
     /// Connections forwarded whole.
@@ -94,7 +100,6 @@ pub struct Shared {
 #[derive(Debug, Default)]
 pub struct Load {
     pub connections: Arc<AtomicUsize>,
-    pub handshakes: Arc<AtomicUsize>,
     pub requests: Arc<AtomicUsize>,
     pub pools: PoolCounts,
 }

@@ -22,6 +22,7 @@ use super::headers::{
     AUDIT_ID, ensure_audit_id, prepare_request, strip_hop_by_hop, upgrade_protocol,
 };
 use super::lane::{ClientKey, Credentials};
+use super::printable::{TEXT, printable};
 use super::response::{CancelNote, Download};
 use super::status::error_response;
 use super::trace::Trace;
@@ -40,6 +41,7 @@ pub async fn handle(
     let started = Instant::now();
     let shared = &connection.thread.shared;
     connection.asked.notify_one();
+    connection.place.asked();
     let _open = Guard::below(&shared.load.requests, usize::MAX);
     let upgrade = upgrade_protocol(request.version(), request.headers());
     let on_upgrade = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
@@ -50,11 +52,15 @@ pub async fn handle(
     let uri = parts.uri.clone();
     let mut record = AccessRecord::start(connection.peer, &parts.method, uri.path(), started);
     // Of what the client sent, before anything is added.
-    let exceeded = exceeded_limit(&parts, &shared.limits);
+    let header_bytes = header_bytes(&parts);
+    let budget = exceeded_limit(&parts, header_bytes, &shared.limits).map_or_else(
+        || shared.header_budget.take(&connection.headers, header_bytes),
+        Err,
+    );
     // First of all, since answers of the agent itself have it as well.
     ensure_audit_id(&mut parts.headers);
     if let (Some(record), Some(id)) = (&mut record, parts.headers.get(AUDIT_ID)) {
-        record.audit_id = id.to_str().unwrap_or_default().to_owned();
+        record.audit_id(id.to_str().unwrap_or_default());
     }
     let mut call = Call {
         connection: &connection,
@@ -70,7 +76,7 @@ pub async fn handle(
     };
 
     let answer = async {
-        if let Some(limit) = exceeded {
+        if let Err(limit) = &budget {
             shared.metrics.refused(limit);
             return Err(ProxyError::HeaderTooLarge);
         }
@@ -120,9 +126,9 @@ pub async fn handle(
         }
         prepare_request(&mut parts.headers, &connection.forwarded_for);
         if let Some(record) = &mut call.record {
-            record.user = caller.name_for_log().to_owned();
+            record.user(caller.name_for_log());
             if info.is_resource {
-                record.key = info.key().to_string();
+                record.key(&info.key().to_string());
             }
         }
         let outgoing = Outgoing {
@@ -310,10 +316,12 @@ impl Call<'_> {
         }
         let status = response.status().as_u16();
         self.end(error.decision(), &shared.no_server, status);
-        tracing::debug!(peer = %self.connection.peer, %error, "request answered by the agent");
+        let error = error.to_string();
+        let peer = self.connection.peer;
+        tracing::debug!(%peer, error = %printable(&error, TEXT), "request answered by the agent");
         let mut record = self.record.take();
         if let Some(record) = &mut record {
-            record.error = Some(error.to_string());
+            record.error(&error);
         }
         response.map(|body| Download::whole(body, record))
     }
@@ -344,7 +352,7 @@ impl Drop for Call<'_> {
             return;
         }
         if let Some(record) = &mut self.record {
-            record.error = Some("the client went away before the answer".to_owned());
+            record.error("the client went away before the answer");
         }
         if let (Some(client), true) = (self.client, self.trace.is_under_way()) {
             let shared = &self.connection.thread.shared;
@@ -360,20 +368,23 @@ impl Drop for Call<'_> {
     }
 }
 
-/// The limit that a request's header is above, if any. Over HTTP/1.1 the parser counted its bytes already.
-fn exceeded_limit(parts: &Parts, limits: &Limits) -> Option<&'static str> {
+/// The limit that a request's header is above by itself, if any. Over HTTP/1.1 the parser counted its bytes already.
+fn exceeded_limit(parts: &Parts, bytes: usize, limits: &Limits) -> Option<&'static str> {
     if parts.headers.len() > limits.header_count {
         return Some("header_count");
     }
-    // RFC 9113 §6.5.2 (SETTINGS_MAX_HEADER_LIST_SIZE).
+    (parts.version == Version::HTTP_2 && bytes > limits.header_bytes as usize)
+        .then_some("header_bytes")
+}
+
+/// As RFC 9113 §6.5.2 (SETTINGS_MAX_HEADER_LIST_SIZE) counts.
+fn header_bytes(parts: &Parts) -> usize {
     let field = |name: usize, value: usize| name + value + 32;
     let path = parts.uri.path_and_query().map_or(0, |p| p.as_str().len());
     let fields = parts.headers.iter();
-    let bytes = fields.fold(field(":path".len(), path), |sum, (name, value)| {
+    fields.fold(field(":path".len(), path), |sum, (name, value)| {
         sum + field(name.as_str().len(), value.len())
-    });
-    (parts.version == Version::HTTP_2 && bytes > limits.header_bytes as usize)
-        .then_some("header_bytes")
+    })
 }
 
 /// `user@host` where only a host belongs.

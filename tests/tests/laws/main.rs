@@ -4,6 +4,11 @@
 mod blame;
 #[path = "../nodes/common/mod.rs"]
 mod common;
+mod blame_limits;
+mod isolation;
+mod isolation_descriptors;
+mod isolation_headers;
+mod isolation_log;
 mod members;
 mod passing;
 mod proof;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::SteeringStats;
 use crate::app::threads::Heartbeat as ThreadHeartbeat;
 use crate::app::{DrainState, DrainTrigger, Task};
-use crate::kernel::{self, room};
+use crate::kernel::{self, queued, room};
 use crate::net::{OnTick, Turn};
 use crate::steering::{PassingBy, Standing};
 
@@ -34,6 +34,7 @@ impl Beat {
     pub fn on_tick(mut self) -> OnTick {
         let mut refused = false;
         let mut told = None;
+        let mut granted = false;
         OnTick {
             interval: INTERVAL,
             call: Box::new(move |turn| {
@@ -41,8 +42,17 @@ impl Beat {
                 // Whether the kernel takes a beat is only found out by a beat.
                 let own = refused.then_some(PassingBy::Kernel);
                 match withheld(self.standing.reasons().iter().map(|(why, _)| *why), own) {
-                    Some(why) => self.stats.withheld(why),
-                    None => refused = !self.try_to_beat(&turn),
+                    Some(why) => {
+                        self.stats.withheld(why);
+                        // What was granted is taken back, once. A map that cannot be written shows in the next beat.
+                        if std::mem::take(&mut granted) && why != PassingBy::Draining {
+                            let _ = self.heartbeat.grant_nothing();
+                        }
+                    }
+                    None => {
+                        granted = true;
+                        refused = !self.try_to_beat(&turn);
+                    }
                 }
                 self.tell(&mut told);
             }),
@@ -62,6 +72,7 @@ impl Beat {
             "connections could not be accepted in the last second: look at the limit of open files".to_owned()
         });
         self.standing.put(PassingBy::Accept, failing);
+        self.standing.put(PassingBy::Full, full(grant(turn)));
         let oldest = self.threads.iter().map(ThreadHeartbeat::age).max();
         self.standing.put(PassingBy::Thread, silent(oldest));
     }
@@ -118,11 +129,27 @@ impl Beat {
     }
 
     fn beat(&mut self, turn: &Turn<'_>) -> Result<(), kernel::Error> {
-        // A listener that tells nothing has no room.
-        let room = room(&[turn.listener.as_fd()]).unwrap_or(0);
-        let spare = u32::try_from(turn.spare).unwrap_or(u32::MAX);
-        self.heartbeat.beat(room.min(spare))
+        self.heartbeat.beat(grant(turn))
     }
+}
+
+/// How many connections the kernel may steer until the next beat: what the accept queue has room for, and no more than there is
+/// room for once those are accepted that wait in it already. A listener that tells nothing has no room.
+fn grant(turn: &Turn<'_>) -> u32 {
+    let listener = turn.listener.as_fd();
+    let (Ok(room), Ok(queued)) = (room(&[listener]), queued(listener)) else {
+        return 0;
+    };
+    let spare = u32::try_from(turn.spare).unwrap_or(u32::MAX);
+    room.min(spare.saturating_sub(queued))
+}
+
+/// Said of an agent that may grant so many connections.
+fn full(grant: u32) -> Option<String> {
+    (grant == 0).then(|| {
+        "there is no room for another connection: limits.connections, limits.pendingHandshakes or the accept queue is used up"
+            .to_owned()
+    })
 }
 
 /// The first reason that holds, but for `own`, which the last beat found and only the next one can clear.

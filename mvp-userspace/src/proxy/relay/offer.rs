@@ -15,7 +15,6 @@ use crate::net::{self, ClientHello, Peeked, peek, tune_upstream};
 use crate::proxy::Shared;
 use crate::proxy::attempt::dial_ending;
 use crate::proxy::blame;
-use crate::proxy::connection::Guard;
 use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, SILENCE, decide};
 use crate::route::{RouteTable, Server};
 use crate::splice::Limits;
@@ -27,25 +26,25 @@ pub enum Offered {
     /// It is to be inspected; nothing of it was consumed.
     Inspect {
         stream: TcpStream,
-        handshake: Guard,
         /// For its TLS handshake.
         left: Duration,
     },
 }
 
-/// Carries a connection to its end, or gives it back. `handshake` is kept until it is known which.
+/// Carries a connection to its end, or gives it back. Before it is given back a whole ClientHello is awaited, but for one in
+/// very many pieces, so that `place` knows which connections are silent.
 pub async fn offer(
     shared: &Shared,
     stream: TcpStream,
     client: SocketAddr,
-    handshake: Guard,
+    place: &net::Place,
 ) -> Offered {
     let relays = &shared.relays;
     let timeout = shared.limits.handshake_timeout;
     if relays.pass_through.load(Ordering::Relaxed)
         && let Some((upstream, server)) = dial_local(shared).await
     {
-        drop(handshake);
+        place.asked();
         let whole = Whole {
             stream,
             upstream,
@@ -57,50 +56,40 @@ pub async fn offer(
         Box::pin(whole.carry(shared)).await;
         return Offered::Done;
     }
-    if let Some(reason) = relays.impossible(shared, &shared.table.load()) {
-        shared.metrics.relay_decision(reason.as_str());
-        return Offered::Inspect {
-            stream,
-            handshake,
-            left: timeout,
-        };
-    }
     let deadline = tokio::time::Instant::now() + timeout;
     let peeked = peek(&stream, deadline).await;
     let left = deadline.saturating_duration_since(tokio::time::Instant::now());
     let hello = match peeked {
-        Ok(Peeked::Hello(hello)) => Some(hello),
+        Ok(Peeked::Hello(hello)) => {
+            place.spoke();
+            Some(hello)
+        }
         // rustls says so to the client, as it always does.
-        Ok(Peeked::NotTls | Peeked::TooLong) => None,
+        Ok(Peeked::NotTls | Peeked::TooLong | Peeked::TooManyPieces) => None,
         Ok(Peeked::TimedOut) => return gone(shared, "timeout"),
         Ok(Peeked::Closed) | Err(_) => return gone(shared, "error"),
     };
-    // Taken anew: a client may have taken its time.
     let table = shared.table.load_full();
-    let place = match permit(shared, &table, client, hello.as_ref()) {
-        Ok(place) => place,
+    if let Some(reason) = relays.impossible(shared, &table) {
+        shared.metrics.relay_decision(reason.as_str());
+        return Offered::Inspect { stream, left };
+    }
+    let chosen = match permit(shared, &table, client, hello.as_ref()) {
+        Ok(chosen) => chosen,
         Err(reason) => {
             shared.metrics.relay_decision(reason.as_str());
-            return Offered::Inspect {
-                stream,
-                handshake,
-                left,
-            };
+            return Offered::Inspect { stream, left };
         }
     };
-    let Some((upstream, carried)) = dial(relays, &place.server)
+    let Some((upstream, carried)) = dial(relays, &chosen.server)
         .await
-        .zip(served(&table, &place.server))
+        .zip(served(&table, &chosen.server))
     else {
         shared.metrics.relay_decision(DIAL_FAILED);
-        return Offered::Inspect {
-            stream,
-            handshake,
-            left,
-        };
+        return Offered::Inspect { stream, left };
     };
     shared.metrics.relay_decision(RELAYED);
-    drop(handshake);
+    place.asked();
     let server_name = hello.and_then(|hello| hello.server_name);
     let memory = relays.hot.find(client.ip(), server_name.as_deref());
     if let Some(memory) = &memory {
@@ -110,7 +99,7 @@ pub async fn offer(
         stream,
         upstream,
         client,
-        server: Arc::clone(&place.server),
+        server: Arc::clone(&chosen.server),
         server_name: server_name.map(String::into_boxed_str),
         kind: carried,
     };

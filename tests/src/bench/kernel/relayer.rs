@@ -11,7 +11,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use mvp::kernel::Splice;
-use mvp::net::{AcceptLoop, Accepted, Peeked, Sink, listen, peek, tune_client, tune_upstream};
+use mvp::net::{
+    AcceptLoop, Accepted, Admission, AdmissionLimits, Peeked, Sink, listen, peek, tune_client,
+    tune_upstream,
+};
 use mvp::splice::calibrate::{self, Kind};
 use mvp::splice::{Limits, Mode, Outcome, Signal, Splicer, selftest};
 use tokio::net::TcpStream;
@@ -78,8 +81,13 @@ pub fn run(options: &Options) -> Result<()> {
             sinks,
             total: Arc::default(),
             limit: PAIRS,
+            admission: Admission::new(AdmissionLimits {
+                connections: PAIRS,
+                handshakes: PAIRS,
+                patience: PATIENCE,
+            }),
         };
-        accept.run(pending(), || {}, None).await;
+        accept.run(pending(), |_| {}, None).await;
         Ok(())
     })
 }

@@ -405,6 +405,32 @@ impl Agent {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Gives it another soft limit of open descriptors while it runs, and returns the one before.
+    pub fn limit_descriptors(&self, soft: u64) -> u64 {
+        use rustix::process::{Resource, Rlimit, prlimit};
+        let pid = Some(Pid::from_child(&self.child));
+        let file = format!("/proc/{}/limits", self.child.id());
+        let text = std::fs::read_to_string(file).unwrap();
+        let mut limits = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"))
+            .unwrap()
+            .split_whitespace()
+            .map(|number| number.parse::<u64>().unwrap());
+        let (before, maximum) = (limits.next().unwrap(), limits.next());
+        let limit = Rlimit {
+            current: Some(soft),
+            maximum,
+        };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
+        before
+    }
+
+    /// The lowest descriptor that it does not have open: with this limit it gets no other.
+    pub fn lowest_free_descriptor(&self) -> u64 {
+        mvp_tests::child::lowest_free_descriptor(self.child.id()).unwrap()
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
