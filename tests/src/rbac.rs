@@ -56,6 +56,7 @@ fn rules() -> Result<Vec<Rule>> {
                     resources: texts(&rule["resources"]),
                     namespace: namespace.as_str().unwrap_or_default().to_owned(),
                     paths: texts(&rule["nonResourceURLs"]),
+                    names: texts(&rule["resourceNames"]),
                 });
             }
         }

@@ -456,7 +456,9 @@ fn membership_dialer(
         return Ok(None);
     }
     let from = steering::way_to_servers(config);
-    Ok(Some(settings(config, client_tls, own.clone(), from)?.dialer))
+    Ok(Some(
+        settings(config, client_tls, own.clone(), from)?.dialer,
+    ))
 }
 
 /// Passes on which servers were restarted, and tells the guard.

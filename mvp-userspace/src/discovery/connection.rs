@@ -90,7 +90,13 @@ impl FetchError {
 
     /// True if the server refused the agent: it does not know it, or does not allow it what it asked for.
     pub fn refused(&self) -> bool {
-        matches!(self, FetchError::Status { status: 401 | 403, .. })
+        matches!(
+            self,
+            FetchError::Status {
+                status: 401 | 403,
+                ..
+            }
+        )
     }
 
     /// True if a new connection may well do better.

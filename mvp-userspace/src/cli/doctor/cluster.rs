@@ -11,7 +11,8 @@ use crate::config::{Config, Endpoint};
 use crate::discovery::{
     Connection, Discovery, DiscoveryHandle, ServerStatus, Settings, SyncCounters,
 };
-use crate::identity::TrustCell;
+use crate::identity::proof::OwnUser;
+use crate::identity::{HeaderNames, TrustCell};
 use crate::membership::Membership;
 use crate::route::Knowledge;
 use crate::tls::{Alpn, ClientTls, IdentityClass, Lifetime, Reload, ServerTls};
@@ -94,11 +95,19 @@ fn certificates(config: &Config) -> (Vec<Finding>, Option<Arc<ClientTls>>) {
 async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
     let counters = Arc::new(SyncCounters::default());
     let from = way_to_servers(config);
+    let own = HeaderNames::new(config.request_header.as_ref())
+        .map_err(|error| error.to_string())
+        .and_then(|names| OwnUser::new(&names).map_err(|error| error.to_string()));
+    let own = match own {
+        Ok(own) => own,
+        Err(error) => return vec![failed("requestHeader", error)],
+    };
     let settings = Settings::new(
         &config.discovery,
         &config.upstream,
         from,
         Arc::new(move || tls.config(IdentityClass::FrontProxy, Alpn::H2OrHttp1)),
+        own,
     );
     let settings = match settings {
         Ok(settings) => settings,
