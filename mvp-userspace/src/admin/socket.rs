@@ -116,7 +116,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     let owner = meta.uid();
     let own = rustix::process::geteuid().as_raw();
     let (writable, sticky) = (meta.mode() & 0o022 != 0, meta.mode() & 0o1000 != 0);
-    if owner != own && owner != 0 || writable && !sticky {
+    if (owner != own && owner != 0) || (writable && !sticky) {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!(

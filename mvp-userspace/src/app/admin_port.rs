@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use crate::admin::{self, Admin, Door, Hosts, OperatorSocket, PublishedSocket};
+use crate::admin::{self, Admin, Door, Hosts, OperatorSocket};
 use crate::config::{Config, Mode};
 use crate::net::listen;
 
@@ -19,7 +19,8 @@ const RETRY: Duration = Duration::from_millis(100);
 pub struct AdminPort {
     reader: Reader,
     hosts: Hosts,
-    socket: OperatorSocket,
+    /// `None`: it cannot be had, which is said in the log and keeps nobody from being served.
+    socket: Option<OperatorSocket>,
 }
 
 /// Bound, or still another agent's.
@@ -48,7 +49,10 @@ impl AdminPort {
         };
         let path = &config.admin.socket;
         let socket = OperatorSocket::bind(path)
-            .with_context(|| format!("admin.socket: cannot bind {}", path.display()))?;
+            .inspect_err(|error| {
+                tracing::warn!(socket = %path.display(), %error, "admin.socket: cannot be bound; only signals change what this agent does");
+            })
+            .ok();
         let names = config.admin.hosts.iter().chain([&config.node]).cloned();
         Ok(Self {
             reader,
@@ -73,9 +77,11 @@ impl AdminPort {
     /// # Errors
     /// The socket cannot be put into its place.
     pub fn spawn(self, port: Admin) -> anyhow::Result<()> {
-        let socket: PublishedSocket = self.socket.publish().context("admin.socket")?;
         let port = Arc::new(port);
-        tokio::spawn(admin::serve(Door::Operator(socket), Arc::clone(&port)));
+        if let Some(socket) = self.socket {
+            let socket = socket.publish().context("admin.socket")?;
+            tokio::spawn(admin::serve(Door::Operator(socket), Arc::clone(&port)));
+        }
         let (reader, hosts) = (self.reader, self.hosts);
         tokio::spawn(async move {
             let listener = match reader {

@@ -199,6 +199,8 @@ async fn what_a_front_proxy_has_forwarded_is_not_forwarded_again() {
 #[tokio::test]
 async fn the_admin_port_reaches_the_probes_of_every_server() {
     let plane = plane(&[35, 36]).await;
+    // Metrics are not everybody's to read.
+    mvp_tests::rbac::apply(&plane).unwrap();
     let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
     for (name, minor) in [("cp-a", "v1.35"), ("cp-b", "v1.36")] {
         let path = |probe: &str| format!("/mvp/servers/{name}/{probe}");

@@ -71,7 +71,9 @@ fn a_bpffs_that_cannot_be_written_is_passed_by_and_doctor_says_so() {
         natively(&cluster, node, node.received(ONLY_36).len());
         let pins = cluster.bpffs.join(&node.name);
         let pins = pins.to_str().unwrap();
-        let doctor = node.place.command(&["doctor", "--pin-path", pins]);
+        let doctor = node.place.try_command(&["doctor", "--pin-path", pins]);
+        assert_eq!(doctor.status.code(), Some(1));
+        let doctor = String::from_utf8(doctor.stdout).unwrap();
         let line = doctor.lines().find(|line| line.starts_with("pinning"));
         assert!(line.is_some_and(|line| line.contains("failed")), "{doctor}");
     });

@@ -19,6 +19,8 @@ use crate::tls::{Alpn, ClientTls, IdentityClass, Lifetime, Reload, ServerTls};
 
 /// For every server to answer once.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// For TCP and TLS with one server, at least.
+const CONNECT: Duration = Duration::from_secs(5);
 /// For Kubernetes to say which servers there are.
 const LISTED: Duration = Duration::from_secs(5);
 /// A path that nobody may read: its 403 names the user as whom the server took the request.
@@ -110,7 +112,11 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
         own,
     );
     let settings = match settings {
-        Ok(settings) => settings,
+        Ok(mut settings) => {
+            // A person waits, and wants to know what is wrong rather than that it took long.
+            settings.dialer.connect_timeout = settings.dialer.connect_timeout.max(CONNECT);
+            settings
+        }
         Err(error) => return vec![failed("upstream.serverName", error.to_string())],
     };
     let dialer = config
@@ -146,6 +152,17 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
         };
         found.push(finding("members", result, Outcome::Off));
     }
+    if config.upstream.client.is_some() {
+        let local = &config.local;
+        found.push(identity(&settings, local, &config.node, true).await);
+        let listed = Arc::clone(&members.borrow());
+        let peers = listed
+            .iter()
+            .filter(|peer| (&peer.host, peer.port) != (&local.host, local.port));
+        for peer in peers {
+            found.push(identity(&settings, peer, &peer.name, false).await);
+        }
+    }
     let discovery = Discovery::start(
         settings.clone(),
         config.local.clone(),
@@ -163,12 +180,6 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
     }
     let statuses = discovery.status();
     found.extend(statuses.iter().map(server));
-    if config.upstream.client.is_some() {
-        for member in discovery.members() {
-            let endpoint = &member.server.endpoint;
-            found.push(identity(&settings, endpoint, member.server.local).await);
-        }
-    }
     found.extend(without_an_agent(&discovery, &statuses));
     found
 }
@@ -195,9 +206,8 @@ fn server(status: &ServerStatus) -> Finding {
 }
 
 /// Whether the server takes the user that the agent asserts over its front-proxy certificate for who it is.
-async fn identity(settings: &Settings, endpoint: &Endpoint, local: bool) -> Finding {
+async fn identity(settings: &Settings, endpoint: &Endpoint, name: &str, local: bool) -> Finding {
     let bad = if local { Outcome::Failed } else { Outcome::Off };
-    let name = &endpoint.name;
     let asked = async {
         let connection = Connection::open(&settings.dialer, endpoint).await?;
         connection

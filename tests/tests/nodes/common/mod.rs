@@ -260,13 +260,18 @@ impl Place {
 
     /// What `mvp` says there, in the namespace.
     pub fn command(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(AGENT);
-        command.args(arguments);
-        let output = self.on(async move { command.output().unwrap() });
+        let output = self.try_command(arguments);
         let text = String::from_utf8(output.stdout).unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {text}{error}");
         text
+    }
+
+    /// As [`Self::command`], whatever its exit code.
+    pub fn try_command(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(AGENT);
+        command.args(arguments);
+        self.on(async move { command.output().unwrap() })
     }
 
     /// Starts a task in the namespace.
