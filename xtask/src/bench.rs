@@ -15,11 +15,14 @@ use crate::{
 /// `decide` is the route lookup alone (criterion); every other name is a scenario of mvp-bench, over real sockets.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Which one: decide, forward, discovery, freshness, kernel
+    /// Which one: decide, forward, discovery, freshness, kernel, neighbour
     name: String,
     /// Also write the rows as JSON to this file (not for decide)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// A short run whose figures are rough (only for neighbour)
+    #[arg(long)]
+    quick: bool,
     /// Passed on to the benchmark as they are
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
@@ -40,10 +43,13 @@ pub fn main(args: &Args) -> Result<()> {
     if let Some(file) = &args.json {
         bench.arg("--json").arg(file);
     }
-    if ["forward", "discovery", "freshness", "kernel"].contains(&args.name.as_str()) {
+    if ["forward", "discovery", "freshness", "kernel", "neighbour"].contains(&args.name.as_str()) {
         bench
             .arg("--mvp-binary")
             .arg(root().join("target/dist/mvp"));
+    }
+    if args.quick {
+        bench.arg("--quick");
     }
     run(bench.args(&args.args))
 }

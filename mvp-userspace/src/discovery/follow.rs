@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::changes::{Change, ChangeError, Lines, Page};
-use super::connection::{Connection, FetchError};
+use super::connection::Connection;
 use super::entry::Entry;
 use super::events::{EventState, Followed};
+use super::fetch_error::FetchError;
 use super::hub::Hub;
 use super::limits::MAX_VERSIONS;
 use super::priorities::ApiServices;

@@ -8,9 +8,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::connection::{Dialer, FetchError};
+use super::connection::Dialer;
 use super::entry::{Entry, ServerStatus};
 use super::events::{EventState, EventTimes, Events};
+use super::fetch_error::FetchError;
 use super::merged::Views;
 use super::prove::Prover;
 use crate::route::{Knowledge, Member, RouteTable};

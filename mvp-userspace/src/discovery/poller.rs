@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::connection::{Connection, FetchError};
+use super::connection::Connection;
 use super::entry::{Entry, Trouble};
+use super::fetch_error::FetchError;
 use super::hub::Hub;
 use super::limits::DecodeError;
 use super::openapi::{MAX_INDEX, OPENAPI_V3, OpenApiIndex};

@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::connection::{Answer, Connection, Dialer, FetchError};
+use super::connection::{Answer, Connection, Dialer};
 use super::entry::Entry;
+use super::fetch_error::FetchError;
 use super::hub::Hub;
 use crate::identity::HeaderNames;
 use crate::identity::proof::{

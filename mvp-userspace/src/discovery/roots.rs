@@ -7,8 +7,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use super::connection::{Answer, Connection, FetchError};
+use super::connection::{Answer, Connection};
 use super::decode::{Root, aggregated};
+use super::fetch_error::FetchError;
 use super::limits::{DecodeError, Decoded, GroupVersion, MAX_ENTRIES};
 use super::view::{Document, Freshness, Group, Version};
 use super::{ApiEntry, ApiSet, legacy};

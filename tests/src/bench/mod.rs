@@ -7,6 +7,7 @@ pub mod freshness;
 pub mod haproxy;
 pub mod kernel;
 pub mod machine;
+pub mod neighbour;
 pub mod process;
 pub mod report;
 pub mod target;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use http::Uri;
-use mvp_tests::bench::{discovery, forward, freshness, haproxy, kernel, process, target, upstream};
+use mvp_tests::bench::{
+    discovery, forward, freshness, haproxy, kernel, neighbour, process, target, upstream,
+};
 use mvp_tests::load::{Endpoint, Limit, Session, bearer, tls};
 use mvp_tests::sim::pki::Pki;
 use rustls_pki_types::ServerName;
@@ -31,6 +33,8 @@ enum Verb {
     Freshness(freshness::Options),
     /// What the kernel part costs and saves: the idle guard, relayed connections, sockmap, the short-cut, the steering program
     Kernel(kernel::Options),
+    /// What a good client feels while a hostile neighbour attacks
+    Neighbour(neighbour::Options),
     /// A part of `kernel`: relays whole connections to one server
     #[command(hide = true)]
     Relayer(kernel::relayer::Options),
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Verb::Discovery(options) => discovery::run(&options),
         Verb::Freshness(options) => freshness::run(&options),
         Verb::Kernel(options) => kernel::run(&options),
+        Verb::Neighbour(options) => neighbour::run(&options),
         Verb::Relayer(options) => kernel::relayer::run(&options),
         Verb::Upstream(args) => run_upstream(&args),
         Verb::Load(args) => run_load(&args),

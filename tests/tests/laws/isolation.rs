@@ -78,11 +78,11 @@ async fn the_largest_source_makes_room_first() {
     })
     .await
     .unwrap();
-    // The oldest of all.
-    let modest = Silent::crowd(loopback(3), agent.address, 2, 0)
+    let greedy = Silent::crowd(loopback(2), agent.address, 40, 0)
         .await
         .unwrap();
-    let greedy = Silent::crowd(loopback(2), agent.address, 40, 0)
+    // The newest, and the fewest.
+    let modest = Silent::crowd(loopback(3), agent.address, 2, 0)
         .await
         .unwrap();
     eventually("all but eight were closed", SOON, || async {

@@ -101,7 +101,8 @@ async fn published_names_are_followed_while_running() {
     eventually("the late name is deleted", SOON, || async {
         plane.server(0).clear_requests();
         plane.server(1).clear_requests();
-        client.get(SECRETS, &[("x-late-group", MASTERS)]).await?;
+        let answer = client.get(SECRETS, &[("x-late-group", MASTERS)]).await?;
+        anyhow::ensure!(answer.status == 403, "{}", answer.text());
         Ok(!received(&plane, SECRETS, "x-late-group"))
     })
     .await

@@ -1,0 +1,146 @@
+//! Why an answer could not be had, and whose fault that is.
+
+use std::io;
+
+use super::DecodeError;
+use crate::route::Failure;
+
+/// What failed, as routing and the operator need it. `Failure` says how the server failed; the text says what to look at.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("cannot resolve {host}: {reason} (look at the server's url and at DNS)")]
+    Resolve { host: String, reason: String },
+    #[error("{what}: {reason}")]
+    Transport {
+        what: &'static str,
+        reason: String,
+        failure: Failure,
+        /// The connection is of no use any more; the request was perhaps never seen by the server.
+        lost: bool,
+    },
+    #[error(
+        "{path} answered {status} (look at the front-proxy certificate and at the server's own log)"
+    )]
+    Status { path: String, status: u16 },
+    #[error(
+        "{path} answered with more than discovery.maxBytes = {limit} bytes; the server's document was refused"
+    )]
+    TooLarge { path: String, limit: usize },
+    #[error("{path}: {error}")]
+    Decode { path: String, error: DecodeError },
+}
+
+impl FetchError {
+    /// How the server failed as a peer on the network, or `None` if it answered, but not with something of use.
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            FetchError::Resolve { .. } => Some(Failure::Unreachable),
+            FetchError::Transport { failure, .. } => Some(*failure),
+            _ => None,
+        }
+    }
+
+    /// True if the server refused the agent: it does not know it, or does not allow it what it asked for.
+    pub fn refused(&self) -> bool {
+        matches!(
+            self,
+            FetchError::Status {
+                status: 401 | 403,
+                ..
+            }
+        )
+    }
+
+    /// True if a new connection may well do better.
+    pub fn lost(&self) -> bool {
+        match self {
+            FetchError::Transport { lost, .. } => *lost,
+            // A client certificate that expired or was replaced: kube-apiserver verifies it at each request.
+            FetchError::Status { status, .. } => *status == 401,
+            _ => false,
+        }
+    }
+}
+
+impl From<hyper::Error> for FetchError {
+    fn from(error: hyper::Error) -> Self {
+        lost(error)
+    }
+}
+
+/// An error that ended the connection or the stream.
+pub(super) fn lost(error: hyper::Error) -> FetchError {
+    FetchError::Transport {
+        what: "the connection",
+        failure: http_failure(&error),
+        reason: chain(&error),
+        lost: true,
+    }
+}
+
+pub(super) fn transport(what: &'static str, reason: impl ToString, failure: Failure) -> FetchError {
+    FetchError::Transport {
+        what,
+        reason: reason.to_string(),
+        failure,
+        lost: true,
+    }
+}
+
+fn http_failure(error: &hyper::Error) -> Failure {
+    if error.is_timeout() {
+        return Failure::TimedOut;
+    }
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io_failure(io);
+        }
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            return match h2.get_io() {
+                Some(io) => io_failure(io),
+                None if h2.is_go_away() || h2.is_reset() => Failure::Reset,
+                None => Failure::Protocol,
+            };
+        }
+        source = error.source();
+    }
+    if error.is_canceled() || error.is_closed() || error.is_incomplete_message() {
+        Failure::Reset
+    } else {
+        Failure::Protocol
+    }
+}
+
+pub(super) fn io_failure(error: &io::Error) -> Failure {
+    use io::ErrorKind::*;
+    if error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<rustls::Error>())
+    {
+        return Failure::Tls;
+    }
+    if crate::net::is_local_shortage(error) {
+        return Failure::Local;
+    }
+    match error.kind() {
+        ConnectionRefused => Failure::Refused,
+        ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof | NotConnected => {
+            Failure::Reset
+        }
+        TimedOut => Failure::TimedOut,
+        HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable
+        | PermissionDenied => Failure::Unreachable,
+        _ => Failure::Protocol,
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
