@@ -70,6 +70,8 @@ pub struct StatusView {
     pub guard: GuardView,
     /// How changes of definitions and APIServices come to be known: `watching`, `polling only: <reason>`, `starting`.
     pub events: String,
+    /// Where the list of servers comes from, and what is wrong with it.
+    pub membership: String,
     /// What of the kernel part is loaded, or why not.
     pub kernel: String,
     /// Whether clients' connections to the agent are handed to the local server whole, and why.

@@ -32,6 +32,8 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// For another server to answer a probe through the admin port.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
+type Members = tokio::sync::watch::Receiver<Arc<Vec<Endpoint>>>;
+
 /// A running agent. Dropping it does not stop it: call [`Agent::drain`] or [`Agent::stop`].
 pub struct Agent {
     listen: SocketAddr,
@@ -170,8 +172,17 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let counters = Arc::new(SyncCounters::default());
     let stats = Arc::new(SteeringStats::default());
     let guard = GuardHandle::new(&config, Arc::clone(&stats));
-    let Membership { members, restarts } =
-        Membership::start(&config.peers, &config.local, Arc::clone(&counters)).await?;
+    let Membership {
+        members,
+        restarts,
+        line: membership_line,
+    } = Membership::start(
+        &config.peers,
+        &config.local,
+        config.advertise,
+        Arc::clone(&counters),
+    )
+    .await?;
     let listed = Arc::clone(&members.borrow());
     let kernel = Kernel::install(&config, &listener, &listed).await?;
     if !kernel.is_on() && (elsewhere || admin_port.is_taken()) {
@@ -185,11 +196,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     stats.set_shortcut(&shortcut);
     relay.relays.dial_from(from.clone());
     let restarts = tell_guard(restarts, guard.clone());
-    let membership = Membership {
-        members: members.clone(),
-        restarts,
-    };
-    let discovery = start_discovery(&config, &client_tls, &counters, from.clone(), membership)?;
+    let listed = (members.clone(), restarts);
+    let discovery = start_discovery(&config, &client_tls, &counters, from.clone(), listed)?;
     let known = await_first_round(&readiness, &discovery);
     let mut reloaded = vec![
         Arc::clone(&server_tls) as _,
@@ -288,6 +296,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         origin,
         shared: Arc::clone(&shared),
         discovery,
+        membership: membership_line,
         threads: threads.iter().map(DataThread::source).collect(),
         reload,
         pool: pool.pool(),
@@ -316,9 +325,8 @@ fn start_discovery(
     client_tls: &Arc<ClientTls>,
     counters: &Arc<SyncCounters>,
     from: DialFrom,
-    membership: Membership,
+    (members, restarts): (Members, mpsc::Receiver<Option<Endpoint>>),
 ) -> anyhow::Result<DiscoveryHandle> {
-    let Membership { members, restarts } = membership;
     let tls = Arc::clone(client_tls);
     let settings = Settings::new(
         &config.discovery,

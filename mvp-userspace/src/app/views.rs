@@ -19,6 +19,7 @@ use crate::admin::{
 };
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
+use crate::membership::MembershipLine;
 use crate::metrics::Metrics;
 use crate::proxy::discovery::replaced;
 use crate::proxy::{Pool, Shared, probe};
@@ -40,6 +41,7 @@ pub struct Sources {
     pub origin: Instant,
     pub shared: Arc<Shared>,
     pub discovery: DiscoveryHandle,
+    pub membership: MembershipLine,
     pub threads: Vec<ThreadSource>,
     pub reload: Arc<ReloadStats>,
     /// Connections of the control runtime, for the probes of other servers.
@@ -120,6 +122,7 @@ fn status(sources: &Sources) -> StatusView {
         shortcut: sources.shortcut.line(),
         pass_through: sources.pass_through.get(),
         events: sources.discovery.events().to_string(),
+        membership: sources.membership.get(),
         listen: sources.listen.clone(),
         interoperability_proxy: config.interoperability_proxy,
         config_digest: config.digest(),
@@ -342,7 +345,7 @@ fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
 
 pub(super) fn knowledge_name(knowledge: Knowledge) -> &'static str {
     match knowledge {
-        Knowledge::Never => "none",
+        Knowledge::Never | Knowledge::Absent => "none",
         Knowledge::Confirmed => "fresh",
         Knowledge::Down | Knowledge::Unconfirmed => "stale",
     }

@@ -32,6 +32,7 @@ pub fn status(view: &StatusView) -> String {
         ("through", view.pass_through.clone()),
         ("short", view.shortcut.clone()),
         ("events", view.events.clone()),
+        ("members", view.membership.clone()),
         ("relay", relay(&view.relay)),
         ("config", view.config_digest.clone()),
         (
@@ -254,6 +255,7 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
             pass_through: "off: the guard is armed".into(),
             shortcut: "off: kernel.shortcut is off".into(),
             events: "watching".into(),
+            membership: "2 servers (peers.static)".into(),
             listen: "127.0.0.12:6443".into(),
             interoperability_proxy: true,
             config_digest: "0123456789abcdef".into(),
@@ -292,6 +294,7 @@ kernel  userspace only
 through off: the guard is armed
 short   off: kernel.shortcut is off
 events  watching
+members 2 servers (peers.static)
 relay   2 to cp-b; 7 clients; copy (kernel.splice is copy)
 config  0123456789abcdef
 open    3 connections, 12 requests, 1 upgrades

@@ -27,3 +27,4 @@ pub use load::{from_file, from_manifest, parse};
 pub use overrides::{Overrides, parse_feature_gates};
 pub use types::*;
 pub use value::duration as parse_duration;
+pub(crate) use value::is_name;

@@ -99,6 +99,11 @@ pub fn name(text: &str) -> Result<(), String> {
     }
 }
 
+/// Whether [`name`] accepts the text.
+pub(crate) fn is_name(text: &str) -> bool {
+    name(text).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,20 +1,35 @@
-//! Which servers exist: a static list, or Kubernetes' own EndpointSlices and Leases.
+//! Which servers exist: a static list, or Kubernetes' own EndpointSlice, Nodes and Leases.
 
 mod fixed;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 mod kubernetes;
+mod line;
+mod reached;
 mod roster;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
 pub use fixed::fixed;
-pub use kubernetes::{client, follow};
-pub use roster::{LINGER, MAX_MEMBERS, Roster, is_own_address};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzz::fuzz_roster;
+pub use kubernetes::{Told, client, follow};
+pub use line::{Facts, MembershipLine, Source};
+pub use reached::Reached;
+pub use roster::{LINGER, MAX_MEMBERS, Roster};
 
 use crate::config::{Endpoint, Peers};
 use crate::discovery::SyncCounters;
+use crate::net::is_this_node;
+
+/// The EndpointSlice that kube-apiservers reconcile their addresses into (`pkg/controlplane/reconcilers/endpointsadapter.go`).
+pub const SLICE_NAMESPACE: &str = "default";
+/// Its name.
+pub const SLICE_NAME: &str = "kubernetes";
 
 /// The inputs of [`crate::discovery::Discovery::start`].
 pub struct Membership {
@@ -22,6 +37,8 @@ pub struct Membership {
     pub members: watch::Receiver<Arc<Vec<Endpoint>>>,
     /// A server whose process was started, stopped or replaced; `None` if it is not known which.
     pub restarts: mpsc::Receiver<Option<Endpoint>>,
+    /// For the status.
+    pub line: MembershipLine,
 }
 
 /// Why there is no list of servers. All are the configuration's fault.
@@ -42,19 +59,38 @@ const RESTARTS: usize = 16;
 
 impl Membership {
     /// Starts to follow the servers that `peers` names. Where both lists have an address, the static one's name stands.
+    /// `advertise` is `local.advertise`.
     pub async fn start(
         peers: &Peers,
         local: &Endpoint,
+        advertise: Option<SocketAddr>,
         counters: Arc<SyncCounters>,
     ) -> Result<Self, MembershipError> {
         if !peers.kubernetes.enabled {
-            return Ok(fixed(peers.fixed.clone()));
+            return Ok(fixed(peers.fixed.clone(), local));
         }
         let client = client(peers.kubernetes.kubeconfig.as_deref()).await?;
-        let roster = Roster::new(local.clone(), peers.fixed.clone(), is_own_address);
+        let roster = Roster::new(local.clone(), peers.fixed.clone(), is_this_node)
+            .advertised(advertise)
+            .reached(counters.reached.clone());
         let (sender, members) = watch::channel(Arc::new(peers.fixed.clone()));
         let (restarted, restarts) = mpsc::channel(RESTARTS);
-        tokio::spawn(follow(client, roster, sender, restarted, counters));
-        Ok(Self { members, restarts })
+        let line = MembershipLine::default();
+        line.set(Facts {
+            peers: peers.fixed.len(),
+            source: Source::Awaited,
+            ..Facts::default()
+        });
+        let told = Told {
+            members: sender,
+            restarts: restarted,
+            line: line.clone(),
+        };
+        tokio::spawn(follow(client, roster, told, counters));
+        Ok(Self {
+            members,
+            restarts,
+            line,
+        })
     }
 }

@@ -95,7 +95,7 @@ fn doubts(member: &Member) -> String {
     match member.knowledge {
         Knowledge::Down => doubts.push("nothing listens, last known"),
         Knowledge::Unconfirmed => doubts.push("unconfirmed"),
-        Knowledge::Never | Knowledge::Confirmed => {}
+        Knowledge::Never | Knowledge::Absent | Knowledge::Confirmed => {}
     }
     if !member.server.available() {
         doubts.push(member.server.health().state.as_str());
