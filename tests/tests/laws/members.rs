@@ -93,7 +93,7 @@ async fn knows(agent: &TestAgent, names: &[&str]) {
 /// Writes an object as an administrator would, or anybody who may.
 async fn write(plane: &ControlPlane, collection: &str, object: Value) {
     let direct = direct(plane, plane.server(0)).await;
-    let answer = direct.post_json(collection, &object).await.unwrap();
+    let answer = direct.post_json(collection, &[], &object).await.unwrap();
     assert_eq!(answer.status, 201, "{}", answer.text());
 }
 
