@@ -76,6 +76,8 @@ pub struct StatusView {
     pub events: String,
     /// Where the list of servers comes from, and what is wrong with it.
     pub membership: String,
+    /// Whether kube-apiserver's manifest is followed, and what came of it.
+    pub manifest: String,
     /// What of the kernel part is loaded, or why not.
     pub kernel: String,
     /// Whether clients' connections to the agent are handed to the local server whole, and why.

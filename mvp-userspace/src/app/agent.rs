@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use super::admin_port::AdminPort;
+use super::manifest::{ManifestFollower, ManifestLine};
 use super::pass_through::{self, PassThroughLine};
 use super::shortcut::ShortcutPart;
 use super::sources;
@@ -24,9 +25,9 @@ use crate::identity::TrustCell;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{AcceptLoop, DialFrom, OnTick};
-use crate::proxy::{ConnectSettings, Load, Shared};
+use crate::proxy::{ConnectSettings, Load, ResponseTimeout, Shared};
 use crate::steering::{PassingBy, Standing};
-use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
+use crate::tls::{Alpn, ClientTls, IdentityClass, Reload, Reloader, ServerTls};
 
 /// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -202,12 +203,27 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let listed = (members.clone(), restarts);
     let discovery = start_discovery(&config, &client_tls, &counters, from.clone(), listed)?;
     let known = await_first_round(&readiness, &standing, &discovery);
-    let mut reloaded = vec![
+    let mut reloaded: Vec<Arc<dyn Reload>> = vec![
         Arc::clone(&server_tls) as _,
         Arc::clone(&client_tls) as _,
         Arc::clone(&trust) as _,
     ];
     reloaded.extend(relay.reload.clone());
+    let response_timeout = Arc::new(ResponseTimeout::new(config.limits.response_timeout));
+    let manifest_line = ManifestLine::default();
+    let manifest = ManifestFollower::new(
+        &config,
+        reloaded.clone(),
+        Arc::clone(&response_timeout),
+        kernel
+            .is_on()
+            .then(|| (trigger.clone(), config.drain.deadline)),
+        manifest_line.clone(),
+    );
+    if let Some(manifest) = manifest {
+        // Before the files that it names.
+        reloaded.insert(0, Arc::new(manifest));
+    }
     let reloader = Reloader::new(reloaded);
     let reload = reloader.stats();
     tokio::spawn(reloader.run(Reloader::POLL));
@@ -224,6 +240,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         trust,
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),
+        response_timeout,
         interoperability: config.interoperability_proxy,
         drain: data_drain,
         load: Load::default(),
@@ -231,7 +248,12 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         relays: Arc::clone(&relay.relays),
         no_server: Arc::from(""),
     });
-    sources::register(&metrics, &shared, Arc::clone(&reload));
+    sources::register(
+        &metrics,
+        &shared,
+        Arc::clone(&reload),
+        manifest_line.clone(),
+    );
     relay.spawn(&shared);
     tokio::spawn(sources::mirror(
         Arc::clone(&metrics),
@@ -304,6 +326,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         shared: Arc::clone(&shared),
         discovery,
         membership: membership_line,
+        manifest: manifest_line,
         threads: threads.iter().map(DataThread::source).collect(),
         reload,
         pool: pool.pool(),

@@ -3,6 +3,7 @@
 mod admin_port;
 mod agent;
 mod drain;
+mod manifest;
 mod pass_through;
 mod readiness;
 mod relay;

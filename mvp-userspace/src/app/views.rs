@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Uri};
 
+use super::manifest::ManifestLine;
 use super::pass_through::PassThroughLine;
 use super::shortcut::ShortcutPart;
 use super::skew::skew;
@@ -43,6 +44,7 @@ pub struct Sources {
     pub shared: Arc<Shared>,
     pub discovery: DiscoveryHandle,
     pub membership: MembershipLine,
+    pub manifest: ManifestLine,
     pub threads: Vec<ThreadSource>,
     pub reload: Arc<ReloadStats>,
     /// Connections of the control runtime, for the probes of other servers.
@@ -125,6 +127,7 @@ fn status(sources: &Sources) -> StatusView {
         pass_through: sources.pass_through.get(),
         events: sources.discovery.events().to_string(),
         membership: sources.membership.get(),
+        manifest: sources.manifest.get(),
         listen: sources.listen.clone(),
         interoperability_proxy: config.interoperability_proxy,
         config_digest: config.digest(),
@@ -368,7 +371,7 @@ fn certificates(reload: &ReloadStats) -> Vec<CertificateView> {
         .as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     reload
-        .files
+        .files()
         .iter()
         .map(|file| CertificateView {
             file: file.path.display().to_string(),

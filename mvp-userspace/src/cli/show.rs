@@ -34,6 +34,7 @@ pub fn status(view: &StatusView) -> String {
         ("short", view.shortcut.clone()),
         ("events", view.events.clone()),
         ("members", view.membership.clone()),
+        ("follows", view.manifest.clone()),
         ("relay", relay(&view.relay)),
         ("config", view.config_digest.clone()),
         (
@@ -262,6 +263,7 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
             shortcut: "off: kernel.shortcut is off".into(),
             events: "watching".into(),
             membership: "2 servers (peers.static)".into(),
+            manifest: "followed".into(),
             listen: "127.0.0.12:6443".into(),
             interoperability_proxy: true,
             config_digest: "0123456789abcdef".into(),
@@ -302,6 +304,7 @@ through off: the guard is armed
 short   off: kernel.shortcut is off
 events  watching
 members 2 servers (peers.static)
+follows followed
 relay   2 to cp-b; 7 clients; copy (kernel.splice is copy)
 config  0123456789abcdef
 open    3 connections, 12 requests, 1 upgrades

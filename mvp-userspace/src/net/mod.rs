@@ -11,8 +11,10 @@ mod tcp_info;
 
 pub use accept::{AcceptLoop, Accepted, OnTick, Sink, Slot, Turn};
 pub use deferred::Deferred;
-pub use dial::{DialFrom, Reserved, dial, dial_any, is_this_node};
+pub use dial::{DialFrom, Reserved, dial, dial_any, is_this_node, outward_address};
 pub use ends::{EndWatch, Ends};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use hello::fuzz_hello;
 pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};
 pub use sockdiag::{Established, Off, Outcome, Planned, SILENCE, SockDiag, SockDiagError, plan};
 pub use sockopt::{listen, tune_client, tune_upstream};

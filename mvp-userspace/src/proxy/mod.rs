@@ -10,6 +10,8 @@ pub mod discovery;
 mod error;
 mod events;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 mod header_timeout;
 mod headers;
 mod pool;
@@ -17,6 +19,7 @@ mod preface;
 mod probe;
 mod relay;
 mod response;
+mod response_timeout;
 mod service;
 mod status;
 mod upgrade;
@@ -38,11 +41,14 @@ use crate::tls::ServerTls;
 pub use connect::ConnectSettings;
 pub use connection::serve;
 pub use counts::PoolCounts;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzz::fuzz_requests;
 pub use pool::Pool;
 pub use probe::probe;
 pub use relay::{
     Explained, RelaySettings, Relays, Technique, probe as probe_for_relay, watch as watch_relays,
 };
+pub use response_timeout::ResponseTimeout;
 
 /// What all data threads share: read-mostly, swapped whole.
 pub struct Shared {
@@ -54,6 +60,8 @@ pub struct Shared {
     pub trust: Arc<TrustCell>,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
+    /// `limits.responseTimeout`, which may change while the agent runs.
+    pub response_timeout: Arc<ResponseTimeout>,
     /// False: everything is answered by the local server.
     pub interoperability: bool,
     pub drain: DrainSignal,

@@ -218,6 +218,7 @@ impl Files {
             },
             drain: config::Drain { deadline: second },
             interoperability_proxy: true,
+            manifest: None,
         }
     }
 }

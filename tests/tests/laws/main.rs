@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod blame;
+mod manifest;
 mod members;
 mod proof;
 mod state;
