@@ -54,6 +54,11 @@ impl TestAgent {
         let socket = tempfile::tempdir()?;
         config.admin.socket = socket.path().join("admin.sock");
         change(&mut config);
+        Self::of(config)
+    }
+
+    /// Starts an agent of this very configuration and does not wait.
+    pub fn of(config: Config) -> anyhow::Result<Self> {
         let agent = mvp::app::Agent::start(config, Box::new(|_| Ok(())))?;
         Ok(Self {
             address: agent.listen_address(),
@@ -102,7 +107,8 @@ impl TestAgent {
         sample(&self.admin_get("/metrics").await?.1, sample_name)
     }
 
-    async fn wait_ready(&self) -> anyhow::Result<()> {
+    /// Waits until the agent says that it is ready.
+    pub async fn wait_ready(&self) -> anyhow::Result<()> {
         eventually("the agent is ready", Duration::from_secs(20), || async {
             Ok(self.admin_get("/readyz").await?.0 == 200)
         })

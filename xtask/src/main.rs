@@ -5,6 +5,7 @@ mod build;
 mod build_ebpf;
 mod check;
 mod demo;
+mod fuzz;
 mod python;
 mod run;
 mod setup;
@@ -31,6 +32,7 @@ enum Verb {
     Test(test::Args),
     Check(check::Args),
     Bench(bench::Args),
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::main(&args),
         Verb::Check(args) => check::main(&args),
         Verb::Bench(args) => bench::main(&args),
+        Verb::Fuzz(args) => fuzz::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

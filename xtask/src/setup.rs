@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    python,
+    fuzz, python,
     run::{find, is_root, output, require_all, run, run_within, say},
     toolchain::{self, Compiler, LLVM, NIGHTLIES, Toolchain},
 };
@@ -54,6 +54,15 @@ pub fn main(args: &Args) -> Result<()> {
             Ok(path) => say(&format!("{}: {}", tool.program, path.display())),
             Err(reason) => missing.push(reason),
         }
+    }
+    let fuzzer = match fuzz::found() {
+        Some(path) => Ok(path),
+        None if args.check => Err(anyhow::anyhow!("cargo-fuzz {}", fuzz::CARGO_FUZZ)),
+        None => install_cargo_fuzz(),
+    };
+    match fuzzer {
+        Ok(path) => say(&format!("fuzzer: {}", path.display())),
+        Err(error) => missing.push(format!("{error:#}")),
     }
     match python::client(args.check) {
         Ok(path) => say(&format!("Python client: {}", path.display())),
@@ -123,6 +132,38 @@ pub fn install_toolchain() -> Result<Toolchain> {
         None => install_linker()?,
     };
     Ok(Toolchain { compiler, linker })
+}
+
+/// cargo-fuzz, built into .cache/tools if need be.
+pub fn install_cargo_fuzz() -> Result<PathBuf> {
+    if let Some(found) = fuzz::found() {
+        return Ok(found);
+    }
+    say("building cargo-fuzz into .cache/tools");
+    let mut install = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    install
+        .args(["install", "cargo-fuzz", "--locked", "--version"])
+        .arg(fuzz::CARGO_FUZZ)
+        .arg("--root")
+        .arg(toolchain::tools());
+    run(&mut install)?;
+    fuzz::found().context("cargo-fuzz was built but is not there")
+}
+
+/// The compiler of the fuzz targets: a nightly, as cargo-fuzz wants, brought here if need be. The sources of `core` are not
+/// needed, nor does its LLVM matter.
+pub fn fuzz_compiler() -> Result<Compiler> {
+    let there = |name: &&&str| {
+        let compiler = Compiler::Nightly((**name).to_owned());
+        output(compiler.command("rustc").arg("--version")).is_some()
+    };
+    if let Some(name) = NIGHTLIES.iter().find(there) {
+        return Ok(Compiler::Nightly((*name).to_owned()));
+    }
+    install_nightly()?;
+    let name = NIGHTLIES.iter().find(there);
+    name.map(|name| Compiler::Nightly((*name).to_owned()))
+        .context("no nightly for cargo-fuzz")
 }
 
 fn install_compiler() -> Result<Compiler> {

@@ -74,9 +74,15 @@ pub struct StatusView {
     pub guard: GuardView,
     /// How changes of definitions and APIServices come to be known: `watching`, `polling only: <reason>`, `starting`.
     pub events: String,
-    /// Where the list of servers is from, and by which identity it is read.
+    /// By which identity the list of servers is read.
     #[serde(default)]
     pub members: String,
+    /// Where the list of servers comes from, and what is wrong with it.
+    #[serde(default)]
+    pub membership: String,
+    /// Whether kube-apiserver's manifest is followed, and what came of it.
+    #[serde(default)]
+    pub manifest: String,
     /// What of the kernel part is loaded, or why not.
     pub kernel: String,
     /// Whether clients' connections to the agent are handed to the local server whole, and why.

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::admin_port::AdminPort;
+use super::manifest::{ManifestFollower, ManifestLine};
 use super::pass_through::{self, PassThroughLine};
 use super::proof;
 use super::shortcut::ShortcutPart;
@@ -27,14 +28,18 @@ use crate::kernel;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{self, AcceptLoop, Admission, AdmissionLimits, DialFrom, OnTick};
-use crate::proxy::{Cancels, ConnectSettings, Hasher, HeaderBudget, Load, Shared, Tunnels};
+use crate::proxy::{
+    Cancels, ConnectSettings, Hasher, HeaderBudget, Load, ResponseTimeout, Shared, Tunnels,
+};
 use crate::steering::{PassingBy, Standing};
-use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
+use crate::tls::{Alpn, ClientTls, IdentityClass, Reload, Reloader, ServerTls};
 
 /// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// For another server to answer a probe through the admin port.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+type Members = tokio::sync::watch::Receiver<Arc<Vec<Endpoint>>>;
 
 /// A running agent. Dropping it does not stop it: call [`Agent::drain`] or [`Agent::stop`].
 pub struct Agent {
@@ -210,7 +215,15 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         members,
         restarts,
         read_by,
-    } = Membership::start(&config.peers, &config.local, dialer, Arc::clone(&counters)).await?;
+        line: membership_line,
+    } = Membership::start(
+        &config.peers,
+        &config.local,
+        config.advertise,
+        dialer,
+        Arc::clone(&counters),
+    )
+    .await?;
     let listed = Arc::clone(&members.borrow());
     let kernel = Kernel::install(&config, &listener, &listed).await?;
     if !kernel.is_on() && (elsewhere || admin_port.is_taken()) {
@@ -253,13 +266,28 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         Arc::clone(&client_tls),
     ));
     let known = await_first_round(&readiness, &standing, &discovery);
-    let mut reloaded = vec![
+    let mut reloaded: Vec<Arc<dyn Reload>> = vec![
         Arc::clone(&server_tls) as _,
         // Before the pair, which must fit what is trusted.
         Arc::clone(&trust) as _,
         Arc::clone(&client_tls) as _,
     ];
     reloaded.extend(relay.reload.clone());
+    let response_timeout = Arc::new(ResponseTimeout::new(config.limits.response_timeout));
+    let manifest_line = ManifestLine::default();
+    let manifest = ManifestFollower::new(
+        &config,
+        reloaded.clone(),
+        Arc::clone(&response_timeout),
+        kernel
+            .is_on()
+            .then(|| (trigger.clone(), config.drain.deadline)),
+        manifest_line.clone(),
+    );
+    if let Some(manifest) = manifest {
+        // Before the files that it names.
+        reloaded.insert(0, Arc::new(manifest));
+    }
     let reloader = Reloader::new(reloaded);
     let (reload, reload_now) = (reloader.stats(), reloader.now());
     tokio::spawn(reloader.run(Reloader::POLL));
@@ -276,6 +304,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         trust,
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),
+        response_timeout,
         interoperability: config.interoperability_proxy,
         drain: data_drain,
         leave: leaving,
@@ -294,7 +323,12 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         hasher: Hasher::default(),
         no_server: Arc::from(""),
     });
-    sources::register(&metrics, &shared, Arc::clone(&reload));
+    sources::register(
+        &metrics,
+        &shared,
+        Arc::clone(&reload),
+        manifest_line.clone(),
+    );
     relay.spawn(&shared);
     tokio::spawn(sources::mirror(
         Arc::clone(&metrics),
@@ -373,6 +407,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         origin,
         shared: Arc::clone(&shared),
         discovery,
+        membership: membership_line,
+        manifest: manifest_line,
         threads: threads.iter().map(DataThread::source).collect(),
         reload,
         pool: pool.pool(),

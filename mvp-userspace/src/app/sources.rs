@@ -1,17 +1,18 @@
 //! Metrics whose values live elsewhere: gauges read at each scrape, and counts that other modules keep, mirrored once a second.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::MissedTickBehavior;
 
+use super::manifest::ManifestLine;
 use crate::discovery::{DiscoveryHandle, SyncCounters};
 use crate::metrics::{
     CERTIFICATE_EXPIRY, DISCOVERY_AGE, Metrics, OUTSTANDING, POOL_CONNECTIONS, PROOF_AGE,
-    SERVER_AVAILABLE, SERVER_PROVED,
+    RESTART_NEEDED, SERVER_AVAILABLE, SERVER_PROVED,
 };
 use crate::proxy::Shared;
 use crate::tls::ReloadStats;
@@ -19,7 +20,12 @@ use crate::tls::ReloadStats;
 const MIRROR_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Registers the gauges.
-pub fn register(metrics: &Metrics, shared: &Arc<Shared>, reload: Arc<ReloadStats>) {
+pub fn register(
+    metrics: &Metrics,
+    shared: &Arc<Shared>,
+    reload: Arc<ReloadStats>,
+    manifest: ManifestLine,
+) {
     let shared = Arc::clone(shared);
     metrics.register_source(Box::new(move |sink| {
         for status in shared.discovery.status() {
@@ -54,14 +60,16 @@ pub fn register(metrics: &Metrics, shared: &Arc<Shared>, reload: Arc<ReloadStats
                 server.outstanding.load(Ordering::Relaxed) as f64,
             );
         }
+        let restart = f64::from(u8::from(manifest.restart_needed()));
+        sink.set(&RESTART_NEEDED, &[], restart);
         for (server, class, count) in shared.load.pools.counts() {
             sink.set(&POOL_CONNECTIONS, &[&server, class], count as f64);
         }
         // Two keys often name one file (`clientCAFile` and `upstream.caFile`), and a sample may come only once.
-        let mut expiries: BTreeMap<&Path, i64> = BTreeMap::new();
-        for file in &reload.files {
+        let mut expiries: BTreeMap<PathBuf, i64> = BTreeMap::new();
+        for file in &reload.files() {
             if let Some(not_after) = file.not_after() {
-                let first = expiries.entry(&file.path).or_insert(not_after);
+                let first = expiries.entry(file.path.clone()).or_insert(not_after);
                 *first = not_after.min(*first);
             }
         }
@@ -109,7 +117,7 @@ pub async fn mirror(
             )
             .for_each(|_| metrics.ejection(&server.name));
         }
-        for file in &reload.files {
+        for file in &reload.files() {
             let path = file.path.display().to_string();
             // By key: two keys may name one file and count for themselves.
             grown(

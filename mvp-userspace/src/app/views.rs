@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Uri};
 
+use super::manifest::ManifestLine;
 use super::pass_through::PassThroughLine;
 use super::shortcut::ShortcutPart;
 use super::skew::skew;
@@ -20,7 +21,7 @@ use crate::admin::{
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
 use crate::identity::proof::{ClassProof, Names, OwnUser};
-use crate::membership::ReadBy;
+use crate::membership::{MembershipLine, ReadBy};
 use crate::metrics::Metrics;
 use crate::proxy::discovery::replaced;
 use crate::proxy::{Pool, Shared, probe};
@@ -44,6 +45,8 @@ pub struct Sources {
     pub origin: Instant,
     pub shared: Arc<Shared>,
     pub discovery: DiscoveryHandle,
+    pub membership: MembershipLine,
+    pub manifest: ManifestLine,
     pub threads: Vec<ThreadSource>,
     pub reload: Arc<ReloadStats>,
     /// Connections of the control runtime, for the probes of other servers.
@@ -128,6 +131,8 @@ fn status(sources: &Sources) -> StatusView {
         pass_through: sources.pass_through.get(),
         events: sources.discovery.events().to_string(),
         members: members(sources),
+        membership: sources.membership.get(),
+        manifest: sources.manifest.get(),
         listen: sources.listen.clone(),
         interoperability_proxy: config.interoperability_proxy,
         config_digest: config.digest(),
@@ -380,7 +385,7 @@ fn class_view(proof: &ClassProof) -> ClassProofView {
 
 pub(super) fn knowledge_name(knowledge: Knowledge) -> &'static str {
     match knowledge {
-        Knowledge::Never => "none",
+        Knowledge::Never | Knowledge::Absent => "none",
         Knowledge::Confirmed => "fresh",
         Knowledge::Down | Knowledge::Unconfirmed => "stale",
     }
@@ -401,7 +406,7 @@ fn certificates(reload: &ReloadStats) -> Vec<CertificateView> {
         .as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     reload
-        .files
+        .files()
         .iter()
         .map(|file| CertificateView {
             file: file.path.display().to_string(),

@@ -251,10 +251,9 @@ fn run_agent(agent: &agent::Agent, run: fn(Config) -> anyhow::Result<()>) -> u8 
     let say = |text: String| {
         let _ = writeln!(std::io::stderr(), "mvp: {text}");
     };
-    let config = match agent.config().and_then(|config| {
-        logging::init(agent.log_format, agent.log_level.as_deref())?;
-        Ok(config)
-    }) {
+    // Before the configuration: what is read there may be worth a warning.
+    let logging = logging::init(agent.log_format, agent.log_level.as_deref());
+    let config = match logging.and_then(|()| agent.config()) {
         Ok(config) => config,
         Err(error) => {
             say(error.to_string());

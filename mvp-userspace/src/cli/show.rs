@@ -33,7 +33,9 @@ pub fn status(view: &StatusView) -> String {
         ("through", view.pass_through.clone()),
         ("short", view.shortcut.clone()),
         ("events", view.events.clone()),
-        ("members", view.members.clone()),
+        ("members", view.membership.clone()),
+        ("rights", view.members.clone()),
+        ("follows", view.manifest.clone()),
         ("relay", relay(&view.relay)),
         ("config", view.config_digest.clone()),
         (
@@ -284,6 +286,8 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         no            no
             shortcut: "off: kernel.shortcut is off".into(),
             events: "watching".into(),
             members: "of the configuration".into(),
+            membership: "2 servers (peers.static)".into(),
+            manifest: "followed".into(),
             listen: "127.0.0.12:6443".into(),
             interoperability_proxy: true,
             config_digest: "0123456789abcdef".into(),
@@ -323,7 +327,9 @@ kernel  userspace only
 through off: the guard is armed
 short   off: kernel.shortcut is off
 events  watching
-members of the configuration
+members 2 servers (peers.static)
+rights  of the configuration
+follows followed
 relay   2 to cp-b; 7 clients; copy (kernel.splice is copy)
 config  0123456789abcdef
 open    3 connections, 12 requests, 1 upgrades

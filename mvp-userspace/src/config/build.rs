@@ -10,7 +10,9 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
     let node = match tree.text("node")? {
         Some(node) => node,
         None => {
-            host_name().ok_or_else(|| tree.fail("node", "missing, and the host has no name"))?
+            // In lower case as kubelet names the Node by default, which is how the other nodes know this one.
+            let name = host_name().map(|name| name.to_ascii_lowercase());
+            name.ok_or_else(|| tree.fail("node", "missing, and the host has no name"))?
         }
     };
     let listen = need_address(tree, "listen")?;
@@ -96,6 +98,7 @@ pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
             wait_when_replaced: tree.flag("drain.waitWhenReplaced")?,
         },
         interoperability_proxy: true,
+        manifest: None,
     })
 }
 
@@ -237,7 +240,7 @@ fn mode(tree: &Tree, key: &str) -> Result<Mode, ConfigError> {
 }
 
 /// As kube-apiserver, which names itself by `os.Hostname`.
-fn host_name() -> Option<String> {
+pub(super) fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }

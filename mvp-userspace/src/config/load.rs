@@ -7,7 +7,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::tree::Tree;
-use super::{Config, ConfigError, Endpoint, Overrides, build, check, manifest};
+use super::{
+    Config, ConfigError, Endpoint, ManifestSource, Overrides, build, check, manifest, own,
+    references,
+};
 
 /// Reads, overrides and checks a configuration file, and the files it names.
 pub fn from_file(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
@@ -19,7 +22,11 @@ pub fn from_file(path: &Path, overrides: &Overrides) -> Result<Config, ConfigErr
 pub fn from_manifest(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
     let pod = read_yaml(path)?;
     let folder = folder(path)?;
-    finish(manifest::to_tree(&pod, path, &folder)?, overrides)
+    let tree = manifest::to_tree(&pod, path, &folder, &references::System)?;
+    let mut config = finish(tree, overrides)?;
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    config.manifest = Some(ManifestSource::new(path, overrides.clone()));
+    Ok(config)
 }
 
 /// The text of a file whose relative paths are relative to `base`. Pure: no file is opened.
@@ -28,6 +35,13 @@ pub fn parse(text: &str, base: &Path) -> Result<Config, ConfigError> {
     let config = build::build(&tree)?;
     check::rules(&config, &tree)?;
     Ok(config)
+}
+
+/// The tree of a file's text, for tests of what is checked on it.
+#[cfg(test)]
+pub(super) fn tree(text: &str, base: &Path) -> Tree {
+    let document = yaml("file", text).and_then(|document| Tree::from_document(document, base));
+    document.unwrap_or_else(|error| panic!("{error}"))
 }
 
 impl Config {
@@ -47,6 +61,7 @@ impl Config {
         };
         common.advertise = None;
         common.peers.fixed.clear();
+        common.manifest = None;
         let hash = Sha256::digest(format!("{common:?}"));
         hash.iter()
             .take(8)
@@ -60,6 +75,7 @@ fn finish(mut tree: Tree, overrides: &Overrides) -> Result<Config, ConfigError> 
     let mut config = build::build(&tree)?;
     check::rules(&config, &tree)?;
     check::files(&config, &tree)?;
+    own::check(&config, &tree, &own::System)?;
     if let Some(enabled) = overrides.interoperability_proxy {
         config.interoperability_proxy = enabled;
     }

@@ -6,19 +6,30 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::ConfigError;
+use super::references::{Environment, Host, is_unresolved};
 use super::tree::Tree;
+use super::{ConfigError, value};
 
 /// kube-apiserver's port belongs to kube-apiserver, so without steering the agent listens this much higher.
 const PORT_DISTANCE: u16 = 10_000;
 const DEFAULT_PORT: u16 = 6443;
+/// By how much `limits.responseTimeout` is above `--request-timeout`.
+const RESPONSE_MARGIN: Duration = Duration::from_secs(5);
+/// As long as the key may be.
+const LONGEST_RESPONSE: Duration = Duration::from_secs(24 * 3600);
 
 /// `folder` is the manifest's folder; on a kubeadm node the administrator's kubeconfig is in the one above.
-pub fn to_tree(pod: &Value, path: &Path, folder: &Path) -> Result<Tree, ConfigError> {
-    let flags = Flags::parse(&arguments(pod, path)?);
+pub(super) fn to_tree(
+    pod: &Value,
+    path: &Path,
+    folder: &Path,
+    host: &dyn Host,
+) -> Result<Tree, ConfigError> {
+    let flags = Flags::parse(&arguments(pod, path, host)?);
     let mut tree = Tree::empty(Path::new("/"));
     let mut set = |key: &str, value: Value, flag: &str| tree.set(key, value, flag);
 
@@ -68,7 +79,8 @@ pub fn to_tree(pod: &Value, path: &Path, folder: &Path) -> Result<Tree, ConfigEr
             ConfigError::new("--peer-ca-file", problem)
         })?;
     set("upstream.caFile", ca.into(), ca_flag)?;
-    addresses(&flags, &mut set)?;
+    addresses(&flags, host, &mut set)?;
+    request_timeout(&flags, &mut set)?;
     peers(folder, &mut set)?;
     Ok(tree)
 }
@@ -130,7 +142,24 @@ fn sni(i: usize, value: &str, set: &mut Set<'_>) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn addresses(flags: &Flags, set: &mut Set<'_>) -> Result<(), ConfigError> {
+/// The agent waits a little longer than the server, so that it is the server that says that its time is up.
+fn request_timeout(flags: &Flags, set: &mut Set<'_>) -> Result<(), ConfigError> {
+    let flag = "--request-timeout";
+    let Some(text) = flags.get(flag) else {
+        return Ok(());
+    };
+    let timeout = value::go_duration(text)
+        .ok_or_else(|| ConfigError::new(flag, format!("{text:?} is no duration")))?;
+    // 0 is no time at all; nobody means that.
+    if timeout.is_zero() {
+        return Ok(());
+    }
+    let ours = (timeout + RESPONSE_MARGIN).min(LONGEST_RESPONSE);
+    let ours = format!("{}ms", ours.as_millis());
+    set("limits.responseTimeout", ours.into(), flag)
+}
+
+fn addresses(flags: &Flags, host: &dyn Host, set: &mut Set<'_>) -> Result<(), ConfigError> {
     let port = match flags.get("--secure-port") {
         Some(text) => text
             .parse()
@@ -140,6 +169,17 @@ fn addresses(flags: &Flags, set: &mut Set<'_>) -> Result<(), ConfigError> {
         None => DEFAULT_PORT,
     };
     let ip = |flag: &'static str| match flags.get(flag) {
+        // The server's own environment has it, and ours does not: what it most likely is, is better than no agent.
+        Some(text) if is_unresolved(text) => {
+            let address = host.address();
+            tracing::warn!(
+                flag,
+                value = text,
+                ?address,
+                "the manifest does not tell this address; the one of the interface is taken"
+            );
+            Ok(address)
+        }
         Some(text) => text
             .parse::<IpAddr>()
             .map(Some)
@@ -209,7 +249,7 @@ fn peers(folder: &Path, set: &mut Set<'_>) -> Result<(), ConfigError> {
 }
 
 /// `command` and `args` of the container that runs kube-apiserver, without the program's name.
-fn arguments(pod: &Value, path: &Path) -> Result<Vec<String>, ConfigError> {
+fn arguments(pod: &Value, path: &Path, host: &dyn Host) -> Result<Vec<String>, ConfigError> {
     let words = |value: &Value| -> Vec<String> {
         let words = value.as_array().map(Vec::as_slice).unwrap_or_default();
         words
@@ -223,8 +263,12 @@ fn arguments(pod: &Value, path: &Path) -> Result<Vec<String>, ConfigError> {
         .map(Vec::as_slice)
         .unwrap_or_default();
     for container in containers {
+        let environment = Environment::of(container, pod, host);
         let mut all = words(&container["command"]);
         all.extend(words(&container["args"]));
+        for word in &mut all {
+            *word = environment.expand(word);
+        }
         let start = all
             .iter()
             .position(|word| word == "kube-apiserver" || word.ends_with("/kube-apiserver"));

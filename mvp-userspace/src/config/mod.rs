@@ -9,12 +9,15 @@
 mod build;
 mod check;
 mod error;
+mod follow;
 mod keys;
 mod load;
 mod manifest;
 #[cfg(test)]
 mod node_tests;
 mod overrides;
+mod own;
+mod references;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -22,8 +25,10 @@ mod types;
 mod value;
 
 pub use error::ConfigError;
+pub use follow::{Effect, FOLLOWED, Followed, ManifestSource, changes, followed_table};
 pub use keys::{KEYS, Key, Kind, Need, markdown_table};
 pub use load::{from_file, from_manifest, parse};
 pub use overrides::{Overrides, parse_feature_gates};
 pub use types::*;
 pub use value::duration as parse_duration;
+pub(crate) use value::is_name;

@@ -162,6 +162,91 @@ fn manifest_flags_in_their_other_forms() {
 }
 
 #[test]
+fn references_in_a_manifest_are_resolved_or_do_no_harm() {
+    let node = Node::new();
+    let outward = crate::net::outward_address();
+    // A value, the host's address, and one that nobody knows.
+    for (env, flag, expected) in [
+        (
+            "{name: IP, value: 10.1.2.3}",
+            "IP",
+            Some("10.1.2.3".parse().unwrap()),
+        ),
+        (
+            "{name: IP, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}",
+            "IP",
+            outward,
+        ),
+        (
+            "{name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}",
+            "IP",
+            outward,
+        ),
+        ("{name: OTHER, value: x}", "IP", outward),
+        (
+            "{name: IP, valueFrom: {secretKeyRef: {name: s, key: k}}}",
+            "IP",
+            outward,
+        ),
+    ] {
+        let more = format!("    - --advertise-address=$({flag})\n    env: [{env}]");
+        let config = from_manifest(&node.manifest(&more), &Overrides::default()).unwrap();
+        let found = config.advertise.map(|address| address.ip());
+        assert_eq!(found, expected, "{env}");
+        assert_eq!(config.local.host, "127.0.0.1");
+    }
+    let more = "    - --bind-address=$(IP)\n    env: [{name: IP, value: 10.1.2.3}]";
+    let config = from_manifest(&node.manifest(more), &Overrides::default()).unwrap();
+    assert_eq!(config.local.host, "10.1.2.3");
+    assert_eq!(config.listen.to_string(), "10.1.2.3:16443");
+}
+
+#[test]
+fn the_agent_waits_a_little_longer_than_the_server() {
+    let node = Node::new();
+    let waits = |more: &str| {
+        let config = from_manifest(&node.manifest(more), &Overrides::default()).unwrap();
+        config.limits.response_timeout.as_secs()
+    };
+    assert_eq!(waits(""), 65);
+    assert_eq!(waits("    - --request-timeout=3m"), 185);
+    assert_eq!(waits("    - --request-timeout=1h0m0s"), 3605);
+    assert_eq!(waits("    - --request-timeout=0"), 65);
+    assert_eq!(waits("    - --request-timeout=48h"), 24 * 3600);
+    let refused = from_manifest(
+        &node.manifest("    - --request-timeout=soon"),
+        &Overrides::default(),
+    );
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "--request-timeout: \"soon\" is no duration"
+    );
+}
+
+#[test]
+fn a_static_peer_that_is_this_node_is_refused() {
+    let node = Node::new();
+    for peer in ["cp-b=https://localhost:6443", "cp-b=https://[::]:6443"] {
+        let mut overrides = Overrides::default();
+        overrides.peer(peer);
+        let refused = from_manifest(&node.manifest(""), &overrides).unwrap_err();
+        assert_eq!(refused.key, "peers.static[0].url (--peer)", "{refused}");
+    }
+    if let Some(outward) = crate::net::outward_address() {
+        let mut overrides = Overrides::default();
+        overrides.peer(&format!(
+            "cp-b=https://{}",
+            std::net::SocketAddr::new(outward, 6443)
+        ));
+        let refused = from_manifest(&node.manifest(""), &overrides).unwrap_err();
+        assert!(
+            refused.to_string().contains("is an address of this node"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
 fn manifest_refusals_name_the_flag() {
     let node = Node::new();
     let refusal = |path: &Path| {

@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ManifestSource;
+
 /// A whole configuration with every default filled in and every path absolute.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -35,6 +37,8 @@ pub struct Config {
     pub drain: Drain,
     /// `--feature-gates=UnknownVersionInteroperabilityProxy=false`: everything is answered by the local server.
     pub interoperability_proxy: bool,
+    /// The manifest that all this was made from, which is followed.
+    pub manifest: Option<ManifestSource>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -67,6 +67,39 @@ pub fn network(text: &str) -> Result<Network, String> {
     Ok(Network { address, prefix })
 }
 
+/// A duration as Go writes it (`time.ParseDuration`), with fractions and all units: `1m0s`, `1.5h`, `300ms`. Negative ones are
+/// none.
+pub(super) fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let unit = tail.find(|c: char| c.is_ascii_digit() || c == '.');
+        let (unit, tail) = tail.split_at(unit.unwrap_or(tail.len()));
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let number: f64 = number.parse().ok()?;
+        let part = Duration::try_from_secs_f64(number * seconds).ok()?;
+        total = total.checked_add(part)?;
+        rest = tail;
+    }
+    Some(total)
+}
+
 /// An `https://host[:port]` URL; the port defaults to 443. Nothing may follow: a kube-apiserver has no path prefix.
 pub fn endpoint(name: &str, url: &str) -> Result<Endpoint, String> {
     let uri: http::Uri = url
@@ -127,6 +160,11 @@ pub fn name(text: &str) -> Result<(), String> {
     }
 }
 
+/// Whether [`name`] accepts the text.
+pub(crate) fn is_name(text: &str) -> bool {
+    name(text).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +217,27 @@ mod tests {
             "5us",
         ] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_as_go_writes_them() {
+        for (text, ms) in [
+            ("0", 0),
+            ("1m0s", 60_000),
+            ("180s", 180_000),
+            ("1.5h", 5_400_000),
+            ("1h30m.5s", 5_400_500),
+            ("+300ms", 300),
+            ("2000000ns", 2),
+            ("2000µs", 2),
+        ] {
+            assert_eq!(go_duration(text), Some(Duration::from_millis(ms)), "{text}");
+        }
+        for text in [
+            "", "+", "10", "-1s", "s", ".s", "1d", "1 s", "1..5s", "1e400s", "1s1",
+        ] {
+            assert_eq!(go_duration(text), None, "{text}");
         }
     }
 

@@ -115,6 +115,8 @@ const OPENAPI_SPACING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Default)]
 struct State {
+    /// Since when the server is a member.
+    since: Option<Instant>,
     set: Option<Arc<ApiSet>>,
     documents: Documents,
     confirmed: Option<Instant>,
@@ -143,10 +145,14 @@ enum Last {
 
 impl Entry {
     pub fn new(server: Arc<Server>, endpoint: Endpoint) -> Self {
+        let state = State {
+            since: Some(Instant::now()),
+            ..State::default()
+        };
         Self {
             server,
             endpoint,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             poke: Notify::new(),
             begun: AtomicU64::new(0),
             finished: watch::Sender::new(0),
@@ -174,6 +180,18 @@ impl Entry {
         *lock(&self.proofs) = proofs;
     }
 
+    /// When this server will be taken for none if it still has not answered; `None`: it has, or it is the local one.
+    pub fn becomes_absent(&self, stale_after: Duration) -> Option<Instant> {
+        let state = self.state();
+        let never = state.set.is_none() && state.confirmed.is_none() && !self.server.local;
+        never.then_some(state.since? + stale_after)
+    }
+
+    /// True if [`Knowledge::Absent`] is what is known of it.
+    pub fn absent(&self, now: Instant, stale_after: Duration) -> bool {
+        self.becomes_absent(stale_after).is_some_and(|at| at <= now)
+    }
+
     pub fn set(&self) -> Option<Arc<ApiSet>> {
         self.state().set.clone()
     }
@@ -183,7 +201,7 @@ impl Entry {
         Member {
             server: self.server.clone(),
             apis: state.set.clone(),
-            knowledge: state.knowledge(now, stale_after),
+            knowledge: state.knowledge(now, stale_after, self.server.local),
         }
     }
 
@@ -212,13 +230,13 @@ impl Entry {
         Some(Told {
             server: Arc::clone(&self.server),
             documents: state.documents.clone(),
-            alive: match state.knowledge(now, stale_after) {
+            alive: match state.knowledge(now, stale_after, self.server.local) {
                 Knowledge::Confirmed => true,
                 // One poll that fails says little of the server, and clients take what is stale for gone wrong.
                 Knowledge::Unconfirmed => state
                     .confirmed
                     .is_some_and(|at| now.saturating_duration_since(at) < stale_after),
-                Knowledge::Down | Knowledge::Never => false,
+                Knowledge::Down | Knowledge::Never | Knowledge::Absent => false,
             },
             confirmed: state.confirmed?,
             version: state.version.clone(),
@@ -237,7 +255,7 @@ impl Entry {
             name: self.server.name.to_string(),
             url: format!("https://{}", authority(&self.endpoint)),
             local: self.server.local,
-            knowledge: state.knowledge(now, stale_after),
+            knowledge: state.knowledge(now, stale_after, self.server.local),
             version: state.version,
             ready: state.ready,
             age: state.confirmed.map(|at| now.saturating_duration_since(at)),
@@ -480,10 +498,15 @@ impl Entry {
 }
 
 impl State {
-    fn knowledge(&self, now: Instant, stale_after: Duration) -> Knowledge {
+    fn knowledge(&self, now: Instant, stale_after: Duration, local: bool) -> Knowledge {
         let Some(confirmed) = self.confirmed else {
+            let waited = self.since.map(|since| now.saturating_duration_since(since));
             // A set without a confirmation is from an earlier agent.
             return match (&self.set, self.last) {
+                // The local server is certain to be one: the node's own configuration names it.
+                (None, _) if !local && waited.is_some_and(|waited| waited >= stale_after) => {
+                    Knowledge::Absent
+                }
                 (None, _) => Knowledge::Never,
                 (Some(_), Last::Refused) => Knowledge::Down,
                 (Some(_), _) => Knowledge::Unconfirmed,

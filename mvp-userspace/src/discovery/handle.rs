@@ -168,6 +168,7 @@ impl DiscoveryHandle {
             return false;
         };
         entry.seed(set);
+        self.hub.counters.reached.mark(&entry.endpoint);
         self.hub.publish();
         true
     }

@@ -14,6 +14,7 @@ use super::events::{EventState, EventTimes, Events};
 use super::fetch_error::FetchError;
 use super::merged::Views;
 use super::prove::Prover;
+use crate::membership::Reached;
 use crate::route::{Knowledge, Member, RouteTable};
 
 /// How to poll.
@@ -37,7 +38,8 @@ pub struct Settings {
     pub prover: Option<Arc<Prover>>,
 }
 
-/// Errors by type, as `apiserver_peer_discovery_sync_errors_total` has them, and refreshes.
+/// What discovery and membership have in common: errors by type, as `apiserver_peer_discovery_sync_errors_total` has them,
+/// refreshes, and which servers have answered.
 #[derive(Debug, Default)]
 pub struct SyncCounters {
     /// One a failing path.
@@ -46,6 +48,8 @@ pub struct SyncCounters {
     /// Counted by membership: Leases or EndpointSlices could not be listed or watched.
     pub lease_list: AtomicU64,
     pub refreshes: AtomicU64,
+    /// Which servers have answered, for membership.
+    pub reached: Reached,
 }
 
 /// What a refresh brought.
@@ -136,6 +140,8 @@ impl Hub {
     }
 
     pub fn set_entries(&self, entries: Vec<Arc<Entry>>) {
+        let endpoints = entries.iter().map(|entry| &entry.endpoint);
+        self.counters.reached.retain(endpoints);
         *lock(&self.entries) = entries;
         self.publish();
         self.round_done();
@@ -221,7 +227,15 @@ impl Hub {
         let now = Instant::now();
         self.entries()
             .iter()
-            .flat_map(|entry| entry.expires(self.settings.stale_after, self.settings.retain))
+            .flat_map(|entry| {
+                let [stale, retained] =
+                    entry.expires(self.settings.stale_after, self.settings.retain);
+                [
+                    stale,
+                    retained,
+                    entry.becomes_absent(self.settings.stale_after),
+                ]
+            })
             .flatten()
             .filter(|at| *at > now)
             .fold(now + self.settings.stale_after, Instant::min)
@@ -271,11 +285,16 @@ impl Hub {
         receiver
     }
 
-    /// True if every server answered or failed in time. One that was silent when last asked is asked too, but not waited for.
+    /// True if every server answered or failed in time. One that was silent when last asked is asked too, but not waited for;
+    /// and one that has never answered for so long that it is taken for no server neither holds this up nor counts.
     async fn ask_all(&self) -> bool {
-        let entries = self.entries();
-        let (silent, answering): (Vec<_>, Vec<_>) = entries.into_iter().partition(|e| e.silent());
-        for entry in &silent {
+        let (now, stale_after) = (Instant::now(), self.settings.stale_after);
+        let (absent, present): (Vec<_>, Vec<_>) = self
+            .entries()
+            .into_iter()
+            .partition(|entry| entry.absent(now, stale_after));
+        let (silent, answering): (Vec<_>, Vec<_>) = present.into_iter().partition(|e| e.silent());
+        for entry in silent.iter().chain(&absent) {
             entry.poke();
         }
         let rounds = answering.iter().map(|entry| entry.fresh_round());

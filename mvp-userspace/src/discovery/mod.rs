@@ -46,9 +46,11 @@ pub use priorities::{ApiService, ApiServices};
 pub use prove::Prover;
 pub use roots::{ACCEPT, Source};
 pub use version::{GitVersion, newest};
+#[cfg(any(test, feature = "fuzzing"))]
 pub use view::fuzz_merge;
 
 /// Gives `data` to every decoder, as the fuzz target does. Must neither panic nor keep more than the limits allow.
+#[cfg(any(test, feature = "fuzzing"))]
 pub fn fuzz_decode(data: &[u8]) {
     for root in [Root::Core, Root::Groups] {
         if let Ok(decoded) = aggregated(data, root) {

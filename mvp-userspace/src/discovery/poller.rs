@@ -208,6 +208,7 @@ impl Poller {
                     self.hub.views.dropped(&before, &found.documents);
                 }
                 self.told_over = over;
+                self.hub.counters.reached.mark(&self.entry.endpoint);
                 if self.entry.succeeded(found) {
                     info!(server = name, "discovery works");
                 }

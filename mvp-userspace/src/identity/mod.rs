@@ -10,6 +10,8 @@ mod authenticate;
 mod certificate;
 mod escape;
 mod examine;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 mod headers;
 mod own;
 pub mod proof;
@@ -23,7 +25,11 @@ mod user;
 
 pub use authenticate::{Caller, Unauthorized, authenticate};
 pub use certificate::Rejection;
-pub use examine::{CertIdentity, PeerCertificates, examine, fuzz_certificate};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use examine::fuzz_certificate;
+pub use examine::{CertIdentity, PeerCertificates, examine};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fuzz::{Faces, faces};
 pub use headers::{HopMark, PEER_PROXIED, Stripped, hop_marked, rewrite_headers, strip_headers};
 pub use own::Unfit;
 pub use trust::{HeaderNames, Trust, TrustCell};

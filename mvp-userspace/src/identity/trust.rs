@@ -8,7 +8,9 @@ use http::HeaderName;
 use super::certificate::Roots;
 use super::proof::{Learned, LearnedKind};
 use crate::config::{Config, RequestHeader};
-use crate::tls::{Bundle, FileSpec, FileStats, Outcome, Refreshed, Reload, Source, TlsError};
+use crate::tls::{
+    Adopt, Bundle, FileSpec, FileStats, Outcome, Refreshed, Reload, Source, TlsError,
+};
 
 /// An immutable snapshot of what is trusted.
 #[derive(Debug)]
@@ -190,6 +192,21 @@ impl Reload for TrustCell {
             }
         }
         outcomes
+    }
+
+    fn prepare(&self, config: &Config) -> Result<Adopt<'_>, TlsError> {
+        let new = Self::open(config)?;
+        Ok(Box::new(move || {
+            let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+            *material = new
+                .material
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner);
+            // Of another generation, so that every connection's certificate is examined anew. It was built once already.
+            if let Ok(trust) = material.build(self.current.load().generation + 1) {
+                self.current.store(Arc::new(trust));
+            }
+        }))
     }
 
     fn files(&self) -> Vec<Arc<FileStats>> {

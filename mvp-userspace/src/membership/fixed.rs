@@ -3,12 +3,28 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use tracing::warn;
 
-use super::{Membership, ReadBy};
+use super::{Facts, MAX_MEMBERS, Membership, MembershipLine, ReadBy, Source};
 use crate::config::Endpoint;
 
 /// A list that never changes.
-pub fn fixed(endpoints: Vec<Endpoint>) -> Membership {
+pub fn fixed(endpoints: Vec<Endpoint>, local: &Endpoint) -> Membership {
+    let others = endpoints
+        .iter()
+        .filter(|e| (&e.host, e.port) != (&local.host, local.port))
+        .count();
+    let facts = Facts {
+        peers: others.min(MAX_MEMBERS),
+        ignored: others.saturating_sub(MAX_MEMBERS),
+        source: Source::Static,
+        ..Facts::default()
+    };
+    if facts.warns() {
+        warn!("{}", facts.line());
+    }
+    let line = MembershipLine::default();
+    line.set(facts);
     // Both senders are dropped: nothing will be told, which readers take for what it is.
     let (_, members) = watch::channel(Arc::new(endpoints));
     let (_, restarts) = mpsc::channel(1);
@@ -16,5 +32,6 @@ pub fn fixed(endpoints: Vec<Endpoint>) -> Membership {
         members,
         restarts,
         read_by: ReadBy::default(),
+        line,
     }
 }

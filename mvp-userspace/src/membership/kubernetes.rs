@@ -1,4 +1,4 @@
-//! Follows the EndpointSlice `default/kubernetes` and the identity Leases.
+//! Follows the EndpointSlice `default/kubernetes`, the Nodes of the control plane and the identity Leases.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
@@ -19,7 +20,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::{LINGER, MembershipError, Roster};
+use super::{
+    Facts, LINGER, MembershipError, MembershipLine, Roster, SLICE_NAME, SLICE_NAMESPACE, Source,
+};
 use crate::config::Endpoint;
 use crate::discovery::SyncCounters;
 
@@ -53,135 +56,297 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, MembershipError
     Client::try_from(config).map_err(|e| MembershipError::Client(e.to_string()))
 }
 
-/// Keeps `members` up to date until nobody reads it any more. Needs `list` and `watch` on EndpointSlices in `default` and on
-/// Leases in `kube-system`. While the API cannot be reached, what was last known stands.
-pub async fn follow(
-    client: Client,
-    mut roster: Roster,
-    members: watch::Sender<Arc<Vec<Endpoint>>>,
-    restarts: mpsc::Sender<Option<Endpoint>>,
-    counters: Arc<SyncCounters>,
-) {
+/// Where [`follow`] tells what it finds.
+pub struct Told {
+    pub members: watch::Sender<Arc<Vec<Endpoint>>>,
+    pub restarts: mpsc::Sender<Option<Endpoint>>,
+    pub line: MembershipLine,
+}
+
+/// Keeps the list up to date until nobody reads it any more. Needs `list` and `watch` on the EndpointSlice `kubernetes` in
+/// `default`, on Leases in `kube-system` and on Nodes. While the API cannot be reached, what was last known stands; without Nodes
+/// servers are named by their Leases or addresses.
+pub async fn follow(client: Client, roster: Roster, told: Told, counters: Arc<SyncCounters>) {
     let mut slices = pin!(events(
-        Api::<EndpointSlice>::namespaced(client.clone(), "default"),
-        "kubernetes.io/service-name=kubernetes",
+        Api::<EndpointSlice>::namespaced(client.clone(), SLICE_NAMESPACE),
+        watcher::Config::default().fields(&format!("metadata.name={SLICE_NAME}")),
+        RETRY,
     ));
     let mut leases = pin!(events(
-        Api::<Lease>::namespaced(client, "kube-system"),
-        "apiserver.kubernetes.io/identity=kube-apiserver",
+        Api::<Lease>::namespaced(client.clone(), "kube-system"),
+        watcher::Config::default().labels("apiserver.kubernetes.io/identity=kube-apiserver"),
+        RETRY,
     ));
-    let mut told = false;
-    let (mut listed_slices, mut listed_leases) = (Vec::new(), Vec::new());
-    let mut failing: Option<Instant> = None;
+    let mut nodes = pin!(events(
+        Api::<Node>::all(client),
+        watcher::Config::default().labels(CONTROL_PLANE),
+        NODES_RETRY,
+    ));
+    let mut follower = Follower {
+        roster,
+        told,
+        counters,
+        slices: Listing::default(),
+        leases: Listing::default(),
+        nodes: Listing::default(),
+        names_by: Instant::now() + NAMES_WITHIN,
+    };
     loop {
-        let expiry = roster
-            .next_expiry()
-            .unwrap_or_else(|| Instant::now() + LINGER);
-        let result = tokio::select! {
-            () = members.closed() => return,
-            () = sleep_until(expiry) => Ok(Vec::new()),
-            Some(event) = slices.next() => event.map(|event| {
-                take_slice(&mut roster, &mut listed_slices, event);
+        let until = follower.wake();
+        let restarted = tokio::select! {
+            () = follower.told.members.closed() => return,
+            () = sleep_until(until) => Vec::new(),
+            Some(event) = slices.next() => {
+                follower.slice(event);
                 Vec::new()
-            }),
-            Some(event) = leases.next() => event.map(|event| take_lease(&mut roster, &mut listed_leases, event)),
+            }
+            Some(event) = leases.next() => follower.lease(event),
+            Some(event) = nodes.next() => {
+                follower.node(event);
+                Vec::new()
+            }
             else => return,
         };
-        match result {
-            Ok(restarted) => {
-                failing = None;
-                told = false;
-                // The list first: a server that is new is polled at once anyway.
-                publish(&members, &mut roster);
-                for endpoint in restarted {
-                    info!(server = ?endpoint, "a kube-apiserver was started, stopped or replaced");
-                    // Full: as many are already being asked.
-                    let _ = restarts.try_send(endpoint);
-                }
-            }
-            Err(error) => {
-                counters.lease_list.fetch_add(1, Ordering::Relaxed);
-                // A server that restarts ends a watch and refuses some lists: that is no trouble yet.
-                let since = *failing.get_or_insert_with(Instant::now);
-                if since.elapsed() < TROUBLE || told {
-                    debug!(%error, "the list of servers could not be read");
-                } else {
-                    told = true;
-                    warn!(%error, "the list of servers cannot be read; what was last known stands");
-                }
-            }
+        // The list first: a server that is new is polled at once anyway.
+        follower.publish();
+        for endpoint in restarted {
+            info!(server = ?endpoint, "a kube-apiserver was started, stopped or replaced");
+            // Full: as many are already being asked.
+            let _ = follower.told.restarts.try_send(endpoint);
         }
     }
 }
 
-fn events<K>(api: Api<K>, labels: &str) -> impl Stream<Item = Result<Event<K>, watcher::Error>>
+/// Only Nodes with this label give names. A kubelet can write the addresses of its own Node, but not this label
+/// (admission plugin NodeRestriction), so that no worker can name a server; and of thousands of Nodes only these are read.
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+/// Longest wait before a failed list or watch is tried again: sooner than kube's own 30 s, since the list is of most use right
+/// after the API was away.
+const RETRY: Duration = Duration::from_secs(10);
+/// The same for Nodes, without which the agent works too.
+const NODES_RETRY: Duration = Duration::from_secs(300);
+/// So long the first list waits for names, so that a server does not begin under its address and change its name at once.
+const NAMES_WITHIN: Duration = Duration::from_secs(2);
+
+struct Follower {
+    roster: Roster,
+    told: Told,
+    counters: Arc<SyncCounters>,
+    slices: Listing<EndpointSlice>,
+    leases: Listing<Lease>,
+    nodes: Listing<Node>,
+    names_by: Instant,
+}
+
+/// How one of the lists is doing.
+struct Listing<K> {
+    /// Of the list under way.
+    listed: Vec<K>,
+    /// It was read, or could not be, at least once.
+    asked: bool,
+    /// It was read at least once.
+    read: bool,
+    error: Option<String>,
+    /// Since when it fails, and whether that was said.
+    failing: Option<(Instant, bool)>,
+}
+
+impl<K> Default for Listing<K> {
+    fn default() -> Self {
+        Self {
+            listed: Vec::new(),
+            asked: false,
+            read: false,
+            error: None,
+            failing: None,
+        }
+    }
+}
+
+/// What one event of a watch comes to.
+enum Step<K> {
+    Nothing,
+    Listed(Vec<K>),
+    Applied(K),
+    Deleted(K),
+}
+
+impl<K> Listing<K> {
+    /// `Err`: it fails for so long that it is worth a warning. A server that restarts ends a watch and refuses some lists.
+    fn take(&mut self, event: Result<Event<K>, watcher::Error>) -> Result<Step<K>, ()> {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.asked = true;
+                debug!(%error, "a list or watch failed");
+                self.error = Some(error.to_string());
+                let (since, said) = self.failing.unwrap_or_else(|| (Instant::now(), false));
+                let says = !said && since.elapsed() >= TROUBLE;
+                self.failing = Some((since, said || says));
+                return if says { Err(()) } else { Ok(Step::Nothing) };
+            }
+        };
+        self.failing = None;
+        Ok(match event {
+            Event::Init => {
+                self.listed.clear();
+                Step::Nothing
+            }
+            Event::InitApply(object) => {
+                self.listed.push(object);
+                Step::Nothing
+            }
+            Event::InitDone => {
+                (self.asked, self.read) = (true, true);
+                self.error = None;
+                Step::Listed(std::mem::take(&mut self.listed))
+            }
+            Event::Apply(object) => {
+                self.error = None;
+                Step::Applied(object)
+            }
+            Event::Delete(object) => {
+                self.error = None;
+                Step::Deleted(object)
+            }
+        })
+    }
+}
+
+impl Follower {
+    fn slice(&mut self, event: Result<Event<EndpointSlice>, watcher::Error>) {
+        self.count(event.is_err());
+        match self.slices.take(event) {
+            Ok(Step::Nothing) => {}
+            Ok(Step::Listed(slices)) => self.roster.slices_listed(&slices),
+            Ok(Step::Applied(slice)) => self.roster.slice_applied(&slice),
+            Ok(Step::Deleted(slice)) => self.roster.slice_deleted(&slice),
+            Err(()) => failing("the list of servers", &self.slices.error),
+        }
+    }
+
+    fn lease(&mut self, event: Result<Event<Lease>, watcher::Error>) -> Vec<Option<Endpoint>> {
+        self.count(event.is_err());
+        match self.leases.take(event) {
+            Ok(Step::Nothing) => Vec::new(),
+            Ok(Step::Listed(leases)) => self.roster.leases_listed(&leases),
+            Ok(Step::Applied(lease)) => self.roster.lease_applied(&lease).into_iter().collect(),
+            Ok(Step::Deleted(lease)) => self.roster.lease_deleted(&lease).into_iter().collect(),
+            Err(()) => {
+                failing("the identity Leases", &self.leases.error);
+                Vec::new()
+            }
+        }
+    }
+
+    fn node(&mut self, event: Result<Event<Node>, watcher::Error>) {
+        match self.nodes.take(event) {
+            Ok(Step::Nothing) => {}
+            Ok(Step::Listed(nodes)) => self.roster.nodes_listed(&nodes),
+            Ok(Step::Applied(node)) => self.roster.node_applied(&node),
+            Ok(Step::Deleted(node)) => self.roster.node_deleted(&node),
+            Err(()) => failing("the names of Nodes", &self.nodes.error),
+        }
+    }
+
+    fn count(&self, failed: bool) {
+        if failed {
+            self.counters.lease_list.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// False while the servers' names may still come.
+    fn named(&self) -> bool {
+        (self.leases.asked && self.nodes.asked) || Instant::now() >= self.names_by
+    }
+
+    /// When to look again if nothing happens.
+    fn wake(&self) -> Instant {
+        let expiry = self.roster.next_expiry();
+        let expiry = expiry.unwrap_or_else(|| Instant::now() + LINGER);
+        match self.named() {
+            true => expiry,
+            false => expiry.min(self.names_by),
+        }
+    }
+
+    fn publish(&mut self) {
+        let (read, named) = (self.slices.read, self.named());
+        let now = match read && named {
+            true => Some(self.roster.members(Instant::now())),
+            false => None,
+        };
+        let facts = Facts {
+            peers: now
+                .as_ref()
+                .map_or_else(|| self.told.members.borrow().len(), Vec::len),
+            ignored: self.roster.ignored(),
+            source: if now.is_some() {
+                Source::Kubernetes
+            } else {
+                Source::Awaited
+            },
+            misnamed: self.roster.misnamed().map(str::to_owned),
+            nodes_error: self.nodes.error.clone(),
+            error: self.slices.error.clone(),
+        };
+        let mut changed = false;
+        if let Some(now) = now {
+            changed = self.told.members.send_if_modified(|before| {
+                let changed = **before != now;
+                if changed {
+                    info!(servers = ?now.iter().map(|e| &*e.name).collect::<Vec<_>>(), "the peers are");
+                    *before = Arc::new(now);
+                }
+                changed
+            });
+        }
+        let (warns, line) = (facts.warns(), facts.line());
+        let news = self.told.line.set(facts);
+        if warns && (news || changed) {
+            warn!("{line}");
+        }
+    }
+}
+
+/// Once, when it begins: what follows is in the status.
+fn failing(what: &str, error: &Option<String>) {
+    let error = error.as_deref().unwrap_or_default();
+    warn!(error, "{what} cannot be read; what was last known stands");
+}
+
+fn events<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    longest: Duration,
+) -> impl Stream<Item = Result<Event<K>, watcher::Error>>
 where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + Debug + Send + 'static,
 {
-    let config = watcher::Config::default()
-        .labels(labels)
-        .timeout(WATCH_SECONDS);
-    watcher(api, config).backoff(Doubling::default())
+    watcher(api, config.timeout(WATCH_SECONDS)).backoff(Doubling {
+        failures: 0,
+        longest,
+    })
 }
 
-/// 200 ms doubling to 10 s: sooner than kube's own 30 s, since the list is of most use right after the API was away.
-#[derive(Default)]
-struct Doubling(u32);
+/// 200 ms, doubling.
+struct Doubling {
+    failures: u32,
+    longest: Duration,
+}
 
 impl Iterator for Doubling {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = Duration::from_millis(200 << self.0.min(6)).min(Duration::from_secs(10));
-        self.0 = self.0.saturating_add(1);
+        let wait = Duration::from_millis(200 << self.failures.min(16)).min(self.longest);
+        self.failures = self.failures.saturating_add(1);
         Some(wait)
     }
 }
 
 impl Backoff for Doubling {
     fn reset(&mut self) {
-        self.0 = 0;
+        self.failures = 0;
     }
-}
-
-fn take_slice(roster: &mut Roster, listed: &mut Vec<EndpointSlice>, event: Event<EndpointSlice>) {
-    match event {
-        Event::Init => listed.clear(),
-        Event::InitApply(slice) => listed.push(slice),
-        Event::InitDone => roster.slices_listed(&std::mem::take(listed)),
-        Event::Apply(slice) => roster.slice_applied(&slice),
-        Event::Delete(slice) => roster.slice_deleted(&slice),
-    }
-}
-
-fn take_lease(
-    roster: &mut Roster,
-    listed: &mut Vec<Lease>,
-    event: Event<Lease>,
-) -> Vec<Option<Endpoint>> {
-    match event {
-        Event::Init => {
-            listed.clear();
-            Vec::new()
-        }
-        Event::InitApply(lease) => {
-            listed.push(lease);
-            Vec::new()
-        }
-        Event::InitDone => roster.leases_listed(&std::mem::take(listed)),
-        Event::Apply(lease) => roster.lease_applied(&lease).into_iter().collect(),
-        Event::Delete(lease) => roster.lease_deleted(&lease).into_iter().collect(),
-    }
-}
-
-fn publish(members: &watch::Sender<Arc<Vec<Endpoint>>>, roster: &mut Roster) {
-    let now = roster.members(Instant::now());
-    members.send_if_modified(|before| {
-        let changed = **before != now;
-        if changed {
-            info!(servers = ?now.iter().map(|e| &*e.name).collect::<Vec<_>>(), "the peers are");
-            *before = Arc::new(now);
-        }
-        changed
-    });
 }

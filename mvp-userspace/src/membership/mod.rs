@@ -1,22 +1,37 @@
-//! Which servers exist: a static list, or Kubernetes' own EndpointSlices and Leases.
+//! Which servers exist: a static list, or Kubernetes' own EndpointSlice, Nodes and Leases.
 
 mod fixed;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 mod kubernetes;
+mod line;
+mod reached;
 mod reader;
 mod roster;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
 pub use fixed::fixed;
-pub use kubernetes::{client, follow};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzz::fuzz_roster;
+pub use kubernetes::{Told, client, follow};
+pub use line::{Facts, MembershipLine, Source};
+pub use reached::Reached;
 pub use reader::{ReadBy, Reader};
-pub use roster::{LINGER, MAX_MEMBERS, Roster, is_own_address};
+pub use roster::{LINGER, MAX_MEMBERS, Roster};
 
 use crate::config::{Endpoint, Peers};
 use crate::discovery::{Dialer, SyncCounters};
+use crate::net::is_this_node;
+
+/// The EndpointSlice that kube-apiservers reconcile their addresses into (`pkg/controlplane/reconcilers/endpointsadapter.go`).
+pub const SLICE_NAMESPACE: &str = "default";
+/// Its name.
+pub const SLICE_NAME: &str = "kubernetes";
 
 /// The inputs of [`crate::discovery::Discovery::start`].
 pub struct Membership {
@@ -26,6 +41,8 @@ pub struct Membership {
     pub restarts: mpsc::Receiver<Option<Endpoint>>,
     /// By which way the list is read; empty for a fixed one.
     pub read_by: ReadBy,
+    /// For the status.
+    pub line: MembershipLine,
 }
 
 /// Why there is no list of servers. All are the configuration's fault.
@@ -46,18 +63,21 @@ const RESTARTS: usize = 16;
 
 impl Membership {
     /// Starts to follow the servers that `peers` names. With a `dialer`, which has the front-proxy pair, they are read as
-    /// `system:mvp`. Where both lists have an address, the static one's name stands.
+    /// `system:mvp`. Where both lists have an address, the static one's name stands. `advertise` is `local.advertise`.
     pub async fn start(
         peers: &Peers,
         local: &Endpoint,
+        advertise: Option<SocketAddr>,
         dialer: Option<Dialer>,
         counters: Arc<SyncCounters>,
     ) -> Result<Self, MembershipError> {
         if !peers.kubernetes.enabled {
-            return Ok(fixed(peers.fixed.clone()));
+            return Ok(fixed(peers.fixed.clone(), local));
         }
         let fallback = fallback(peers.kubernetes.kubeconfig.as_deref(), dialer.is_some()).await?;
-        let roster = Roster::new(local.clone(), peers.fixed.clone(), is_own_address);
+        let roster = Roster::new(local.clone(), peers.fixed.clone(), is_this_node)
+            .advertised(advertise)
+            .reached(counters.reached.clone());
         let (sender, members) = watch::channel(Arc::new(peers.fixed.clone()));
         let (restarted, restarts) = mpsc::channel(RESTARTS);
         let read_by = ReadBy::default();
@@ -68,12 +88,23 @@ impl Membership {
             fallback,
             read_by: read_by.clone(),
         };
-        let client = reader.client();
-        tokio::spawn(follow(client, roster, sender, restarted, counters));
+        let line = MembershipLine::default();
+        line.set(Facts {
+            peers: peers.fixed.len(),
+            source: Source::Awaited,
+            ..Facts::default()
+        });
+        let told = Told {
+            members: sender,
+            restarts: restarted,
+            line: line.clone(),
+        };
+        tokio::spawn(follow(reader.client(), roster, told, counters));
         Ok(Self {
             members,
             restarts,
             read_by,
+            line,
         })
     }
 }

@@ -104,6 +104,8 @@ specs! {
         "Time until the first certificate of a chain, or the last of a CA bundle, expires; negative after that";
     RELOAD_FAILURES, Counter, "mvp_certificate_reload_failures_total", ["file"],
         "Changed certificate or key files that could not be used; the old ones stay in use";
+    RESTART_NEEDED, Gauge, "mvp_restart_needed", [],
+        "1 if kube-apiserver's manifest has changed in what takes effect only when the agent is started again";
     REFRESHES, Counter, "mvp_discovery_refreshes_total", ["result"],
         "Refreshes of discovery asked for by a request whose type nobody knew";
     UPGRADES_OPEN, Gauge, "mvp_upgrades_open", [],

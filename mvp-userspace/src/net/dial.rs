@@ -82,8 +82,8 @@ pub fn is_this_node(ip: IpAddr) -> bool {
         return true;
     }
     match interface_addresses() {
-        Ok(mut addresses) => addresses.any(|address| address == ip),
-        Err(_) => std::net::UdpSocket::bind((ip, 0)).is_ok(),
+        Some(mut addresses) => addresses.any(|address| address == ip),
+        None => std::net::UdpSocket::bind((ip, 0)).is_ok(),
     }
 }
 
@@ -95,16 +95,6 @@ pub fn this_node() -> Vec<IpAddr> {
     addresses.sort_unstable();
     addresses.dedup();
     addresses
-}
-
-fn interface_addresses() -> nix::Result<impl Iterator<Item = IpAddr>> {
-    let interfaces = nix::ifaddrs::getifaddrs()?;
-    Ok(interfaces.filter_map(|interface| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-        let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
-        v4.or(v6)
-    }))
 }
 
 /// True if a connection could not be made for want of something on this node: source ports, descriptors, memory, or the right to
@@ -135,6 +125,49 @@ pub fn is_local_shortage(error: &io::Error) -> bool {
             | io::ErrorKind::OutOfMemory
     );
     by_number || by_kind
+}
+
+/// The address of this node that other nodes see: the one with which packets leave by the default route, as kube-apiserver
+/// chooses its own (`apimachinery/pkg/util/net/interface.go`, `ChooseHostInterface`), else the first of an interface that is
+/// neither loopback nor link-local. IPv4 before IPv6. Sends nothing.
+pub fn outward_address() -> Option<IpAddr> {
+    let routed = |from: &str, to: &str| {
+        let socket = std::net::UdpSocket::bind(from).ok()?;
+        // Documentation addresses (RFC 5737, RFC 3849): no network has a route of its own to them.
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let usable = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
+    routed("0.0.0.0:0", "192.0.2.1:9")
+        .filter(usable)
+        .or_else(|| routed("[::]:0", "[2001:db8::1]:9").filter(usable))
+        .or_else(|| {
+            let mut found: Vec<_> = interface_addresses()?
+                .filter(|ip| {
+                    usable(ip)
+                        && match ip {
+                            IpAddr::V4(v4) => !v4.is_link_local(),
+                            IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+                        }
+                })
+                .collect();
+            found.sort_by_key(IpAddr::is_ipv6);
+            found.into_iter().next()
+        })
+}
+
+/// `None`: the system does not tell.
+fn interface_addresses() -> Option<impl Iterator<Item = IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+    Some(
+        interfaces
+            .filter_map(|interface| interface.address)
+            .filter_map(|address| {
+                let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+                let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+                v4.or(v6)
+            }),
+    )
 }
 
 async fn from_reserved(to: SocketAddr, reserved: &Reserved) -> io::Result<TcpStream> {

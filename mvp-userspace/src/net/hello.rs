@@ -182,6 +182,12 @@ fn parse(mut records: &[u8]) -> Option<ClientHello> {
     })
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[path = "hello_fuzz.rs"]
+mod fuzz;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzz::fuzz_hello;
+
 #[cfg(test)]
 #[path = "hello_tests.rs"]
 mod tests;

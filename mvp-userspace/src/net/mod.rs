@@ -15,8 +15,12 @@ pub use accept::{AcceptLoop, Accepted, OnTick, Sink, Slot, Turn};
 pub use admission::{Admission, AdmissionLimits, Place, Shortage};
 pub use deferred::Deferred;
 pub use descriptors::{connections_for, hard_limit, raise_limit};
-pub use dial::{DialFrom, Reserved, dial, dial_any, is_local_shortage, is_this_node, this_node};
+pub use dial::{
+    DialFrom, Reserved, dial, dial_any, is_local_shortage, is_this_node, outward_address, this_node,
+};
 pub use ends::{EndWatch, Ends};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use hello::fuzz_hello;
 pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};
 pub use sockdiag::{Established, Off, Outcome, SockDiag, SockDiagError};
 pub use sockopt::{forget_on_close, listen, tune_client, tune_upstream};

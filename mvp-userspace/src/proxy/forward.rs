@@ -310,7 +310,7 @@ async fn attempt(
     let answer = if info.is_long_running() {
         answer.await
     } else {
-        tokio::time::timeout(thread.shared.limits.response_timeout, answer)
+        tokio::time::timeout(thread.shared.response_timeout.get(), answer)
             .await
             .unwrap_or(Err(AttemptError::bare(Ending::NoAnswer)))
     };

@@ -15,6 +15,8 @@ mod events;
 mod flood;
 mod forward;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 mod header_budget;
 mod header_timeout;
 mod headers;
@@ -28,6 +30,7 @@ mod quarantine;
 mod rate;
 mod relay;
 mod response;
+mod response_timeout;
 mod service;
 mod status;
 mod trace;
@@ -55,6 +58,8 @@ pub use cancels::Cancels;
 pub use connect::ConnectSettings;
 pub use connection::serve;
 pub use counts::PoolCounts;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzz::fuzz_requests;
 pub use header_budget::HeaderBudget;
 pub use lane::Hasher;
 pub use pool::Pool;
@@ -62,6 +67,7 @@ pub use probe::probe;
 pub use relay::{
     Explained, RelaySettings, Relays, Technique, probe as probe_for_relay, watch as watch_relays,
 };
+pub use response_timeout::ResponseTimeout;
 pub use tunnels::Tunnels;
 
 /// What all data threads share: read-mostly, swapped whole.
@@ -74,6 +80,8 @@ pub struct Shared {
     pub trust: Arc<TrustCell>,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
+    /// `limits.responseTimeout`, which may change while the agent runs.
+    pub response_timeout: Arc<ResponseTimeout>,
     /// False: everything is answered by the local server.
     pub interoperability: bool,
     pub drain: DrainSignal,

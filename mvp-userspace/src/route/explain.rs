@@ -96,7 +96,7 @@ fn doubts(member: &Member) -> String {
     match member.knowledge {
         Knowledge::Down => doubts.push("nothing listens, last known"),
         Knowledge::Unconfirmed => doubts.push("unconfirmed"),
-        Knowledge::Never | Knowledge::Confirmed => {}
+        Knowledge::Never | Knowledge::Absent | Knowledge::Confirmed => {}
     }
     for (class, whom) in [
         (IdentityClass::FrontProxy, "not proved for asserted users"),

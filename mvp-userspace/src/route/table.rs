@@ -18,6 +18,9 @@ pub const MAX_SERVERS: usize = 64;
 pub enum Knowledge {
     /// Not one document yet.
     Never,
+    /// Not one document within `discovery.staleAfter` of becoming a member, and it is not the local server: nobody knows that
+    /// there is a kube-apiserver at all, so that it is no reason to doubt a 404.
+    Absent,
     /// Freshly confirmed.
     Confirmed,
     /// Nothing listens there (connection refused), so it serves nothing now; its last known good set stands.
@@ -31,7 +34,7 @@ pub enum Knowledge {
 #[derive(Clone, Debug)]
 pub struct Member {
     pub server: Arc<Server>,
-    /// The last known good set; `None` only with [`Knowledge::Never`].
+    /// The last known good set; `None` only with [`Knowledge::Never`] and [`Knowledge::Absent`].
     pub apis: Option<Arc<ApiSet>>,
     pub knowledge: Knowledge,
 }
@@ -73,7 +76,7 @@ struct GroupVersion {
 impl Member {
     /// True if nothing at all is known of what the server serves.
     pub fn is_unknown(&self) -> bool {
-        self.apis.is_none() || self.knowledge == Knowledge::Never
+        self.apis.is_none() || matches!(self.knowledge, Knowledge::Never | Knowledge::Absent)
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn member(name: &str, local: bool, keys: &[&str]) -> Member {
 
 pub(super) fn known(mut member: Member, knowledge: Knowledge) -> Member {
     member.knowledge = knowledge;
-    if knowledge == Knowledge::Never {
+    if matches!(knowledge, Knowledge::Never | Knowledge::Absent) {
         member.apis = None;
     }
     member

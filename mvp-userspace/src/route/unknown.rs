@@ -13,15 +13,17 @@ pub enum UnknownVerdict {
     Unavailable { server: Arc<str> },
 }
 
-/// A 404 is true only if every member is confirmed, or down with a last known good set.
+/// A 404 is true only if every member is confirmed, or down with a last known good set. One that never answered counts for
+/// `discovery.staleAfter` and no longer: it alone must not turn every unknown type into a 503 for good.
 pub fn verdict_unknown(table: &RouteTable) -> UnknownVerdict {
-    let doubtful = table.members().iter().find(|member| {
-        member.is_unknown()
-            || match member.knowledge {
-                Knowledge::Confirmed | Knowledge::Down => false,
-                Knowledge::Never | Knowledge::Unconfirmed => true,
-            }
-    });
+    let doubtful = table
+        .members()
+        .iter()
+        .find(|member| match member.knowledge {
+            Knowledge::Confirmed | Knowledge::Down => member.apis.is_none(),
+            Knowledge::Never | Knowledge::Unconfirmed => true,
+            Knowledge::Absent => false,
+        });
     match doubtful {
         Some(member) => UnknownVerdict::Unavailable {
             server: member.server.name.clone(),
@@ -42,6 +44,7 @@ mod tests {
             (Knowledge::Down, true),
             (Knowledge::Unconfirmed, false),
             (Knowledge::Never, false),
+            (Knowledge::Absent, true),
         ] {
             let table = table([
                 member("a", true, &["v1 pods"]),

@@ -1,5 +1,6 @@
 //! The TLS configurations with which the agent meets kube-apiservers.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -9,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::watch;
 
 use super::error::TlsError;
-use super::reload::Reload;
+use super::reload::{Adopt, Reload};
 use super::source::{Bundle, FileSpec, FileStats, Outcome, Pair, Refreshed, Source};
 use super::{lifetime, provider};
 use crate::config::Config;
@@ -39,7 +40,7 @@ pub struct ClientTls {
     server_name: ServerName<'static>,
     material: Mutex<Material>,
     current: ArcSwap<Configs>,
-    has_front_proxy: bool,
+    has_front_proxy: AtomicBool,
     /// Counts the replacements of the configurations.
     replaced: watch::Sender<u64>,
 }
@@ -97,7 +98,7 @@ impl ClientTls {
             server_name,
             material: Mutex::new(material),
             current,
-            has_front_proxy,
+            has_front_proxy: AtomicBool::new(has_front_proxy),
             replaced: watch::Sender::new(0),
         })
     }
@@ -147,7 +148,7 @@ impl ClientTls {
 
     /// Whether users can be asserted upstream at all.
     pub fn has_front_proxy(&self) -> bool {
-        self.has_front_proxy
+        self.has_front_proxy.load(Ordering::Relaxed)
     }
 }
 
@@ -201,6 +202,20 @@ impl Reload for ClientTls {
             }
         }
         outcomes
+    }
+
+    fn prepare(&self, config: &Config) -> Result<Adopt<'_>, TlsError> {
+        let new = Self::load(config)?;
+        Ok(Box::new(move || {
+            let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+            *material = new
+                .material
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner);
+            self.has_front_proxy
+                .store(material.client.is_some(), Ordering::Relaxed);
+            self.current.store(new.current.into_inner());
+        }))
     }
 
     fn files(&self) -> Vec<Arc<FileStats>> {

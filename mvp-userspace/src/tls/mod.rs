@@ -22,11 +22,12 @@ mod verifier;
 pub use client::{Alpn, ClientTls, IdentityClass, PairCheck};
 pub use error::{Fault, TlsError};
 pub use lifetime::Lifetime;
+pub use lifetime::Validity;
 pub use probe::{
     MAX_PROBES, NoIssuer, OwnCa, ProbeCache, ProbeError, ProbeView, Probed, Prober,
     Target as ProbeTarget, probe,
 };
-pub use reload::{Reload, ReloadStats, Reloader};
+pub use reload::{Adopt, Reload, ReloadStats, Reloader};
 pub use server::ServerTls;
 pub(crate) use source::{Bundle, FileSpec, Refreshed, Source, parse_certificate, validity};
 pub use source::{FileStats, Outcome};

@@ -12,8 +12,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
+use super::error::TlsError;
 use super::lifetime::{Lifetime, Validity};
 use super::source::{FileStats, Outcome};
+use crate::config::Config;
 
 /// An owner of material from files.
 pub trait Reload: Send + Sync {
@@ -23,12 +25,29 @@ pub trait Reload: Send + Sync {
     fn files(&self) -> Vec<Arc<FileStats>>;
     /// The validity of every certificate in use, by configuration key.
     fn validities(&self) -> Vec<(String, Validity)>;
+    /// Loads what another configuration names; nothing changes until the answer is called. So all owners of a changed
+    /// configuration take it over, or none does.
+    ///
+    /// # Errors
+    /// As when an agent is started with that configuration.
+    fn prepare(&self, _config: &Config) -> Result<Adopt<'_>, TlsError> {
+        Ok(Box::new(|| {}))
+    }
 }
 
-/// Counters and expiry of every file, for the metrics. The set of files is fixed by the configuration.
-#[derive(Debug)]
+/// Takes over what [`Reload::prepare`] loaded.
+pub type Adopt<'a> = Box<dyn FnOnce() + 'a>;
+
+/// Counters and expiry of every file, for the metrics. Which files there are may change with a followed manifest.
 pub struct ReloadStats {
-    pub files: Vec<Arc<FileStats>>,
+    owners: Vec<Arc<dyn Reload>>,
+}
+
+impl ReloadStats {
+    /// The files that are in use now.
+    pub fn files(&self) -> Vec<Arc<FileStats>> {
+        self.owners.iter().flat_map(|owner| owner.files()).collect()
+    }
 }
 
 /// Watches the files of all owners.
@@ -46,10 +65,11 @@ impl Reloader {
     const SETTLE: Duration = Duration::from_millis(50);
 
     pub fn new(owners: Vec<Arc<dyn Reload>>) -> Self {
-        let files = owners.iter().flat_map(|owner| owner.files()).collect();
         Self {
+            stats: Arc::new(ReloadStats {
+                owners: owners.clone(),
+            }),
             owners,
-            stats: Arc::new(ReloadStats { files }),
             changed: Arc::default(),
             reported: HashMap::new(),
         }
@@ -67,14 +87,12 @@ impl Reloader {
     /// Runs until dropped. `poll` is [`Self::POLL`] outside tests.
     pub async fn run(mut self, poll: Duration) {
         let changed = self.changed.clone();
-        let directories: BTreeSet<PathBuf> = self
-            .stats
-            .files
-            .iter()
-            .filter_map(|file| Some(file.path.parent()?.to_owned()))
-            .collect();
         let mut watcher = watcher(changed.clone());
         loop {
+            let files = self.stats.files().into_iter();
+            let directories: BTreeSet<PathBuf> = files
+                .filter_map(|file| Some(file.path.parent()?.to_owned()))
+                .collect();
             // Again each time: a directory that was replaced has lost its watch. Watching one twice is harmless.
             if let Some(watcher) = &mut watcher {
                 for directory in &directories {

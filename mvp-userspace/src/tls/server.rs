@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{DistinguishedName, ServerConfig};
 
 use super::error::TlsError;
-use super::reload::Reload;
+use super::reload::{Adopt, Reload};
 use super::sni::{self, Resolver};
 use super::source::{Bundle, FileSpec, FileStats, Outcome, Pair, Refreshed, Source};
 use super::ticketer::ticketer;
@@ -138,6 +138,18 @@ impl Reload for ServerTls {
             }
         }
         outcomes
+    }
+
+    fn prepare(&self, config: &Config) -> Result<Adopt<'_>, TlsError> {
+        let new = Self::load(config)?;
+        Ok(Box::new(move || {
+            let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+            *material = new
+                .material
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner);
+            self.current.store(new.current.into_inner());
+        }))
     }
 
     fn files(&self) -> Vec<Arc<FileStats>> {

@@ -34,6 +34,30 @@ pub struct FileStats {
 }
 
 impl FileStats {
+    /// Of a file that `key` names.
+    pub(crate) fn new(key: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            key: key.into(),
+            path: path.into(),
+            successes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            not_after: AtomicI64::new(i64::MIN),
+            last_error: Mutex::default(),
+        }
+    }
+
+    /// The newest content is in use.
+    pub(crate) fn succeeded(&self) {
+        self.successes.fetch_add(1, Ordering::Relaxed);
+        *self.lock_error() = None;
+    }
+
+    /// The newest content cannot be used.
+    pub(crate) fn failed(&self, error: String) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        *self.lock_error() = Some(error);
+    }
+
     /// End of validity, Unix seconds: of the first certificate of a pair, or the last to expire of a CA bundle (a bundle is a
     /// union, and an old CA is left in it on purpose). `None` for a key file.
     pub fn not_after(&self) -> Option<i64> {
@@ -107,16 +131,9 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
         let contents = read_all(&files);
         let digest = digest(&contents);
         let value = parse::<T, N>(&files, contents)?;
-        let stats = files.each_ref().map(|file| {
-            Arc::new(FileStats {
-                key: file.key.clone(),
-                path: file.path.clone(),
-                successes: AtomicU64::new(0),
-                failures: AtomicU64::new(0),
-                not_after: AtomicI64::new(i64::MIN),
-                last_error: Mutex::default(),
-            })
-        });
+        let stats = files
+            .each_ref()
+            .map(|file| Arc::new(FileStats::new(file.key.clone(), file.path.clone())));
         let source = Self {
             files,
             stats,
@@ -140,8 +157,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
                 self.value = Arc::new(value);
                 self.publish();
                 for stats in &self.stats {
-                    stats.successes.fetch_add(1, Ordering::Relaxed);
-                    *stats.lock_error() = None;
+                    stats.succeeded();
                 }
                 Refreshed::Changed
             }
@@ -160,8 +176,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
             .find(|s| s.key == error.key())
             .or(self.stats.first());
         if let Some(stats) = blamed {
-            stats.failures.fetch_add(1, Ordering::Relaxed);
-            *stats.lock_error() = Some(error.to_string());
+            stats.failed(error.to_string());
         }
     }
 

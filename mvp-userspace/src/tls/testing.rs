@@ -235,6 +235,7 @@ impl Files {
                 wait_when_replaced: false,
             },
             interoperability_proxy: true,
+            manifest: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How servers make themselves known, and what every cluster holds from the start.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
@@ -77,6 +77,29 @@ pub async fn bootstrap(store: &Store, pki: &Pki) -> Result<()> {
         "extension-apiserver-authentication",
     );
     create(store, &key, ("v1", "ConfigMap"), authentication).await
+}
+
+/// The Node object that a kubelet writes for a machine: its name, and the address that servers on it are reached at.
+pub async fn register_node(store: &Store, name: &str, address: IpAddr) -> Result<()> {
+    let node = json!({
+        "metadata": {"labels": {
+            "kubernetes.io/hostname": name,
+            "kubernetes.io/os": "linux",
+            "node-role.kubernetes.io/control-plane": "",
+        }},
+        "spec": {"taints": [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]},
+        "status": {"addresses": [
+            {"type": "InternalIP", "address": address.to_string()},
+            {"type": "Hostname", "address": name},
+        ]},
+    });
+    create(
+        store,
+        &Key::new("", "nodes", "", name),
+        ("v1", "Node"),
+        node,
+    )
+    .await
 }
 
 /// Writes the identity lease and enters the address in the EndpointSlice. Returns the holder identity of this start.

@@ -41,9 +41,16 @@ pub struct Builder {
     specs: Vec<ServerSpec>,
     dir: Option<PathBuf>,
     pki: Option<Pki>,
+    nodes: bool,
 }
 
 impl Builder {
+    /// Every server's machine has a Node, as its kubelet writes it. For servers with an address each.
+    pub fn nodes(mut self) -> Self {
+        self.nodes = true;
+        self
+    }
+
     pub fn server(mut self, spec: ServerSpec) -> Self {
         self.specs.push(spec);
         self
@@ -84,6 +91,9 @@ impl Builder {
         let mut servers = Vec::new();
         for spec in self.specs {
             let name = spec.name.clone();
+            if self.nodes {
+                identity::register_node(&store, &name, spec.listen.ip()).await?;
+            }
             let server = Server::start_new(spec, &pki, &store, &policy).await;
             servers.push(server.with_context(|| format!("server {name}"))?);
         }

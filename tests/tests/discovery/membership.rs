@@ -18,11 +18,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mvp::config::{Endpoint, KubernetesPeers, Peers};
 use mvp::discovery::SyncCounters;
-use mvp::membership::{Membership, MembershipError, Roster, follow};
+use mvp::membership::{Membership, MembershipError, MembershipLine, Roster, Told, follow};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-/// Serves two collections. A change is kept and sent to the open watches.
+/// Serves three collections. A change is kept and sent to the open watches.
 struct Api {
     address: SocketAddr,
     state: Arc<State>,
@@ -34,10 +34,13 @@ struct State {
     watches: Mutex<Vec<(&'static str, mpsc::UnboundedSender<Value>)>>,
     queries: Mutex<Vec<String>>,
     failing: AtomicBool,
+    /// As of a role without Nodes.
+    without_nodes: AtomicBool,
 }
 
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+const NODES: &str = "/api/v1/nodes";
 
 impl Api {
     async fn start() -> Self {
@@ -108,7 +111,7 @@ async fn answer(
     state: Arc<State>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let path = [SLICES, LEASES]
+    let path = [SLICES, LEASES, NODES]
         .into_iter()
         .find(|p| *p == request.uri().path());
     let query = request.uri().query().unwrap_or_default().to_owned();
@@ -120,7 +123,8 @@ async fn answer(
             .unwrap()
     };
     let failing = state.failing.load(Ordering::SeqCst);
-    let Some(path) = path.filter(|_| !failing) else {
+    let hidden = state.without_nodes.load(Ordering::SeqCst) && path == Some(NODES);
+    let Some(path) = path.filter(|_| !failing && !hidden) else {
         let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no"});
         return Ok(json(403, status));
     };
@@ -135,15 +139,10 @@ async fn answer(
         let body = StreamBody::new(events.map(|line| Ok(Frame::data(line))));
         return Ok(Response::new(BodyExt::boxed_unsync(body)));
     }
-    let kind = if path == SLICES {
-        "EndpointSliceList"
-    } else {
-        "LeaseList"
-    };
-    let api = if path == SLICES {
-        "discovery.k8s.io/v1"
-    } else {
-        "coordination.k8s.io/v1"
+    let (kind, api) = match path {
+        SLICES => ("EndpointSliceList", "discovery.k8s.io/v1"),
+        LEASES => ("LeaseList", "coordination.k8s.io/v1"),
+        _ => ("NodeList", "v1"),
     };
     let items = state
         .objects
@@ -167,6 +166,17 @@ fn slice(addresses: &[&str]) -> Value {
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": "kubernetes", "namespace": "default", "resourceVersion": "2"},
         "endpoints": endpoints, "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
+    })
+}
+
+fn node(name: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {
+            "name": name, "resourceVersion": "2",
+            "labels": {"node-role.kubernetes.io/control-plane": ""},
+        },
+        "status": {"addresses": [{"type": "InternalIP", "address": address}]},
     })
 }
 
@@ -234,9 +244,17 @@ async fn follows_what_kubernetes_says() {
     })
     .await;
     until("watched", || {
-        api.watches(SLICES) == 1 && api.watches(LEASES) == 1
+        [SLICES, LEASES, NODES]
+            .iter()
+            .all(|path| api.watches(path) == 1)
     })
     .await;
+    // Discovery says that it answered: only such a server stays when it leaves the list.
+    counters.reached.mark(&Endpoint {
+        name: "10.0.0.2".into(),
+        host: "10.0.0.2".into(),
+        port: 6443,
+    });
 
     api.put(LEASES, lease("cp-b", "10.0.0.2:6443", "b_1"));
     until("named", || names(&membership.members) == ["fixed", "cp-b"]).await;
@@ -254,7 +272,7 @@ async fn follows_what_kubernetes_says() {
 
     api.put(SLICES, slice(&["10.0.0.1", "10.0.0.3"]));
     until("joined", || {
-        names(&membership.members) == ["fixed", "cp-b", "10.0.0.3"]
+        names(&membership.members) == ["fixed", "10.0.0.3", "cp-b"]
     })
     .await;
     assert_eq!(counters.lease_list.load(Ordering::Relaxed), 0);
@@ -262,7 +280,12 @@ async fn follows_what_kubernetes_says() {
     assert!(
         queries
             .iter()
-            .any(|q| q.contains("kubernetes.io%2Fservice-name%3Dkubernetes"))
+            .any(|q| q.contains("fieldSelector=metadata.name%3Dkubernetes"))
+    );
+    assert!(
+        queries
+            .iter()
+            .any(|q| q.contains("labelSelector=node-role.kubernetes.io%2Fcontrol-plane"))
     );
     assert!(
         queries
@@ -289,7 +312,13 @@ async fn an_api_that_fails_changes_nothing_and_is_counted() {
     let (sender, members) = watch::channel(Arc::default());
     let (restarted, _restarts) = mpsc::channel(1);
     let roster = Roster::new(local(), Vec::new(), |_| false);
-    let task = tokio::spawn(follow(client, roster, sender, restarted, counters.clone()));
+    let line = MembershipLine::default();
+    let told = Told {
+        members: sender,
+        restarts: restarted,
+        line: line.clone(),
+    };
+    let task = tokio::spawn(follow(client, roster, told, counters.clone()));
     until("listed", || names(&members) == ["10.0.0.2"]).await;
     until("watched", || {
         api.watches(SLICES) == 1 && api.watches(LEASES) == 1
@@ -304,6 +333,7 @@ async fn an_api_that_fails_changes_nothing_and_is_counted() {
     })
     .await;
     assert_eq!(names(&members), ["10.0.0.2"]);
+    until("said", || line.get().contains("what was last known stands")).await;
     api.state.failing.store(false, Ordering::SeqCst);
     until("watched again", || api.watches(SLICES) == 1).await;
     api.put(SLICES, slice(&["10.0.0.2", "10.0.0.3"]));
@@ -311,6 +341,120 @@ async fn an_api_that_fails_changes_nothing_and_is_counted() {
 
     drop(members);
     task.await.unwrap();
+}
+
+/// Whoever has seen the list has seen every name that it ever showed.
+#[tokio::test]
+async fn nodes_give_the_names_from_the_first_list_on() {
+    let api = Api::start().await;
+    api.put(SLICES, slice(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]));
+    // As 1.35 and older write it, and as 1.36 does, under another name than the Node's.
+    let mut old = lease("cp-b", "", "b_1");
+    old["metadata"]["annotations"] = Value::Null;
+    api.put(LEASES, old);
+    api.put(LEASES, lease("host-c", "10.0.0.3:6443", "c_1"));
+    for (name, address) in [
+        ("cp-a", "10.0.0.1"),
+        ("cp-b", "10.0.0.2"),
+        ("cp-c", "10.0.0.3"),
+    ] {
+        api.put(NODES, node(name, address));
+    }
+    let mut membership = start(&api).await;
+    membership.members.changed().await.unwrap();
+    assert_eq!(names(&membership.members), ["cp-b", "cp-c"]);
+    assert_eq!(
+        membership.line.get(),
+        "3 servers (EndpointSlice default/kubernetes)"
+    );
+    // Both Leases are new to this agent.
+    membership.restarts.recv().await.unwrap();
+    membership.restarts.recv().await.unwrap();
+    watched(&api).await;
+
+    // A new process of the old server is known by its name, since its Lease has no address.
+    let mut restarted = lease("cp-b", "", "b_2");
+    restarted["metadata"]["annotations"] = Value::Null;
+    api.put(LEASES, restarted);
+    let b = membership.restarts.recv().await.unwrap().unwrap();
+    assert_eq!((&*b.name, &*b.host, b.port), ("cp-b", "10.0.0.2", 6443));
+    // Its upgrade changes no name.
+    api.put(LEASES, lease("cp-b", "10.0.0.2:6443", "b_3"));
+    assert_eq!(membership.restarts.recv().await.unwrap(), Some(b));
+    assert_eq!(names(&membership.members), ["cp-b", "cp-c"]);
+    api.put(
+        SLICES,
+        slice(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]),
+    );
+    until("joined", || {
+        names(&membership.members) == ["cp-b", "cp-c", "10.0.0.4"]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_nodes_leases_name_and_the_line_says_so() {
+    let api = Api::start().await;
+    api.state.without_nodes.store(true, Ordering::SeqCst);
+    api.put(SLICES, slice(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]));
+    api.put(LEASES, lease("cp-b", "10.0.0.2:6443", "b_1"));
+    let mut membership = start(&api).await;
+    membership.members.changed().await.unwrap();
+    assert_eq!(names(&membership.members), ["cp-b", "10.0.0.3"]);
+    assert!(membership.line.get().contains("Nodes cannot be read"));
+    until("watched", || api.watches(SLICES) == 1).await;
+    api.put(SLICES, slice(&["10.0.0.1"]));
+    until("alone", || {
+        membership
+            .line
+            .get()
+            .contains("only the local server is known")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slice_of_the_same_label_and_another_name_is_nobody() {
+    let api = Api::start().await;
+    api.put(SLICES, slice(&["10.0.0.2"]));
+    let mut foreign = slice(&["10.6.6.6"]);
+    foreign["metadata"]["name"] = json!("kubernetes-abcde");
+    foreign["metadata"]["labels"] = json!({"kubernetes.io/service-name": "kubernetes"});
+    api.put(SLICES, foreign.clone());
+    let mut membership = start(&api).await;
+    membership.members.changed().await.unwrap();
+    assert_eq!(names(&membership.members), ["10.0.0.2"]);
+    watched(&api).await;
+    api.put(SLICES, foreign);
+    api.put(SLICES, slice(&["10.0.0.2", "10.0.0.3"]));
+    until("joined", || {
+        names(&membership.members) == ["10.0.0.2", "10.0.0.3"]
+    })
+    .await;
+}
+
+async fn watched(api: &Api) {
+    until("watched", || {
+        [SLICES, LEASES, NODES]
+            .iter()
+            .all(|path| api.watches(path) == 1)
+    })
+    .await;
+}
+
+async fn start(api: &Api) -> Membership {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), api.kubeconfig()).unwrap();
+    let peers = Peers {
+        fixed: Vec::new(),
+        kubernetes: KubernetesPeers {
+            enabled: true,
+            kubeconfig: Some(file.path().to_owned()),
+        },
+    };
+    Membership::start(&peers, &local(), None, Arc::default())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -323,6 +467,12 @@ async fn a_static_list_needs_no_api() {
         .await
         .unwrap();
     assert_eq!(names(&membership.members), ["cp-a"]);
+    assert!(
+        membership
+            .line
+            .get()
+            .starts_with("only the local server is known")
+    );
 }
 
 #[tokio::test]

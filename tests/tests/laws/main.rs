@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod blame;
-mod blame_limits;
 #[path = "../nodes/common/mod.rs"]
 mod common;
+mod blame_limits;
 mod isolation;
 mod isolation_descriptors;
 mod isolation_headers;
 mod isolation_log;
+mod manifest;
 mod members;
 mod passing;
 mod proof;

@@ -125,11 +125,12 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
         .is_some()
         .then(|| settings.dialer.clone());
     let membership =
-        Membership::start(&config.peers, &config.local, dialer, Arc::clone(&counters)).await;
+        Membership::start(&config.peers, &config.local, config.advertise, dialer, Arc::clone(&counters)).await;
     let Membership {
         mut members,
         restarts,
         read_by,
+        line: _,
     } = match membership {
         Ok(membership) => membership,
         Err(error) => return vec![failed("members", error.to_string())],

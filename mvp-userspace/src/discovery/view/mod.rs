@@ -6,6 +6,7 @@
 
 mod document;
 mod encode;
+#[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
 mod legacy;
 mod legacy_json;
@@ -28,6 +29,7 @@ pub use document::{Document, Freshness, Group, Kind, Resource, Scope, Subresourc
 pub use encode::{
     AggregatedVersion, Layout, aggregated_json, aggregated_yaml, etag, to_json, to_yaml,
 };
+#[cfg(any(test, feature = "fuzzing"))]
 pub use fuzz::fuzz_merge;
 pub use legacy::{
     ApiGroup, ApiGroupList, ApiResource, ApiResourceList, ApiVersions, GroupVersionForDiscovery,

@@ -12,7 +12,7 @@ use crate::config::{Config, KeyPair};
 use crate::tls::error::TlsError;
 use crate::tls::lifetime;
 use crate::tls::provider;
-use crate::tls::reload::Reload;
+use crate::tls::reload::{Adopt, Reload};
 use crate::tls::sni::{self, Resolver};
 use crate::tls::source::{Bundle, FileSpec, FileStats, Outcome, Pair, Refreshed, Source};
 
@@ -119,6 +119,18 @@ impl Reload for OwnCa {
         }
         // `ServerTls`, `ClientTls` and `identity` report what becomes of these files.
         Vec::new()
+    }
+
+    fn prepare(&self, config: &Config) -> Result<Adopt<'_>, TlsError> {
+        let new = Self::load(config)?;
+        Ok(Box::new(move || {
+            let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+            *material = new
+                .material
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner);
+            self.current.store(new.current.into_inner());
+        }))
     }
 
     fn files(&self) -> Vec<Arc<FileStats>> {

@@ -279,8 +279,8 @@ fn expiry_and_files_for_the_metrics() {
         Arc::new(TrustCell::open(&config).unwrap()),
     ]);
     let stats = reloader.stats();
-    let expiry: Vec<_> = stats
-        .files
+    let files = stats.files();
+    let expiry: Vec<_> = files
         .iter()
         .map(|file| (file.key.as_str(), file.not_after()))
         .collect();

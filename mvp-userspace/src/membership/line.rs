@@ -1,0 +1,135 @@
+//! What an operator is told of the list of servers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::MAX_MEMBERS;
+
+/// Where the list comes from and what is wrong with it, in one line for the status. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct MembershipLine(Arc<Mutex<Facts>>);
+
+/// What the line is made of.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Facts {
+    /// Servers beside the local one.
+    pub peers: usize,
+    /// Servers that there is no room for.
+    pub ignored: usize,
+    /// Where the list comes from.
+    pub source: Source,
+    /// The name of this node's Node object, if this agent calls the local server by another.
+    pub misnamed: Option<String>,
+    /// Why Nodes cannot be read.
+    pub nodes_error: Option<String>,
+    /// Why the list itself cannot be read; what was last known stands.
+    pub error: Option<String>,
+}
+
+/// Where a list of servers comes from.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Source {
+    /// `peers.static` alone.
+    #[default]
+    Static,
+    /// The EndpointSlice, not read yet.
+    Awaited,
+    /// The EndpointSlice `default/kubernetes`, and `peers.static`.
+    Kubernetes,
+}
+
+impl MembershipLine {
+    /// Takes in new facts; true if they differ from those before.
+    pub fn set(&self, facts: Facts) -> bool {
+        let mut known = self.lock();
+        let changed = *known != facts;
+        *known = facts;
+        changed
+    }
+
+    /// The line.
+    pub fn get(&self) -> String {
+        self.lock().line()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Facts {
+    /// True if an operator should look: there is nobody to forward to, or there are more servers than can be used.
+    pub fn warns(&self) -> bool {
+        self.source != Source::Awaited && (self.peers == 0 || self.ignored > 0)
+    }
+
+    /// All of it in one line.
+    pub fn line(&self) -> String {
+        let from = match self.source {
+            Source::Static => "peers.static",
+            Source::Awaited => "EndpointSlice default/kubernetes, not read yet",
+            Source::Kubernetes => "EndpointSlice default/kubernetes",
+        };
+        let mut line = match (self.peers, self.source) {
+            (0, Source::Static) => "only the local server is known: peers.static is empty and \
+                                    peers.kubernetes.enabled is false"
+                .to_owned(),
+            (0, Source::Kubernetes) => {
+                "only the local server is known: the EndpointSlice default/kubernetes lists no other".to_owned()
+            }
+            (0, Source::Awaited) => format!("only the local server is known ({from})"),
+            (peers, _) => format!("{} servers ({from})", peers + 1),
+        };
+        if self.ignored > 0 {
+            line += &format!(
+                "; {} more are ignored, since at most {} servers can be routed to",
+                self.ignored,
+                MAX_MEMBERS + 1
+            );
+        }
+        if let Some(error) = &self.error {
+            line += &format!("; the list cannot be read, and what was last known stands: {error}");
+        }
+        if let Some(error) = &self.nodes_error {
+            line += &format!(
+                "; Nodes cannot be read, so that servers are named by their Leases or addresses: {error}"
+            );
+        }
+        if let Some(name) = &self.misnamed {
+            line += &format!(
+                "; other nodes call the local server {name}, the name of its Node object: set node, or --node, to it"
+            );
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_else_and_too_many_are_said() {
+        let alone = Facts::default();
+        assert!(alone.warns());
+        assert!(alone.line().starts_with("only the local server is known"));
+        let awaited = Facts {
+            source: Source::Awaited,
+            ..Facts::default()
+        };
+        assert!(!awaited.warns());
+        let many = Facts {
+            peers: MAX_MEMBERS,
+            ignored: 6,
+            source: Source::Kubernetes,
+            ..Facts::default()
+        };
+        assert!(many.warns());
+        assert_eq!(
+            many.line(),
+            "64 servers (EndpointSlice default/kubernetes); 6 more are ignored, since at most 64 servers can be routed to"
+        );
+        let line = MembershipLine::default();
+        assert!(line.set(many.clone()));
+        assert!(!line.set(many));
+    }
+}

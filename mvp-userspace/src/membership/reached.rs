@@ -1,0 +1,41 @@
+//! Which servers have answered. Discovery says so, and the roster asks.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::Endpoint;
+
+/// The servers that have told this agent, or an earlier one, what they serve at least once. Only such a server is worth a 503
+/// while it is away: of one that never answered nobody knows that it ever was a kube-apiserver. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Reached(Arc<Mutex<BTreeSet<(String, u16)>>>);
+
+impl Reached {
+    /// The server has answered.
+    pub fn mark(&self, server: &Endpoint) {
+        let mut reached = self.lock();
+        if !reached.contains(&(server.host.clone(), server.port)) {
+            reached.insert((server.host.clone(), server.port));
+        }
+    }
+
+    pub fn contains(&self, host: &str, port: u16) -> bool {
+        self.lock().contains(&(host.to_owned(), port))
+    }
+
+    /// Forgets all servers but these.
+    pub fn retain<'a>(&self, servers: impl IntoIterator<Item = &'a Endpoint>) {
+        let mut reached = self.lock();
+        let known = std::mem::take(&mut *reached);
+        for server in servers {
+            let key = (server.host.clone(), server.port);
+            if known.contains(&key) {
+                reached.insert(key);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<(String, u16)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
