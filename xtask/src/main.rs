@@ -5,6 +5,7 @@ mod build;
 mod build_ebpf;
 mod check;
 mod demo;
+mod kernels;
 mod python;
 mod run;
 mod setup;

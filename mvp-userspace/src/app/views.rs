@@ -24,6 +24,7 @@ use crate::proxy::discovery::replaced;
 use crate::proxy::{Pool, Shared, probe};
 use crate::request::RequestInfo;
 use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, explain, random};
+use crate::steering::Retirable;
 use crate::tls::ReloadStats;
 
 /// A data thread whose loop has not turned for so long makes no progress: it turns once a second.
@@ -34,6 +35,7 @@ pub struct Sources {
     pub config: Config,
     pub listen: String,
     pub kernel: String,
+    pub retirable: Retirable,
     pub shortcut: Arc<ShortcutPart>,
     pub pass_through: Arc<PassThroughLine>,
     pub guard: GuardHandle,
@@ -117,6 +119,7 @@ fn status(sources: &Sources) -> StatusView {
         uptime_ms: millis(sources.origin.elapsed()),
         guard: sources.guard.view(),
         kernel: sources.kernel.clone(),
+        retiring: sources.retirable.line(),
         shortcut: sources.shortcut.line(),
         pass_through: sources.pass_through.get(),
         events: sources.discovery.events().to_string(),

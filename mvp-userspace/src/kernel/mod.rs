@@ -33,6 +33,7 @@
 //! # }
 //! ```
 
+mod advice;
 mod availability;
 mod counters;
 mod error;

@@ -138,6 +138,8 @@ specs! {
         "Heartbeats not sent, so that the kernel passes new connections to kube-apiserver: starting, draining, accept or thread";
     RETIRED, Counter, "mvp_retired_connections_total", ["outcome"],
         "Connections made before the guard armed that were to be retired, by what became of them: destroyed, active or gone";
+    RETIRING_AVAILABLE, Gauge, "mvp_retiring_available", ["reason"],
+        "1 if connections made before the guard armed can be ended, so that their clients come to the agent; 0 if they stay with kube-apiserver, with the reason: capability, refused, not_built, destroy_not_built, not_loaded, not_there, survived or failed";
     RESET_FLOODS, Counter, "mvp_http2_reset_floods_total", [],
         "Client connections closed because of too many HTTP/2 resets";
 }

@@ -4,4 +4,5 @@
 mod agent;
 mod change;
 mod common;
+mod ipv6;
 mod shortcut;

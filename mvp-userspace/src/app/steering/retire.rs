@@ -15,6 +15,8 @@ use crate::net::{Established, Outcome, SILENCE, SockDiag, SockDiagError, plan};
 
 /// Those that are silent at one moment are ended over this time, so that their clients do not all come back at once.
 const WINDOW: Duration = Duration::from_secs(10);
+/// How soon it is tried again whether connections can be ended here, while they cannot.
+const RETRY: Duration = Duration::from_secs(10);
 /// How soon a disarmed guard is noticed.
 const STEP: Duration = Duration::from_millis(100);
 
@@ -84,6 +86,12 @@ impl Drop for Retiring {
 
 impl Round {
     fn run(&self) {
+        // Again and again, since an operator may load the modules meanwhile.
+        while !self.stats.retirable().probe() {
+            if !self.wait_until(Instant::now() + RETRY) {
+                return;
+            }
+        }
         if let Err(error) = SockDiag::open().and_then(|mut diag| self.rounds(&mut diag)) {
             tracing::warn!(%error, "connections made before the guard armed stay with kube-apiserver");
         }

@@ -8,9 +8,10 @@ use super::{GuardHandle, SharedSteering};
 use crate::app::shortcut::ShortcutPart;
 use crate::metrics::{
     GUARD_STATE, GUARD_TRANSITIONS, HEARTBEATS_WITHHELD, KERNEL_EVENTS, KERNEL_STEERING, Metrics,
-    RETIRED,
+    RETIRED, RETIRING_AVAILABLE,
 };
 use crate::route::Transition;
+use crate::steering::Retirable;
 
 /// Counts that only grow.
 #[derive(Default)]
@@ -19,6 +20,7 @@ pub struct SteeringStats {
     withheld: [AtomicU64; Withheld::ALL.len()],
     retired: [AtomicU64; Retired::ALL.len()],
     shortcut: OnceLock<Arc<ShortcutPart>>,
+    retirable: Retirable,
 }
 
 /// Why a heartbeat was not sent.
@@ -63,6 +65,11 @@ impl SteeringStats {
     /// Its programs count for themselves.
     pub fn set_shortcut(&self, shortcut: &Arc<ShortcutPart>) {
         let _ = self.shortcut.set(Arc::clone(shortcut));
+    }
+
+    /// Whether connections of before can be ended here.
+    pub fn retirable(&self) -> &Retirable {
+        &self.retirable
     }
 
     pub fn transition(&self, transition: &Transition) {
@@ -114,6 +121,9 @@ impl SteeringStats {
             for ((_, name), count) in Withheld::ALL.iter().zip(&self.withheld) {
                 let count = count.load(Ordering::Relaxed);
                 sink.set(&HEARTBEATS_WITHHELD, &[name], count as f64);
+            }
+            if let Some((works, reason)) = self.retirable.sample() {
+                sink.set(&RETIRING_AVAILABLE, &[reason], f64::from(u8::from(works)));
             }
             for ((_, name), count) in Retired::ALL.iter().zip(&self.retired) {
                 sink.set(&RETIRED, &[name], count.load(Ordering::Relaxed) as f64);
