@@ -280,6 +280,7 @@ fn admin() -> (String, DrainSignal) {
     let admin = Admin {
         views,
         readiness: Readiness::new(),
+        standing: mvp::steering::Standing::new(),
         drain: trigger,
         drain_deadline: Duration::from_secs(30),
         answer_timeout: Duration::from_secs(10),

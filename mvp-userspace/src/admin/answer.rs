@@ -11,6 +11,7 @@ use super::query::{decode, parameter};
 use super::{Admin, Probe, ProbeError};
 use crate::app::DrainState;
 use crate::route::Operator;
+use crate::steering::PassingBy;
 
 /// Longest body read: a log filter.
 const BODY: usize = 4096;
@@ -80,7 +81,9 @@ const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /ro
 fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
     let awaited = admin.readiness.awaited();
     let draining = admin.drain.state() != DrainState::Running;
-    if awaited.is_empty() && !draining && !verbose {
+    let unproved = unproved(admin);
+    let ready = awaited.is_empty() && !draining && unproved.is_none();
+    if ready && !verbose {
         return text(StatusCode::OK, "ok\n");
     }
     let mut body = String::new();
@@ -95,13 +98,23 @@ fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
     if draining {
         body += "[-]draining\n";
     }
-    if awaited.is_empty() && !draining {
+    if let Some(detail) = &unproved {
+        let reason = PassingBy::LocalUnproved.as_str();
+        body += &format!("[-]{reason}: {detail}\n");
+    }
+    if ready {
         body += "readyz check passed\n";
         text(StatusCode::OK, body)
     } else {
         body += "readyz check failed\n";
         text(StatusCode::SERVICE_UNAVAILABLE, body)
     }
+}
+
+/// Of the reasons to pass by only this one makes the agent unready: the others end by themselves, or readiness knows them already.
+fn unproved(admin: &Admin) -> Option<String> {
+    let mut reasons = admin.standing.reasons().into_iter();
+    reasons.find_map(|(reason, detail)| (reason == PassingBy::LocalUnproved).then_some(detail))
 }
 
 fn livez(admin: &Admin) -> Response<Full<Bytes>> {
@@ -123,7 +136,8 @@ fn status(admin: &Admin) -> Response<Full<Bytes>> {
     let mut view = (admin.views.status)();
     view.awaiting = admin.readiness.awaited();
     let state = admin.drain.state();
-    view.ready = view.awaiting.is_empty() && state == DrainState::Running;
+    view.ready =
+        view.awaiting.is_empty() && state == DrainState::Running && unproved(admin).is_none();
     view.drain = match state {
         DrainState::Running => "running",
         DrainState::Draining(_) => "draining",

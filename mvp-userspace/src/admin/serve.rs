@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use super::Views;
 use super::answer::answer;
 use crate::app::{DrainTrigger, Readiness};
+use crate::steering::Standing;
 
 /// Open connections; a scraper, two probes and a few people need far fewer.
 const CONNECTIONS: usize = 64;
@@ -29,6 +30,8 @@ const CONNECTION_TIME: Duration = Duration::from_secs(300);
 pub struct Admin {
     pub views: Views,
     pub readiness: Readiness,
+    /// Why connections are not taken.
+    pub standing: Standing,
     pub drain: DrainTrigger,
     /// For a drain that names none.
     pub drain_deadline: Duration,

@@ -10,10 +10,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::app::{Drain, DrainSignal, DrainState, Readiness};
+use crate::steering::{PassingBy, Standing};
 
 struct Port {
     address: SocketAddr,
     readiness: Readiness,
+    standing: Standing,
     drain: DrainSignal,
     stalled: Arc<Mutex<Vec<String>>>,
     level: Arc<Mutex<String>>,
@@ -23,6 +25,7 @@ async fn port() -> Port {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let readiness = Readiness::new();
+    let standing = Standing::new();
     let (trigger, drain) = Drain::new();
     let stalled: Arc<Mutex<Vec<String>>> = Arc::default();
     let level: Arc<Mutex<String>> = Arc::default();
@@ -102,6 +105,7 @@ async fn port() -> Port {
     let admin = Admin {
         views,
         readiness: readiness.clone(),
+        standing: standing.clone(),
         drain: trigger,
         drain_deadline: Duration::from_secs(30),
         answer_timeout: Duration::from_millis(500),
@@ -110,6 +114,7 @@ async fn port() -> Port {
     Port {
         address,
         readiness,
+        standing,
         drain,
         stalled,
         level,
@@ -331,4 +336,23 @@ async fn connections_are_bounded() {
         assert!(tokio::time::Instant::now() < deadline);
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn an_agent_whose_local_server_is_unproved_is_not_ready_and_says_so() {
+    let port = port().await;
+    assert_eq!(get(&port, "/readyz").await, ok("ok\n"));
+    let detail = "the local server answered 401 to the asserted user";
+    port.standing.set(PassingBy::LocalUnproved, detail);
+    let (status, body) = get(&port, "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(
+        body.contains("local_unproved") && body.contains(detail),
+        "{body}"
+    );
+    assert!(get(&port, "/status").await.1.contains("\"ready\":false"));
+    port.standing.clear(PassingBy::LocalUnproved);
+    // What ends by itself is no reason to take the pod out of service.
+    port.standing.set(PassingBy::Full, "no room");
+    assert_eq!(get(&port, "/readyz").await, ok("ok\n"));
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SkewView;
 use crate::route::Operator;
+use crate::steering::Stance;
 
 /// How the admin port sees the agent. Closures are called on the control runtime and must not block.
 pub struct Views {
@@ -67,6 +68,9 @@ pub struct StatusView {
     pub awaiting: Vec<String>,
     /// `running`, `draining` or `forced`.
     pub drain: String,
+    /// What becomes of new connections, by the kernel's own maps.
+    #[serde(default)]
+    pub stance: StanceView,
     pub guard: GuardView,
     /// How changes of definitions and APIServices come to be known: `watching`, `polling only: <reason>`, `starting`.
     pub events: String,
@@ -94,12 +98,52 @@ pub struct StatusView {
     pub servers: Vec<ServerView>,
 }
 
+/// What becomes of new connections: the one answer that an operator can trust.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StanceView {
+    /// `inspecting`, `standing by` or `passing by`.
+    pub word: String,
+    /// Why they pass by, the reason to look at first being first; empty unless they do.
+    pub reasons: Vec<ReasonView>,
+    /// All of it in one line.
+    pub line: String,
+}
+
+/// A reason for which connections pass to kube-apiserver itself.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReasonView {
+    /// As in `mvp_passing_by`.
+    pub reason: String,
+    pub detail: String,
+}
+
+impl From<&Stance> for StanceView {
+    fn from(stance: &Stance) -> Self {
+        let reasons = stance.reasons().iter();
+        Self {
+            word: stance.word().to_owned(),
+            reasons: reasons
+                .map(|(reason, detail)| ReasonView {
+                    reason: reason.as_str().to_owned(),
+                    detail: detail.clone(),
+                })
+                .collect(),
+            line: stance.line(),
+        }
+    }
+}
+
 /// Whether new connections are inspected. The words are those of `docs/relay.md`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardView {
     /// `idle` or `armed`.
     pub state: String,
+    /// The kernel does as the state says. False: nothing is steered, and the state is only what the signs ask for.
+    #[serde(default)]
+    pub steers: bool,
     /// Why.
     pub reasons: Vec<String>,
     /// The signs that stand, whatever an operator says.
@@ -112,7 +156,11 @@ pub struct GuardView {
 impl GuardView {
     /// In one line.
     pub fn line(&self) -> String {
-        let mut line = format!("{}: {}", self.state, self.reasons.join(", "));
+        let mut line = match self.steers {
+            true => format!("{}: {}", self.state, self.reasons.join(", ")),
+            // Never "armed" where nothing is.
+            false => format!("nothing is steered; signs: {}", self.reasons.join(", ")),
+        };
         if let Some(ms) = self.idle_in_ms {
             line += &format!(" (idle in {}s if no sign comes)", ms.div_ceil(1000));
         }

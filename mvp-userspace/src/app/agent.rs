@@ -25,6 +25,7 @@ use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{AcceptLoop, DialFrom, OnTick};
 use crate::proxy::{ConnectSettings, Load, Shared};
+use crate::steering::{PassingBy, Standing};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
 
 /// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
@@ -166,6 +167,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let (listen, admin) = (listener.local_addr()?, admin_port.address()?);
 
     let readiness = Readiness::new();
+    let standing = Standing::new();
+    standing.set(PassingBy::Starting, "no server has been asked yet");
     let metrics = Arc::new(Metrics::new());
     let counters = Arc::new(SyncCounters::default());
     let stats = Arc::new(SteeringStats::default());
@@ -195,7 +198,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         restarts,
     };
     let discovery = start_discovery(&config, &client_tls, &counters, from.clone(), membership)?;
-    let known = await_first_round(&readiness, &discovery);
+    let known = await_first_round(&readiness, &standing, &discovery);
     let mut reloaded = vec![
         Arc::clone(&server_tls) as _,
         Arc::clone(&client_tls) as _,
@@ -221,6 +224,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         interoperability: config.interoperability_proxy,
         drain: data_drain,
         load: Load::default(),
+        standing: standing.clone(),
         relays: Arc::clone(&relay.relays),
         no_server: Arc::from(""),
     });
@@ -274,6 +278,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         drain: (trigger.clone(), drain),
         data: data_trigger,
         readiness: &readiness,
+        standing: standing.clone(),
+        relays: Arc::clone(&shared.relays),
     });
     let kernel = steered.line;
     tracing::info!(%listen, %admin, node = config.node, threads = config.threads, kernel, "mvp is up");
@@ -291,6 +297,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         listen: listen.to_string(),
         kernel,
         guard,
+        watch: steered.watch,
         origin,
         shared: Arc::clone(&shared),
         discovery,
@@ -302,6 +309,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let port = Admin {
         views: views(sources, set_log_level),
         readiness,
+        standing,
         drain: trigger,
         drain_deadline,
         answer_timeout: ADMIN_TIMEOUT,
@@ -363,7 +371,11 @@ fn tell_guard(
 
 /// The agent is ready once it has asked every server. Those it knows at its start are awaited by name. The answer becomes true
 /// at the end of the first round.
-fn await_first_round(readiness: &Readiness, discovery: &DiscoveryHandle) -> Arc<AtomicBool> {
+fn await_first_round(
+    readiness: &Readiness,
+    standing: &Standing,
+    discovery: &DiscoveryHandle,
+) -> Arc<AtomicBool> {
     let known = Arc::new(AtomicBool::new(false));
     let when_known = Arc::clone(&known);
     let all = readiness.register("discovery: first round of all servers");
@@ -383,8 +395,10 @@ fn await_first_round(readiness: &Readiness, discovery: &DiscoveryHandle) -> Arc<
         }
     });
     let done = discovery.first_round_done();
+    let standing = standing.clone();
     tokio::spawn(async move {
         done.await;
+        standing.clear(PassingBy::Starting);
         when_known.store(true, Ordering::Relaxed);
         all.done();
     });

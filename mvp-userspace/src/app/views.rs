@@ -11,7 +11,7 @@ use http::{Method, Uri};
 use super::pass_through::PassThroughLine;
 use super::shortcut::ShortcutPart;
 use super::skew::skew;
-use super::steering::GuardHandle;
+use super::steering::{GuardHandle, Watch};
 use super::threads::Heartbeat;
 use crate::admin::{
     CertificateView, ConnectionView, ExplainView, Probe, ProbeError, RelayView, RouteView,
@@ -39,6 +39,7 @@ pub struct Sources {
     pub shortcut: Arc<ShortcutPart>,
     pub pass_through: Arc<PassThroughLine>,
     pub guard: GuardHandle,
+    pub watch: Watch,
     pub origin: Instant,
     pub shared: Arc<Shared>,
     pub discovery: DiscoveryHandle,
@@ -117,6 +118,7 @@ fn status(sources: &Sources) -> StatusView {
         node: config.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_ms: millis(sources.origin.elapsed()),
+        stance: (&sources.watch.stance()).into(),
         guard: sources.guard.view(),
         kernel: sources.kernel.clone(),
         retiring: sources.retirable.line(),

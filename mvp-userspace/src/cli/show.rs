@@ -17,7 +17,8 @@ pub fn status(view: &StatusView) -> String {
     } else {
         "off by feature gate, everything is answered locally"
     };
-    let mut out = String::new();
+    // The first line answers the first question: what becomes of new connections.
+    let mut out = format!("{}\n", clean(&view.stance.line));
     for (name, value) in [
         ("node", view.node.clone()),
         (
@@ -245,6 +246,11 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
             uptime_ms: 200_000,
             ready: true,
             drain: "running".into(),
+            stance: crate::admin::StanceView {
+                word: "inspecting".into(),
+                reasons: Vec::new(),
+                line: "inspecting (sets_differ)".into(),
+            },
             guard: crate::admin::GuardView {
                 state: "armed".into(),
                 reasons: vec!["steering_off".into()],
@@ -283,12 +289,13 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         none       -    
         assert_eq!(
             status(&view),
             "\
+inspecting (sets_differ)
 node    cp-a
 agent   0.1.0, up 3m20s
 state   ready
 proxy   requests go to a server that serves them
 listen  127.0.0.12:6443
-guard   armed: steering_off
+guard   nothing is steered; signs: steering_off
 kernel  userspace only
 through off: the guard is armed
 short   off: kernel.shortcut is off

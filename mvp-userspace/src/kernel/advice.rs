@@ -63,8 +63,10 @@ pub(super) fn not_supported(action: &str, cause: &str, errno: Option<i32>) -> St
             .to_owned();
     }
     if action.contains("sk_lookup") {
-        return "sk_lookup is missing: CONFIG_BPF_SYSCALL with CONFIG_INET (Linux 5.9 has it)"
-            .to_owned();
+        return format!(
+            "sk_lookup is missing: CONFIG_BPF_SYSCALL with CONFIG_INET; the oldest supported kernel is Linux {}",
+            super::OLDEST_KERNEL
+        );
     }
     "this kernel does not have what it takes; its own words are in brackets".to_owned()
 }
@@ -125,7 +127,7 @@ mod tests {
     fn what_is_not_built_is_told_by_the_answer() {
         let of = |action, errno| not_supported(action, "Invalid argument", Some(errno));
         assert!(of("a sk_lookup program", libc::ENOSYS).contains("CONFIG_BPF_SYSCALL"));
-        assert!(of("a sk_lookup program", libc::EINVAL).contains("5.9"));
+        assert!(of("a sk_lookup program", libc::EINVAL).contains("5.10"));
         assert!(of("creating the BPF maps", libc::EINVAL).contains("CONFIG_NET_SOCK_MSG"));
         assert!(of("reading a cookie", libc::ENOPROTOOPT).contains("bpf_get_netns_cookie"));
     }

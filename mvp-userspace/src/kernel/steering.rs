@@ -210,6 +210,24 @@ impl Steering {
         self.maps.counters()
     }
 
+    /// Whether the program that this agent installed is still attached. Somebody may have detached it (`mvp uninstall`,
+    /// `bpftool link detach`) or replaced the pins.
+    pub fn is_attached(&self) -> bool {
+        pins::link(&self.path).is_some_and(|(_, info)| info.netns != 0)
+    }
+
+    /// Whether no other agent has installed itself since.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the kernel refuses, which it has no reason to.
+    pub fn is_ours(&self) -> Result<bool, Error> {
+        match self.owner.check() {
+            Ok(()) => Ok(true),
+            Err(Error::Replaced) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What the program cost. Needs [`super::enable_run_time`], else the numbers stay.
     ///
     /// # Errors

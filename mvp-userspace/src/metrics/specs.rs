@@ -131,11 +131,13 @@ specs! {
     GUARD_TRANSITIONS, Counter, "mvp_guard_transitions_total", ["to", "reason"],
         "Changes of the guard's state, by the new state and each reason for it";
     KERNEL_STEERING, Gauge, "mvp_kernel_steering", [],
-        "1 if the kernel steers connections to the agent while the guard is armed, 0 if this agent has no steering";
+        "1 if the kernel gives new connections to the agent whenever the guard is armed: the program is attached, this agent directs it, its heartbeat is young and nothing speaks against it; otherwise 0";
+    PASSING_BY, Gauge, "mvp_passing_by", ["reason"],
+        "1 for each reason for which new connections pass to kube-apiserver itself, 0 for the others; docs/metrics.md lists them";
     KERNEL_EVENTS, Counter, "mvp_kernel_events_total", ["event"],
         "What the BPF programs counted; docs/metrics.md lists the events";
     HEARTBEATS_WITHHELD, Counter, "mvp_kernel_heartbeats_withheld_total", ["reason"],
-        "Heartbeats not sent, so that the kernel passes new connections to kube-apiserver: starting, draining, accept or thread";
+        "Heartbeats not sent, so that the kernel passes new connections to kube-apiserver, by the first reason of mvp_passing_by";
     RETIRED, Counter, "mvp_retired_connections_total", ["outcome"],
         "Connections made before the guard armed that were to be retired, by what became of them: destroyed, active or gone";
     RETIRING_AVAILABLE, Gauge, "mvp_retiring_available", ["reason"],

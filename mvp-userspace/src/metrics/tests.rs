@@ -37,6 +37,7 @@ fn touched() -> Metrics {
         sink.set(&GUARD_STATE, &["armed"], 1.0);
         sink.set(&GUARD_TRANSITIONS, &["armed", "sets_differ"], 1.0);
         sink.set(&KERNEL_STEERING, &[], 1.0);
+        sink.set(&PASSING_BY, &["full"], 1.0);
         sink.set(&KERNEL_EVENTS, &["steered"], 7.0);
         sink.set(&HEARTBEATS_WITHHELD, &["thread"], 1.0);
         sink.set(&RETIRED, &["destroyed"], 2.0);

@@ -32,6 +32,7 @@ use crate::discovery::{DiscoveryHandle, View};
 use crate::identity::TrustCell;
 use crate::metrics::Metrics;
 use crate::route::RouteTable;
+use crate::steering::Standing;
 use crate::tls::ServerTls;
 
 pub use connect::ConnectSettings;
@@ -57,6 +58,8 @@ pub struct Shared {
     pub interoperability: bool,
     pub drain: DrainSignal,
     pub load: Load,
+    /// Why new connections are not taken. Whoever finds a reason sets it.
+    pub standing: Standing,
     /// Connections forwarded whole.
     pub relays: Arc<Relays>,
     /// The label of answers that the agent made itself.

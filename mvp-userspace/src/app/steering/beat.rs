@@ -1,16 +1,16 @@
-//! The heartbeat: sent by the accept loop at its own turns, and only while connections that it accepts are served.
+//! The heartbeat: sent by the accept loop at its own turns, and only while connections that it accepts are served: while no reason
+//! of [`Standing`] holds.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::SteeringStats;
-use super::stats::Withheld;
 use crate::app::threads::Heartbeat as ThreadHeartbeat;
 use crate::app::{DrainState, DrainTrigger, Task};
 use crate::kernel::{self, room};
 use crate::net::{OnTick, Turn};
+use crate::steering::{PassingBy, Standing};
 
 /// The kernel passes when none came for a second.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -21,8 +21,7 @@ const SILENT: Duration = Duration::from_millis(500);
 pub struct Beat {
     pub heartbeat: kernel::Heartbeat,
     pub threads: Vec<ThreadHeartbeat>,
-    /// Something is known of the servers.
-    pub ready: Arc<AtomicBool>,
+    pub standing: Standing,
     pub drain: DrainTrigger,
     pub drain_deadline: Duration,
     pub stats: Arc<SteeringStats>,
@@ -33,39 +32,89 @@ pub struct Beat {
 impl Beat {
     /// For [`crate::net::AcceptLoop::run`].
     pub fn on_tick(mut self) -> OnTick {
-        let mut broken = false;
+        let mut refused = false;
+        let mut told = None;
         OnTick {
             interval: INTERVAL,
             call: Box::new(move |turn| {
-                if let Some(why) = self.withheld(&turn) {
-                    self.stats.withheld(why);
-                    return;
+                self.look(&turn);
+                // Whether the kernel takes a beat is only found out by a beat.
+                let own = refused.then_some(PassingBy::Kernel);
+                match withheld(self.standing.reasons().iter().map(|(why, _)| *why), own) {
+                    Some(why) => self.stats.withheld(why),
+                    None => refused = !self.try_to_beat(&turn),
                 }
-                match self.beat(&turn) {
-                    Ok(()) => {
-                        self.first = None;
-                        broken = false;
-                    }
-                    Err(kernel::Error::Replaced) => {
-                        if self.drain.drain(self.drain_deadline) {
-                            tracing::info!("another agent has taken over: this one drains");
-                        }
-                    }
-                    Err(error) if !broken => {
-                        broken = true;
-                        tracing::error!(%error, "no heartbeat: the kernel passes connections to kube-apiserver");
-                    }
-                    Err(_) => {}
-                }
+                self.tell(&mut told);
             }),
         }
     }
 
-    fn withheld(&self, turn: &Turn<'_>) -> Option<Withheld> {
-        let running = self.drain.state() == DrainState::Running;
-        let ready = self.ready.load(Ordering::Relaxed);
-        let ages = self.threads.iter().map(ThreadHeartbeat::age);
-        withheld(running, ready, turn.failing, ages)
+    /// The reasons that are found here and nowhere else.
+    fn look(&self, turn: &Turn<'_>) {
+        if self.drain.state() != DrainState::Running {
+            // Only if nobody has said more of it.
+            let known = self.standing.reasons();
+            if known.iter().all(|(why, _)| *why != PassingBy::Draining) {
+                self.standing.set(PassingBy::Draining, "the agent drains");
+            }
+        }
+        let failing = turn.failing.then(|| {
+            "connections could not be accepted in the last second: look at the limit of open files".to_owned()
+        });
+        self.standing.put(PassingBy::Accept, failing);
+        let oldest = self.threads.iter().map(ThreadHeartbeat::age).max();
+        self.standing.put(PassingBy::Thread, silent(oldest));
+    }
+
+    /// False if the kernel refuses the beat.
+    fn try_to_beat(&mut self, turn: &Turn<'_>) -> bool {
+        match self.beat(turn) {
+            Ok(()) => {
+                self.first = None;
+                self.standing.clear(PassingBy::Kernel);
+                true
+            }
+            Err(kernel::Error::Replaced) => {
+                self.standing
+                    .set(PassingBy::Draining, "another agent has taken over");
+                if self.drain.drain(self.drain_deadline) {
+                    tracing::info!("another agent has taken over: this one drains");
+                }
+                true
+            }
+            Err(error) => {
+                let detail = format!("the kernel refuses the heartbeat: {error}");
+                self.standing.set(PassingBy::Kernel, detail);
+                false
+            }
+        }
+    }
+
+    /// One line in the log for each change of what is to be looked at first.
+    fn tell(&self, told: &mut Option<PassingBy>) {
+        let reasons = self.standing.reasons();
+        let first = reasons.first();
+        let now = first.map(|(why, _)| *why);
+        if std::mem::replace(told, now) == now {
+            return;
+        }
+        match first {
+            None => tracing::info!("the agent takes connections while the guard is armed"),
+            Some((why @ (PassingBy::Starting | PassingBy::Draining), detail)) => {
+                tracing::info!(
+                    reason = why.as_str(),
+                    detail,
+                    "new connections pass to kube-apiserver"
+                );
+            }
+            Some((why, detail)) => {
+                tracing::warn!(
+                    reason = why.as_str(),
+                    detail,
+                    "new connections pass to kube-apiserver"
+                );
+            }
+        }
     }
 
     fn beat(&mut self, turn: &Turn<'_>) -> Result<(), kernel::Error> {
@@ -76,22 +125,21 @@ impl Beat {
     }
 }
 
-/// Why not to beat; `ages`: since each data thread last turned.
+/// The first reason that holds, but for `own`, which the last beat found and only the next one can clear.
 fn withheld(
-    running: bool,
-    ready: bool,
-    failing: bool,
-    mut ages: impl Iterator<Item = Duration>,
-) -> Option<Withheld> {
-    if !running {
-        Some(Withheld::Draining)
-    } else if !ready {
-        Some(Withheld::Starting)
-    } else if failing {
-        Some(Withheld::Accept)
-    } else {
-        ages.any(|age| age > SILENT).then_some(Withheld::Thread)
-    }
+    mut reasons: impl Iterator<Item = PassingBy>,
+    own: Option<PassingBy>,
+) -> Option<PassingBy> {
+    reasons.find(|why| Some(*why) != own)
+}
+
+/// `oldest`: since the data thread turned that has not turned for the longest time.
+fn silent(oldest: Option<Duration>) -> Option<String> {
+    let age = oldest.filter(|age| *age > SILENT)?;
+    Some(format!(
+        "a data thread has made no progress for {} ms",
+        age.as_millis()
+    ))
 }
 
 #[cfg(test)]
@@ -99,21 +147,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_beats_only_for_an_agent_that_serves() {
-        let ages = |second: u64| [10, second].map(Duration::from_millis).into_iter();
-        assert_eq!(withheld(true, true, false, ages(500)), None);
-        assert_eq!(
-            withheld(true, true, false, ages(501)),
-            Some(Withheld::Thread)
-        );
-        assert_eq!(withheld(true, true, true, ages(0)), Some(Withheld::Accept));
-        assert_eq!(
-            withheld(true, false, false, ages(0)),
-            Some(Withheld::Starting)
-        );
-        assert_eq!(
-            withheld(false, true, false, ages(0)),
-            Some(Withheld::Draining)
-        );
+    fn it_beats_only_while_no_reason_holds() {
+        for reason in PassingBy::ALL {
+            assert_eq!(withheld([reason].into_iter(), None), Some(reason));
+        }
+        assert_eq!(withheld([].into_iter(), None), None);
+    }
+
+    #[test]
+    fn a_refused_beat_is_tried_again_and_hides_no_other_reason() {
+        let own = Some(PassingBy::Kernel);
+        assert_eq!(withheld([PassingBy::Kernel].into_iter(), own), None);
+        let both = [PassingBy::Full, PassingBy::Kernel].into_iter();
+        assert_eq!(withheld(both, own), Some(PassingBy::Full));
+    }
+
+    #[test]
+    fn a_thread_is_silent_after_half_a_second() {
+        assert_eq!(silent(None), None);
+        assert_eq!(silent(Some(SILENT)), None);
+        assert!(silent(Some(SILENT + Duration::from_millis(1))).is_some());
     }
 }

@@ -25,6 +25,8 @@ struct Inner {
     lease_changed: AtomicBool,
     /// `inspect: always`
     always: bool,
+    /// The kernel does what it says.
+    steers: AtomicBool,
 }
 
 /// Looks at everything that is a sign.
@@ -50,6 +52,7 @@ impl GuardHandle {
             wake: Notify::new(),
             lease_changed: AtomicBool::new(false),
             always,
+            steers: AtomicBool::new(false),
         }))
     }
 
@@ -71,6 +74,11 @@ impl GuardHandle {
         let transition = self.guard().operator(word, Instant::now());
         self.note(transition);
         self.0.wake.notify_one();
+    }
+
+    /// The kernel is told what the guard's state is from now on.
+    pub fn steers(&self) {
+        self.0.steers.store(true, Ordering::Relaxed);
     }
 
     /// A server's identity Lease changed its holder.
@@ -99,6 +107,7 @@ impl GuardHandle {
         };
         GuardView {
             state: state.as_str().to_owned(),
+            steers: self.0.steers.load(Ordering::Relaxed),
             reasons: names(state.reasons()),
             standing: names(standing),
             since_ms: millis(since.elapsed()),

@@ -17,6 +17,7 @@ use crate::config::{Config, Endpoint};
 use crate::discovery::DiscoveryHandle;
 use crate::kernel::{Error, Reason, RouteWriter, Targets};
 use crate::route::{GuardReason, State};
+use crate::steering::{PassingBy, Standing};
 
 /// A sign arms within twice this.
 const LOOK: Duration = Duration::from_millis(50);
@@ -33,6 +34,7 @@ pub struct Keeper {
     /// The first round of discovery is over.
     pub known: Arc<AtomicBool>,
     pub stats: Arc<SteeringStats>,
+    pub standing: Standing,
     /// `None`: no steering, only the guard.
     pub kernel: Option<Kept>,
 }
@@ -136,10 +138,8 @@ impl InKernel {
 
     fn keep(&mut self, keeper: &Keeper, targets: &mut watch::Receiver<Option<Targets>>) {
         let state = keeper.guard.state();
-        let done = self.apply(state);
-        self.note(done);
-        let done = self.exempt(targets);
-        self.note(done);
+        let done = self.apply(state).and(self.exempt(targets));
+        self.note(done, &keeper.standing);
         self.write_routes(keeper);
         let peers = self
             .targets
@@ -168,8 +168,12 @@ impl InKernel {
         }
         let targets = told.borrow_and_update().clone();
         if targets.is_some() && self.targets != targets {
-            if let Some(targets) = &targets {
-                self.steering.lock().configure(targets)?;
+            if let Some(targets) = &targets
+                && let Err(error) = self.steering.lock().configure(targets)
+            {
+                // It is tried again at the next turn.
+                told.mark_changed();
+                return Err(error);
             }
             self.targets = targets;
         }
@@ -204,14 +208,20 @@ impl InKernel {
         });
     }
 
-    /// Tells a failure once.
-    fn note(&mut self, done: Result<(), Error>) {
+    /// Tells a failure once. While the kernel cannot be told, no heartbeat is sent: what it was told last may be wrong by now.
+    fn note(&mut self, done: Result<(), Error>, standing: &Standing) {
         match done {
-            Ok(()) | Err(Error::Replaced) => {}
+            Ok(()) | Err(Error::Replaced) => {
+                if std::mem::replace(&mut self.failing, false) {
+                    standing.clear(PassingBy::Kernel);
+                }
+            }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::error!(%error, "the kernel cannot be told");
                 }
+                let detail = format!("the kernel cannot be told of servers and guard: {error}");
+                standing.set(PassingBy::Kernel, detail);
             }
         }
     }

@@ -7,6 +7,7 @@
 //! | `guard` | observes the signs, arms and disarms, answers operators |
 //! | `signs` | what the guard sees |
 //! | `keep` | keeps the kernel's maps in step: guard, exempt addresses, routes |
+//! | `watch` | reads from the kernel's maps what becomes of new connections |
 //! | `retire` | ends silent connections that were made before the guard armed |
 
 mod beat;
@@ -17,10 +18,12 @@ mod run;
 mod signs;
 mod stats;
 mod targets;
+mod watch;
 
 pub use guard::GuardHandle;
 pub use run::{Wiring, run};
 pub use stats::SteeringStats;
+pub use watch::Watch;
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;

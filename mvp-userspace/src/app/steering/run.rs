@@ -8,14 +8,16 @@ use tokio::time::Instant;
 
 use super::beat::Beat;
 use super::keep::{Keeper, Kept};
-use super::{GuardHandle, Kernel, LINGER, SharedSteering, SteeringStats};
+use super::{GuardHandle, Kernel, LINGER, SharedSteering, SteeringStats, Watch};
 use crate::app::threads::Heartbeat;
 use crate::app::{DrainSignal, DrainTrigger, Readiness};
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, Mode};
 use crate::discovery::DiscoveryHandle;
 use crate::kernel::PinnedTable;
 use crate::metrics::Metrics;
 use crate::net::OnTick;
+use crate::proxy::Relays;
+use crate::steering::{PassingBy, Standing};
 
 /// What it needs of the agent.
 pub struct Wiring<'a> {
@@ -35,6 +37,10 @@ pub struct Wiring<'a> {
     /// The end of accepting and of open connections, which comes later with steering.
     pub data: DrainTrigger,
     pub readiness: &'a Readiness,
+    /// Why connections are not taken.
+    pub standing: Standing,
+    /// Whole connections, for what is handed to the local server.
+    pub relays: Arc<Relays>,
 }
 
 /// What the agent needs of it.
@@ -43,6 +49,8 @@ pub struct Steered {
     pub on_tick: Option<OnTick>,
     /// For `mvp status`.
     pub line: String,
+    /// What becomes of new connections.
+    pub watch: Watch,
 }
 
 /// Spawns the loops on the current runtime. The guard runs without steering too: connections that come to the agent may pass through it.
@@ -60,18 +68,27 @@ pub fn run(wiring: Wiring<'_>) -> Steered {
         drain: (trigger, signal),
         data,
         readiness,
+        standing,
+        relays,
     } = wiring;
     let (kept, on_tick, line, shared) = match kernel {
-        Kernel::Off(why) => (None, None, format!("steering off: {why}"), None),
+        Kernel::Off(why) => {
+            if config.kernel.steering != Mode::Off {
+                standing.set(PassingBy::NotSteering, why.clone());
+            }
+            (None, None, format!("steering off: {why}"), None)
+        }
         Kernel::On(installed) => {
-            let ready = match installed.pinned {
-                Some(table) if seed(&discovery, &table) => Arc::new(AtomicBool::new(true)),
-                _ => Arc::clone(&known),
-            };
+            if installed
+                .pinned
+                .is_some_and(|table| seed(&discovery, &table))
+            {
+                standing.clear(PassingBy::Starting);
+            }
             let beat = Beat {
                 heartbeat: installed.heartbeat,
                 threads,
-                ready,
+                standing: standing.clone(),
                 drain: trigger,
                 drain_deadline: config.drain.deadline,
                 stats: Arc::clone(&stats),
@@ -84,6 +101,7 @@ pub fn run(wiring: Wiring<'_>) -> Steered {
                     }
                 });
             }
+            guard.steers();
             tokio::spawn(leave(signal.clone(), data, installed.shared.clone()));
             let kept = Kept {
                 steering: installed.shared.clone(),
@@ -98,7 +116,14 @@ pub fn run(wiring: Wiring<'_>) -> Steered {
             )
         }
     };
-    Arc::clone(&stats).register(metrics, guard.clone(), shared);
+    let watch = Watch {
+        standing: standing.clone(),
+        guard: guard.clone(),
+        steering: shared.clone(),
+        relays,
+    };
+    Arc::clone(&stats).register(metrics, guard.clone(), watch.clone(), shared);
+    tokio::spawn(drains(signal.clone(), standing.clone()));
     let keeper = Keeper {
         config: config.clone(),
         guard,
@@ -107,10 +132,20 @@ pub fn run(wiring: Wiring<'_>) -> Steered {
         drain: signal,
         known,
         stats,
+        standing,
         kernel: kept,
     };
     tokio::spawn(keeper.run());
-    Steered { on_tick, line }
+    Steered {
+        on_tick,
+        line,
+        watch,
+    }
+}
+
+async fn drains(mut signal: DrainSignal, standing: Standing) {
+    signal.draining().await;
+    standing.set(PassingBy::Draining, "the agent drains");
 }
 
 /// Routes by what the agent before this one knew, until the servers have been asked. True if it knew anything of the local

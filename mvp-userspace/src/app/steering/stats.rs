@@ -4,36 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::{GuardHandle, SharedSteering};
+use super::{GuardHandle, SharedSteering, Watch};
 use crate::app::shortcut::ShortcutPart;
 use crate::metrics::{
     GUARD_STATE, GUARD_TRANSITIONS, HEARTBEATS_WITHHELD, KERNEL_EVENTS, KERNEL_STEERING, Metrics,
-    RETIRED, RETIRING_AVAILABLE,
+    PASSING_BY, RETIRED, RETIRING_AVAILABLE,
 };
 use crate::route::Transition;
-use crate::steering::Retirable;
+use crate::steering::{PassingBy, Retirable};
 
 /// Counts that only grow.
 #[derive(Default)]
 pub struct SteeringStats {
     transitions: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
-    withheld: [AtomicU64; Withheld::ALL.len()],
+    withheld: [AtomicU64; PassingBy::ALL.len()],
     retired: [AtomicU64; Retired::ALL.len()],
     shortcut: OnceLock<Arc<ShortcutPart>>,
     retirable: Retirable,
-}
-
-/// Why a heartbeat was not sent.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Withheld {
-    /// Nothing is known of the servers yet.
-    Starting,
-    /// The agent ends.
-    Draining,
-    /// Connections cannot be accepted.
-    Accept,
-    /// A data thread makes no progress.
-    Thread,
 }
 
 /// What became of a connection that was to be retired.
@@ -42,15 +29,6 @@ pub enum Retired {
     Destroyed,
     Active,
     Gone,
-}
-
-impl Withheld {
-    const ALL: [(Self, &'static str); 4] = [
-        (Self::Starting, "starting"),
-        (Self::Draining, "draining"),
-        (Self::Accept, "accept"),
-        (Self::Thread, "thread"),
-    ];
 }
 
 impl Retired {
@@ -83,7 +61,8 @@ impl SteeringStats {
         }
     }
 
-    pub fn withheld(&self, why: Withheld) {
+    /// A heartbeat was not sent for this reason.
+    pub fn withheld(&self, why: PassingBy) {
         if let Some(count) = self.withheld.get(why as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -100,6 +79,7 @@ impl SteeringStats {
         self: Arc<Self>,
         metrics: &Metrics,
         guard: GuardHandle,
+        watch: Watch,
         steering: Option<SharedSteering>,
     ) {
         metrics.register_source(Box::new(move |sink| {
@@ -115,12 +95,17 @@ impl SteeringStats {
                 sink.set(&GUARD_TRANSITIONS, &[to, reason], *count as f64);
             }
             drop(transitions);
-            let on = steering.is_some();
-            sink.set(&KERNEL_STEERING, &[], f64::from(u8::from(on)));
+            let stance = watch.stance();
+            let steers = steering.is_some() && stance.reasons().is_empty();
+            sink.set(&KERNEL_STEERING, &[], f64::from(u8::from(steers)));
+            for reason in PassingBy::ALL {
+                let holds = stance.reasons().iter().any(|(why, _)| *why == reason);
+                sink.set(&PASSING_BY, &[reason.as_str()], f64::from(u8::from(holds)));
+            }
             let Some(steering) = &steering else { return };
-            for ((_, name), count) in Withheld::ALL.iter().zip(&self.withheld) {
+            for (reason, count) in PassingBy::ALL.iter().zip(&self.withheld) {
                 let count = count.load(Ordering::Relaxed);
-                sink.set(&HEARTBEATS_WITHHELD, &[name], count as f64);
+                sink.set(&HEARTBEATS_WITHHELD, &[reason.as_str()], count as f64);
             }
             if let Some((works, reason)) = self.retirable.sample() {
                 sink.set(&RETIRING_AVAILABLE, &[reason], f64::from(u8::from(works)));

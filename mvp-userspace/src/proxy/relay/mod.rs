@@ -115,6 +115,11 @@ impl Relays {
 
     /// While true, new connections go to the local server whole, without a look. For an agent that clients connect to directly
     /// and that has nothing to route. Once false, those that are there end in a silent moment.
+    /// Whether connections are handed to the local server whole for the time being.
+    pub fn passes_through(&self) -> bool {
+        self.pass_through.load(Ordering::Relaxed)
+    }
+
     pub fn pass_through(&self, on: bool) {
         self.pass_through.store(on, Ordering::Relaxed);
     }
