@@ -13,13 +13,13 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     Programs, guest,
-    packages::{Kernel, cache},
+    packages::{Kernel, MODULES, cache},
 };
 use crate::run::find;
 
 /// Modules that the tests need, where the kernel does not have them built in, by the list in which the guest finds them: what joins
 /// namespaces, and what ends connections.
-const MODULES: [(&str, &[&str]); 2] = [
+const NEEDED: [(&str, &[&str]); 2] = [
     ("first", &["veth"]),
     ("diagnosis", &["inet_diag", "tcp_diag"]),
 ];
@@ -77,7 +77,7 @@ pub fn with_modules(base: &Base, kernel: &Kernel) -> Result<PathBuf> {
     let folder = staging.join("modules");
     fs::create_dir_all(&folder)?;
     let mut order = Vec::new();
-    for (list, names) in MODULES {
+    for (list, names) in NEEDED {
         let before = order.len();
         for name in names {
             load_order(&all, name, &mut order)?;
@@ -92,13 +92,9 @@ pub fn with_modules(base: &Base, kernel: &Kernel) -> Result<PathBuf> {
         fs::write(folder.join(format!("{module}.ko")), bytes(file)?)?;
     }
     // As Debian has it: the agent tells by it what is not built and what is not loaded.
-    let config = kernel
-        .files
-        .join("boot")
-        .join(format!("config-{}", kernel.release));
     place(
         &staging,
-        &config,
+        &kernel.file("config")?,
         &Path::new("/boot").join(format!("config-{}", kernel.release)),
     )?;
     let archive = cache().join("modules.cpio");
@@ -129,8 +125,7 @@ fn load_order(all: &[(String, PathBuf)], name: &str, order: &mut Vec<String>) ->
 
 /// Modules of the kernel's package by name, with their files.
 fn modules(kernel: &Kernel) -> Result<Vec<(String, PathBuf)>> {
-    let folders =
-        ["lib/modules", "usr/lib/modules"].map(|f| kernel.files.join(f).join(&kernel.release));
+    let folders = MODULES.map(|folder| kernel.files.join(folder).join(&kernel.release));
     let mut left: Vec<_> = folders
         .into_iter()
         .filter(|folder| folder.is_dir())

@@ -106,6 +106,27 @@ impl Found {
     }
 }
 
+impl Kernel {
+    /// A file of the package that is `boot/NAME-RELEASE`, or `NAME` among the modules (in Debian from Linux 7 on).
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn file(&self, name: &str) -> Result<PathBuf> {
+        let boot = self
+            .files
+            .join("boot")
+            .join(format!("{name}-{}", self.release));
+        let beside = MODULES.map(|folder| self.files.join(folder).join(&self.release).join(name));
+        std::iter::once(boot)
+            .chain(beside)
+            .find(|file| file.is_file())
+            .with_context(|| format!("the package of Linux {} has no {name}", self.version))
+    }
+}
+
+/// Where packages have modules, each in a folder named by its release.
+pub const MODULES: [&str; 2] = ["lib/modules", "usr/lib/modules"];
+
 /// Written last, when all is unpacked.
 const DONE: &str = "complete";
 
@@ -218,10 +239,11 @@ impl Apt {
 
 /// The kernel, its configuration, and the modules among which those are that a guest needs.
 fn unpack(deb: &Path, target: &Path) -> Result<()> {
-    const WANTED: [&str; 5] = [
+    const WANTED: [&str; 6] = [
         "*/boot/vmlinuz-*",
         "*/boot/config-*",
-        "*/modules.builtin",
+        "*/lib/modules/*/vmlinuz",
+        "*/lib/modules/*/config",
         "*/kernel/net/*",
         "*/kernel/drivers/net/veth*",
     ];
@@ -259,7 +281,14 @@ fn parts_of(depends: &str) -> Vec<&str> {
     depends
         .split([',', '|'])
         .filter_map(|one| one.split_whitespace().next())
-        .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"))
+        .filter(|name| {
+            ["linux-base-", "linux-binary-", "linux-modules-"]
+                .iter()
+                .any(|part| {
+                    name.strip_prefix(part)
+                        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+                })
+        })
         .collect()
 }
 
@@ -370,11 +399,12 @@ mod tests {
 
     #[test]
     fn a_kernel_in_parts_is_seen_by_its_dependencies() {
-        let depends = "dracut | initramfs-tools (>= 0.120), linux-base-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), \
+        let depends = "dracut | initramfs-tools (>= 0.120), linux-base (>= 4.17~), linux-base-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), \
                        linux-binary-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), linux-modules-7.2.13+deb14-cloud-amd64 (= 7.2.13-1)";
         assert_eq!(
             parts_of(depends),
             [
+                "linux-base-7.2.13+deb14-cloud-amd64",
                 "linux-binary-7.2.13+deb14-cloud-amd64",
                 "linux-modules-7.2.13+deb14-cloud-amd64"
             ]

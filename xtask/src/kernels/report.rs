@@ -26,6 +26,17 @@ pub struct Outcome {
     pub failures: Vec<String>,
 }
 
+impl Outcome {
+    /// What a guest made of it, whatever was expected.
+    pub fn word(&self) -> &'static str {
+        match (self.failures.is_empty(), self.falls_back.is_empty()) {
+            (false, _) => "fails",
+            (true, false) => "falls back",
+            (true, true) => "passes",
+        }
+    }
+}
+
 /// What a case came to, with what it should have come to in mind.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Verdict {
