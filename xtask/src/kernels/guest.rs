@@ -110,11 +110,16 @@ pub fn boot(kernel: &Kernel, image: &Path, limit: Duration) -> Result<Report> {
     let mut qemu = Command::new("qemu-system-x86_64");
     // "max" has what Rust's and the kernel's own code look for; without 5-level page tables and without the string instructions
     // that are fast on a real processor, and are carried out byte by byte here.
-    qemu.args(["-accel", "tcg,thread=single", "-cpu", "max,la57=off,erms=off,fsrm=off"]);
+    qemu.args([
+        "-accel",
+        "tcg,thread=single",
+        "-cpu",
+        "max,la57=off,erms=off,fsrm=off",
+    ]);
     // The guest's clock goes by its instructions, a nanosecond each, and leaps over what it would sleep: no time-out of a test depends on
     // how busy this machine is, and a wait costs nothing.
     qemu.args(["-icount", "shift=0,sleep=off"]);
-    qemu.args(["-smp", "1", "-m", "1536M", "-no-reboot", "-nodefaults"]);
+    qemu.args(["-smp", "1", "-m", "3072M", "-no-reboot", "-nodefaults"]);
     qemu.args(["-display", "none", "-serial", "stdio", "-net", "none"]);
     qemu.arg("-kernel").arg(&vmlinuz).arg("-initrd").arg(image);
     qemu.args([

@@ -109,14 +109,15 @@ impl Report {
         let Some(outcome) = self.cases.get(name) else {
             return Verdict::Missing;
         };
-        let expected = CASES
-            .iter()
-            .any(|case| case.name == name && case.falls_back_on.contains(&self.series.as_str()));
+        let series = self.series.as_str();
+        let case = CASES.iter().find(|case| case.name == name);
+        let expected = case.is_some_and(|case| case.falls_back_on.contains(&series));
+        let either = case.is_some_and(|case| case.either_on.contains(&series));
         match (outcome.failures.is_empty(), outcome.falls_back.is_empty()) {
             (false, _) => Verdict::Fails,
             (true, true) if expected => Verdict::Surprises,
             (true, true) => Verdict::Passes,
-            (true, false) if expected => Verdict::FallsBack,
+            (true, false) if expected || either => Verdict::FallsBack,
             (true, false) => Verdict::Fails,
         }
     }
