@@ -120,6 +120,9 @@ pub fn privileged(test: &str, needs_kernel: bool) -> bool {
     let reason = if !nix::unistd::geteuid().is_root() {
         "not root".to_owned()
     } else {
+        // aya finds out once in a process what the kernel can do. Here the thread still has its capabilities; a test that lays them
+        // down on its thread would have it find out nothing, for every test of the process.
+        let _ = aya::features();
         match mvp::kernel::availability() {
             why if needs_kernel && !why.is_ready() => why.to_string(),
             _ => return true,

@@ -6,6 +6,7 @@ mod build_ebpf;
 mod check;
 mod demo;
 mod fuzz;
+mod kernels;
 mod python;
 mod run;
 mod setup;

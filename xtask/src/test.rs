@@ -5,13 +5,13 @@ use std::{
     ffi::OsString,
     io::{BufRead as _, BufReader, Write as _},
     process::Stdio,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    build_ebpf,
+    build_ebpf, kernels,
     run::{cargo, is_root, say},
     setup,
 };
@@ -22,12 +22,40 @@ use crate::{
 /// tests that need root or the kernel say why they do not run, and pass.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Instead, boot these of Debian's kernels in QEMU and run the kernel part's tests there; without a value the four that
+    /// docs/kernel.md has: 5.10, 6.1, 6.12 and the newest
+    #[arg(
+        long,
+        value_name = "SERIES,...",
+        num_args = 0..=1,
+        value_delimiter = ',',
+        default_missing_value = "5.10,6.1,6.12,newest"
+    )]
+    kernels: Option<Vec<String>>,
+    /// With --kernels: the dev profile's binaries, which are sooner built and slower
+    #[arg(long, requires = "kernels")]
+    dev: bool,
+    /// With --kernels: after how many seconds a guest is ended; for a machine that is busy with other work
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60,
+        requires = "kernels"
+    )]
+    limit: u64,
     /// Passed on to cargo test as they are, e.g. `-p mvp route`, `--test kernel lookup -- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
 pub fn main(args: &Args) -> Result<()> {
+    if let Some(kernels) = &args.kernels {
+        return kernels::run(&kernels::Options {
+            kernels,
+            dev: args.dev,
+            limit: Duration::from_secs(args.limit),
+        });
+    }
     setup::tools_if_possible(false)?;
     let kernel = build_ebpf::if_usable()?;
     let mut test = cargo("test");

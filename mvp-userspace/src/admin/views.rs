@@ -85,6 +85,9 @@ pub struct StatusView {
     pub manifest: String,
     /// What of the kernel part is loaded, or why not.
     pub kernel: String,
+    /// Whether connections made before the guard armed can be ended, and why not.
+    #[serde(default)]
+    pub retiring: String,
     /// Whether clients' connections to the agent are handed to the local server whole, and why.
     pub pass_through: String,
     /// Whether the agent's connections to the local server take the short-cut, and why.

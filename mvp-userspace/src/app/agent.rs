@@ -231,6 +231,11 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
             "listen or admin.listen: another process has the port, and without steering it cannot be replaced"
         );
     }
+    let retirable = stats.retirable().clone();
+    if kernel.is_on() {
+        let tried = retirable.clone();
+        tokio::task::spawn_blocking(move || tried.probe()).await?;
+    }
     let from = kernel.dial_from(&config);
     // Before the first connection of the agent's own, so that `on` means all of them.
     let shortcut = ShortcutPart::start(&config, kernel.is_on()).await?;
@@ -397,6 +402,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     };
     tokio::spawn(super::memory::run());
     let sources = Sources {
+        retirable,
         shortcut,
         pass_through,
         listen: listen.to_string(),

@@ -27,6 +27,7 @@ use crate::proxy::discovery::replaced;
 use crate::proxy::{Pool, Shared, probe};
 use crate::request::RequestInfo;
 use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, explain, random};
+use crate::steering::Retirable;
 use crate::tls::{IdentityClass, ReloadStats};
 
 /// A data thread whose loop has not turned for so long makes no progress: it turns once a second.
@@ -37,6 +38,7 @@ pub struct Sources {
     pub config: Config,
     pub listen: String,
     pub kernel: String,
+    pub retirable: Retirable,
     pub shortcut: Arc<ShortcutPart>,
     pub pass_through: Arc<PassThroughLine>,
     pub guard: GuardHandle,
@@ -127,6 +129,7 @@ fn status(sources: &Sources) -> StatusView {
         stance: (&sources.watch.stance()).into(),
         guard: sources.guard.view(),
         kernel: sources.kernel.clone(),
+        retiring: sources.retirable.line(),
         shortcut: sources.shortcut.line(),
         pass_through: sources.pass_through.get(),
         events: sources.discovery.events().to_string(),

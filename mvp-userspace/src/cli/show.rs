@@ -30,6 +30,7 @@ pub fn status(view: &StatusView) -> String {
         ("listen", view.listen.clone()),
         ("guard", view.guard.line()),
         ("kernel", view.kernel.clone()),
+        ("retire", view.retiring.clone()),
         ("through", view.pass_through.clone()),
         ("short", view.shortcut.clone()),
         ("events", view.events.clone()),

@@ -37,10 +37,7 @@ pub fn availability() -> Availability {
     let reason = match (super::object(), is_program_supported(ProgramType::SkLookup)) {
         (None, _) => Error::NoObject,
         (Some(_), Ok(true)) => return Availability::Ready,
-        (Some(_), Ok(false)) => Error::Unsupported {
-            action: ACTION,
-            cause: "unknown program type".into(),
-        },
+        (Some(_), Ok(false)) => Error::unsupported(ACTION, "unknown program type"),
         (Some(_), Err(error)) => Error::program(ACTION, &error),
     };
     Availability::UserspaceOnly(reason)

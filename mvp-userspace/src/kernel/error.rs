@@ -6,6 +6,8 @@ use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError, sys:
 use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
 
+use super::advice;
+
 /// A failure of the kernel part. None of them stops the agent from serving in userspace.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -27,25 +29,24 @@ pub enum Error {
     #[error("the BPF object does not fit this agent ({0}): build both with `cargo xtask build`")]
     Object(String),
     /// The operator's: the kernel refuses this process.
-    #[error(
-        "the kernel refuses {action} ({cause}): the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (CAP_SYS_ADMIN \
-         before Linux 5.8) in the initial user namespace; before Linux 5.11 also look at RLIMIT_MEMLOCK"
-    )]
+    #[error("the kernel refuses {action} ({cause}): {needs}")]
     Permission {
         /// What was tried.
         action: &'static str,
         /// The kernel's answer.
         cause: String,
+        /// What the process lacks.
+        needs: String,
     },
     /// The machine's, or ours: the kernel does not know something that the programs use, or its verifier refuses them.
-    #[error(
-        "the kernel does not accept {action} ({cause}): sk_lookup needs Linux 5.9 or later with CONFIG_BPF_SYSCALL"
-    )]
+    #[error("the kernel does not accept {action} ({cause}): {needs}")]
     Unsupported {
         /// What was tried.
         action: &'static str,
         /// The kernel's answer, with the end of the verifier's log if it gave one.
         cause: String,
+        /// What the kernel lacks.
+        needs: String,
     },
     /// The operator's: pins need a BPF file system.
     #[error(
@@ -161,6 +162,15 @@ impl Error {
         classify(action, error)
     }
 
+    /// The kernel knows no such thing.
+    pub(super) fn unsupported(action: &'static str, cause: &str) -> Self {
+        Self::Unsupported {
+            action,
+            cause: cause.to_owned(),
+            needs: advice::not_supported(action, cause, None),
+        }
+    }
+
     pub(super) fn missing(what: &str) -> Self {
         Self::Object(format!("{what} is missing"))
     }
@@ -169,16 +179,27 @@ impl Error {
 /// Sorts by the errno at the end of the chain of causes. aya reports it at different depths for different calls.
 fn classify(action: &'static str, error: &(dyn StdError + 'static)) -> Error {
     let cause = chain(error);
-    match errno(error) {
+    let errno = errno(error);
+    let refuses = |cause| Error::Permission {
+        action,
+        cause,
+        needs: advice::not_permitted(),
+    };
+    let lacks = |cause: String| Error::Unsupported {
+        action,
+        needs: advice::not_supported(action, &cause, errno),
+        cause,
+    };
+    match errno {
         // The verifier allows less without CAP_PERFMON (`bpf_allow_uninit_stack` and its like in include/linux/bpf.h).
         Some(libc::EACCES | libc::EPERM) if verifier_refused(error) && !may_perfmon() => {
-            Error::Permission { action, cause }
+            refuses(cause)
         }
         // EACCES from BPF_PROG_LOAD with a verifier log is the verifier's refusal, not a missing capability.
-        Some(libc::EACCES) if verifier_refused(error) => Error::Unsupported { action, cause },
-        Some(libc::EPERM | libc::EACCES) => Error::Permission { action, cause },
-        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::E2BIG) => {
-            Error::Unsupported { action, cause }
+        Some(libc::EACCES) if verifier_refused(error) => lacks(cause),
+        Some(libc::EPERM | libc::EACCES) => refuses(cause),
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::E2BIG | libc::ENOPROTOOPT) => {
+            lacks(cause)
         }
         _ => Error::System { action, cause },
     }

@@ -34,6 +34,7 @@
 //! # }
 //! ```
 
+mod advice;
 mod availability;
 mod counters;
 mod error;
@@ -75,6 +76,9 @@ pub use steering::{
 pub use trial::try_pins;
 pub use view::{PinnedRoute, PinnedServer, PinnedTable, PinnedView, read_pinned};
 
+/// The oldest kernel on which everything that steering needs was tested. Nothing is decided by it: it is what people are told.
+pub const OLDEST_KERNEL: &str = "5.10";
+
 /// The BPF object in this build (ELF, little endian), or `None` if the agent was built without one.
 pub fn object() -> Option<&'static [u8]> {
     (!OBJECT.is_empty()).then_some(OBJECT)
@@ -82,3 +86,28 @@ pub fn object() -> Option<&'static [u8]> {
 
 /// Written by the build script; empty without an object.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mvp.o"));
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_page_names_the_same_oldest_kernel() {
+        let oldest = super::OLDEST_KERNEL;
+        for (page, words) in [
+            (
+                include_str!("../../../README.md"),
+                format!("root on Linux {oldest} or newer"),
+            ),
+            (
+                include_str!("../../../docs/development.md"),
+                format!("Linux {oldest} or newer"),
+            ),
+            (
+                include_str!("../../../docs/kernel.md"),
+                format!("The oldest supported kernel is Linux {oldest}."),
+            ),
+        ] {
+            assert!(page.contains(&words), "{words}");
+            assert!(!page.contains("Linux 5.9 or later"));
+        }
+    }
+}

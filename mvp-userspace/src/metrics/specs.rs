@@ -148,6 +148,8 @@ specs! {
         "Connections made before the agent took them that were to be retired, by what became of them: destroyed in a quiet moment, destroyed late where a request may have been cut, active or gone";
     CONNECTIONS_OF_BEFORE, Gauge, "mvp_connections_of_before", [],
         "Open connections that clients made with the local server itself and that are being retired; 0 while nothing is retired";
+    RETIRING_AVAILABLE, Gauge, "mvp_retiring_available", ["reason"],
+        "1 if connections made before the guard armed can be ended, so that their clients come to the agent; 0 if they stay with kube-apiserver, with the reason: capability, refused, not_built, destroy_not_built, not_loaded, not_there, survived or failed";
     RESET_FLOODS, Counter, "mvp_http2_reset_floods_total", [],
         "Client connections closed because of too many HTTP/2 resets";
 }

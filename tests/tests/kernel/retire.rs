@@ -211,3 +211,24 @@ fn whether_it_works_here_is_tried() {
         assert!(matches!(off, Off::Capability), "{off}");
     });
 }
+
+/// For a kernel without its modules, as a guest of `cargo xtask test --kernels` is before they are loaded: it sets the variable.
+#[test]
+fn without_its_modules_it_says_so() {
+    if std::env::var_os("MVP_TEST_WITHOUT_DIAG").is_none() {
+        return;
+    }
+    let off = SockDiag::open().unwrap().available().unwrap_err();
+    assert!(matches!(off, Off::NotLoaded), "{off}");
+    crate::common::pinned("without_its_modules_it_says_so", |path| {
+        let found = crate::doctor::findings(path);
+        let lines = crate::doctor::of(&found, "retiring connections");
+        let [("off", detail)] = lines[..] else {
+            panic!("{lines:?}");
+        };
+        assert!(
+            detail.starts_with("not loaded: ") && detail.contains("modprobe tcp_diag"),
+            "{detail}"
+        );
+    });
+}

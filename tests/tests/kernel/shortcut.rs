@@ -7,12 +7,37 @@ use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
-use mvp::kernel::Shortcut;
-use mvp::splice::shortcut::cgroup_root;
+use mvp::kernel::{Error, Shortcut};
+use mvp::splice::shortcut::{TrialError, cgroup_root, try_out};
 use mvp_common::Counter;
 use mvp_tests::netns::{Namespace, privileged};
 use mvp_tests::pairs::{PATIENCE, eventually, pattern, receive_acknowledging, send_acknowledged};
 use socket2::{Domain, Protocol, Socket, Type};
+
+/// What `kernel.shortcut: auto` does at the agent's start.
+#[test]
+fn it_works_or_says_why_not() {
+    if !privileged("it_works_or_says_why_not", true) {
+        return;
+    }
+    let work = || match try_out(AGENT, &cgroup_root().unwrap()) {
+        Ok(trial) => {
+            assert!(trial.handed_over > 0);
+            println!(
+                "note: {}helps: {trial}",
+                if trial.helps() { "" } else { "does not " }
+            );
+            in_order(10_000_000);
+        }
+        // The kernel's own answer, and what it lacks.
+        Err(TrialError::Kernel(Error::Unsupported { needs, .. })) => {
+            assert!(needs.contains("bpf_get_netns_cookie"), "{needs}");
+            println!("falls back: {needs}");
+        }
+        Err(error) => panic!("{error}"),
+    };
+    Namespace::new().unwrap().run(work).unwrap();
+}
 
 const AGENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 const BYTES: u64 = 200_000_000;
@@ -22,10 +47,10 @@ fn what_takes_the_short_cut_arrives_in_order() {
     if !privileged("what_takes_the_short_cut_arrives_in_order", true) {
         return;
     }
-    Namespace::new().unwrap().run(in_order).unwrap();
+    Namespace::new().unwrap().run(|| in_order(BYTES)).unwrap();
 }
 
-fn in_order() {
+fn in_order(bytes: u64) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = listener.local_addr().unwrap();
     let mut shortcut = Shortcut::load(AGENT, server.port(), cgroup_root().unwrap()).unwrap();
@@ -72,17 +97,17 @@ fn in_order() {
     let sender = thread::spawn({
         let pattern = Arc::clone(&pattern);
         move || {
-            send_acknowledged(&mut client, &pattern, BYTES).unwrap();
+            send_acknowledged(&mut client, &pattern, bytes).unwrap();
             client
         }
     });
-    receive_acknowledging(&mut near, &pattern, BYTES).unwrap();
+    receive_acknowledging(&mut near, &pattern, bytes).unwrap();
     let mut client = sender.join().unwrap();
     let receiver = thread::spawn({
         let pattern = Arc::clone(&pattern);
-        move || receive_acknowledging(&mut client, &pattern, BYTES).unwrap()
+        move || receive_acknowledging(&mut client, &pattern, bytes).unwrap()
     });
-    send_acknowledged(&mut near, &pattern, BYTES).unwrap();
+    send_acknowledged(&mut near, &pattern, bytes).unwrap();
     receiver.join().unwrap();
 
     // Another source address, and then the agent's own after the end: not noted.

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod blame;
+mod blame_limits;
 #[path = "../nodes/common/mod.rs"]
 mod common;
-mod blame_limits;
 mod isolation;
 mod isolation_descriptors;
 mod isolation_headers;

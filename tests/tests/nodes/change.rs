@@ -84,6 +84,7 @@ fn connections_of_before_are_retired_in_a_silent_moment() {
         let node = &cluster.nodes[0];
         let agent = cluster.agent(node);
         agent.until("idle");
+        assert_eq!(agent.metric("mvp_retiring_available{reason=\"\"}"), 1.0);
         let silent = Arc::new(cluster.connect(&cluster.clients, node.at()).unwrap());
         let busy = Arc::new(cluster.connect(&cluster.clients, node.at()).unwrap());
         let ask = |client: &Arc<Client>, target: String| {
@@ -212,6 +213,47 @@ fn a_connection_that_is_never_silent_leaves_within_the_window_and_no_request_is_
             agent.metric("mvp_retired_connections_total{outcome=\"late\"}"),
             0.0
         );
+    });
+}
+
+/// For a kernel without the modules, as a guest of `cargo xtask test --kernels` is before they are loaded: it sets the variable.
+#[test]
+fn without_socket_diagnosis_connections_of_before_stay_and_it_says_so() {
+    if std::env::var_os("MVP_TEST_WITHOUT_DIAG").is_none() {
+        return;
+    }
+    on_nodes("undiagnosed", &[36, 36], |cluster| {
+        let node = &cluster.nodes[0];
+        let agent = cluster.agent(node);
+        agent.until("idle");
+        let says = agent.status()["retiring"].as_str().unwrap().to_owned();
+        assert!(
+            says.starts_with("off: connections of before stay with kube-apiserver: not loaded")
+                && says.contains("modprobe tcp_diag"),
+            "{says}"
+        );
+        let available = "mvp_retiring_available{reason=\"not_loaded\"}";
+        assert_eq!(agent.metric(available), 0.0);
+        let early = Arc::new(cluster.connect(&cluster.clients, node.at()).unwrap());
+        let ask = || {
+            let early = Arc::clone(&early);
+            cluster
+                .clients
+                .on(async move { early.get(CONFIG_MAPS, &[]).await.unwrap().status })
+        };
+        assert_eq!(ask(), 200);
+        agent.admin("POST", "/arm").unwrap();
+        let pins = cluster.bpffs.join(&node.name);
+        eventually("the kernel is armed", || {
+            mvp::kernel::read_pinned(&pins).unwrap().guard.armed
+        });
+        // It works for new connections all the same.
+        let before = agent.accepted();
+        let answer = cluster.get(&cluster.clients, node, CONFIG_MAPS).unwrap();
+        assert_eq!(answer.status, 200);
+        assert_eq!(agent.accepted() - before, 1.0);
+        assert_eq!(ask(), 200);
+        assert_eq!(agent.accepted() - before, 1.0);
     });
 }
 

@@ -4,5 +4,6 @@
 mod agent;
 mod change;
 mod common;
+mod ipv6;
 mod shortcut;
 mod state;

@@ -32,7 +32,12 @@ async fn auto_measures_and_then_relays_in_the_best_mode() {
         .as_str()
         .unwrap()
         .to_owned();
-    assert!(["sockmap", "splice", "copy"].contains(&&*mode), "{mode}");
+    let mut able = vec!["splice", "copy"];
+    match sockmap_fails().await {
+        None => able.push("sockmap"),
+        Some(why) => println!("falls back: {why}"),
+    }
+    assert!(able.contains(&&*mode), "{mode}");
     carries(&plane, &agent, &mode).await;
 }
 
@@ -43,10 +48,7 @@ async fn sockmap_is_used_where_it_works_and_refused_where_not() {
         relaying(config);
         config.kernel.splice = SpliceMode::Sockmap;
     };
-    let works = match Splice::load() {
-        Ok(kernel) => selftest::run(&kernel).await.failure().is_none(),
-        Err(_) => false,
-    };
+    let works = sockmap_fails().await.is_none();
     match TestAgent::start_with(&plane, "cp-a", change).await {
         Ok(agent) => {
             assert!(works);
@@ -75,6 +77,17 @@ async fn sockmap_is_used_where_it_works_and_refused_where_not() {
     let refused = format!("{:#}", refused.expect("started without privileges"));
     assert!(refused.starts_with("kernel.splice: "), "{refused}");
     assert_eq!(refused.lines().count(), 1, "{refused}");
+}
+
+/// Why this kernel cannot be trusted with connections, if so.
+async fn sockmap_fails() -> Option<String> {
+    match Splice::load() {
+        Ok(kernel) => {
+            let report = selftest::run(&kernel).await;
+            report.failure().map(|_| report.to_string())
+        }
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// A connection is relayed, answers, and has been moved in this mode.

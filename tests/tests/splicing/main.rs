@@ -3,4 +3,5 @@
 
 mod common;
 mod ends;
+mod modes;
 mod ways;

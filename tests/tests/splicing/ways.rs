@@ -124,105 +124,112 @@ fn gigabytes_arrive_as_they_were_sent() {
         if !privileged("gigabytes_arrive_as_they_were_sent", true) {
             return;
         }
-        // Three machines in a row.
-        let [client, node, server] = [(); 3].map(|()| Namespace::new().unwrap());
-        client
-            .connect(("eth0", "10.78.1.2/24"), &node, ("eth0", "10.78.1.1/24"))
-            .unwrap();
-        server
-            .connect(("eth0", "10.78.2.2/24"), &node, ("eth1", "10.78.2.1/24"))
-            .unwrap();
         let bytes = if mode == Mode::Sockmap {
             BULK
         } else {
             BULK_USERSPACE
         };
-        let (listener, address) = server.run(|| listen("10.78.2.2".parse().unwrap())).unwrap();
-        let (splicer, proxy) = node
-            .run(|| {
-                let splicer = splicer(mode);
-                let ip = "10.78.1.1".parse().unwrap();
-                let proxy =
-                    PairProxy::start(ip, address, Arc::clone(&splicer), mode, Limits::default());
-                (splicer, proxy)
-            })
-            .unwrap();
-        let pattern = pattern();
-        let started = Instant::now();
-        let sender = thread::spawn({
-            let (mut stream, pattern) = (
-                client.run(|| connect(proxy.address)).unwrap(),
-                Arc::clone(&pattern),
-            );
-            move || {
-                send_acknowledged(&mut stream, &pattern, bytes).unwrap();
-                stream.shutdown(Shutdown::Write).unwrap();
-                assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
-            }
-        });
-        let mut stream = accept(&listener);
-        receive_acknowledging(&mut stream, &pattern, bytes).unwrap();
-        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
-        drop(stream);
-        sender.join().unwrap();
-        println!("{}: {bytes} bytes in {:?}", mode.name(), started.elapsed());
-        assert_eq!(proxy.outcome(), ended([bytes, bytes / WINDOW], mode));
-        if mode == Mode::Sockmap {
-            // All but what came before the two sockets were joined.
-            let counters = splicer.kernel().unwrap().counters().unwrap();
-            assert!(counters.get(Counter::SpliceBytes) > bytes - (64 << 20));
-            assert_eq!(counters.get(Counter::SpliceMissing), 0);
+        bulk(mode, bytes);
+    }
+}
+
+/// So many bytes, through three machines in a row.
+pub fn bulk(mode: Mode, bytes: u64) {
+    let [client, node, server] = [(); 3].map(|()| Namespace::new().unwrap());
+    client
+        .connect(("eth0", "10.78.1.2/24"), &node, ("eth0", "10.78.1.1/24"))
+        .unwrap();
+    server
+        .connect(("eth0", "10.78.2.2/24"), &node, ("eth1", "10.78.2.1/24"))
+        .unwrap();
+    let (listener, address) = server.run(|| listen("10.78.2.2".parse().unwrap())).unwrap();
+    let (splicer, proxy) = node
+        .run(|| {
+            let splicer = splicer(mode);
+            let ip = "10.78.1.1".parse().unwrap();
+            let proxy =
+                PairProxy::start(ip, address, Arc::clone(&splicer), mode, Limits::default());
+            (splicer, proxy)
+        })
+        .unwrap();
+    let pattern = pattern();
+    let started = Instant::now();
+    let sender = thread::spawn({
+        let (mut stream, pattern) = (
+            client.run(|| connect(proxy.address)).unwrap(),
+            Arc::clone(&pattern),
+        );
+        move || {
+            send_acknowledged(&mut stream, &pattern, bytes).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
         }
+    });
+    let mut stream = accept(&listener);
+    receive_acknowledging(&mut stream, &pattern, bytes).unwrap();
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+    drop(stream);
+    sender.join().unwrap();
+    println!("{}: {bytes} bytes in {:?}", mode.name(), started.elapsed());
+    assert_eq!(proxy.outcome(), ended([bytes, bytes / WINDOW], mode));
+    if mode == Mode::Sockmap {
+        // All but what came before the two sockets were joined.
+        let counters = splicer.kernel().unwrap().counters().unwrap();
+        assert!(counters.get(Counter::SpliceBytes) > bytes - (64 << 20));
+        assert_eq!(counters.get(Counter::SpliceMissing), 0);
     }
 }
 
 #[test]
 fn a_slow_reader_is_bounded_and_misses_nothing() {
-    in_each_mode("a_slow_reader_is_bounded_and_misses_nothing", |mode| {
-        let (listener, server) = listen(LOOPBACK);
-        let splicer = splicer(mode);
-        let proxy = PairProxy::start(
-            LOOPBACK,
-            server,
-            Arc::clone(&splicer),
-            mode,
-            Limits::default(),
-        );
-        let pattern = pattern();
-        let mut client = connect(proxy.address);
-        let mut server = accept(&listener);
-        joined(&splicer, mode);
-        let sent = flood(&mut client, &pattern);
-        println!("{}: {sent} bytes without a reader", mode.name());
-        assert!(sent < UNBOUNDED, "no back-pressure: {sent} bytes");
+    in_each_mode("a_slow_reader_is_bounded_and_misses_nothing", slow_reader);
+}
 
-        // The other direction goes on meanwhile, although this one waits.
-        server.write_all(b"are you there?").unwrap();
-        let mut answer = [0; 14];
-        client.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"are you there?");
+/// In a namespace of its own.
+pub fn slow_reader(mode: Mode) {
+    let (listener, server) = listen(LOOPBACK);
+    let splicer = splicer(mode);
+    let proxy = PairProxy::start(
+        LOOPBACK,
+        server,
+        Arc::clone(&splicer),
+        mode,
+        Limits::default(),
+    );
+    let pattern = pattern();
+    let mut client = connect(proxy.address);
+    let mut server = accept(&listener);
+    joined(&splicer, mode);
+    let sent = flood(&mut client, &pattern);
+    println!("{}: {sent} bytes without a reader", mode.name());
+    assert!(sent < UNBOUNDED, "no back-pressure: {sent} bytes");
 
-        // And when it is read after all, everything is there, and more can follow.
-        let more = 3 * pattern.len() as u64 - sent % pattern.len() as u64;
-        let sender = thread::spawn({
-            let pattern = Arc::clone(&pattern);
-            move || {
-                let at = (sent % pattern.len() as u64) as usize;
-                client.write_all(&pattern[at..]).unwrap();
-                send(&mut client, &pattern, 2 * pattern.len() as u64).unwrap();
-                client.shutdown(Shutdown::Write).unwrap();
-                assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
-            }
-        });
-        assert_eq!(receive(&mut server, &pattern).unwrap(), sent + more);
-        drop(server);
-        sender.join().unwrap();
-        let outcome = proxy.outcome();
-        assert_eq!(outcome.bytes, [sent + more, 14]);
-        assert_eq!(outcome.ends, [End::Fin; 2]);
-        assert_eq!(outcome.unspliced(), mode == Mode::Sockmap, "{outcome:?}");
-        nothing_missed(&splicer, mode);
+    // The other direction goes on meanwhile, although this one waits.
+    server.write_all(b"are you there?").unwrap();
+    let mut answer = [0; 14];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"are you there?");
+
+    // And when it is read after all, everything is there, and more can follow.
+    let more = 3 * pattern.len() as u64 - sent % pattern.len() as u64;
+    let sender = thread::spawn({
+        let pattern = Arc::clone(&pattern);
+        move || {
+            let at = (sent % pattern.len() as u64) as usize;
+            client.write_all(&pattern[at..]).unwrap();
+            send(&mut client, &pattern, 2 * pattern.len() as u64).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        }
     });
+    assert_eq!(receive(&mut server, &pattern).unwrap(), sent + more);
+    drop(server);
+    sender.join().unwrap();
+    let outcome = proxy.outcome();
+    assert_eq!(outcome.bytes, [sent + more, 14]);
+    assert_eq!(outcome.ends, [End::Fin; 2]);
+    assert_eq!(outcome.unspliced(), mode == Mode::Sockmap, "{outcome:?}");
+    nothing_missed(&splicer, mode);
 }
 
 #[test]

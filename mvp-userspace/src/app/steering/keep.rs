@@ -16,7 +16,7 @@ use crate::config::{Config, Endpoint};
 use crate::discovery::DiscoveryHandle;
 use crate::kernel::{Error, Reason, RouteWriter, Targets};
 use crate::route::{GuardReason, State};
-use crate::steering::{Agents, PassingBy, RetireTally, Retiring, Schedule, Scope, Standing};
+use crate::steering::{Agents, PassingBy, Retiring, Schedule, Scope, Standing};
 
 /// A sign arms within twice this.
 const LOOK: Duration = Duration::from_millis(50);
@@ -124,7 +124,7 @@ struct InKernel {
 impl InKernel {
     fn new(keeper: &Keeper, kernel: Kept) -> Self {
         Self {
-            retiring: retiring(&keeper.config, keeper.stats.retired.clone()),
+            retiring: retiring(&keeper.config, &keeper.stats),
             steering: kernel.steering,
             applied: None,
             targets: None,
@@ -235,7 +235,7 @@ impl InKernel {
     }
 }
 
-fn retiring(config: &Config, tally: RetireTally) -> Retiring {
+fn retiring(config: &Config, stats: &SteeringStats) -> Retiring {
     let agents = Agents {
         own_source: config.kernel.own_source.into(),
         peer_ports: config.kernel.peer_ports.clone(),
@@ -243,7 +243,13 @@ fn retiring(config: &Config, tally: RetireTally) -> Retiring {
     let schedule = Schedule {
         within: config.retire.within,
     };
-    Retiring::new(config.local.port, agents, schedule, tally)
+    Retiring::new(
+        config.local.port,
+        agents,
+        schedule,
+        stats.retired.clone(),
+        stats.retirable().clone(),
+    )
 }
 
 /// The first reason, in the kernel's words.

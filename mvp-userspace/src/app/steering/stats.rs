@@ -8,10 +8,10 @@ use super::{GuardHandle, SharedSteering, Watch};
 use crate::app::shortcut::ShortcutPart;
 use crate::metrics::{
     CONNECTIONS_OF_BEFORE, GUARD_STATE, GUARD_TRANSITIONS, HEARTBEATS_WITHHELD, KERNEL_EVENTS,
-    KERNEL_STEERING, Metrics, PASSING_BY, RETIRED,
+    KERNEL_STEERING, Metrics, PASSING_BY, RETIRED, RETIRING_AVAILABLE,
 };
 use crate::route::Transition;
-use crate::steering::{Ended, PassingBy, RetireTally};
+use crate::steering::{Ended, PassingBy, Retirable, RetireTally};
 
 /// Counts that only grow.
 #[derive(Default)]
@@ -21,12 +21,18 @@ pub struct SteeringStats {
     /// What became of connections of before.
     pub retired: RetireTally,
     shortcut: OnceLock<Arc<ShortcutPart>>,
+    retirable: Retirable,
 }
 
 impl SteeringStats {
     /// Its programs count for themselves.
     pub fn set_shortcut(&self, shortcut: &Arc<ShortcutPart>) {
         let _ = self.shortcut.set(Arc::clone(shortcut));
+    }
+
+    /// Whether connections of before can be ended here.
+    pub fn retirable(&self) -> &Retirable {
+        &self.retirable
     }
 
     pub fn transition(&self, transition: &Transition) {
@@ -79,6 +85,9 @@ impl SteeringStats {
             for (reason, count) in PassingBy::ALL.iter().zip(&self.withheld) {
                 let count = count.load(Ordering::Relaxed);
                 sink.set(&HEARTBEATS_WITHHELD, &[reason.as_str()], count as f64);
+            }
+            if let Some((works, reason)) = self.retirable.sample() {
+                sink.set(&RETIRING_AVAILABLE, &[reason], f64::from(u8::from(works)));
             }
             for (outcome, name) in Ended::ALL {
                 sink.set(&RETIRED, &[name], self.retired.counted(outcome) as f64);

@@ -124,8 +124,14 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
         .client
         .is_some()
         .then(|| settings.dialer.clone());
-    let membership =
-        Membership::start(&config.peers, &config.local, config.advertise, dialer, Arc::clone(&counters)).await;
+    let membership = Membership::start(
+        &config.peers,
+        &config.local,
+        config.advertise,
+        dialer,
+        Arc::clone(&counters),
+    )
+    .await;
     let Membership {
         mut members,
         restarts,

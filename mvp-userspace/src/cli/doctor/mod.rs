@@ -186,7 +186,11 @@ fn object() -> Result<String, String> {
 fn available() -> Result<String, String> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     match kernel::availability() {
-        kernel::Availability::Ready => Ok(format!("Linux {}, sk_lookup", release.trim())),
+        kernel::Availability::Ready => Ok(format!(
+            "Linux {}, sk_lookup; the oldest supported is {}",
+            release.trim(),
+            kernel::OLDEST_KERNEL
+        )),
         kernel::Availability::UserspaceOnly(why) => Err(why.to_string()),
     }
 }

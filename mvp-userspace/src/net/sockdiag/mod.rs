@@ -2,8 +2,10 @@
 //! that clients have with kube-apiserver itself would never be inspected. A client whose connection is destroyed sees a reset and
 //! reconnects.
 
+mod off;
 mod wire;
 
+pub use off::Off;
 pub use wire::Established;
 
 use std::io;
@@ -42,21 +44,6 @@ pub enum SockDiagError {
     /// The agent's own fault, or a kernel unlike any known.
     #[error("the kernel's answer is not understood: {0}")]
     Answer(String),
-}
-
-/// Why connections cannot be retired here.
-#[derive(Debug, thiserror::Error)]
-pub enum Off {
-    #[error("CAP_NET_ADMIN is missing")]
-    Capability,
-    #[error("the kernel has no CONFIG_INET_DIAG_DESTROY")]
-    Destroy,
-    #[error("the kernel has no CONFIG_INET_DIAG")]
-    Diag,
-    #[error("a connection made for a try survived")]
-    Survived,
-    #[error("{0}")]
-    Failed(#[from] SockDiagError),
 }
 
 /// What became of a connection that was to be retired.
@@ -144,13 +131,13 @@ impl SockDiag {
         let (port, peer) = (server.local_addr(), client.local_addr());
         let port = port.map_err(SockDiagError::from)?.port();
         let peer = peer.map_err(SockDiagError::from)?;
-        let ours = self.established(port).map_err(off)?;
+        let ours = self.established(port).map_err(Off::of)?;
         let Some(ours) = ours.iter().find(|one| one.remote() == peer) else {
             return Err(Off::Failed(SockDiagError::Answer(
                 "a connection made for a try is not listed".to_owned(),
             )));
         };
-        match self.destroy(ours).map_err(off)? {
+        match self.destroy(ours).map_err(Off::of)? {
             Outcome::Destroyed => {}
             Outcome::Active | Outcome::Gone => return Err(Off::Survived),
         }
@@ -240,18 +227,4 @@ fn is_gone(error: &SockDiagError) -> bool {
         return false;
     };
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
-}
-
-fn off(error: SockDiagError) -> Off {
-    let errno = match &error {
-        SockDiagError::System(error) => error.raw_os_error(),
-        SockDiagError::Answer(_) => None,
-    };
-    match errno {
-        Some(libc::EPERM | libc::EACCES) => Off::Capability,
-        Some(libc::EOPNOTSUPP) => Off::Destroy,
-        // No handler for the family.
-        Some(libc::ENOENT | libc::EINVAL) => Off::Diag,
-        _ => Off::Failed(error),
-    }
 }

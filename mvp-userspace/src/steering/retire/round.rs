@@ -13,6 +13,7 @@ use super::tally::{Ended, Open, RetireTally};
 use super::{Due, Figures, Schedule};
 use crate::kernel::{LocalSource, steers_while_idle};
 use crate::net::{Established, Outcome, SockDiag, SockDiagError};
+use crate::steering::Retirable;
 
 /// Between two looks, at least.
 const STEP: Duration = Duration::from_millis(10);
@@ -20,6 +21,8 @@ const STEP: Duration = Duration::from_millis(10);
 const SHARE: u32 = 5;
 /// Between two looks once the window is long over: only connections that passed the agent by meanwhile are left to find.
 const LATER: Duration = Duration::from_secs(1);
+/// How soon it is tried again whether connections can be ended here, while they cannot.
+const RETRY: Duration = Duration::from_secs(10);
 /// How soon the end of the work is noticed.
 const NOTICE: Duration = Duration::from_millis(100);
 
@@ -50,6 +53,7 @@ pub struct Retiring {
     agents: Agents,
     schedule: Schedule,
     tally: RetireTally,
+    retirable: Retirable,
     running: Option<(Scope, Arc<AtomicBool>)>,
 }
 
@@ -60,6 +64,7 @@ struct Round {
     scope: Scope,
     schedule: Schedule,
     tally: RetireTally,
+    retirable: Retirable,
     go_on: Arc<AtomicBool>,
     /// Spreads the connections over the window, in another way in each round and on each node.
     hasher: RandomState,
@@ -69,12 +74,19 @@ struct Round {
 
 impl Retiring {
     /// `port`: kube-apiserver's.
-    pub fn new(port: u16, agents: Agents, schedule: Schedule, tally: RetireTally) -> Self {
+    pub fn new(
+        port: u16,
+        agents: Agents,
+        schedule: Schedule,
+        tally: RetireTally,
+        retirable: Retirable,
+    ) -> Self {
         Self {
             port,
             agents,
             schedule,
             tally,
+            retirable,
             running: None,
         }
     }
@@ -100,6 +112,7 @@ impl Retiring {
             scope: scope.clone(),
             schedule: self.schedule,
             tally: self.tally.clone(),
+            retirable: self.retirable.clone(),
             go_on: Arc::clone(&go_on),
             hasher: RandomState::new(),
             seen: HashMap::new(),
@@ -126,6 +139,13 @@ impl Drop for Retiring {
 
 impl Round {
     fn run(mut self) {
+        // Again and again, since an operator may load the modules meanwhile.
+        while !self.retirable.probe() {
+            self.wait(RETRY);
+            if !self.go_on() {
+                return;
+            }
+        }
         let began = Instant::now();
         let before = [Ended::Destroyed, Ended::Late].map(|one| self.tally.counted(one));
         let failed = SockDiag::open().and_then(|mut diag| self.looks(&mut diag, began));

@@ -52,6 +52,7 @@ pub struct Place {
     runtime: Option<Runtime>,
     pub namespace: Namespace,
     pub address: String,
+    pub address6: String,
 }
 
 pub struct Node {
@@ -109,7 +110,11 @@ impl Cluster {
     fn start(bpffs: &Path, minors: &[u8]) -> Self {
         let router = Namespace::new().unwrap();
         router
-            .run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap())
+            .run(|| {
+                for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                    std::fs::write(format!("/proc/sys/net/{switch}"), "1").unwrap();
+                }
+            })
             .unwrap();
         let clients = Place::new(&router, 9);
         let plane = clients.on(async { ControlPlane::builder().start().await.unwrap() });
@@ -216,7 +221,7 @@ impl Cluster {
 }
 
 impl Place {
-    /// `10.66.NUMBER.1`, reached by the router.
+    /// `10.66.NUMBER.1` and `fd66:NUMBER::1`, reached by the router.
     fn new(router: &Namespace, number: u8) -> Self {
         let namespace = Namespace::new().unwrap();
         let (own, far) = (
@@ -230,6 +235,16 @@ impl Place {
         let gateway = format!("10.66.{number}.254");
         namespace
             .ip(&["route", "add", "default", "via", &gateway])
+            .unwrap();
+        let (own6, far6) = (format!("fd66:{number}::1"), format!("fd66:{number}::254"));
+        for (end, address, device) in [(&namespace, &own6, "eth0"), (router, &far6, name.as_str())]
+        {
+            let address = format!("{address}/64");
+            end.ip(&["address", "add", &address, "dev", device, "nodad"])
+                .unwrap();
+        }
+        namespace
+            .ip(&["-6", "route", "add", "default", "via", &far6])
             .unwrap();
         // Its threads are born in the namespace.
         let runtime = namespace
@@ -245,6 +260,7 @@ impl Place {
             runtime: Some(runtime),
             namespace,
             address: format!("10.66.{number}.1"),
+            address6: own6,
         }
     }
 
@@ -315,7 +331,14 @@ impl Node {
         let all = self.command(control::Command::Requests);
         let all = all.as_array().unwrap().iter();
         all.filter(|request| request["target"] == target)
-            .map(|request| request["peer"].as_str().unwrap().parse().unwrap())
+            .map(|request| {
+                request["peer"]
+                    .as_str()
+                    .unwrap()
+                    .parse::<SocketAddr>()
+                    .unwrap()
+            })
+            .map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()))
             .collect()
     }
 }
@@ -474,7 +497,8 @@ fn start_server(
     name: &str,
     minor: u8,
 ) -> ChildServer {
-    let spec = ServerSpec::new(name, minor).listen(format!("0.0.0.0:{PORT}").parse().unwrap());
+    // On every address of both families, as kube-apiserver does.
+    let spec = ServerSpec::new(name, minor).listen(format!("[::]:{PORT}").parse().unwrap());
     let plane = Arc::clone(plane);
     place.on(async move { plane.spawn(Path::new(SERVER), &spec).await.unwrap() })
 }
