@@ -471,10 +471,13 @@ async fn reaches_a_server(leaving: Leaving) {
             answer
         };
         let (answer, _) = tokio::join!(answer, connection);
-        if let Err(error) = answer
-            && let AttemptError::Broken { text, .. } = attempt_error(error)
-        {
-            panic!("a server would be blamed: {text}: {shown}");
+        if let Err(error) = answer {
+            let error = attempt_error(error);
+            let verdict = error.ending.verdict();
+            assert!(
+                verdict.fault != Fault::Server && verdict.counts.is_none(),
+                "a server would be blamed: {error}: {shown}"
+            );
         }
     };
     tokio::join!(server, client);
