@@ -273,9 +273,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let known = await_first_round(&readiness, &standing, &discovery);
     let mut reloaded: Vec<Arc<dyn Reload>> = vec![
         Arc::clone(&server_tls) as _,
-        // Before the pair, which must fit what is trusted.
-        Arc::clone(&trust) as _,
         Arc::clone(&client_tls) as _,
+        Arc::clone(&trust) as _,
     ];
     reloaded.extend(relay.reload.clone());
     let response_timeout = Arc::new(ResponseTimeout::new(config.limits.response_timeout));

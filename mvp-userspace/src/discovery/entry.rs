@@ -423,6 +423,11 @@ impl Entry {
         lock(&self.due).want();
     }
 
+    /// True if a proof may begin now and none was wanted before.
+    pub fn doubted(&self) -> bool {
+        lock(&self.due).doubt(Instant::now())
+    }
+
     pub fn proof_due(&self) -> bool {
         let proofs = self.proofs();
         let sound = proofs.asserts() && !matches!(proofs.names, Names::Unreadable(_));

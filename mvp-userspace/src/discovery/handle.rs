@@ -180,7 +180,7 @@ impl DiscoveryHandle {
 
     /// Has every server proved again at once, since what proves it was replaced.
     pub fn prove_all(&self) {
-        self.hub.want_proofs();
+        self.hub.prove_all();
     }
 
     /// Has a server proved again soon, since it answered 401 to an asserted user.
@@ -189,11 +189,11 @@ impl DiscoveryHandle {
         let entry = entries
             .iter()
             .find(|entry| Arc::ptr_eq(&entry.server, server));
-        if let Some(entry) = entry {
-            entry.want_proof();
-            if entry.proof_due() {
-                entry.poke();
-            }
+        // A backend's own 401 comes here too, and as often as a client likes: one that waits is enough.
+        if let Some(entry) = entry
+            && entry.doubted()
+        {
+            self.hub.prove_soon(Arc::clone(entry));
         }
     }
 

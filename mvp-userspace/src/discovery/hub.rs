@@ -181,6 +181,10 @@ impl Hub {
         self.views.want(told, now);
     }
 
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+
     /// Something was found out that may decide whether this agent takes connections.
     pub fn judge(&self) {
         self.judged

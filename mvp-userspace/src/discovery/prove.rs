@@ -63,6 +63,12 @@ impl Due {
         age >= interval || (self.wanted && age >= SPACING)
     }
 
+    /// True if it may begin at once, and is not wanted already.
+    pub fn doubt(&self, now: Instant) -> bool {
+        let spaced = |at: Instant| now.saturating_duration_since(at) >= SPACING;
+        !self.wanted && self.attempted.is_none_or(spaced)
+    }
+
     pub fn begin(&mut self, now: Instant) {
         self.attempted = Some(now);
         self.wanted = false;
@@ -99,16 +105,31 @@ pub(super) async fn prove(entry: &Entry, hub: &Hub) {
 pub(super) async fn renamed(hub: Arc<Hub>) {
     loop {
         hub.events.renamed.notified().await;
-        hub.want_proofs();
+        hub.prove_all();
     }
 }
 
 impl Hub {
-    pub fn want_proofs(&self) {
+    /// Has every server proved at once, whatever its poller does.
+    pub fn prove_all(self: &Arc<Self>) {
         for entry in self.entries() {
-            entry.want_proof();
-            entry.poke();
+            self.prove_soon(entry);
         }
+    }
+
+    /// Has one server proved, but not more often than it may be.
+    pub fn prove_soon(self: &Arc<Self>, entry: Arc<Entry>) {
+        entry.want_proof();
+        let hub = Arc::clone(self);
+        self.runtime().spawn(async move {
+            if !entry.proof_due() {
+                tokio::time::sleep(SPACING).await;
+            }
+            // Else somebody else has done it meanwhile.
+            if entry.proof_due() {
+                prove(&entry, &hub).await;
+            }
+        });
     }
 
     fn learn(&self) {
@@ -273,7 +294,10 @@ mod tests {
         };
         assert!(!after(&due, true, 59.0) && after(&due, true, 60.0));
         assert!(!after(&due, false, 4.9) && after(&due, false, 5.0));
+        let doubt = |due: &Due, seconds| due.doubt(start + Duration::from_secs_f64(seconds));
+        assert!(!doubt(&due, 0.4) && doubt(&due, 0.5));
         due.want();
+        assert!(!doubt(&due, 0.5), "it is wanted already");
         assert!(!after(&due, true, 0.4) && after(&due, true, 0.5));
         due.begin(start);
         assert!(!after(&due, true, 1.0), "it is wanted no more");

@@ -59,6 +59,8 @@ pub struct App {
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) connections: Arc<AtomicUsize>,
     pub(super) open_streams: Arc<AtomicUsize>,
+    /// Of agents.
+    pub(super) own_streams: Arc<AtomicUsize>,
     pub(super) refreshing: Mutex<()>,
 }
 
@@ -85,7 +87,7 @@ impl App {
         !matches!(*self.phase.borrow(), Phase::Serving { .. })
     }
 
-    /// Requests being answered, watches included.
+    /// Requests being answered, watches included, but not those that agents make for themselves.
     pub fn streams(&self) -> usize {
         self.open_streams.load(Ordering::Relaxed)
     }

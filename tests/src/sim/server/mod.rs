@@ -255,7 +255,7 @@ impl Server {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Requests being answered, watches included.
+    /// Requests being answered, watches included, but not those that agents make for themselves.
     pub fn streams(&self) -> usize {
         self.open_streams.load(Ordering::SeqCst)
     }
@@ -420,6 +420,7 @@ impl Server {
             phase: receiver,
             connections: self.connections.clone(),
             open_streams: self.open_streams.clone(),
+            own_streams: Arc::default(),
             refreshing: Mutex::new(()),
         });
         let revision = app
