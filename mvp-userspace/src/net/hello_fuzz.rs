@@ -70,3 +70,49 @@ fn accepted(mut sent: &[u8]) -> Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the fuzzer begins with.
+    fn seeds() -> Vec<Vec<u8>> {
+        let folder = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/fuzz/seeds/client_hello"
+        );
+        let files = std::fs::read_dir(folder).unwrap();
+        files
+            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        /// A hello that is cut, changed in some bytes, or followed by others.
+        #[test]
+        fn changed_hellos_are_read_as_rustls_reads_them(
+            which in any::<prop::sample::Index>(),
+            early in any::<u8>(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in any::<prop::sample::Index>(),
+            is_cut in any::<bool>(),
+            more in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let seeds = seeds();
+            let mut data = which.get(&seeds).clone();
+            data[0] = early;
+            for (at, byte) in changes {
+                let at = at.index(data.len());
+                data[at] = byte;
+            }
+            if is_cut {
+                data.truncate(cut.index(data.len()));
+            }
+            data.extend(more);
+            fuzz_hello(&data);
+        }
+    }
+}
