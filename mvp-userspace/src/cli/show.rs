@@ -283,6 +283,7 @@ cp-b  peer   https://127.0.0.3:6443  -        no     no         no            no
                 ..Default::default()
             },
             kernel: "userspace only".into(),
+            retiring: "off: nothing is steered".into(),
             pass_through: "off: the guard is armed".into(),
             shortcut: "off: kernel.shortcut is off".into(),
             events: "watching".into(),
@@ -325,6 +326,7 @@ proxy   requests go to a server that serves them
 listen  127.0.0.12:6443
 guard   nothing is steered; signs: steering_off
 kernel  userspace only
+retire  off: nothing is steered
 through off: the guard is armed
 short   off: kernel.shortcut is off
 events  watching

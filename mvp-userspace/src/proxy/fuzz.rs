@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::attempt::attempt_error;
-use super::error::AttemptError;
+use super::blame::Fault;
 use super::headers::{
     ensure_audit_id, forwarded_for, prepare_request, strip_hop_by_hop, upstream_target,
 };
