@@ -90,6 +90,9 @@ fn a_token_is_the_bytes_of_its_headers() {
 }
 
 proptest! {
+    // Each fills the whole table.
+    #![proptest_config(ProptestConfig::with_cases(4))]
+
     /// Whatever comes, memory is bounded, and a token that was just accepted is known.
     #[test]
     fn what_is_remembered_is_bounded(extra in 1..200_u64, step in 0..3_u64) {

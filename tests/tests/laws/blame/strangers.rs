@@ -114,6 +114,12 @@ async fn ask(raw: &mut Raw, fields: &[(&str, &str)], leaves: bool) {
         }
     }
     assert_eq!(goaway, leaves, "{fields:?}");
+    // The connection ends as soon as the agent knows that its GOAWAY arrived.
+    while leaves && let Some(frame) = raw.frame().await.unwrap() {
+        if frame.kind == PING && frame.flags == 0 {
+            raw.send_frame(PING, 1, 0, &frame.payload).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]
@@ -124,9 +130,6 @@ async fn after_an_unauthenticated_answer_the_clients_connection_ends() {
     for (fields, ends) in [(&[][..], true), (&BAD[..], true), (&TOKEN[..], false)] {
         let mut raw = Raw::http2(agent.address, &anonymous).await.unwrap();
         ask(&mut raw, fields, ends).await;
-        if ends {
-            raw.until_closed().await.unwrap();
-        }
         let mut http1 = Raw::http1(agent.address, &anonymous).await.unwrap();
         let lines: String = fields
             .iter()
