@@ -154,7 +154,6 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<CountedBody>, Box<dyn Error + Send + Sync>> {
     let (parts, body) = request.into_parts();
-<<<<<<< ours
     // Go's HTTP/2 server takes no user information in an authority.
     let userinfo = |parts: &http::request::Parts| {
         let authority = parts.uri.authority();
@@ -164,7 +163,6 @@ async fn respond(
         app.log.record(Recorded::new(&parts, &connection, None));
         return Err(h2::Error::from(h2::Reason::PROTOCOL_ERROR).into());
     }
-=======
     // What agents ask for themselves, and follow for as long as they run, is no request of a test.
     let own = parts
         .headers
@@ -175,7 +173,6 @@ async fn respond(
     } else {
         &app.open_streams
     });
->>>>>>> theirs
     let concerned = app.faults.concern(parts.uri.path());
     let fault = if concerned { app.faults.take() } else { None };
     // hyper resets the stream with the reason of the h2 error that it finds here.
