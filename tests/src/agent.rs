@@ -51,14 +51,14 @@ impl TestAgent {
         // Any free ports: a file may not say so, since nobody would find them.
         config.listen.set_port(0);
         config.admin.listen.set_port(0);
-        let socket = tempfile::tempdir()?;
-        config.admin.socket = socket.path().join("admin.sock");
         change(&mut config);
         Self::of(config)
     }
 
-    /// Starts an agent of this very configuration and does not wait.
-    pub fn of(config: Config) -> anyhow::Result<Self> {
+    /// Starts an agent of this very configuration, with an operator's socket of its own, and does not wait.
+    pub fn of(mut config: Config) -> anyhow::Result<Self> {
+        let socket = tempfile::tempdir()?;
+        config.admin.socket = socket.path().join("admin.sock");
         let agent = mvp::app::Agent::start(config, Box::new(|_| Ok(())))?;
         Ok(Self {
             address: agent.listen_address(),

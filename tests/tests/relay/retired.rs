@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::{decisions, last, mixed, open, relayed, relaying, retired, tls};
 use http::Method;
-use mvp::config::Inspect;
+use mvp::config::InspectMode;
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::{Client, NAME, full};
 use mvp_tests::fixtures::{
@@ -183,7 +183,7 @@ async fn passed_through_until_there_is_something_to_inspect() {
     let plane = plane(&[36, 36]).await;
     let agent = TestAgent::start_with(&plane, "cp-a", |config| {
         relaying(config);
-        config.inspect = Inspect::Auto;
+        config.inspect.mode = InspectMode::Auto;
         config.kernel.settle = Duration::from_secs(1);
     })
     .await
@@ -226,7 +226,7 @@ async fn nothing_passes_to_a_server_with_another_certificate() {
     let other = |file: &str| plane.pki().path(&format!("other.{file}"));
     let agent = TestAgent::start_with(&plane, "cp-a", |config| {
         relaying(config);
-        config.inspect = Inspect::Auto;
+        config.inspect.mode = InspectMode::Auto;
         config.kernel.settle = Duration::from_secs(1);
         config.serving.cert_file = other("crt");
         config.serving.key_file = other("key");
