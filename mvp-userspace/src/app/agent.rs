@@ -39,7 +39,6 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// For another server to answer a probe through the admin port.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-
 /// A running agent. Dropping it does not stop it: call [`Agent::drain`] or [`Agent::stop`].
 pub struct Agent {
     listen: SocketAddr,

@@ -48,6 +48,8 @@ impl Scene {
     ) -> Vec<(Answer, Option<Arc<Recorded>>)> {
         let mut all = Vec::new();
         for client in self.clients(auth).await {
+            // Who is not authenticated is told to leave after each answer.
+            let client = client.returning();
             for (path, server) in [(LOCAL, "cp-a"), (PEER, "cp-b")] {
                 let target = format!("{path}?mark={}", uuid::Uuid::new_v4());
                 let answer = client.get(&target, headers).await.unwrap();
