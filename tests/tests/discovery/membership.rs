@@ -231,7 +231,7 @@ async fn follows_what_kubernetes_says() {
         },
     };
     let counters = Arc::new(SyncCounters::default());
-    let mut membership = Membership::start(&peers, &local(), None, counters.clone())
+    let mut membership = Membership::start(&peers, &local(), None, None, counters.clone())
         .await
         .unwrap();
     assert_eq!(
@@ -452,7 +452,7 @@ async fn start(api: &Api) -> Membership {
             kubeconfig: Some(file.path().to_owned()),
         },
     };
-    Membership::start(&peers, &local(), None, Arc::default())
+    Membership::start(&peers, &local(), None, None, Arc::default())
         .await
         .unwrap()
 }
@@ -463,7 +463,7 @@ async fn a_static_list_needs_no_api() {
         fixed: vec![local()],
         ..Peers::default()
     };
-    let membership = Membership::start(&peers, &local(), None, Arc::default())
+    let membership = Membership::start(&peers, &local(), None, None, Arc::default())
         .await
         .unwrap();
     assert_eq!(names(&membership.members), ["cp-a"]);
@@ -486,7 +486,7 @@ async fn a_kubeconfig_that_is_missing_is_named() {
         fixed: Vec::new(),
         kubernetes,
     };
-    let error = Membership::start(&peers, &local(), None, Arc::default())
+    let error = Membership::start(&peers, &local(), None, None, Arc::default())
         .await
         .err()
         .unwrap();
