@@ -8,8 +8,10 @@
 
 mod authenticate;
 mod certificate;
+mod constraints;
 mod escape;
 mod examine;
+mod facts;
 mod headers;
 mod subject;
 #[cfg(test)]

@@ -3,3 +3,5 @@
 mod callers;
 mod certificates;
 mod headers;
+mod openssl;
+mod shapes;
