@@ -24,7 +24,7 @@ use crate::identity::TrustCell;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{AcceptLoop, DialFrom, OnTick};
-use crate::proxy::{ConnectSettings, Load, Shared};
+use crate::proxy::{ConnectSettings, Load, Shared, Unknowns};
 use crate::steering::{PassingBy, Standing};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Reloader, ServerTls};
 
@@ -221,6 +221,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         load: Load::default(),
         standing: standing.clone(),
         relays: Arc::clone(&relay.relays),
+        unknowns: Unknowns::new(config.discovery.interval),
         no_server: Arc::from(""),
     });
     sources::register(&metrics, &shared, Arc::clone(&reload));

@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Thread;
+use super::cut_targets::{CutTargets, Watched};
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
 use super::headers::forwarded_for;
 use super::preface::PrefaceTimeout;
@@ -26,6 +27,8 @@ use crate::app::DrainSignal;
 use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Deferred, Slot, tune_client};
 
+/// Header fields of an HTTP/1.1 request, whatever the limit is.
+const MAX_HTTP1_FIELDS: usize = 4096;
 /// Window a stream and a connection, for uploads.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
@@ -45,6 +48,8 @@ pub struct Connection {
     pub forwarded_for: HeaderValue,
     /// What the client presented, if anything; what it proves is asked for each request.
     pub certificates: Option<PeerCertificates>,
+    /// Targets that the HTTP library cannot carry.
+    pub cut: CutTargets,
     /// Whether its client should come again, to be relayed.
     pub memory: Memory,
     /// Set when a request of an HTTP/1.1 connection was answered with 101.
@@ -122,16 +127,19 @@ async fn serve_http(
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let certificates = PeerCertificates::new(session.peer_certificates());
+    let memory = Memory::new(peer.ip(), session.server_name());
+    let header_bytes = thread.shared.limits.header_bytes as usize;
+    let (stream, cut) = Watched::new(Deferred::new(stream), http2, header_bytes);
     let connection = Arc::new(Connection {
         thread: Arc::clone(&thread),
         peer,
         forwarded_for: forwarded_for(peer.ip()),
         certificates,
-        memory: Memory::new(peer.ip(), session.server_name()),
+        cut,
+        memory,
         tunnel: Mutex::default(),
     });
     let (of_requests, memory) = (Arc::clone(&connection), Arc::clone(&connection));
-    let stream = Deferred::new(stream);
     let shared = Arc::clone(&thread.shared);
     let mut drain = shared.drain.clone();
     let limits = &shared.limits;
@@ -143,8 +151,9 @@ async fn serve_http(
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
             .max_concurrent_streams(limits.streams_per_connection)
-            // hyper refuses above this by itself and tells nobody; `service` refuses from the limit on, and counts.
-            .max_header_list_size(limits.header_bytes.saturating_mul(2))
+            // hyper refuses above this by itself and tells nobody; `service` refuses from the limit on, and counts. h2 derives
+            // from it, and from the frame size, how many frames a header may come in; clients' frames are smaller than ours.
+            .max_header_list_size(limits.header_bytes.saturating_mul(4))
             .max_pending_accept_reset_streams(limits.pending_resets)
             .max_local_error_reset_streams(limits.pending_resets)
             .keep_alive_interval(PING_INTERVAL)
@@ -171,7 +180,8 @@ async fn serve_http(
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(KEEP_ALIVE)
-            .max_headers(limits.header_count)
+            // hyper makes room for so many before it reads one. Clients with more speak HTTP/2.
+            .max_headers(limits.header_count.min(MAX_HTTP1_FIELDS))
             .max_header_size(limits.header_bytes as usize)
             .max_buf_size(limits.header_bytes as usize + 64 * 1024);
         let clock = RequestClock::default();

@@ -6,12 +6,15 @@ mod body;
 mod connect;
 mod connection;
 mod counts;
+mod cut_targets;
 pub mod discovery;
 mod error;
 mod events;
 mod forward;
 mod header_timeout;
 mod headers;
+mod interpret;
+mod negotiate;
 mod pool;
 mod preface;
 mod probe;
@@ -38,6 +41,7 @@ use crate::tls::ServerTls;
 pub use connect::ConnectSettings;
 pub use connection::serve;
 pub use counts::PoolCounts;
+pub use interpret::Unknowns;
 pub use pool::Pool;
 pub use probe::probe;
 pub use relay::{
@@ -62,6 +66,8 @@ pub struct Shared {
     pub standing: Standing,
     /// Connections forwarded whole.
     pub relays: Arc<Relays>,
+    /// Types that nobody serves.
+    pub unknowns: Unknowns,
     /// The label of answers that the agent made itself.
     pub no_server: Arc<str>,
 }
