@@ -12,6 +12,8 @@ pub mod fleet;
 pub mod kubectl;
 pub mod load;
 pub mod netns;
+pub mod openssl;
+pub mod pair;
 pub mod pairs;
 pub mod python;
 pub mod raw;
