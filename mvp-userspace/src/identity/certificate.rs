@@ -156,10 +156,10 @@ impl<'a> Search<'a> {
         let Some(child) = path.last() else {
             return Err(Rejection::UnknownIssuer);
         };
-        let is_known = |known: &&&Facts| {
+        let is_known = |known: &&Facts| {
             known.subject == candidate.subject && known.key.as_ref() == candidate.key.as_ref()
         };
-        if path.iter().find(is_known).is_some() {
+        if path.iter().any(is_known) {
             return Err(self.why.clone());
         }
         if !candidate.may_sign() {
