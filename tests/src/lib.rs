@@ -14,6 +14,8 @@ pub mod kubectl;
 pub mod load;
 pub mod netns;
 pub mod operator;
+pub mod openssl;
+pub mod pair;
 pub mod pairs;
 pub mod proving;
 pub mod python;

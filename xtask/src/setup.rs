@@ -258,6 +258,11 @@ const TEST_TOOLS: &[Tool] = &[
         variable: Some("KUBECTL"),
         package: "kubernetes-client",
     },
+    Tool {
+        program: "openssl",
+        variable: None,
+        package: "openssl",
+    },
 ];
 
 const BENCH_TOOLS: &[Tool] = &[

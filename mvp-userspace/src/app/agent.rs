@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::net::{self, AcceptLoop, Admission, AdmissionLimits, DialFrom, OnTick};
 use crate::proxy::{
     Cancels, ConnectSettings, Hasher, HeaderBudget, Load, ResponseTimeout, Shared, Tunnels,
+    Unknowns,
 };
 use crate::steering::{PassingBy, Standing};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Reload, Reloader, ServerTls};
@@ -323,6 +324,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
             from.is_reserved().then(|| config.kernel.peer_ports.len()),
         ),
         hasher: Hasher::default(),
+        unknowns: Unknowns::new(config.discovery.interval),
         no_server: Arc::from(""),
     });
     sources::register(

@@ -4,6 +4,7 @@
 //! cannot be reached.
 
 mod agent;
+mod asked;
 mod client;
 mod doctor;
 pub mod logging;
@@ -76,10 +77,10 @@ enum Command {
     /// Tell where a request would go, or whether a connection would be forwarded whole, and why.
     Explain {
         /// GET, POST, …
-        #[arg(required_unless_present = "connection")]
+        #[arg(required_unless_present = "connection", value_parser = asked::method)]
         method: Option<String>,
         /// Path and query, such as /api/v1/pods?watch=1.
-        #[arg(required_unless_present = "connection")]
+        #[arg(required_unless_present = "connection", value_parser = asked::path)]
         path: Option<String>,
         /// A client's address: would its next connection be forwarded whole?
         #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["method", "path"])]

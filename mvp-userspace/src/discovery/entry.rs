@@ -82,6 +82,8 @@ pub(super) struct Entry {
     pub endpoint: Endpoint,
     state: Mutex<State>,
     poke: Notify,
+    /// How often something happened after which the server may serve other things than it last said.
+    disturbed: AtomicU64,
     begun: AtomicU64,
     finished: watch::Sender<u64>,
     /// The poller's, while it is open.
@@ -112,6 +114,14 @@ struct Asked {
 const OPENAPI_INTERVAL: Duration = Duration::from_secs(30);
 /// And no more often than this, whoever wants it.
 const OPENAPI_SPACING: Duration = Duration::from_secs(1);
+
+/// A server that cannot be asked for less than this may only be restarting: what it alone serves stays listed as current, and a
+/// request for it gets 503 with Retry-After, which client-go repeats by itself. `docs/one-view.md` gives the reasons.
+const OUTAGE: Duration = Duration::from_secs(60);
+
+fn outage(stale_after: Duration) -> Duration {
+    OUTAGE.max(stale_after)
+}
 
 #[derive(Clone, Default)]
 struct State {
@@ -154,6 +164,7 @@ impl Entry {
             endpoint,
             state: Mutex::new(state),
             poke: Notify::new(),
+            disturbed: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             finished: watch::Sender::new(0),
             connection: watch::Sender::new(None),
@@ -227,26 +238,27 @@ impl Entry {
     /// What the merged view is made from; `None` while nothing was told.
     pub fn told(&self, now: Instant, stale_after: Duration) -> Option<Told> {
         let state = self.state();
+        let confirmed = state.confirmed?;
+        let since = now.saturating_duration_since(confirmed);
         Some(Told {
             server: Arc::clone(&self.server),
             documents: state.documents.clone(),
             alive: match state.knowledge(now, stale_after, self.server.local) {
                 Knowledge::Confirmed => true,
                 // One poll that fails says little of the server, and clients take what is stale for gone wrong.
-                Knowledge::Unconfirmed => state
-                    .confirmed
-                    .is_some_and(|at| now.saturating_duration_since(at) < stale_after),
+                Knowledge::Unconfirmed => since < stale_after,
                 Knowledge::Down | Knowledge::Never | Knowledge::Absent => false,
             },
-            confirmed: state.confirmed?,
+            current: since < outage(stale_after),
+            confirmed,
             version: state.version.clone(),
         })
     }
 
     /// When the present knowledge becomes stale, and when it is shown no more, unless it is confirmed.
-    pub fn expires(&self, stale_after: Duration, retain: Duration) -> [Option<Instant>; 2] {
+    pub fn expires(&self, stale_after: Duration, retain: Duration) -> [Option<Instant>; 3] {
         let state = self.state();
-        [stale_after, retain].map(|after| Some(state.confirmed? + after))
+        [stale_after, outage(stale_after), retain].map(|after| Some(state.confirmed? + after))
     }
 
     pub fn status(&self, now: Instant, stale_after: Duration) -> ServerStatus {
@@ -335,6 +347,14 @@ impl Entry {
     /// True if asking it again is likely to take all the time there is.
     pub fn silent(&self) -> bool {
         self.state().last == Last::Silent
+    }
+
+    pub fn disturb(&self) {
+        self.disturbed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn disturbances(&self) -> u64 {
+        self.disturbed.load(Ordering::Relaxed)
     }
 
     pub fn poke(&self) {
@@ -442,6 +462,9 @@ impl Entry {
     pub fn set_connection(&self, connection: Option<Connection>) {
         self.connection.send_if_modified(|before| {
             let changed = before.is_some() || connection.is_some();
+            if before.is_some() {
+                self.disturb();
+            }
             *before = connection;
             changed
         });
@@ -523,6 +546,39 @@ impl State {
             }
             Last::Refused => Knowledge::Down,
             _ => Knowledge::Unconfirmed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether what a server serves is listed as current, whose last confirmation is so long ago.
+    fn current(last: Last, ago: Duration) -> Option<bool> {
+        let endpoint = Endpoint {
+            name: "cp-b".to_owned(),
+            host: "127.0.0.3".to_owned(),
+            port: 6443,
+        };
+        let server = Arc::new(Server::new(endpoint.clone(), false));
+        let entry = Entry::new(server, endpoint);
+        let confirmed = Instant::now();
+        {
+            let mut state = entry.state();
+            state.confirmed = Some(confirmed);
+            state.last = last;
+        }
+        let told = entry.told(confirmed + ago, Duration::from_secs(10));
+        told.map(|told| told.current)
+    }
+
+    #[test]
+    fn a_restart_makes_nothing_stale() {
+        let (restart, gone) = (OUTAGE - Duration::from_secs(1), OUTAGE);
+        for last in [Last::Refused, Last::Silent, Last::Failed] {
+            assert_eq!(current(last, restart), Some(true));
+            assert_eq!(current(last, gone), Some(false));
         }
     }
 }

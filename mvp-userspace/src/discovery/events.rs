@@ -231,6 +231,7 @@ pub(super) async fn quicken(hub: Arc<Hub>) {
         let mut until = Instant::now() + events.times.fast_for;
         while Instant::now() < until {
             for entry in hub.entries() {
+                entry.disturb();
                 entry.poke();
             }
             // A storm of events makes this last longer, not go faster.

@@ -146,6 +146,15 @@ impl DiscoveryHandle {
         self.hub.generation()
     }
 
+    /// What changes whenever a server may serve other things than the present table says: the table's generation, and how
+    /// often an event, a sign of a restart or the end of a poller's connection has come. Equal answers mean that nothing
+    /// came in between.
+    pub fn state_of_knowledge(&self) -> (u64, u64) {
+        let entries = self.hub.entries();
+        let disturbances = entries.iter().map(|entry| entry.disturbances());
+        (self.generation(), disturbances.fold(0, u64::wrapping_add))
+    }
+
     /// What the present table is built from; the local server first.
     pub fn members(&self) -> Vec<Member> {
         self.hub.members()
@@ -418,6 +427,7 @@ fn following(hub: &Arc<Hub>, runtime: &tokio::runtime::Handle) -> Vec<AbortOnDro
 fn poke(hub: &Hub, endpoint: Option<&Endpoint>) {
     for entry in hub.entries() {
         if endpoint.is_none_or(|endpoint| same_address(endpoint, &entry.endpoint)) {
+            entry.disturb();
             entry.poke();
         }
     }

@@ -29,6 +29,8 @@ pub(super) struct Told {
     pub documents: Documents,
     /// Confirmed just now; else the server may be gone.
     pub alive: bool,
+    /// Alive, or so until a moment ago: what it serves is not called stale.
+    pub current: bool,
     pub confirmed: Instant,
     /// `gitVersion`.
     pub version: Option<String>,
@@ -162,7 +164,13 @@ impl RootView {
                     alive: told.alive,
                 })
                 .collect();
-            Arc::new(Merged::new(merge(&inputs, priorities), &documents))
+            let mut merged = merge(&inputs, priorities);
+            for (told, document) in told.iter().zip(&documents) {
+                if told.current && !told.alive {
+                    keep_current(&mut merged, document);
+                }
+            }
+            Arc::new(Merged::new(merged, &documents))
         });
         let told = told
             .iter()
@@ -379,11 +387,24 @@ impl Views {
     }
 }
 
+/// What `restarting` lists as current is so in `merged`: that server is likely to be back in a moment.
+fn keep_current(merged: &mut Document, restarting: &Document) {
+    for group in &mut merged.groups {
+        for version in &mut group.versions {
+            let listed = restarting.version(&group.name, &version.version);
+            if listed.is_some_and(|listed| listed.freshness == Freshness::Current) {
+                version.freshness = Freshness::Current;
+            }
+        }
+    }
+}
+
 fn same(a: &[Told], b: &[Told]) -> bool {
     a.len() == b.len()
         && a.iter().zip(b).all(|(a, b)| {
             Arc::ptr_eq(&a.server, &b.server)
                 && a.alive == b.alive
+                && a.current == b.current
                 && a.version == b.version
                 // Matters only where something was dropped meanwhile; a live server's never does.
                 && (a.alive || a.confirmed == b.confirmed)

@@ -44,6 +44,7 @@ fn told(name: &str, document: &Arc<Document>, version: &str) -> Told {
             ..Documents::default()
         },
         alive: true,
+        current: true,
         confirmed: Instant::now(),
         version: Some(version.to_owned()),
     }
@@ -133,6 +134,7 @@ async fn the_dead_are_shown_as_stale_for_a_while_and_bring_nothing_back() {
     let start = Instant::now();
     let dead = Told {
         alive: false,
+        current: false,
         confirmed: start - Duration::from_secs(1),
         ..a.clone()
     };
@@ -190,4 +192,27 @@ async fn the_dead_are_shown_as_stale_for_a_while_and_bring_nothing_back() {
 
 fn document_of_one() -> Arc<Document> {
     document(serde_json::json!({"d.example": {"v1": ["q"]}}))
+}
+
+#[test]
+fn what_a_restarting_server_alone_serves_stays_current() {
+    let alone = document(serde_json::json!({"a.example": {"v1": ["things"]}}));
+    let other = document(serde_json::json!({"b.example": {"v1": ["others"]}}));
+    let view = |current| {
+        let restarting = Told {
+            alive: false,
+            current,
+            ..told("a", &alone, "v1.36.3")
+        };
+        let told = [restarting, told("b", &other, "v1.35.6")];
+        let view = View::build(&told, &Dropped::default(), &Priorities::default());
+        let merged = view.groups.merged.unwrap();
+        merged
+            .document
+            .version("a.example", "v1")
+            .unwrap()
+            .freshness
+    };
+    assert_eq!(view(true), Freshness::Current);
+    assert_eq!(view(false), Freshness::Stale);
 }

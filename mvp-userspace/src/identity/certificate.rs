@@ -1,24 +1,21 @@
-//! Verification of a client's certificate chain, with the outcome that Go's crypto/x509 gives in kube-apiserver.
+//! Verification of a client's certificate chain, with the outcome that Go's crypto/x509 gives in kube-apiserver
+//! (`Certificate.Verify` for `ExtKeyUsageClientAuth`).
 //!
-//! webpki builds the path and checks signatures, names and times. Go checks more of the CAs than webpki does (validity, CA bit,
-//! key usage and path length of the root; key usage of intermediates), and takes `anyExtendedKeyUsage`; both are added here.
-//! Stricter than Go: a CA certificate, or one of version 1, identifies nobody unless it is itself in the bundle, and RSA keys
-//! below 2048 bits are refused.
+//! Signatures are checked by webpki's primitives; the path is built here, since webpki refuses what Go accepts: certificates of
+//! version 1, a critical `certificatePolicies`, a CA's own certificate as a client's. Stricter than Go: RSA keys below 2048
+//! bits, critical policy constraints (which releases built before Go 1.24 refuse too), mail addresses and URIs under name
+//! constraints, and chains above the two limits below.
 
-use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{
-    EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, KeyUsage,
-    VerifiedPath,
-};
-use x509_parser::prelude::X509Certificate;
+use rustls::pki_types::{CertificateDer, UnixTime};
 
-use crate::tls::{parse_certificate, validity};
+use super::facts::Facts;
 
-/// Certificates accepted from a client, the first included. Among intermediates of one name webpki tries every order before it
-/// gives up: six certificates are at most 325 steps, ten were 60,000, which anyone could cause.
+/// Certificates accepted from a client, the first included.
 pub(super) const MAX_CHAIN: usize = 6;
 /// Bytes of one certificate.
 pub(super) const MAX_CERTIFICATE: usize = 32 << 10;
+/// Signatures checked for one chain, as Go's `maxChainSignatureChecks`: look-alike issuers are bounded work.
+const MAX_SIGNATURES: u32 = 100;
 
 /// Why a certificate identifies nobody.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -38,7 +35,7 @@ pub enum Rejection {
     #[error("certificate's extended key usage does not include client authentication")]
     WrongUsage,
     #[error("certificate refused: {0}")]
-    Refused(Error),
+    Refused(&'static str),
     #[error("common name {0:?} is not among requestHeader.allowedNames")]
     NameNotAllowed(String),
     #[error("certificate holds several UIDs, or an empty one")]
@@ -47,201 +44,174 @@ pub enum Rejection {
 
 /// The CAs of one bundle.
 #[derive(Debug)]
-pub(super) struct Roots {
-    anchors: Vec<TrustAnchor<'static>>,
-    /// In the order of `anchors`.
-    facts: Vec<RootFacts>,
+pub(super) struct Roots(Vec<Facts>);
+
+/// What a certificate is asked to be in a path.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    Leaf,
+    Intermediate,
+    Root,
 }
 
-#[derive(Debug)]
-struct RootFacts {
-    der: CertificateDer<'static>,
-    validity: (i64, i64),
-    may_sign: bool,
-    path_len: Option<u32>,
-    for_clients: bool,
+/// One search for a path.
+struct Search<'a> {
+    roots: &'a [Facts],
+    intermediates: &'a [Facts],
+    now: i64,
+    signatures_left: u32,
+    /// What spoke against the last candidate that had the right name.
+    why: Rejection,
 }
 
 impl Roots {
     /// What does not parse is left out; the loader has refused such bundles before.
     pub fn new(certificates: &[CertificateDer<'static>]) -> Self {
-        let parsed = certificates.iter().filter_map(|der| {
-            let anchor = webpki::anchor_from_trusted_cert(der).ok()?.to_owned();
-            Some((anchor, RootFacts::new(der)?))
-        });
-        let (anchors, facts) = parsed.unzip();
-        Self { anchors, facts }
+        let read = certificates.iter().filter_map(|der| Facts::read(der).ok());
+        Self(read.collect())
     }
 
     /// Verifies `chain` for client authentication at `now`. The caller has bounded the chain.
+    ///
+    /// # Errors
+    /// Why the first certificate identifies nobody.
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Rejection> {
-        let Some((leaf, intermediates)) = chain.split_first() else {
-            return Err(Rejection::Malformed);
-        };
-        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        // A certificate that is itself in the bundle is its own path, CA or not.
-        if let Some(root) = self.facts.iter().find(|root| root.der == *leaf) {
-            root.check_time(seconds)?;
-            return if root.for_clients {
-                Ok(())
-            } else {
-                Err(Rejection::WrongUsage)
-            };
-        }
-        let leaf = EndEntityCert::try_from(leaf).map_err(|_| Rejection::Malformed)?;
-        let algorithms = rustls::crypto::aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .all;
-        let acceptable = |path: &VerifiedPath<'_>| self.check_path(path, seconds);
-        leaf.verify_for_usage(
-            algorithms,
-            &self.anchors,
+        let chain = chain
+            .iter()
+            .map(Facts::read)
+            .collect::<Result<Vec<_>, _>>()?;
+        let (leaf, intermediates) = chain.split_first().ok_or(Rejection::Malformed)?;
+        let mut search = Search {
+            roots: &self.0,
             intermediates,
-            now,
-            ForClients,
-            None,
-            Some(&acceptable),
-        )
-        .map(|_| ())
-        .map_err(Rejection::from)
+            now: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+            signatures_left: MAX_SIGNATURES,
+            why: Rejection::UnknownIssuer,
+        };
+        search.check(leaf, Place::Leaf, &[])?;
+        // A certificate that is itself in the bundle is its own path, CA or not.
+        if self.0.iter().any(|root| root.der == leaf.der) {
+            return for_clients(&[leaf]);
+        }
+        match search.extend(&mut vec![leaf]) {
+            true => Ok(()),
+            false => Err(search.why),
+        }
     }
 
     /// All moments (Unix seconds) at which a root begins or ceases to be valid.
     pub fn boundaries(&self) -> impl Iterator<Item = i64> {
-        self.facts
+        self.0
             .iter()
             .flat_map(|root| [root.validity.0, root.validity.1.saturating_add(1)])
     }
+}
 
-    /// What Go checks of the CAs in a path, and webpki leaves.
-    fn check_path(&self, path: &VerifiedPath<'_>, now: i64) -> Result<(), Error> {
-        let anchor = self
-            .anchors
+impl<'a> Search<'a> {
+    /// Whether the path leads to a root for client authentication.
+    fn extend(&mut self, path: &mut Vec<&'a Facts>) -> bool {
+        let Some(child) = path.last().copied() else {
+            return false;
+        };
+        for root in self
+            .roots
             .iter()
-            .position(|anchor| std::ptr::eq(anchor, path.anchor()));
-        let root = anchor
-            .and_then(|index| self.facts.get(index))
-            .ok_or(Error::UnknownIssuer)?;
-        root.check_time(now).map_err(|_| Error::UnknownIssuer)?;
-        let intermediates = path.intermediate_certificates().count();
-        if !root.may_sign {
-            return Err(Error::EndEntityUsedAsCa);
+            .filter(|root| root.subject == child.issuer)
+        {
+            let whole = self
+                .consider(root, Place::Root, path)
+                .and_then(|()| for_clients(path))
+                .and_then(|()| for_clients(&[root]));
+            match whole {
+                Ok(()) => return true,
+                Err(why) => self.why = why,
+            }
         }
-        if root
+        for candidate in self
+            .intermediates
+            .iter()
+            .filter(|c| c.subject == child.issuer)
+        {
+            match self.consider(candidate, Place::Intermediate, path) {
+                Ok(()) => {
+                    path.push(candidate);
+                    if self.extend(path) {
+                        return true;
+                    }
+                    path.pop();
+                }
+                Err(why) => self.why = why,
+            }
+        }
+        false
+    }
+
+    /// Whether `candidate` may come next in the path.
+    fn consider(
+        &mut self,
+        candidate: &Facts,
+        place: Place,
+        path: &[&Facts],
+    ) -> Result<(), Rejection> {
+        let Some(child) = path.last() else {
+            return Err(Rejection::UnknownIssuer);
+        };
+        let is_known = |known: &&Facts| {
+            known.subject == candidate.subject && known.key.as_ref() == candidate.key.as_ref()
+        };
+        if path.iter().any(is_known) {
+            return Err(self.why.clone());
+        }
+        if !candidate.may_sign() {
+            return Err(Rejection::Refused("its issuer may not sign certificates"));
+        }
+        self.signatures_left = self
+            .signatures_left
+            .checked_sub(1)
+            .ok_or(Rejection::Refused("too many issuers of one name"))?;
+        if !child.is_signed_with(candidate) {
+            return Err(Rejection::UnknownIssuer);
+        }
+        self.check(candidate, place, path)
+    }
+
+    /// Go's `isValid`.
+    fn check(&self, certificate: &Facts, place: Place, path: &[&Facts]) -> Result<(), Rejection> {
+        if certificate.unhandled {
+            return Err(Rejection::Refused("it has an unknown critical extension"));
+        }
+        if self.now < certificate.validity.0 {
+            return Err(Rejection::NotYetValid);
+        }
+        if self.now > certificate.validity.1 {
+            return Err(Rejection::Expired);
+        }
+        if let Some(constraints) = &certificate.constraints
+            && place != Place::Leaf
+            && !path
+                .iter()
+                .flat_map(|c| &c.names)
+                .all(|name| constraints.allow(name))
+        {
+            return Err(Rejection::Refused("its issuer may not sign its names"));
+        }
+        if place == Place::Intermediate && certificate.ca != Some(true) {
+            return Err(Rejection::Refused("its issuer is no CA"));
+        }
+        let intermediates = path.len().saturating_sub(1);
+        if certificate
             .path_len
             .is_some_and(|limit| usize::try_from(limit).is_ok_and(|limit| intermediates > limit))
         {
-            return Err(Error::PathLenConstraintViolated);
-        }
-        if !root.for_clients {
-            return Err(Error::UnknownIssuer);
-        }
-        for intermediate in path.intermediate_certificates() {
-            let der = intermediate.der();
-            let parsed = parse_certificate(&der).map_err(|_| Error::BadDer)?;
-            if !may_sign(&parsed) {
-                return Err(Error::EndEntityUsedAsCa);
-            }
+            return Err(Rejection::Refused("its chain is longer than its CA allows"));
         }
         Ok(())
     }
 }
 
-impl RootFacts {
-    fn new(der: &CertificateDer<'static>) -> Option<Self> {
-        let parsed = parse_certificate(der).ok()?;
-        Some(Self {
-            der: der.clone(),
-            validity: validity(&parsed),
-            may_sign: may_sign(&parsed),
-            path_len: path_len(&parsed),
-            for_clients: for_clients(&parsed),
-        })
-    }
-
-    fn check_time(&self, now: i64) -> Result<(), Rejection> {
-        if now < self.validity.0 {
-            Err(Rejection::NotYetValid)
-        } else if now > self.validity.1 {
-            Err(Rejection::Expired)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-/// As Go's `CheckSignatureFrom`: version 1 has no extensions to say otherwise; version 3 must say that it is a CA, and if it
-/// limits its key's usage at all must allow signing certificates.
-fn may_sign(certificate: &X509Certificate<'_>) -> bool {
-    let is_ca = match certificate.basic_constraints() {
-        Ok(Some(constraints)) => constraints.value.ca,
-        Ok(None) => certificate.version().0 < 2,
-        Err(_) => false,
-    };
-    let usage = match certificate.key_usage() {
-        Ok(Some(usage)) => usage.value.key_cert_sign(),
-        Ok(None) => true,
-        Err(_) => false,
-    };
-    is_ca && usage
-}
-
-fn path_len(certificate: &X509Certificate<'_>) -> Option<u32> {
-    certificate
-        .basic_constraints()
-        .ok()
-        .flatten()
-        .and_then(|constraints| constraints.value.path_len_constraint)
-}
-
-fn for_clients(certificate: &X509Certificate<'_>) -> bool {
-    match certificate.extended_key_usage() {
-        Ok(Some(usage)) => usage.value.client_auth || usage.value.any,
-        Ok(None) => true,
-        Err(_) => false,
-    }
-}
-
-/// Go's rule for `ExtKeyUsageClientAuth`: no restriction at all, or the usage itself, or any usage.
-struct ForClients;
-
-const ANY_USAGE: KeyPurposeId<'static> = KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0]);
-
-impl ExtendedKeyUsageValidator for ForClients {
-    fn validate(&self, present: KeyPurposeIdIter<'_, '_>) -> Result<(), Error> {
-        let client = KeyPurposeId::new(&[0x2b, 6, 1, 5, 5, 7, 3, 2]);
-        let mut restricted = false;
-        let mut found = Vec::new();
-        for id in present {
-            let id = id?;
-            if id == client || id == ANY_USAGE {
-                return Ok(());
-            }
-            restricted = true;
-            found.push(id.to_decoded_oid());
-        }
-        if restricted {
-            let required = KeyUsage::client_auth();
-            return Err(Error::RequiredEkuNotFoundContext(
-                webpki::RequiredEkuNotFoundContext {
-                    required,
-                    present: found,
-                },
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl From<Error> for Rejection {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::CertExpired { .. } => Self::Expired,
-            Error::CertNotValidYet { .. } => Self::NotYetValid,
-            Error::UnknownIssuer => Self::UnknownIssuer,
-            Error::RequiredEkuNotFoundContext(_) => Self::WrongUsage,
-            Error::BadDer | Error::BadDerTime => Self::Malformed,
-            other => Self::Refused(other),
-        }
+fn for_clients(path: &[&Facts]) -> Result<(), Rejection> {
+    match path.iter().all(|certificate| certificate.for_clients) {
+        true => Ok(()),
+        false => Err(Rejection::WrongUsage),
     }
 }

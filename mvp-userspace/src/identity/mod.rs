@@ -8,8 +8,10 @@
 
 mod authenticate;
 mod certificate;
+mod constraints;
 mod escape;
 mod examine;
+mod facts;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
 mod headers;

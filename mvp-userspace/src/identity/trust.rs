@@ -81,6 +81,11 @@ impl Trust {
     }
 
     #[cfg(test)]
+    pub(super) fn with_names(self, names: HeaderNames) -> Self {
+        Self { names, ..self }
+    }
+
+    #[cfg(test)]
     pub(super) fn set_generation(&mut self, generation: u64) {
         self.generation = generation;
     }

@@ -28,6 +28,13 @@ pub enum BadIdentity {
     /// Control characters, or spaces at an end: HTTP/1.1 receivers trim those, and `admin ` would arrive as `admin`.
     #[error("the {0} {1:?} cannot be a header value")]
     Illegal(&'static str, String),
+    /// Receivers skip empty values (`headerrequest/requestheader.go:allHeaderValues`), and the user would arrive with less.
+    #[error("the user is in a group with an empty name, which no header can say")]
+    EmptyGroup,
+    #[error(
+        "the user has a uid, and requestHeader.uidHeaders is empty: no server would hear of it"
+    )]
+    NoUidHeader,
     #[error("the user has more than {MAX_VALUES} groups and extra values")]
     TooMany,
 }
@@ -48,12 +55,17 @@ impl User {
         if groups.len() + extra.iter().map(|(_, values)| values.len()).sum::<usize>() > MAX_VALUES {
             return Err(BadIdentity::TooMany);
         }
+        if groups.iter().any(String::is_empty) {
+            return Err(BadIdentity::EmptyGroup);
+        }
+        if !uid.is_empty() && names.uid.is_empty() && !names.username.is_empty() {
+            return Err(BadIdentity::NoUidHeader);
+        }
         let mut headers = vec![(names.send_user().clone(), value("user name", &name)?)];
         if !uid.is_empty() {
             headers.push((names.send_uid().clone(), value("uid", &uid)?));
         }
-        // An empty group says nothing: receivers skip empty values (`requestheader.go:allHeaderValues`).
-        for group in groups.iter().filter(|group| !group.is_empty()) {
+        for group in &groups {
             headers.push((names.send_group().clone(), value("group", group)?));
         }
         for (key, values) in &extra {

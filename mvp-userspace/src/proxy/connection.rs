@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::cut_targets::{CutTargets, Watched};
 use super::flood::FloodGuard;
 use super::header_budget::ConnectionHeaders;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
@@ -30,6 +31,8 @@ use crate::app::DrainSignal;
 use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Deferred, Place, Slot, tune_client};
 
+/// Header fields of an HTTP/1.1 request, whatever the limit is.
+const MAX_HTTP1_FIELDS: usize = 4096;
 /// Window a stream, for uploads: kube-apiserver's own (`MaxUploadBufferPerStream`).
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// RFC 9113 §6.9.1.
@@ -54,6 +57,8 @@ pub struct Connection {
     pub certificates: Option<PeerCertificates>,
     /// A request has come.
     pub asked: Notify,
+    /// Targets that the HTTP library cannot carry.
+    pub cut: CutTargets,
     /// Whether its client should come again, to be relayed.
     pub memory: Memory,
     /// Its place among all connections.
@@ -149,20 +154,23 @@ async fn serve_http(
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let certificates = PeerCertificates::new(session.peer_certificates());
+    let memory = Memory::new(peer.ip(), session.server_name());
+    let header_bytes = thread.shared.limits.header_bytes as usize;
+    let (stream, cut) = Watched::new(Deferred::new(stream), http2, header_bytes);
     let connection = Arc::new(Connection {
         thread: Arc::clone(&thread),
         peer,
         forwarded_for: forwarded_for(peer.ip()),
         certificates,
         asked: Notify::new(),
-        memory: Memory::new(peer.ip(), session.server_name()),
+        cut,
+        memory,
         place,
         headers: ConnectionHeaders::default(),
         tunnel: Mutex::default(),
         leave: Notify::new(),
     });
     let (of_requests, own) = (Arc::clone(&connection), Arc::clone(&connection));
-    let stream = Deferred::new(stream);
     let shared = Arc::clone(&thread.shared);
     let mut drain = shared.drain.clone();
     let limits = &shared.limits;
@@ -174,8 +182,9 @@ async fn serve_http(
             .initial_connection_window_size(connection_window(limits.streams_per_connection))
             .max_frame_size(MAX_FRAME)
             .max_concurrent_streams(limits.streams_per_connection)
-            // hyper refuses above this by itself and tells nobody; `service` refuses from the limit on, and counts.
-            .max_header_list_size(limits.header_bytes.saturating_mul(2))
+            // hyper refuses above this by itself and tells nobody; `service` refuses from the limit on, and counts. h2 derives
+            // from it, and from the frame size, how many frames a header may come in; clients' frames are smaller than ours.
+            .max_header_list_size(limits.header_bytes.saturating_mul(4))
             .max_pending_accept_reset_streams(limits.pending_resets)
             // Counted over the connection's whole life; `FloodGuard` counts by rate.
             .max_local_error_reset_streams(None)
@@ -225,7 +234,8 @@ async fn serve_http(
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(KEEP_ALIVE)
-            .max_headers(limits.header_count)
+            // hyper makes room for so many before it reads one. Clients with more speak HTTP/2.
+            .max_headers(limits.header_count.min(MAX_HTTP1_FIELDS))
             .max_header_size(limits.header_bytes as usize)
             .max_buf_size(limits.header_bytes as usize + 64 * 1024);
         let clock = RequestClock::default();

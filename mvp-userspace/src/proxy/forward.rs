@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -17,6 +17,7 @@ use super::counts::OpenCount;
 use super::discovery::{Preferred, Validators};
 use super::error::{AttemptError, ProxyError};
 use super::headers::upstream_target;
+use super::interpret::{is_no_such_type, may_mean_the_type};
 use super::lane::Credentials;
 use super::trace::Trace;
 use super::upgrade::connect_for_upgrade;
@@ -144,8 +145,13 @@ pub async fn forward(
             return Ok(answer);
         }
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
+        // Once for all who ask, until something is heard that could change the answer.
+        let heard = shared.discovery.state_of_knowledge();
+        let remembered =
+            refreshed.is_none() && shared.unknowns.holds(info.key(), heard, Instant::now());
         let complete = match refreshed {
             Some(complete) => complete,
+            None if remembered => true,
             None => Box::pin(refresh(shared)).await,
         };
         refreshed = Some(complete);
@@ -161,7 +167,14 @@ pub async fn forward(
             .difference(excluded);
         if others.is_empty() || trace.attempts >= ATTEMPTS {
             return match verdict_unknown(&table) {
-                UnknownVerdict::NotFound if complete => Ok(answer),
+                UnknownVerdict::NotFound if complete => {
+                    let now = shared.discovery.state_of_knowledge();
+                    // Nothing came while all were asked, and the verdict is from the last that they said.
+                    if !remembered && now == (table.generation(), heard.1) {
+                        shared.unknowns.remember(info.key(), now, Instant::now());
+                    }
+                    Ok(answer)
+                }
                 // Confirmed a moment ago is not enough: a type may have come since, and this was the time to hear of it.
                 UnknownVerdict::NotFound => Err(ProxyError::Unanswered {
                     key: info.key().to_string(),
@@ -302,7 +315,11 @@ async fn attempt(
             server: Arc::clone(server),
             reason,
         };
-        match answer.head.status == StatusCode::NOT_FOUND && doubt_404 {
+        // By what is known now, not by what was known when the server was chosen.
+        let doubt_404 = answer.head.status == StatusCode::NOT_FOUND
+            && doubt_404
+            && may_mean_the_type(info, &thread.shared.table.load(), server);
+        match doubt_404 {
             true => Box::pin(read_not_found(answer, outgoing.method)).await,
             false => Ok(answer),
         }
@@ -421,31 +438,6 @@ async fn read_not_found(mut answer: Answer, method: &Method) -> Result<Answer, A
     }
     answer.body = AnswerBody::Whole(bytes.freeze());
     Ok(answer)
-}
-
-/// The two shapes with which a kube-apiserver says that it has no such resource type: the plain page of its
-/// `notfoundhandler` (group version unknown) and a Status without a name (resource or subresource unknown), the latter in any
-/// encoding. A missing object is a Status that names it.
-fn is_no_such_type(answer: &Answer) -> bool {
-    let AnswerBody::Whole(body) = &answer.body else {
-        return false;
-    };
-    let content_type = answer
-        .head
-        .headers
-        .get(CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
-    if body.is_empty() {
-        // HEAD has no body to look at: it can only mean the type if nobody is known to serve that.
-        return matches!(answer.reason, Reason::UnknownKey | Reason::LocalUnknown);
-    }
-    if content_type.starts_with("text/plain") {
-        return body.as_ref() == b"404 page not found\n";
-    }
-    const NO_SUCH_RESOURCE: &[u8] = b"the server could not find the requested resource";
-    body.windows(NO_SUCH_RESOURCE.len())
-        .any(|window| window == NO_SUCH_RESOURCE)
 }
 
 fn lists(table: &RouteTable, server: &Arc<Server>, info: &RequestInfo<'_>) -> bool {

@@ -9,6 +9,7 @@ mod checkout;
 mod connect;
 mod connection;
 mod counts;
+mod cut_targets;
 pub mod discovery;
 mod error;
 mod events;
@@ -21,7 +22,9 @@ mod header_budget;
 mod header_timeout;
 mod headers;
 mod idle;
+mod interpret;
 mod lane;
+mod negotiate;
 mod pool;
 mod preface;
 mod printable;
@@ -61,6 +64,7 @@ pub use counts::PoolCounts;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzz::fuzz_requests;
 pub use header_budget::HeaderBudget;
+pub use interpret::Unknowns;
 pub use lane::Hasher;
 pub use pool::Pool;
 pub use probe::probe;
@@ -100,6 +104,8 @@ pub struct Shared {
     pub tunnels: Tunnels,
     /// Tells callers and tokens apart without keeping them.
     pub hasher: Hasher,
+    /// Types that nobody serves.
+    pub unknowns: Unknowns,
     /// The label of answers that the agent made itself.
     pub no_server: Arc<str>,
 }

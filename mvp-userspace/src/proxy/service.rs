@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
@@ -31,7 +31,8 @@ use super::upgrade::tunnel;
 use crate::config::Limits;
 use crate::identity::{self, HopMark, Stripped};
 use crate::metrics::Metrics;
-use crate::request::{RequestInfo, Verb};
+use crate::request::{PathClass, RequestInfo, Verb, classify};
+use crate::route::Reason;
 
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
 pub async fn handle(
@@ -80,6 +81,12 @@ pub async fn handle(
             shared.metrics.refused(limit);
             return Err(ProxyError::HeaderTooLarge);
         }
+        if connection.cut.may_be(&uri) {
+            return Err(ProxyError::BadRequest(
+                "the request's target has a '#' in it, which the mixed version proxy cannot pass on",
+            ));
+        }
+        check_host(&parts)?;
         if parts.method == Method::CONNECT {
             // No kube-apiserver is a proxy, and behind an answer to CONNECT a connection is not HTTP any more.
             return Err(ProxyError::BadRequest("CONNECT is not supported"));
@@ -117,6 +124,9 @@ pub async fn handle(
             shared.metrics.hop_marker_forged();
         }
         let info = RequestInfo::parse(&parts.method, uri.path(), uri.query())?;
+        if !info.is_resource && classify(&info.path) == PathClass::Probe {
+            shared.relays.asked_about_server(connection.peer.ip());
+        }
         // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
         strip_hop_by_hop(&mut parts.headers);
         let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust);
@@ -275,7 +285,11 @@ impl Call<'_> {
             memory.welcome(shared);
         }
         // A tunnel takes the whole connection, and nothing can be asked on it any more.
-        !answer.server.local && !answer.is_upgrade() && memory.forwarded(shared, &answer.server)
+        // Nor does it speak for being relayed that the local server is down: it may be back before the client has reconnected.
+        !answer.server.local
+            && !answer.is_upgrade()
+            && answer.reason != Reason::LocalDown
+            && memory.forwarded(shared, &answer.server)
     }
 
     /// Whether the client's connection ends with this answer, since the client is not authenticated. As kube-apiserver has it
@@ -313,6 +327,18 @@ impl Call<'_> {
         // As kube-apiserver does on every answer (`WithAuditInit`), so that client, log and audit can be brought together.
         if let Some(id) = request.headers.get(AUDIT_ID) {
             response.headers_mut().insert(AUDIT_ID, id.clone());
+        }
+        if let ProxyError::Unauthorized(reason) = error {
+            // No server hears of it, so this line is all that there is to find the caller by.
+            tracing::info!(
+                peer = %self.connection.peer,
+                method = %request.method,
+                path = request.uri.path(),
+                user_agent = text(&request.headers, &USER_AGENT),
+                audit_id = text(&request.headers, &AUDIT_ID),
+                %reason,
+                "request answered with 401 by the agent; it is in no server's audit log"
+            );
         }
         let status = response.status().as_u16();
         self.end(error.decision(), &shared.no_server, status);
@@ -398,6 +424,23 @@ fn has_userinfo(parts: &Parts) -> bool {
             .any(|host| host.as_bytes().contains(&b'@'))
 }
 
+/// As Go's `readRequest` and `httpguts.ValidHostHeader`: one `Host` over HTTP/1.1, of the characters that a host can have.
+fn check_host(parts: &Parts) -> Result<(), ProxyError> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if parts.version == Version::HTTP_11 && host.is_none() {
+        return Err(ProxyError::BadRequest("missing required Host header"));
+    }
+    if hosts.next().is_some() {
+        return Err(ProxyError::BadRequest("too many Host headers"));
+    }
+    let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=[]_~".contains(byte);
+    match host.is_none_or(|host| host.as_bytes().iter().all(valid)) {
+        true => Ok(()),
+        false => Err(ProxyError::BadRequest("malformed Host header")),
+    }
+}
+
 /// A 101 that nobody asked for: nothing that a client could use.
 fn unasked_upgrade(answer: &Answer) -> ProxyError {
     ProxyError::Upstream {
@@ -405,6 +448,11 @@ fn unasked_upgrade(answer: &Answer) -> ProxyError {
         local: answer.server.local,
         attempt: AttemptError::new(Ending::AnswerMalformed, "it switched protocols unasked"),
     }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    let value = headers.get(name).map(HeaderValue::to_str);
+    value.and_then(Result::ok).unwrap_or_default()
 }
 
 fn count_stripped(metrics: &Metrics, stripped: &Stripped) {

@@ -1,12 +1,14 @@
 //! The one place that turns any error into a Kubernetes `Status`, in a media type the client accepts.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use prost::Message;
 use serde::Serialize;
 
 use super::error::ProxyError;
+use super::negotiate;
+use crate::discovery::Media;
 use crate::envelope;
 
 /// Says which of an answer's bodies was made by the agent and why.
@@ -42,34 +44,14 @@ pub fn error_response(error: &ProxyError, accept: &HeaderMap) -> Response<Bytes>
 }
 
 impl StatusFormat {
-    /// The first of the client's clauses, by q and then by order, that kube-apiserver can write an error in; JSON when none
-    /// is, as `responsewriters.ErrorNegotiated` falls back.
+    /// The first of the client's clauses that kube-apiserver can write an error in; JSON when none is, as
+    /// `responsewriters.ErrorNegotiated` falls back.
     pub fn negotiate(headers: &HeaderMap) -> Self {
-        let mut best: Option<(u16, Self)> = None;
-        for value in headers.get_all(ACCEPT) {
-            let Ok(text) = value.to_str() else { continue };
-            for clause in text.split(',') {
-                let mut parts = clause.split(';').map(str::trim);
-                let format = match parts
-                    .next()
-                    .unwrap_or_default()
-                    .to_ascii_lowercase()
-                    .as_str()
-                {
-                    "application/json" | "*/*" | "application/*" => Self::Json,
-                    "application/yaml" => Self::Yaml,
-                    "application/vnd.kubernetes.protobuf" => Self::Protobuf,
-                    _ => continue,
-                };
-                let q = parts
-                    .find_map(|p| p.strip_prefix("q="))
-                    .map_or(1000, thousandths);
-                if q > 0 && best.is_none_or(|(found, _)| q > found) {
-                    best = Some((q, format));
-                }
-            }
+        match negotiate::accept(headers).and_then(negotiate::choose_plain) {
+            None | Some(Media::Json) => Self::Json,
+            Some(Media::Yaml) => Self::Yaml,
+            Some(Media::Protobuf) => Self::Protobuf,
         }
-        best.map_or(Self::Json, |(_, format)| format)
     }
 
     fn content_type(self) -> &'static str {
@@ -90,14 +72,6 @@ impl StatusFormat {
             Self::Protobuf => to_protobuf(&status),
         }
     }
-}
-
-/// A q-value in thousandths; a malformed one counts as 0, so that the clause is not used.
-fn thousandths(q: &str) -> u16 {
-    q.parse::<f32>()
-        .ok()
-        .filter(|q| (0.0..=1.0).contains(q))
-        .map_or(0, |q| (q * 1000.0) as u16)
 }
 
 fn to_json(status: &Status) -> Bytes {
@@ -190,6 +164,8 @@ struct DetailsProto {
 
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT;
+
     use super::*;
 
     fn accept(values: &[&str]) -> HeaderMap {
@@ -214,9 +190,11 @@ mod tests {
                 Protobuf,
             ),
             (vec!["application/yaml;q=0.5, application/json;q=0.9"], Json),
-            (vec!["application/json;q=0", "application/yaml"], Yaml),
+            // The first header counts, and 0 does not forbid.
+            (vec!["application/json;q=0", "application/yaml"], Json),
             (vec!["application/json;q=x, application/yaml"], Yaml),
             (vec!["application/json;as=Table;g=meta.k8s.io;v=v1"], Json),
+            (vec!["application/yaml;as=Table;g=meta.k8s.io;v=v1"], Json),
         ] {
             assert_eq!(
                 StatusFormat::negotiate(&accept(&values)),

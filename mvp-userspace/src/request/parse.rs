@@ -20,9 +20,6 @@ pub enum RequestError {
     /// 400.
     #[error("the client's path does not begin with a slash")]
     NoLeadingSlash,
-    /// 500, which is what kube-apiserver answers to `/api/v1/watch` and `/api/v1/proxy`, in plain text.
-    #[error("failed to create RequestInfo: unable to determine kind and namespace from url, {0}")]
-    NoResource(String),
 }
 
 impl RequestError {
@@ -32,7 +29,6 @@ impl RequestError {
             RequestError::BadEscape(_)
             | RequestError::ControlCharacter
             | RequestError::NoLeadingSlash => StatusCode::BAD_REQUEST,
-            RequestError::NoResource(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -43,7 +39,8 @@ impl<'a> RequestInfo<'a> {
     /// Allocates only for a path with escapes or a field selector by name.
     ///
     /// # Errors
-    /// [`RequestError`]: what Go's URL parser refuses, and `watch` or `proxy` with nothing behind it.
+    /// [`RequestError`]: what Go's URL parser refuses. (`watch` or `proxy` with nothing behind it names no resource; what to say to
+    /// that is the server's business.)
     pub fn parse(
         method: &Method,
         path: &'a str,
@@ -85,7 +82,10 @@ fn interpret<'a>(
 
     if let [special @ ("watch" | "proxy"), after @ ..] = rest {
         if after.is_empty() {
-            return Err(RequestError::NoResource(path.to_owned()));
+            info.is_resource = false;
+            info.group = Cow::Borrowed("");
+            info.version = Cow::Borrowed("");
+            return Ok(info);
         }
         info.verb = match *special {
             "watch" => Verb::Watch,

@@ -26,7 +26,7 @@ pub(crate) fn server(name: &str, local: bool) -> Arc<Server> {
 }
 
 /// A confirmed member. Keys as `Key` displays them, then verbs: `apps/v1 deployments/scale get,update`.
-pub(super) fn member(name: &str, local: bool, keys: &[&str]) -> Member {
+pub(crate) fn member(name: &str, local: bool, keys: &[&str]) -> Member {
     Member {
         server: server(name, local),
         apis: Some(Arc::new(ApiSet::new(
@@ -36,7 +36,7 @@ pub(super) fn member(name: &str, local: bool, keys: &[&str]) -> Member {
     }
 }
 
-pub(super) fn known(mut member: Member, knowledge: Knowledge) -> Member {
+pub(crate) fn known(mut member: Member, knowledge: Knowledge) -> Member {
     member.knowledge = knowledge;
     if matches!(knowledge, Knowledge::Never | Knowledge::Absent) {
         member.apis = None;
@@ -44,7 +44,7 @@ pub(super) fn known(mut member: Member, knowledge: Knowledge) -> Member {
     member
 }
 
-pub(super) fn table(members: impl IntoIterator<Item = Member>) -> RouteTable {
+pub(crate) fn table(members: impl IntoIterator<Item = Member>) -> RouteTable {
     RouteTable::build(1, members.into_iter().collect())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    Issuer, KeyPair, KeyUsagePurpose, SigningKey,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -72,6 +72,107 @@ pub(crate) fn signed_by(params: CertificateParams, issuer: &Identity) -> Identit
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, &issuer.issuer).unwrap();
     identity(params, key, &certificate)
+}
+
+/// The same certificate in version 1, signed again: without extensions, as `openssl x509 -req` makes them.
+pub(crate) fn version1(params: CertificateParams, issuer: Option<&Identity>) -> Identity {
+    let key = KeyPair::generate().unwrap();
+    let (certificate, signer) = match issuer {
+        Some(issuer) => (
+            params.signed_by(&key, &issuer.issuer).unwrap(),
+            issuer.issuer.key(),
+        ),
+        None => (params.self_signed(&key).unwrap(), &key),
+    };
+    let mut certificate = inside(certificate.der());
+    let mut fields = inside(element(&mut certificate));
+    let algorithm = element(&mut certificate);
+    let mut kept = Vec::new();
+    while !fields.is_empty() {
+        let field = element(&mut fields);
+        // The version and the extensions.
+        if !matches!(field[0], 0xa0 | 0xa3) {
+            kept.extend(field);
+        }
+    }
+    let signed = encode(0x30, &kept);
+    let signature = [vec![0], signer.sign(&signed).unwrap()].concat();
+    let whole = [&signed[..], algorithm, &encode(0x03, &signature)].concat();
+    let der = encode(0x30, &whole);
+    Identity {
+        pem: pem(&der),
+        der: der.into(),
+        key_pem: key.serialize_pem(),
+        issuer: Issuer::new(params, key),
+    }
+}
+
+/// A certificate as PEM.
+pub(crate) fn pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
+}
+
+/// The contents of the DER element at the start of `der`.
+fn inside(der: &[u8]) -> &[u8] {
+    let (header, length) = header(der);
+    &der[header..header + length]
+}
+
+/// Cuts one whole DER element off the front.
+fn element<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
+    let (header, length) = header(rest);
+    let (element, after) = rest.split_at(header + length);
+    *rest = after;
+    element
+}
+
+/// The lengths of an element's header and of its contents.
+fn header(der: &[u8]) -> (usize, usize) {
+    match der[1] {
+        short @ 0..=0x7f => (2, short.into()),
+        long => {
+            let digits = &der[2..2 + usize::from(long & 0x7f)];
+            let fold = |sum: usize, digit: &u8| (sum << 8) | usize::from(*digit);
+            (2 + digits.len(), digits.iter().fold(0, fold))
+        }
+    }
+}
+
+fn encode(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let length = contents.len();
+    let mut der = vec![tag];
+    match length {
+        0..=0x7f => der.push(length as u8),
+        0x80..=0xff => der.extend([0x81, length as u8]),
+        _ => der.extend([0x82, (length >> 8) as u8, length as u8]),
+    }
+    der.extend(contents);
+    der
+}
+
+/// A critical extension that nobody knows.
+pub(crate) fn unknown_critical() -> CustomExtension {
+    let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+    extension.set_criticality(true);
+    extension
+}
+
+/// A critical `certificatePolicies` with one policy.
+pub(crate) fn critical_policies() -> CustomExtension {
+    let policies = vec![0x30, 7, 0x30, 5, 0x06, 3, 0x2a, 3, 4];
+    let mut extension = CustomExtension::from_oid_content(&[2, 5, 29, 32], policies);
+    extension.set_criticality(true);
+    extension
 }
 
 /// An extension that nobody knows, to make certificates as large as wanted.

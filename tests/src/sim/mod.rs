@@ -7,6 +7,7 @@ mod clock;
 pub mod control;
 pub mod discovery;
 pub mod identity;
+pub mod negotiation;
 pub mod pki;
 mod plane;
 mod process;

@@ -248,19 +248,11 @@ async fn targets_that_mean_nothing() {
         message: "invalid percent escape",
         retry: false,
     };
-    let without_resource = Expected {
-        code: 500,
-        reason: "InternalError",
-        message: "unable to determine kind and namespace from url, /api/v1/watch",
-        retry: false,
-    };
     let requests = plane.server(0).requests().len();
     for client in clients(&plane, &agent, admin(&plane)).await {
         for target in ["/api/v1/%zz", "/api/v1/pods%2", "/%"] {
             check(&client, Method::GET, target, &malformed).await;
         }
-        check(&client, Method::GET, "/api/v1/watch", &without_resource).await;
-        check(&client, Method::GET, "/api/v1/watch/", &without_resource).await;
     }
     let seen = plane.server(0).requests();
     assert!(

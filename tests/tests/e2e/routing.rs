@@ -133,7 +133,8 @@ async fn a_404_of_a_type_that_nobody_has_passes_unchanged_after_a_refresh() {
         .metric("mvp_discovery_refreshes_total{result=\"complete\"}")
         .await
         .unwrap();
-    assert!(complete >= 9.0, "{complete}");
+    // One for each type at least; what was found is remembered for as long as nothing is heard.
+    assert!(complete >= 3.0, "{complete}");
     // A missing object is no missing type: it passes at once.
     let missing = client
         .get(&format!("{CONFIG_MAPS}/none"), &[])

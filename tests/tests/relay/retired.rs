@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::common::{decisions, last, mixed, open, relayed, relaying, retired, tls};
+use crate::common::{
+    AFTER, decisions, inspected_because, last, mixed, open, relayed, relaying, retired, tls,
+};
 use http::Method;
 use mvp::config::InspectMode;
 use mvp_tests::agent::{TestAgent, eventually};
@@ -141,36 +143,58 @@ async fn a_drains_deadline_ends_the_busy_ones() {
 }
 
 #[tokio::test]
-async fn while_the_local_server_is_down_clients_that_name_one_are_relayed() {
-    // Nobody is ever hot.
+async fn that_the_local_server_is_down_makes_nobody_relayed() {
     let plane = plane(&[36, 36]).await;
-    let agent = TestAgent::start_with(&plane, "cp-a", |config| {
-        relaying(config);
-        config.relay.after = 1_000_000;
-    })
-    .await
-    .unwrap();
+    let agent = TestAgent::start_with(&plane, "cp-a", relaying)
+        .await
+        .unwrap();
     let first = agent.http2(&plane, admin(&plane)).await.unwrap();
     assert_eq!(first.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
     assert_eq!(received(plane.server(0), CONFIG_MAPS), 1);
     plane.server(0).kill().await;
-    // A name that was in use was probed in time.
     let tls = tls(&plane, admin(&plane));
-    eventually("a new connection is relayed", SOON, || async {
-        let client = Client::http2_naming(agent.address, &tls, NAME).await?;
-        let answer = client.get(CONFIG_MAPS, &[]).await?;
-        Ok(answer.status == 200 && decisions(&agent, "relayed").await? > 0.0)
+    eventually("requests are forwarded", SOON, || async {
+        Ok(first.get(CONFIG_MAPS, &[]).await?.status == 200)
     })
     .await
     .unwrap();
-    let request = last(plane.server(1), CONFIG_MAPS);
-    assert_eq!(request.how, Some(authn::Method::Certificate));
-    // One that names none is served all the same.
-    let nameless = Client::http2_naming(agent.address, &tls, "127.0.0.1")
+    // Far more than make a client hot, over as many connections.
+    for _ in 0..3 * AFTER {
+        let client = Client::http2_naming(agent.address, &tls, NAME)
+            .await
+            .unwrap();
+        let answer = client.get(CONFIG_MAPS, &[]).await.unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(decisions(&agent, "relayed").await.unwrap(), 0.0);
+    assert_eq!(agent.metric("mvp_relay_asked_total").await.unwrap(), 0.0);
+    // A probe by name is about the server that is down.
+    let prober = Client::http2_naming(agent.address, &tls, NAME)
         .await
         .unwrap();
-    assert_eq!(nameless.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
-    assert!(decisions(&agent, "no_server_name").await.unwrap() > 0.0);
+    assert_eq!(prober.get("/readyz", &[]).await.unwrap().status, 503);
+    let of_client = |request: &&std::sync::Arc<mvp_tests::sim::Recorded>| {
+        let user = request.user.as_ref();
+        request.target == "/readyz" && user.is_some_and(|user| user.name == "kubernetes-admin")
+    };
+    assert_eq!(
+        plane.server(1).requests().iter().filter(of_client).count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn who_asks_about_this_server_is_not_relayed() {
+    let (plane, agent) = mixed(|_| {}).await;
+    let client = agent.http2(&plane, admin(&plane)).await.unwrap();
+    assert_eq!(client.get("/version", &[]).await.unwrap().status, 200);
+    let tls = tls(&plane, admin(&plane));
+    inspected_because(&agent, &tls, NAME, "asks_about_server").await;
+    let address = "/explain?connection=127.0.0.1&serverName=kubernetes";
+    let explained = agent.admin_get(address).await.unwrap().1;
+    assert!(explained.contains("asks_about_server"), "{explained}");
+    let probe = agent.admin_get("/explain?path=/readyz").await.unwrap().1;
+    assert!(probe.contains("cp-a"), "{probe}");
 }
 
 async fn passes(agent: &TestAgent) -> anyhow::Result<String> {

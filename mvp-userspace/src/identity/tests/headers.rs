@@ -19,7 +19,7 @@ fn bob(trust: &Trust) -> Arc<User> {
         User::new(
             "bob".into(),
             "7".into(),
-            strings(&["devs", "", "ops"]),
+            strings(&["devs", "ops"]),
             extra,
             trust.names(),
         )
@@ -161,16 +161,16 @@ fn names_sent_are_standard_where_configured() {
     let own = |config: &mut RequestHeader| {
         config.username_headers = vec!["X-Corp-Login".into(), "X-Other".into()];
         config.group_headers = vec!["X-Corp-Team".into(), "X-Remote-Group".into()];
-        config.uid_headers = vec![];
+        config.uid_headers = vec!["X-Corp-Id".into()];
         config.extra_header_prefixes = vec!["X-Corp-Fact-".into()];
     };
     assert_eq!(
         send(&own),
         [
             "x-corp-fact-k",
+            "x-corp-id",
             "x-corp-login",
             "x-remote-group",
-            "x-remote-uid"
         ]
     );
 }

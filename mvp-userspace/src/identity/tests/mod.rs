@@ -3,4 +3,6 @@
 mod callers;
 mod certificates;
 mod headers;
+mod openssl;
+mod shapes;
 mod own;

@@ -55,7 +55,9 @@ impl Ask {
         };
         match &ask.wanted {
             Wanted::Root { root, aggregated } => {
-                let choice = negotiate(outgoing.headers, *aggregated);
+                // The aggregator serves `/apis` itself.
+                let routed = *root == Root::Core;
+                let choice = negotiate(outgoing.headers, *aggregated, routed);
                 if choice.is_some_and(|choice| choice.nopeer) {
                     shared.metrics.nopeer_request();
                     return None;
@@ -141,7 +143,9 @@ impl Ask {
     }
 
     fn choose_legacy(&mut self, outgoing: &Outgoing<'_>) -> Option<()> {
-        let choice = negotiate(outgoing.headers, false)?;
+        // The aggregator serves groups, go-restful their versions.
+        let routed = matches!(self.wanted, Wanted::GroupVersion(_));
+        let choice = negotiate(outgoing.headers, false, routed)?;
         self.choice = Some(choice);
         self.headers = outgoing.headers.clone();
         self.headers.remove(ACCEPT_ENCODING);

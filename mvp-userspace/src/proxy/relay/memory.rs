@@ -80,6 +80,7 @@ impl Memory {
         let hello = ClientHelloFacts {
             readable: true,
             server_name: name,
+            asks_about_server: relays.about.lately(self.address, now),
             hot: true,
             client: Some(client),
         };

@@ -22,8 +22,8 @@ use crate::config::{Config, Mode as ConfigMode};
 use crate::net::DialFrom;
 use crate::route::RouteTable;
 use crate::route::relay::{
-    ClientHelloFacts, HotSettings, HotTable, InspectReason, ProbeFacts, RelayDecision, RelayView,
-    decide, explain, impossible, local_down,
+    AboutThisServer, ClientHelloFacts, HotSettings, HotTable, InspectReason, ProbeFacts,
+    RelayDecision, RelayView, decide, explain, impossible,
 };
 use crate::tls::Prober;
 use names::Names;
@@ -52,6 +52,7 @@ pub struct RelaySettings {
 pub struct Relays {
     settings: RelaySettings,
     hot: HotTable,
+    about: AboutThisServer,
     /// `None`: nothing is ever relayed.
     prober: Option<Prober>,
     names: Names,
@@ -91,6 +92,7 @@ impl Relays {
     pub fn new(settings: RelaySettings, prober: Option<Prober>) -> Self {
         Self {
             hot: HotTable::new(settings.hot, Instant::now()),
+            about: AboutThisServer::default(),
             settings,
             prober,
             names: Names::default(),
@@ -124,6 +126,11 @@ impl Relays {
         self.pass_through.store(on, Ordering::Relaxed);
     }
 
+    /// A request that is about this very server came from `address`: its connections are not relayed for a while.
+    pub fn asked_about_server(&self, address: IpAddr) {
+        self.about.asked(address, Instant::now());
+    }
+
     /// Connections carried now, by server: to peers, and passed through to the local server.
     pub fn open(&self) -> Vec<(String, usize)> {
         self.registry.by_server()
@@ -148,8 +155,8 @@ impl Relays {
         let hello = ClientHelloFacts {
             readable: true,
             server_name,
-            hot: client.as_ref().is_some_and(|client| client.is_hot(now))
-                || needs_no_heat(&table, server_name),
+            asks_about_server: self.about.lately(address, now),
+            hot: client.as_ref().is_some_and(|client| client.is_hot(now)),
             client: client.as_deref(),
         };
         let probes = self.probes(&table, server_name, now);
@@ -231,10 +238,4 @@ impl Relays {
             open,
         }
     }
-}
-
-/// A local server that is down leaves a client nothing but other servers. Only clients that name one are then carried away
-/// without having been forwarded before: nothing is known of the others.
-fn needs_no_heat(table: &RouteTable, server_name: Option<&str>) -> bool {
-    server_name.is_some() && local_down(table)
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
+use super::Relays;
 use super::record::Record;
 use super::registry::{Carried, Ending, Kind, Place};
-use super::{Relays, needs_no_heat};
 use crate::net::{self, ClientHello, Peeked, peek, tune_upstream};
 use crate::proxy::Shared;
 use crate::proxy::attempt::dial_ending;
@@ -197,8 +197,8 @@ fn permit<'a>(
     let facts = ClientHelloFacts {
         readable: hello.is_some(),
         server_name,
-        hot: memory.as_ref().is_some_and(|memory| memory.is_hot(now))
-            || needs_no_heat(table, server_name),
+        asks_about_server: relays.about.lately(client.ip(), now),
+        hot: memory.as_ref().is_some_and(|memory| memory.is_hot(now)),
         client: memory.as_deref(),
     };
     // Names of clients that would not be relayed anyway are not worth a handshake with a server.

@@ -7,17 +7,20 @@ use super::permit::{self, ClientHelloFacts, Decision, RelayView, decide};
 
 /// For `mvp explain`: the decision and what every other server lacks.
 ///
-/// `10.0.0.9 asking for kubernetes -> relayed to cp-b; cp-b: fits; cp-c: no_superset`
+/// `10.0.0.9 asking for kubernetes -> relayed to cp-b, …; cp-b: fits; cp-c: no_superset`
 pub fn explain(address: IpAddr, hello: &ClientHelloFacts<'_>, view: &RelayView<'_>) -> String {
     let mut line = permit::who(address, hello.server_name);
     line += " -> ";
+    // Writing to a String cannot fail.
     match decide(hello, view) {
         Decision::Relay { server } => {
             let name = view.table.member(server).map_or("?", |m| &*m.server.name);
-            line += "relayed to ";
-            line += name;
+            // What its requests are about cannot be seen any more: for who means this server, the two answers differ.
+            let _ = write!(
+                line,
+                "relayed to {name}, which then also answers what it asks about its server (/readyz, /version)"
+            );
         }
-        // Writing to a String cannot fail.
         Decision::Inspect(reason) => {
             let _ = write!(
                 line,
@@ -46,7 +49,8 @@ mod tests {
         let say = |name| explain([10, 0, 0, 9].into(), &world.hello(name), &world.view());
         assert_eq!(
             say(Some("kubernetes")),
-            "10.0.0.9 asking for kubernetes -> relayed to cp-b; cp-b: fits; cp-c: no_superset"
+            "10.0.0.9 asking for kubernetes -> relayed to cp-b, which then also answers what it asks about its server \
+             (/readyz, /version); cp-b: fits; cp-c: no_superset"
         );
         assert_eq!(
             say(None),

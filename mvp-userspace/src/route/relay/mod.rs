@@ -6,16 +6,18 @@
 //! route table, probes, counts ───────────────┘        later: retire, once a condition ceases
 //! ```
 
+mod about;
 mod explain;
 mod hot;
 mod permit;
 mod retire;
 
+pub use about::AboutThisServer;
 pub use explain::explain;
 pub use hot::{Client, HotSettings, HotTable, MAX_CLIENTS};
 pub use permit::{
     CERTIFICATE_AGE, ClientHelloFacts, Decision as RelayDecision, InspectReason, ProbeFacts,
-    RelayView, decide, impossible, local_down,
+    RelayView, decide, impossible,
 };
 pub use retire::{GRACE, RelayedFacts, Retire, RetireReason, SILENCE, lost_key, retire};
 

@@ -22,6 +22,7 @@ codes! {
         Draining "draining" "the agent is draining",
         NoClientHello "no_client_hello" "the client sent no TLS ClientHello that could be read in time",
         NoServerName "no_server_name" "the client names no server in TLS, and relay.withoutServerName is false",
+        AsksAboutServer "asks_about_server" "the client's address asked for probes, /version or the like within ten minutes: what is about this server stays with it",
         NotHot "not_hot" "few of this client's requests were forwarded",
         LocalSuffices "local_suffices" "the local server serves all that any other does",
         OthersUnknown "others_unknown" "some server's knowledge is not confirmed: it may serve what no other does",
@@ -42,7 +43,9 @@ pub struct ClientHelloFacts<'a> {
     /// False if what the client sent is no ClientHello that could be read whole.
     pub readable: bool,
     pub server_name: Option<&'a str>,
-    /// Whether the client is hot now ([`Client::is_hot`]), or need not be ([`local_down`]).
+    /// Whether its address asked about this very server lately ([`super::AboutThisServer`]).
+    pub asks_about_server: bool,
+    /// Whether the client is hot now ([`Client::is_hot`]).
     pub hot: bool,
     /// The client's memory, if there is one.
     pub client: Option<&'a Client>,
@@ -133,12 +136,6 @@ pub fn impossible(table: &RouteTable) -> Option<InspectReason> {
     .find_map(|(holds, reason)| (!holds).then_some(reason))
 }
 
-/// Whether there is a local server and it cannot be used now: whatever comes has to go elsewhere, so that no client has to be
-/// hot to be relayed.
-pub fn local_down(table: &RouteTable) -> bool {
-    table.local().is_some_and(|local| !local.server.available())
-}
-
 /// Whether one more relayed connection stays within `share` of `open` connections.
 pub(super) fn within_share(relayed: usize, open: usize, share: f64) -> bool {
     relayed as f64 <= share * open as f64
@@ -199,6 +196,7 @@ fn permit(hello: &ClientHelloFacts<'_>, view: &RelayView<'_>) -> Result<usize, I
             named || view.without_server_name,
             InspectReason::NoServerName,
         ),
+        (!hello.asks_about_server, InspectReason::AsksAboutServer),
         (hello.hot, InspectReason::NotHot),
         (!local_suffices(table), InspectReason::LocalSuffices),
         (all_known(table), InspectReason::OthersUnknown),

@@ -63,6 +63,10 @@ fn each_condition_by_itself() {
         (Draining, inspected(NAME, |w| w.draining = true)),
         (NoClientHello, inspected(None, |w| w.readable = false)),
         (NoServerName, inspected(None, |_| {})),
+        (
+            AsksAboutServer,
+            inspected(NAME, |w| w.asks_about_server = true),
+        ),
         (NotHot, inspected(NAME, |w| w.hot = false)),
         (
             LocalSuffices,
@@ -264,6 +268,7 @@ proptest! {
         let hello = ClientHelloFacts {
             readable,
             server_name: named.then_some("kubernetes"),
+            asks_about_server: false,
             hot,
             client: None,
         };

@@ -34,6 +34,7 @@ pub(super) struct World {
     pub relayed: Vec<usize>,
     pub open: usize,
     pub readable: bool,
+    pub asks_about_server: bool,
     pub hot: bool,
     pub client: Arc<Client>,
 }
@@ -63,6 +64,7 @@ impl World {
             table,
             open: 10,
             readable: true,
+            asks_about_server: false,
             hot: true,
             client: HotTable::new(SETTINGS, now).client([10, 0, 0, 9].into(), None, now),
         }
@@ -72,6 +74,7 @@ impl World {
         ClientHelloFacts {
             readable: self.readable,
             server_name,
+            asks_about_server: self.asks_about_server,
             hot: self.hot,
             client: Some(&self.client),
         }

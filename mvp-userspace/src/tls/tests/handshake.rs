@@ -14,7 +14,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{client_builder, connect, roots};
 use crate::config::SniCertificate;
-use crate::tls::testing::{Files, Identity, ca, client, padding, self_signed, server, signed_by};
+use crate::tls::testing::{
+    Files, Identity, ca, client, critical_policies, padding, self_signed, server, signed_by,
+    unknown_critical, version1,
+};
 use crate::tls::{Alpn, ClientTls, IdentityClass, ServerTls, provider};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -77,6 +80,49 @@ async fn any_certificate_passes_the_handshake_with_its_chain() {
                 seen.client_chain,
                 Some(chain.iter().map(|identity| identity.der.clone()).collect())
             );
+        }
+    }
+}
+
+/// A client that presents these certificates without looking at them itself.
+fn presenting(
+    ca: &Identity,
+    version: &'static SupportedProtocolVersion,
+    chain: &[&Identity],
+    signer: &Identity,
+) -> ClientConfig {
+    let ders = chain.iter().map(|identity| identity.der.clone()).collect();
+    let signer = provider().key_provider.load_private_key(key(signer));
+    let certified = Arc::new(CertifiedKey::new(ders, signer.unwrap()));
+    client_builder(ca, &[version])
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+}
+
+#[tokio::test]
+async fn whatever_a_certificate_says_the_handshake_completes_for_who_holds_its_key() {
+    let files = Files::new();
+    let tls = ServerTls::load(&files.config()).unwrap();
+    let with = |extension: rcgen::CustomExtension| {
+        let mut params = client("alice", &[]);
+        params.custom_extensions = vec![extension];
+        signed_by(params, &files.ca)
+    };
+    let thief = self_signed(client("thief", &[]));
+    for alice in [
+        version1(client("alice", &[]), Some(&files.ca)),
+        version1(client("alice", &[]), None),
+        with(critical_policies()),
+        with(unknown_critical()),
+        signed_by(ca("alice"), &files.ca),
+    ] {
+        for version in VERSIONS {
+            let config = presenting(&files.ca, version, &[&alice], &alice);
+            let seen = connect(tls.config(), Arc::new(config), NAME).await.unwrap();
+            assert_eq!(seen.client_chain, Some(vec![alice.der.clone()]));
+            let stolen = presenting(&files.ca, version, &[&alice], &thief);
+            connect(tls.config(), Arc::new(stolen), NAME)
+                .await
+                .unwrap_err();
         }
     }
 }

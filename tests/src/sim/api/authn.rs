@@ -92,9 +92,15 @@ impl PeerCertificate {
 /// Trust anchors of one server.
 #[derive(Debug)]
 pub struct Authorities {
-    cluster: Vec<TrustAnchor<'static>>,
-    front_proxy: Vec<TrustAnchor<'static>>,
+    cluster: Bundle,
+    front_proxy: Bundle,
     minor: u8,
+}
+
+#[derive(Debug)]
+struct Bundle {
+    anchors: Vec<TrustAnchor<'static>>,
+    certificates: Vec<CertificateDer<'static>>,
 }
 
 impl Authorities {
@@ -104,10 +110,14 @@ impl Authorities {
         minor: u8,
     ) -> Result<Self, webpki::Error> {
         let anchors = |certs: &[CertificateDer<'_>]| {
-            certs
+            let anchors = certs
                 .iter()
                 .map(|cert| Ok(webpki::anchor_from_trusted_cert(cert)?.to_owned()))
-                .collect::<Result<Vec<_>, webpki::Error>>()
+                .collect::<Result<Vec<_>, webpki::Error>>()?;
+            Ok(Bundle {
+                anchors,
+                certificates: certs.iter().map(|cert| cert.clone().into_owned()).collect(),
+            })
         };
         Ok(Self {
             cluster: anchors(cluster)?,
@@ -279,24 +289,25 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token.trim())
 }
 
-fn verifies(chain: &[CertificateDer<'_>], anchors: &[TrustAnchor<'static>]) -> bool {
+/// By webpki, and by OpenSSL what webpki refuses: certificates that Go's crypto/x509 takes and webpki does not (version 1, a
+/// CA's own, critical policies), judged by something else than what the agent judges them with.
+fn verifies(chain: &[CertificateDer<'_>], bundle: &Bundle) -> bool {
     let Some((leaf, intermediates)) = chain.split_first() else {
         return false;
     };
-    let Ok(leaf) = EndEntityCert::try_from(leaf) else {
-        return false;
-    };
-    let usage = KeyUsage::client_auth();
-    leaf.verify_for_usage(
-        webpki::ALL_VERIFICATION_ALGS,
-        anchors,
-        intermediates,
-        UnixTime::now(),
-        usage,
-        None,
-        None,
-    )
-    .is_ok()
+    let verified = EndEntityCert::try_from(leaf).is_ok_and(|leaf| {
+        leaf.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &bundle.anchors,
+            intermediates,
+            UnixTime::now(),
+            KeyUsage::client_auth(),
+            None,
+            None,
+        )
+        .is_ok()
+    });
+    verified || crate::openssl::verify(chain, &bundle.certificates).unwrap_or(false)
 }
 
 fn not_after(leaf: &CertificateDer<'_>) -> Option<i64> {

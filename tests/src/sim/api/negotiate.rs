@@ -6,6 +6,7 @@ use super::{
     query::Query,
     status::{self, Failure},
 };
+use crate::sim::negotiation;
 
 /// How to write an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +33,10 @@ pub enum Form {
 impl Output {
     /// For errors, which fall back to JSON whatever is accepted.
     pub fn for_error(headers: &HeaderMap, query: &Query) -> Self {
-        let yaml = accepted(headers)
-            .first()
-            .is_some_and(|media| media.starts_with("application/yaml"));
-        let encoding = if yaml { Encoding::Yaml } else { Encoding::Json };
+        let plain = |_: &str, convert: Option<[&str; 3]>| convert.is_none();
+        let found = negotiation::negotiate(accept(headers), &WRITTEN, true, plain);
         Self {
-            encoding,
+            encoding: Encoding::of(found.map(|(media, _)| media)),
             form: Form::Object,
             pretty: pretty(headers, query),
         }
@@ -45,38 +44,28 @@ impl Output {
 
     /// For resources: the most wanted media type that is served. Protobuf is not.
     pub fn for_resource(headers: &HeaderMap, query: &Query) -> Result<Self, Failure> {
-        let pretty = pretty(headers, query);
-        let mut refused_conversion = false;
-        for media in accepted(headers) {
-            let mut parts = media.split(';').map(str::trim);
-            let encoding = match parts.next().unwrap_or_default() {
-                "application/json" | "*/*" | "application/*" => Encoding::Json,
-                "application/yaml" => Encoding::Yaml,
-                _ => continue,
-            };
-            let convert = parts
-                .find_map(|part| part.strip_prefix("as="))
-                .unwrap_or_default();
-            let form = match convert {
-                "" => Form::Object,
-                "Table" => Form::Table,
-                "PartialObjectMetadata" | "PartialObjectMetadataList" => Form::Partial,
-                _ => {
-                    refused_conversion = true;
-                    continue;
-                }
-            };
-            return Ok(Self {
-                encoding,
-                form,
-                pretty,
-            });
+        let header = accept(headers);
+        let mut output = Self {
+            encoding: Encoding::Json,
+            form: Form::Object,
+            pretty: pretty(headers, query),
+        };
+        if header.is_empty() {
+            return Ok(output);
         }
-        Err(if refused_conversion {
-            status::not_convertible()
-        } else {
-            status::not_acceptable()
-        })
+        if !negotiation::routed(header, &PRODUCED) {
+            return Err(status::not_acceptable());
+        }
+        let allows = |_: &str, convert: Option<[&str; 3]>| match convert {
+            None => true,
+            Some(convert) => Form::of(convert).is_some(),
+        };
+        let Some((media, clause)) = negotiation::negotiate(header, &WRITTEN, true, allows) else {
+            return Err(status::not_convertible());
+        };
+        output.encoding = Encoding::of(Some(media));
+        output.form = clause.convert().and_then(Form::of).unwrap_or(Form::Object);
+        Ok(output)
     }
 
     pub fn content_type(self) -> &'static str {
@@ -87,30 +76,44 @@ impl Output {
     }
 }
 
-/// Accepted media types, most wanted first; everything if nothing is said.
-fn accepted(headers: &HeaderMap) -> Vec<String> {
-    let mut all: Vec<(f32, String)> = Vec::new();
-    for value in headers.get_all(header::ACCEPT) {
-        for media in value
-            .to_str()
-            .unwrap_or_default()
-            .split(',')
-            .map(str::trim)
-            .filter(|media| !media.is_empty())
-        {
-            let quality = media
-                .split(';')
-                .find_map(|part| part.trim().strip_prefix("q="))
-                .and_then(|q| q.parse().ok());
-            all.push((quality.unwrap_or(1.0), media.to_owned()));
+impl Encoding {
+    fn of(media: Option<&str>) -> Self {
+        match media {
+            Some("application/yaml") => Self::Yaml,
+            _ => Self::Json,
         }
     }
-    if all.is_empty() {
-        all.push((1.0, "*/*".into()));
+}
+
+impl Form {
+    fn of([group, version, kind]: [&str; 3]) -> Option<Self> {
+        match (group, version, kind) {
+            ("meta.k8s.io", "v1" | "v1beta1", "Table") => Some(Self::Table),
+            (
+                "meta.k8s.io",
+                "v1" | "v1beta1",
+                "PartialObjectMetadata" | "PartialObjectMetadataList",
+            ) => Some(Self::Partial),
+            _ => None,
+        }
     }
-    all.retain(|(quality, _)| *quality > 0.0);
-    all.sort_by(|a, b| b.0.total_cmp(&a.0));
-    all.into_iter().map(|(_, media)| media).collect()
+}
+
+/// What the routes of resources say that they produce. Protobuf is not written, so it is not among them.
+const PRODUCED: [&str; 3] = [
+    "application/json",
+    "application/yaml",
+    "application/json;stream=watch",
+];
+const WRITTEN: [&str; 2] = ["application/json", "application/yaml"];
+
+/// The first header, as Go's `Header.Get`.
+fn accept(headers: &HeaderMap) -> &str {
+    let first = headers.get(header::ACCEPT);
+    first
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .trim()
 }
 
 /// People get indented JSON: apiserver `negotiation.isPrettyPrint`.

@@ -9,7 +9,7 @@ use super::{
     query::Query,
     status,
 };
-use crate::sim::{discovery, server::App};
+use crate::sim::{discovery, negotiation, server::App};
 
 pub(super) fn answer(request: Request) -> Answer {
     let app = &request.app;
@@ -41,7 +41,16 @@ pub(super) fn answer(request: Request) -> Answer {
         return Err(status::page_not_found());
     }
     match path {
-        "/version" | "/version/" => Ok(version(app)),
+        "/version" | "/version/" => {
+            let accept = request.headers.get(header::ACCEPT);
+            let accept = accept
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default();
+            match negotiation::routed(accept.trim(), &["application/json"]) {
+                true => Ok(version(app)),
+                false => Err(status::not_acceptable()),
+            }
+        }
         "/healthz" | "/livez" | "/readyz" => Ok(probe(app, path, &request.query)),
         "/metrics" => Ok(metrics(app)),
         "/" => {

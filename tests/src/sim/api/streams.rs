@@ -9,6 +9,8 @@
 //! - `…/proxy/trailers`: a short body with the trailers `x-mvp-trailer` and `x-mvp-bytes`.
 //! - `…/proxy/breaks`: a first chunk at once; the answer breaks off (RST_STREAM, or a cut connection) when the request's
 //!   body has ended.
+//! - `…/proxy/missing/page`, `…/proxy/missing/status`: a workload's own 404, as Go's default handler says it and as an API
+//!   server that has no such type does. The log of a pod called `missing`, and streams into it: a kubelet's 404.
 //! - `…/proxy/headers`: the request's headers as JSON; `…/proxy/status/<code>`: that code.
 
 use std::time::Duration;
@@ -28,6 +30,9 @@ use super::{
     status, upgrade,
 };
 use crate::sim::server::Upload;
+
+/// A pod that the server knows and its kubelet does not.
+const MISSING: &str = "missing";
 
 /// What `mvpBytes` repeats: 64 KiB of letters.
 fn pattern() -> Bytes {
@@ -59,16 +64,32 @@ pub(super) async fn answer(mut request: Request, target: Target) -> Answer {
             if let Some(bytes) = request.query.number("mvpBytes") {
                 return Ok(octets(bytes));
             }
+            if target.path.name == MISSING {
+                return Err(kubelet_not_found());
+            }
             exists(&request, &target).await?;
             Ok(log(&request))
         }
         "proxy" if request.headers.contains_key(header::UPGRADE) => upgrade::echo(&mut request),
         "proxy" => proxy(request, &target.path.rest.join("/")).await,
+        // The upgrade-aware handler passes a kubelet's answer on as it came.
+        _ if target.path.name == MISSING => Err(status::page_not_found()),
         _ => {
             exists(&request, &target).await?;
             upgrade::echo(&mut request)
         }
     }
+}
+
+/// What `NewGenericServerResponse` (apimachinery `pkg/api/errors`) makes of a kubelet's 404.
+fn kubelet_not_found() -> status::Failure {
+    let message = "the server could not find the requested resource ( pods/log missing)";
+    let details = status::Details {
+        name: MISSING.to_owned(),
+        kind: "pods/log".to_owned(),
+        ..status::Details::default()
+    };
+    status::Status::failure(404, "NotFound", message, Some(details)).into()
 }
 
 async fn exists(request: &Request, target: &Target) -> Result<(), status::Failure> {
@@ -182,6 +203,8 @@ async fn proxy(mut request: Request, path: &str) -> Answer {
             let frames = futures_util::StreamExt::chain(stream::iter([first]), rest);
             Ok(Response::new(body::stream(frames)))
         }
+        "missing/page" => Err(status::page_not_found()),
+        "missing/status" => Err(status::no_such_resource()),
         "headers" => {
             let pairs: Vec<(String, String)> = request
                 .headers

@@ -14,7 +14,7 @@ use std::{fmt, sync::OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 
-use self::accept::{Choice, Document, Media};
+use self::accept::{Choice, Document, Media, Place};
 use super::surface::Surface;
 
 /// One answer, without the headers that every answer of a server has.
@@ -188,10 +188,14 @@ impl Request<'_> {
         }
     }
 
-    fn negotiate(&self, aggregated: bool) -> Option<Choice> {
-        // AggregatedDiscoveryRemoveBetaType is on from 1.33.
-        let beta = self.surface.minor <= 32;
-        accept::negotiate(self.header(header::ACCEPT), aggregated, beta)
+    fn negotiate(&self, aggregated: bool, routed: bool) -> Option<Choice> {
+        let place = Place {
+            aggregated,
+            routed,
+            // AggregatedDiscoveryRemoveBetaType is on from 1.33.
+            beta: self.surface.minor <= 32,
+        };
+        accept::negotiate(self.header(header::ACCEPT), place)
     }
 }
 
@@ -259,7 +263,7 @@ impl Text {
 }
 
 fn root(request: &Request<'_>, root: &str, exact: bool) -> Answer {
-    let Some(choice) = request.negotiate(exact) else {
+    let Some(choice) = request.negotiate(exact, root == "api") else {
         return Answer::not_acceptable(request);
     };
     let surface = request.surface;
@@ -286,7 +290,9 @@ fn below(request: &Request<'_>, path: &str) -> Answer {
     let Some(text) = surface.documents.legacy(surface).get(path) else {
         return Answer::page_not_found();
     };
-    match request.negotiate(false) {
+    // The aggregator serves the groups itself.
+    let routed = path.starts_with("api/") || path.split('/').count() == 3;
+    match request.negotiate(false, routed) {
         Some(choice) => legacy_answer(text, choice.media, request),
         None => Answer::not_acceptable(request),
     }

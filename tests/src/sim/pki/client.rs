@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Result;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
@@ -36,13 +37,16 @@ impl Pki {
             roots.add(cert?)?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
         let mut config = match auth {
             ClientAuth::None => builder.with_no_client_auth(),
             ClientAuth::Certificate(identity) => {
-                builder.with_client_auth_cert(identity.chain()?, identity.key()?)?
+                // Not looked at on this side: rustls refuses to present what other clients do.
+                let key = provider.key_provider.load_private_key(identity.key()?)?;
+                let certified = CertifiedKey::new(identity.chain()?, key);
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
             }
         };
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();

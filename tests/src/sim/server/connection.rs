@@ -106,7 +106,8 @@ async fn serve(
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(connection_window)
             .max_frame_size(STREAM_WINDOW)
-            .max_header_list_size(MAX_HEADER_LIST)
+            // h2 derives from it how many frames a header may come in, which Go does not limit below 1 MB.
+            .max_header_list_size(16 * MAX_HEADER_LIST)
             .max_concurrent_streams(max_streams)
             // Go's server has no limit for what it resets itself over a connection's life.
             .max_local_error_reset_streams(None)
@@ -117,6 +118,8 @@ async fn serve(
         let conn = conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .title_case_headers(true)
+            // Go counts bytes, not fields.
+            .max_headers(20_000)
             .max_buf_size(MAX_HEADER_LIST as usize)
             .serve_connection(io, service)
             .with_upgrades();

@@ -83,6 +83,14 @@ pub(super) fn v3(request: &Request<'_>, path: &str) -> Answer {
     let Some(document) = documents.v3.get(path) else {
         return Answer::page_not_found();
     };
+    if accept::is_silent(request.header(header::ACCEPT)) {
+        return Answer {
+            status: 200,
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+        .uncached();
+    }
     if accept::first_of(request.header(header::ACCEPT), &[JSON]).is_none() {
         return not_acceptable();
     }

@@ -1,0 +1,82 @@
+//! Client certificates as operators make them: whoever a kube-apiserver takes them for, it takes them for through an agent.
+
+use mvp_tests::agent::TestAgent;
+use mvp_tests::fixtures::{CONFIG_MAPS, ONLY_36, patient, plane};
+use mvp_tests::openssl;
+use mvp_tests::pair::{Case, Pairs};
+use mvp_tests::sim::api::authn::User;
+use mvp_tests::sim::pki::ClientAuth;
+
+/// Extensions of a client certificate, and whether it names a user.
+const SHAPES: [(&str, Option<&str>, bool); 6] = [
+    ("version 1", None, true),
+    (
+        "critical policies",
+        Some("extendedKeyUsage=clientAuth\ncertificatePolicies=critical,1.3.6.1.4.1.57683.5\n"),
+        true,
+    ),
+    (
+        "a CA",
+        Some("basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,digitalSignature\n"),
+        true,
+    ),
+    (
+        "unknown and critical",
+        Some("extendedKeyUsage=clientAuth\n1.2.3.4=critical,DER:0500\n"),
+        false,
+    ),
+    ("for servers", Some("extendedKeyUsage=serverAuth\n"), false),
+    (
+        "usual",
+        Some("extendedKeyUsage=clientAuth\nkeyUsage=digitalSignature\n"),
+        true,
+    ),
+];
+
+#[tokio::test]
+async fn identity_decides_and_the_handshake_completes() {
+    let plane = plane(&[36, 36]).await;
+    let agent = TestAgent::start_with(&plane, "cp-a", patient)
+        .await
+        .unwrap();
+    let pairs = Pairs {
+        plane: &plane,
+        server: plane.server(0),
+        agent: &agent,
+    };
+    let groups = vec!["system:masters".to_owned()];
+    plane.add_token(
+        "of-bob",
+        User {
+            name: "bob".into(),
+            groups,
+            ..User::default()
+        },
+    );
+    for (shape, extensions, is_user) in SHAPES {
+        let identity = openssl::issue(plane.pki(), "alice", "system:masters", extensions).unwrap();
+        let auth = ClientAuth::Certificate(identity);
+        for target in [CONFIG_MAPS, ONLY_36] {
+            println!("{shape} {target}");
+            let plain = Case::get(&auth, target);
+            match is_user {
+                true => pairs.same(&plain, 200, 1).await,
+                false => pairs.refused(&plain, 401).await,
+            }
+            let token = Case::get(&auth, target).header("authorization", "Bearer of-bob");
+            let both = pairs
+                .run(&token, mvp_tests::pair::Protocol::Http2)
+                .await
+                .unwrap();
+            let name = if is_user { "alice" } else { "bob" };
+            for outcome in [both.0, both.1] {
+                assert_eq!(outcome.status, 200, "{shape}");
+                assert_eq!(
+                    outcome.received[0].user.as_ref().unwrap().name,
+                    name,
+                    "{shape}"
+                );
+            }
+        }
+    }
+}

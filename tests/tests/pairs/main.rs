@@ -1,0 +1,11 @@
+//! The same request straight to a kube-apiserver and through an agent: nothing that a client can see may differ.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod certificates;
+mod http2_musts;
+mod kubectl;
+mod negotiation;
+mod outage;
+mod targets;
+mod usual;
+mod workloads;
