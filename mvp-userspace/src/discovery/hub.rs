@@ -232,13 +232,9 @@ impl Hub {
         self.entries()
             .iter()
             .flat_map(|entry| {
-                let [stale, retained] =
-                    entry.expires(self.settings.stale_after, self.settings.retain);
-                [
-                    stale,
-                    retained,
-                    entry.becomes_absent(self.settings.stale_after),
-                ]
+                let absent = entry.becomes_absent(self.settings.stale_after);
+                let expires = entry.expires(self.settings.stale_after, self.settings.retain);
+                expires.into_iter().chain([absent])
             })
             .flatten()
             .filter(|at| *at > now)

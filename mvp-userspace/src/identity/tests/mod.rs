@@ -4,5 +4,5 @@ mod callers;
 mod certificates;
 mod headers;
 mod openssl;
-mod shapes;
 mod own;
+mod shapes;
