@@ -1,15 +1,15 @@
 //! Start and stop order of an agent. Wiring only: every decision is made in the module it concerns.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use super::admin_port::AdminPort;
+use super::learning::{Asking, await_first_round, membership_dialer, start_discovery, tell_guard};
 use super::manifest::{ManifestFollower, ManifestLine};
 use super::pass_through::{self, PassThroughLine};
 use super::proof;
@@ -20,20 +20,19 @@ use super::threads::{DataThread, PoolSettings};
 use super::views::{SetLogLevel, Sources, views};
 use super::{Drain, DrainSignal, DrainTrigger, Readiness};
 use crate::admin::Admin;
-use crate::config::{Config, Endpoint, Limits};
-use crate::discovery::{Dialer, Discovery, DiscoveryHandle, Prover, Settings, SyncCounters};
+use crate::config::{Config, Limits};
+use crate::discovery::SyncCounters;
 use crate::identity::TrustCell;
-use crate::identity::proof::OwnUser;
 use crate::kernel;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
-use crate::net::{self, AcceptLoop, Admission, AdmissionLimits, DialFrom, OnTick};
+use crate::net::{self, AcceptLoop, Admission, AdmissionLimits, OnTick};
 use crate::proxy::{
     Cancels, ConnectSettings, Hasher, HeaderBudget, Load, ResponseTimeout, Shared, Tunnels,
     Unknowns,
 };
 use crate::steering::{PassingBy, Standing};
-use crate::tls::{Alpn, ClientTls, IdentityClass, Reload, Reloader, ServerTls};
+use crate::tls::{ClientTls, Reload, Reloader, ServerTls};
 
 /// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -438,121 +437,6 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         shared,
         threads,
     })
-}
-
-/// How servers are asked and proved.
-struct Asking<'a> {
-    client_tls: &'a Arc<ClientTls>,
-    prover: Prover,
-    own: OwnUser,
-}
-
-fn start_discovery(
-    config: &Config,
-    asking: Asking<'_>,
-    counters: &Arc<SyncCounters>,
-    from: DialFrom,
-    (members, restarts): (
-        watch::Receiver<Arc<Vec<Endpoint>>>,
-        mpsc::Receiver<Option<Endpoint>>,
-    ),
-) -> anyhow::Result<DiscoveryHandle> {
-    let mut settings = settings(config, asking.client_tls, asking.own, from)?;
-    settings.prover = Some(Arc::new(asking.prover));
-    let runtime = tokio::runtime::Handle::current();
-    Ok(Discovery::start(
-        settings,
-        config.local.clone(),
-        members,
-        restarts,
-        Arc::clone(counters),
-        &runtime,
-    ))
-}
-
-fn settings(
-    config: &Config,
-    client_tls: &Arc<ClientTls>,
-    own: OwnUser,
-    from: DialFrom,
-) -> anyhow::Result<Settings> {
-    let tls = Arc::clone(client_tls);
-    Settings::new(
-        &config.discovery,
-        &config.upstream,
-        from,
-        Arc::new(move || tls.config(IdentityClass::FrontProxy, Alpn::H2OrHttp1)),
-        own,
-    )
-    .context("upstream.serverName")
-}
-
-/// How the list of servers is read; `None` without a front-proxy pair.
-fn membership_dialer(
-    config: &Config,
-    client_tls: &Arc<ClientTls>,
-    own: &OwnUser,
-) -> anyhow::Result<Option<Dialer>> {
-    if config.upstream.client.is_none() {
-        return Ok(None);
-    }
-    let from = steering::way_to_servers(config);
-    Ok(Some(
-        settings(config, client_tls, own.clone(), from)?.dialer,
-    ))
-}
-
-/// Passes on which servers were restarted, and tells the guard.
-fn tell_guard(
-    mut restarts: mpsc::Receiver<Option<Endpoint>>,
-    guard: GuardHandle,
-) -> mpsc::Receiver<Option<Endpoint>> {
-    let (sender, receiver) = mpsc::channel(restarts.max_capacity());
-    tokio::spawn(async move {
-        while let Some(restarted) = restarts.recv().await {
-            guard.lease_changed();
-            if sender.send(restarted).await.is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-/// The agent is ready once it has asked every server. Those it knows at its start are awaited by name. The answer becomes true
-/// at the end of the first round.
-fn await_first_round(
-    readiness: &Readiness,
-    standing: &Standing,
-    discovery: &DiscoveryHandle,
-) -> Arc<AtomicBool> {
-    let known = Arc::new(AtomicBool::new(false));
-    let when_known = Arc::clone(&known);
-    let all = readiness.register("discovery: first round of all servers");
-    let mut unasked = discovery.unasked();
-    let mut each: Vec<_> = unasked
-        .borrow()
-        .iter()
-        .map(|name| {
-            let task = readiness.register(format!("discovery: first round of {name}"));
-            (name.clone(), task)
-        })
-        .collect();
-    tokio::spawn(async move {
-        while !each.is_empty() && unasked.changed().await.is_ok() {
-            let left = unasked.borrow_and_update();
-            each.retain(|(name, _)| left.contains(name));
-        }
-    });
-    let done = discovery.first_round_done();
-    let standing = standing.clone();
-    tokio::spawn(async move {
-        done.await;
-        standing.clear(PassingBy::Starting);
-        when_known.store(true, Ordering::Relaxed);
-        all.done();
-    });
-    known
 }
 
 impl Running {

@@ -3,6 +3,7 @@
 mod admin_port;
 mod agent;
 mod drain;
+mod learning;
 mod manifest;
 mod memory;
 mod pass_through;

@@ -16,66 +16,10 @@ use super::merged::Told;
 use super::openapi::OpenApiIndex;
 use super::prove::{Due, classes};
 use super::roots::{Documents, Found, Source};
+use super::server_status::{Polls, ServerStatus, Trouble};
 use crate::config::Endpoint;
 use crate::identity::proof::{Judgement, Names, Proofs};
 use crate::route::{Failure, Knowledge, Member, Probe, Server};
-
-/// What an operator sees of one server.
-#[derive(Clone, Debug)]
-pub struct ServerStatus {
-    pub name: String,
-    pub url: String,
-    pub local: bool,
-    /// `gitVersion` of `/version`, read once a connection.
-    pub version: Option<String>,
-    /// What `/readyz` last said; `None`: nothing yet, or not to us.
-    pub ready: Option<bool>,
-    pub knowledge: Knowledge,
-    /// Since the server last confirmed what is known of it.
-    pub age: Option<Duration>,
-    pub source: Option<Source>,
-    /// (group, version, resource, subresource) keys in the set.
-    pub keys: usize,
-    /// Group versions the server itself could not confirm.
-    pub stale: Vec<GroupVersion>,
-    /// Entries of its documents that no request path can name, left out.
-    pub refused: usize,
-    /// Of `/apis`.
-    pub etag: Option<String>,
-    /// Of the last round, if it failed.
-    pub last_error: Option<String>,
-    /// Why the last round failed, as far as it matters to others.
-    pub trouble: Trouble,
-    /// What was proved of it.
-    pub proofs: Proofs,
-    pub polls: Polls,
-}
-
-/// Whose fault the end of a round is.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub enum Trouble {
-    #[default]
-    None,
-    /// The server, or the way to it.
-    Unreachable,
-    /// The server refuses this agent alone: it answers 401 or 403, or its certificate does not verify. Says nothing of how it serves
-    /// others.
-    Refused(String),
-    /// 401 or 403 from a server that is not ready: in the first second after its start it has no RBAC yet.
-    Starting,
-    /// The server answers, but not with something of use.
-    Other,
-}
-
-/// Rounds by outcome, since the server became a member.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Polls {
-    /// Something new was told.
-    pub changed: u64,
-    /// What was known was confirmed.
-    pub not_modified: u64,
-    pub failed: u64,
-}
 
 pub(super) struct Entry {
     pub server: Arc<Server>,
@@ -551,34 +495,5 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Whether what a server serves is listed as current, whose last confirmation is so long ago.
-    fn current(last: Last, ago: Duration) -> Option<bool> {
-        let endpoint = Endpoint {
-            name: "cp-b".to_owned(),
-            host: "127.0.0.3".to_owned(),
-            port: 6443,
-        };
-        let server = Arc::new(Server::new(endpoint.clone(), false));
-        let entry = Entry::new(server, endpoint);
-        let confirmed = Instant::now();
-        {
-            let mut state = entry.state();
-            state.confirmed = Some(confirmed);
-            state.last = last;
-        }
-        let told = entry.told(confirmed + ago, Duration::from_secs(10));
-        told.map(|told| told.current)
-    }
-
-    #[test]
-    fn a_restart_makes_nothing_stale() {
-        let (restart, gone) = (OUTAGE - Duration::from_secs(1), OUTAGE);
-        for last in [Last::Refused, Last::Silent, Last::Failed] {
-            assert_eq!(current(last, restart), Some(true));
-            assert_eq!(current(last, gone), Some(false));
-        }
-    }
-}
+#[path = "entry_tests.rs"]
+mod tests;

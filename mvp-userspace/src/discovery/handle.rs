@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ApiSet;
 use super::connection::Dialer;
-use super::entry::{Entry, ServerStatus};
+use super::entry::Entry;
 use super::events::{EventTimes, EventsStatus, Followed, quicken};
 use super::follow::follow;
 use super::hub::{Hub, Refreshed, Settings, SyncCounters};
@@ -21,6 +21,7 @@ use super::merged::View;
 use super::openapi::{OtherIndex, ServerOpenApi, best_description, merge_indexes};
 use super::poller;
 use super::prove;
+use super::server_status::ServerStatus;
 use super::version::GitVersion;
 use super::view::Priorities;
 use crate::config::{self, Endpoint};

@@ -9,11 +9,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::connection::Dialer;
-use super::entry::{Entry, ServerStatus};
+use super::entry::Entry;
 use super::events::{EventState, EventTimes, Events};
 use super::fetch_error::FetchError;
 use super::merged::Views;
 use super::prove::Prover;
+use super::server_status::ServerStatus;
 use crate::membership::Reached;
 use crate::route::{Knowledge, Member, RouteTable};
 

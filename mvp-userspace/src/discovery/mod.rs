@@ -21,6 +21,7 @@ mod poller;
 mod priorities;
 mod prove;
 mod roots;
+mod server_status;
 mod version;
 pub mod view;
 
@@ -28,7 +29,6 @@ pub use apiset::{ApiEntry, ApiSet};
 pub use connection::{Connection, Dialer, USER_AGENT, authority, read_bounded};
 pub use decode::{Root, aggregated};
 pub use encoding::{Encoding, Form, GZIP_ABOVE, Media, encode, encode_root, gzip};
-pub use entry::{Polls, ServerStatus, Trouble};
 pub use events::{EventState, EventTimes, EventsStatus, Followed};
 pub use fetch_error::FetchError;
 pub use handle::{Discovery, DiscoveryHandle};
@@ -45,6 +45,7 @@ pub use openapi::{
 pub use priorities::{ApiService, ApiServices};
 pub use prove::Prover;
 pub use roots::{ACCEPT, Source};
+pub use server_status::{Polls, ServerStatus, Trouble};
 pub use version::{GitVersion, newest};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use view::fuzz_merge;

@@ -10,13 +10,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::connection::Connection;
-use super::entry::{Entry, Trouble};
+use super::entry::Entry;
 use super::fetch_error::FetchError;
 use super::hub::Hub;
 use super::limits::DecodeError;
 use super::openapi::{MAX_INDEX, OPENAPI_V3, OpenApiIndex};
 use super::prove::prove;
 use super::roots::{Found, Roots};
+use super::server_status::Trouble;
 use crate::route::{Failure, Probe};
 
 /// First wait after a connection could not be had or was lost; it doubles up to the poll interval.

@@ -1,0 +1,131 @@
+//! Discovery at the agent's start: how servers are asked, and what waits for their first answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
+
+use super::Readiness;
+use super::steering::{self, GuardHandle};
+use crate::config::{Config, Endpoint};
+use crate::discovery::{Dialer, Discovery, DiscoveryHandle, Prover, Settings, SyncCounters};
+use crate::identity::proof::OwnUser;
+use crate::net::DialFrom;
+use crate::steering::{PassingBy, Standing};
+use crate::tls::{Alpn, ClientTls, IdentityClass};
+
+/// How servers are asked and proved.
+pub struct Asking<'a> {
+    pub client_tls: &'a Arc<ClientTls>,
+    pub prover: Prover,
+    pub own: OwnUser,
+}
+
+pub fn start_discovery(
+    config: &Config,
+    asking: Asking<'_>,
+    counters: &Arc<SyncCounters>,
+    from: DialFrom,
+    (members, restarts): (
+        watch::Receiver<Arc<Vec<Endpoint>>>,
+        mpsc::Receiver<Option<Endpoint>>,
+    ),
+) -> anyhow::Result<DiscoveryHandle> {
+    let mut settings = settings(config, asking.client_tls, asking.own, from)?;
+    settings.prover = Some(Arc::new(asking.prover));
+    let runtime = tokio::runtime::Handle::current();
+    Ok(Discovery::start(
+        settings,
+        config.local.clone(),
+        members,
+        restarts,
+        Arc::clone(counters),
+        &runtime,
+    ))
+}
+
+fn settings(
+    config: &Config,
+    client_tls: &Arc<ClientTls>,
+    own: OwnUser,
+    from: DialFrom,
+) -> anyhow::Result<Settings> {
+    let tls = Arc::clone(client_tls);
+    Settings::new(
+        &config.discovery,
+        &config.upstream,
+        from,
+        Arc::new(move || tls.config(IdentityClass::FrontProxy, Alpn::H2OrHttp1)),
+        own,
+    )
+    .context("upstream.serverName")
+}
+
+/// How the list of servers is read; `None` without a front-proxy pair.
+pub fn membership_dialer(
+    config: &Config,
+    client_tls: &Arc<ClientTls>,
+    own: &OwnUser,
+) -> anyhow::Result<Option<Dialer>> {
+    if config.upstream.client.is_none() {
+        return Ok(None);
+    }
+    let from = steering::way_to_servers(config);
+    Ok(Some(
+        settings(config, client_tls, own.clone(), from)?.dialer,
+    ))
+}
+
+/// Passes on which servers were restarted, and tells the guard.
+pub fn tell_guard(
+    mut restarts: mpsc::Receiver<Option<Endpoint>>,
+    guard: GuardHandle,
+) -> mpsc::Receiver<Option<Endpoint>> {
+    let (sender, receiver) = mpsc::channel(restarts.max_capacity());
+    tokio::spawn(async move {
+        while let Some(restarted) = restarts.recv().await {
+            guard.lease_changed();
+            if sender.send(restarted).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The agent is ready once it has asked every server. Those it knows at its start are awaited by name. The answer becomes true
+/// at the end of the first round.
+pub fn await_first_round(
+    readiness: &Readiness,
+    standing: &Standing,
+    discovery: &DiscoveryHandle,
+) -> Arc<AtomicBool> {
+    let known = Arc::new(AtomicBool::new(false));
+    let when_known = Arc::clone(&known);
+    let all = readiness.register("discovery: first round of all servers");
+    let mut unasked = discovery.unasked();
+    let mut each: Vec<_> = unasked
+        .borrow()
+        .iter()
+        .map(|name| {
+            let task = readiness.register(format!("discovery: first round of {name}"));
+            (name.clone(), task)
+        })
+        .collect();
+    tokio::spawn(async move {
+        while !each.is_empty() && unasked.changed().await.is_ok() {
+            let left = unasked.borrow_and_update();
+            each.retain(|(name, _)| left.contains(name));
+        }
+    });
+    let done = discovery.first_round_done();
+    let standing = standing.clone();
+    tokio::spawn(async move {
+        done.await;
+        standing.clear(PassingBy::Starting);
+        when_known.store(true, Ordering::Relaxed);
+        all.done();
+    });
+    known
+}

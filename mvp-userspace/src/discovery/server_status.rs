@@ -1,0 +1,65 @@
+//! What is shown of one server, and whose fault it is that a poll failed.
+
+use std::time::Duration;
+
+use super::limits::GroupVersion;
+use super::roots::Source;
+use crate::identity::proof::Proofs;
+use crate::route::Knowledge;
+
+/// What an operator sees of one server.
+#[derive(Clone, Debug)]
+pub struct ServerStatus {
+    pub name: String,
+    pub url: String,
+    pub local: bool,
+    /// `gitVersion` of `/version`, read once a connection.
+    pub version: Option<String>,
+    /// What `/readyz` last said; `None`: nothing yet, or not to us.
+    pub ready: Option<bool>,
+    pub knowledge: Knowledge,
+    /// Since the server last confirmed what is known of it.
+    pub age: Option<Duration>,
+    pub source: Option<Source>,
+    /// (group, version, resource, subresource) keys in the set.
+    pub keys: usize,
+    /// Group versions the server itself could not confirm.
+    pub stale: Vec<GroupVersion>,
+    /// Entries of its documents that no request path can name, left out.
+    pub refused: usize,
+    /// Of `/apis`.
+    pub etag: Option<String>,
+    /// Of the last round, if it failed.
+    pub last_error: Option<String>,
+    /// Why the last round failed, as far as it matters to others.
+    pub trouble: Trouble,
+    /// What was proved of it.
+    pub proofs: Proofs,
+    pub polls: Polls,
+}
+
+/// Whose fault the end of a round is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Trouble {
+    #[default]
+    None,
+    /// The server, or the way to it.
+    Unreachable,
+    /// The server refuses this agent alone: it answers 401 or 403, or its certificate does not verify. Says nothing of how it serves
+    /// others.
+    Refused(String),
+    /// 401 or 403 from a server that is not ready: in the first second after its start it has no RBAC yet.
+    Starting,
+    /// The server answers, but not with something of use.
+    Other,
+}
+
+/// Rounds by outcome, since the server became a member.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Polls {
+    /// Something new was told.
+    pub changed: u64,
+    /// What was known was confirmed.
+    pub not_modified: u64,
+    pub failed: u64,
+}
