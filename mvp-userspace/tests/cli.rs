@@ -330,8 +330,8 @@ fn a_running_agent_is_asked() {
     assert_eq!(
         ask(&["servers"]),
         "\
-NAME  ROLE  URL                     VERSION  READY  AVAILABLE  KNOWLEDGE  AGE  SOURCE  KEYS  OUTSTANDING  LAST ERROR
-cp-b  peer  https://127.0.0.3:6443  v1.36.3  yes    yes        fresh      1s   v2      3     0
+NAME  ROLE  URL                     VERSION  READY  AVAILABLE  PROVED  KNOWLEDGE  AGE  SOURCE  KEYS  OUTSTANDING  LAST ERROR
+cp-b  peer  https://127.0.0.3:6443  v1.36.3  yes    yes        no      fresh      1s   v2      3     0
 "
     );
     assert_eq!(

@@ -324,6 +324,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         ),
         hasher: Hasher::default(),
         unknowns: Unknowns::new(config.discovery.interval),
+        started: origin,
         no_server: Arc::from(""),
     });
     sources::register(

@@ -27,7 +27,7 @@ const PROBE_PATIENCE: Duration = Duration::from_millis(100);
 const MAX_VERSION: usize = 128;
 /// Between two looks at a server that has just started.
 const STARTING_PAUSE: Duration = Duration::from_millis(200);
-const STARTING: &str = "starting: it does not yet let anybody read what it serves";
+const STARTING: &str = "starting: it answers 403 and does not yet let anybody read what it serves";
 
 /// Polls until it is dropped.
 pub(super) async fn run(entry: Arc<Entry>, hub: Arc<Hub>) {
@@ -236,7 +236,10 @@ impl Poller {
                 if matches!(trouble, Trouble::Refused(_) | Trouble::Starting) {
                     self.entry.want_proof();
                 }
-                let text = if starting { STARTING.to_owned() } else { text };
+                let text = match starting && self.entry.ready() == Some(false) {
+                    true => STARTING.to_owned(),
+                    false => text,
+                };
                 let refused = self.connection.is_none() && failure == Some(Failure::Refused);
                 let changed = self.entry.failed(failure, refused, trouble, &text);
                 if starting {

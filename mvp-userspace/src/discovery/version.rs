@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::entry::ServerStatus;
+use super::server_status::ServerStatus;
 
 /// `v1.36.3`, `v1.36.0-alpha.1+k3s1`, `v1.31.4-eks-2d5f260`.
 ///

@@ -44,6 +44,7 @@ fn touched() -> Metrics {
         sink.set(&KERNEL_EVENTS, &["steered"], 7.0);
         sink.set(&HEARTBEATS_WITHHELD, &["thread"], 1.0);
         sink.set(&RETIRED, &["destroyed"], 2.0);
+        sink.set(&CONNECTIONS_OF_BEFORE, &[], 0.0);
         sink.set(&RETIRING_AVAILABLE, &["not_loaded"], 0.0);
     }));
     // A second source with the same families: they must not be announced twice.

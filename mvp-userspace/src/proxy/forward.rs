@@ -17,6 +17,7 @@ use super::checkout::Lease;
 use super::counts::OpenCount;
 use super::discovery::{Preferred, Validators};
 use super::error::{AttemptError, ProxyError};
+use super::first_proof::first_proof;
 use super::headers::upstream_target;
 use super::interpret::{is_no_such_type, may_mean_the_type};
 use super::lane::Credentials;
@@ -103,6 +104,7 @@ pub async fn forward(
             Ok(picked) => picked,
             // A capable server is known and skipped. It may be back since it was last asked: look before saying no.
             Err(_) if refreshed.is_none() && last_error.is_none() => {
+                Box::pin(first_proof(shared, context.class)).await;
                 refreshed = Some(refresh(shared).await);
                 continue;
             }

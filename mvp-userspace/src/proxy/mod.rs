@@ -13,6 +13,7 @@ mod cut_targets;
 pub mod discovery;
 mod error;
 mod events;
+mod first_proof;
 mod flood;
 mod forward;
 mod frames;
@@ -106,6 +107,8 @@ pub struct Shared {
     pub hasher: Hasher,
     /// Types that nobody serves.
     pub unknowns: Unknowns,
+    /// When the agent started.
+    pub started: std::time::Instant,
     /// The label of answers that the agent made itself.
     pub no_server: Arc<str>,
 }

@@ -81,12 +81,6 @@ fn interpret<'a>(
     info.version = Cow::Borrowed(version);
 
     if let [special @ ("watch" | "proxy"), after @ ..] = rest {
-        if after.is_empty() {
-            info.is_resource = false;
-            info.group = Cow::Borrowed("");
-            info.version = Cow::Borrowed("");
-            return Ok(info);
-        }
         info.verb = match *special {
             "watch" => Verb::Watch,
             _ => Verb::Proxy,

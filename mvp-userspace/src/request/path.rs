@@ -79,12 +79,15 @@ impl<'a> Segments<'a> {
     }
 
     /// Where version and resource begin, if the path names a resource: 1 after `api`, 2 after `apis/<group>`.
+    /// `watch` or `proxy` with nothing behind it names none.
     pub(super) fn resource_offset(&self) -> Option<usize> {
-        match (self.parts[0], self.len) {
-            ("api", 3..) => Some(1),
-            ("apis", 4..) => Some(2),
-            _ => None,
-        }
+        let offset = match (self.parts[0], self.len) {
+            ("api", 3..) => 1,
+            ("apis", 4..) => 2,
+            _ => return None,
+        };
+        let names_nothing = matches!(self.as_slice().get(offset + 1..), Some(["watch" | "proxy"]));
+        (!names_nothing).then_some(offset)
     }
 }
 

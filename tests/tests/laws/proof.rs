@@ -168,7 +168,7 @@ async fn the_agent_asks_by_the_configured_names() {
     assert_eq!(client.get(ONLY_36, &[]).await.unwrap().status, 200);
     for server in plane.servers() {
         let path = format!("/mvp/servers/{}/metrics", server.name());
-        let (code, text) = agent.admin_get(&path).await.unwrap();
+        let (code, text) = agent.operate("GET", &path).await.unwrap();
         assert_eq!(code, 200, "{text}");
     }
 }

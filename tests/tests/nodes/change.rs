@@ -352,7 +352,13 @@ struct Tally {
 #[test]
 fn a_rolling_upgrade_is_not_seen() {
     on_nodes("upgrade", &[35, 35, 35], |cluster| {
-        let agents = cluster.agents();
+        // Connections of before stay, so that every request on them is the server's to answer.
+        let stay = |config: &mut serde_json::Value| {
+            config["retire"] = serde_json::json!({"within": "0s"});
+        };
+        let agents: Vec<_> = (cluster.nodes.iter())
+            .map(|node| cluster.agent_with(node, stay))
+            .collect();
         for agent in &agents {
             agent.until("idle");
         }
