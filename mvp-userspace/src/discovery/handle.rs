@@ -156,6 +156,15 @@ impl DiscoveryHandle {
         (self.generation(), disturbances.fold(0, u64::wrapping_add))
     }
 
+    /// Whether a poller's connection to every server is open now: a restarted server has closed its own.
+    pub fn all_connected(&self) -> bool {
+        self.hub.entries().iter().all(|entry| {
+            let connection = entry.connection();
+            let connection = connection.borrow();
+            connection.as_ref().is_some_and(|open| !open.is_closed())
+        })
+    }
+
     /// What the present table is built from; the local server first.
     pub fn members(&self) -> Vec<Member> {
         self.hub.members()

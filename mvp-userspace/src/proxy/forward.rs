@@ -150,8 +150,9 @@ pub async fn forward(
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
         // Once for all who ask, until something is heard that could change the answer.
         let heard = shared.discovery.state_of_knowledge();
-        let remembered =
-            refreshed.is_none() && shared.unknowns.holds(info.key(), heard, Instant::now());
+        let remembered = refreshed.is_none()
+            && shared.unknowns.holds(info.key(), heard, Instant::now())
+            && shared.discovery.all_connected();
         let complete = match refreshed {
             Some(complete) => complete,
             None if remembered => true,

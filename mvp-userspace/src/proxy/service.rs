@@ -248,7 +248,9 @@ impl Call<'_> {
             head.headers
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let note = self.client.map(|client| CancelNote {
+        // To end a watch is its ordinary end, and no request is cut short by it.
+        let cancels = info.verb != Verb::Watch;
+        let note = self.client.filter(|_| cancels).map(|client| CancelNote {
             shared: Arc::clone(shared),
             client,
         });

@@ -110,7 +110,9 @@ async fn every_command_answers_as_a_table_and_as_json() {
     assert_eq!(rows[1][..3], ["cp-a", "local", &urls[0]]);
     assert!(rows[1][3].starts_with("v1.31."), "{shown}");
     assert_eq!(rows[2][..3], ["cp-b", "peer", &urls[1]]);
-    assert_eq!(rows[2][4..7], ["yes", "yes", "fresh"]);
+    assert_eq!(rows[2][4..6], ["yes", "yes"]);
+    assert!(rows[2][6].starts_with("yes, "), "proved: {shown}");
+    assert_eq!(rows[2][7], "fresh");
     assert!(shown.starts_with(rows[0][0]) && rows.len() == 3, "{shown}");
 
     let routes = json(&agent, &["routes"]).await;
@@ -138,7 +140,12 @@ async fn every_command_answers_as_a_table_and_as_json() {
 #[tokio::test]
 async fn exit_codes_say_whose_fault_it_is() {
     let (_plane, mut agent) = setup().await;
-    let refused = mvp(&agent, &["explain", "GET", "pods"]).await;
+    // What is no path at all is the operator's slip; what only a server can refuse comes from the agent.
+    for slip in ["pods", "api/v1/pods"] {
+        let refused = mvp(&agent, &["explain", "GET", slip]).await;
+        assert_eq!(refused.status.code(), Some(64), "{slip}");
+    }
+    let refused = mvp(&agent, &["explain", "GET", "/api/v1/%zz"]).await;
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).starts_with("mvp: the agent says 400 Bad Request: "));
     assert_eq!(

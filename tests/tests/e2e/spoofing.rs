@@ -112,7 +112,11 @@ async fn no_spelling_of_an_identity_header_reaches_a_server() {
         let with_certificate = matches!(auth, ClientAuth::Certificate(_));
         let tls = tls(&stage, auth);
         let mut http1 = Raw::http1(stage.agent.address, &tls).await.unwrap();
-        let http2 = Client::http2(stage.agent.address, &tls).await.unwrap();
+        // A caller who is not authenticated is told to leave after each answer.
+        let http2 = Client::http2(stage.agent.address, &tls)
+            .await
+            .unwrap()
+            .returning();
         for (base, server, is_peer) in [(LOCAL, &stage.local, false), (WIDGETS, &stage.peer, true)]
         {
             let target = format!("{base}?h1={number}");

@@ -229,7 +229,8 @@ fn counts(programs: &Programs) -> (u64, u64, u64) {
     (
         counters.get(Counter::Lookups),
         counters.get(Counter::PassProtocol),
-        counters.get(Counter::PassIdle),
+        // Of a port that nobody steers.
+        counters.get(Counter::PassPort),
     )
 }
 
