@@ -155,6 +155,7 @@ async fn the_agent_asks_by_the_configured_names() {
         .start()
         .await
         .unwrap();
+    mvp_tests::rbac::apply(&plane).unwrap();
     let agent = TestAgent::start_with(&plane, "cp-a", |config| {
         let header = config.request_header.as_mut().unwrap();
         header.username_headers = own.users.clone();
