@@ -175,19 +175,15 @@ impl ManifestFollower {
             "a restart is needed: {keys} changed, which cannot while the agent runs"
         ));
         match &self.drain {
-            Some((trigger, deadline)) => {
-                if trigger.drain(*deadline) {
-                    tracing::warn!(
-                        keys,
-                        "the manifest has changed in what cannot while running: draining, for a successor to take over"
-                    );
-                }
-            }
+            Some((trigger, deadline)) if trigger.drain(*deadline) => tracing::warn!(
+                keys,
+                "the manifest has changed in what cannot while running: draining, for a successor to take over"
+            ),
             None if news => tracing::error!(
                 keys,
                 "the manifest has changed in what cannot while running: the agent must be restarted"
             ),
-            None => {}
+            Some(_) | None => {}
         }
     }
 

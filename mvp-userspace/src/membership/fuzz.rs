@@ -218,7 +218,7 @@ fn lease(pick: &mut dyn FnMut() -> usize) -> Lease {
         },
         "spec": {"holderIdentity": format!("{}", pick() % 3)},
     });
-    if pick() % 4 != 0 {
+    if !pick().is_multiple_of(4) {
         let address = format!(
             "{}:{}",
             POOL[pick() % POOL.len()],

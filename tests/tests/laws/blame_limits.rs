@@ -1,11 +1,8 @@
 //! On nodes with steering: when the agent has no room, new connections reach kube-apiserver and succeed as they do without an agent.
 
-#[path = "../nodes/common/mod.rs"]
-mod common;
-
 use std::time::Instant;
 
-use common::{Agent, Cluster, eventually, on_nodes};
+use crate::common::{Agent, Cluster, eventually, on_nodes};
 use mvp_tests::crowd::Silent;
 use mvp_tests::fixtures::{CONFIG_MAPS, ONLY_36};
 use rustix::process::Signal;
