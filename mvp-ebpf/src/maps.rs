@@ -6,15 +6,14 @@ use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
     maps::{
-        Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SockHash, SockMap,
-        lpm_trie::Key as TrieKey,
+        Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SockHash, SockMap, lpm_trie::Key as TrieKey,
     },
     programs::SkLookupContext,
 };
 use mvp_common::{
     ABI_VERSION, Counter, ExemptKey, ExemptValue, GuardState, LOCAL_SOURCES_MAX, LocalKey,
-    LocalValue, LookupState, Noted, Pulse, ROUTES_MAX, RouteKey, RouteValue, SERVERS_MAX, SHORTCUT_SOCKETS, SPLICE_SOCKETS, ServerValue,
-    ShortcutKey, ShortcutScope, SteerKey, TableHead,
+    LocalValue, LookupState, Noted, Pulse, ROUTES_MAX, RouteKey, RouteValue, SERVERS_MAX,
+    SHORTCUT_SOCKETS, SPLICE_SOCKETS, ServerValue, ShortcutKey, ShortcutScope, SteerKey, TableHead,
 };
 
 /// The version that this object was built with; the agent compares it before it attaches anything.

@@ -173,7 +173,7 @@ impl Admission {
     }
 
     /// How many connections more there is room for: places that are free, and those of connections that have been silent for
-    /// longer than [`GRACE`].
+    /// longer than `GRACE`.
     pub fn room(&self, now: Instant) -> usize {
         let state = self.lock();
         let old = state.silent.values();

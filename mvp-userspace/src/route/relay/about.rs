@@ -39,7 +39,7 @@ impl AboutThisServer {
         asked.addresses.insert(address, until);
     }
 
-    /// Whether `address` asked within [`LATELY`], or may have.
+    /// Whether `address` asked within `LATELY`, or may have.
     pub fn lately(&self, address: IpAddr, now: Instant) -> bool {
         let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let remembered = asked.addresses.get(&address.to_canonical()).copied();
