@@ -120,6 +120,11 @@ impl Walk {
         self.dir.path().join("plane").display().to_string()
     }
 
+    /// Where the agent is told what to do.
+    fn socket(&self) -> String {
+        self.dir.path().join("admin.sock").display().to_string()
+    }
+
     /// With this test's ports and folder.
     fn here(&self, text: &str) -> String {
         text.replace("127.0.0.1:7443", &format!("127.0.0.1:{}", self.first))
@@ -230,7 +235,12 @@ fn try_it_is_true_word_for_word() {
             until(&format!("{expected:?}"), || same(&expected, &said()));
         } else if let Some(command) = command.strip_suffix(" &") {
             let log = walk.dir.path().join("agent.log");
-            agent = Some(walk.start(&format!("{command} --admin-listen {}", walk.admin), &log));
+            let places = format!(
+                "--admin-listen {} --set admin.socket={}",
+                walk.admin,
+                walk.socket()
+            );
+            agent = Some(walk.start(&format!("{command} {places}"), &log));
             let admin = format!(
                 "mvp status --admin http://{} | grep -q '^state   ready'",
                 walk.admin
@@ -247,7 +257,7 @@ fn try_it_is_true_word_for_word() {
             let said = walk.curl(&command);
             assert!(same(&expected, &said), "{command}\n{said}");
         } else if command.starts_with("mvp ") {
-            let said = walk.output(&format!("{command} --admin http://{}", walk.admin));
+            let said = walk.output(&format!("{command} --admin unix:{}", walk.socket()));
             assert!(same(&expected, &said), "{command}\n{said}");
         } else {
             assert_eq!(walk.output(&command), "", "{command}");
