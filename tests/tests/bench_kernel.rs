@@ -98,8 +98,8 @@ fn idle_guard() {
     check("idle_guard", |_| {
         let absolute = ["latency_p50_us", "connect_latency_p50_us"];
         let ratios = ["latency_p50_ratio", "connect_latency_p50_ratio"];
-        each(&["none", "idle"], &absolute)
-            .chain(each(&["idle/none"], &ratios))
+        each(&["none", "idle", "local"], &absolute)
+            .chain(each(&["idle/none", "local/none"], &ratios))
             .collect()
     });
 }

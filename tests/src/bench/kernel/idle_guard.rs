@@ -1,7 +1,12 @@
 //! An idle guard before a server, against no agent at all: requests on connections that stay, and on one each.
 //!
-//! Both subjects are in one network namespace, with the same server and the same client. Idle: an agent that has installed its
-//! steering, and whose guard has gone idle since its servers agree. None: no program, no agent.
+//! All subjects are in one network namespace, with the same server and the same client.
+//!
+//! - None: no program, no agent.
+//! - Idle: an agent that has installed its steering, and whose guard has gone idle since its servers agree. The client counts as
+//!   one of another node (`inspect.exceptSources`), so the program looks its address up and lets it pass.
+//! - Local: the same agent by default. The client is on the node itself, and such clients are inspected also while the guard is
+//!   idle: what that costs them is reported, without a goal.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,12 +35,15 @@ pub(super) fn run(options: &Options) -> Result<Report> {
 enum Subject {
     None,
     Idle,
+    Local,
 }
 
-use Subject::{Idle, None as Nobody};
+use Subject::{Idle, Local, None as Nobody};
 
-/// Each as often as the other, and so that a drift of the machine, steady or growing, is nobody's (Thue and Morse's sequence).
-const ORDER: [Subject; 8] = [Nobody, Idle, Idle, Nobody, Idle, Nobody, Nobody, Idle];
+/// Each as often as the others, and each at places of the same sum, so that a steady drift of the machine favours none of them.
+const ORDER: [Subject; 12] = [
+    Nobody, Idle, Local, Local, Idle, Nobody, Idle, Local, Nobody, Nobody, Local, Idle,
+];
 
 /// Longer than any slice takes beyond its time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,6 +70,8 @@ struct Bench<'a> {
 struct Guarded {
     agent: Process,
     before: Counters,
+    /// What the program must count every connection as.
+    outcome: Counter,
 }
 
 impl<'a> Bench<'a> {
@@ -85,12 +95,12 @@ impl<'a> Bench<'a> {
             .build()?;
         let slice = Duration::try_from_secs_f64(options.seconds / 4.0)?;
         for round in 0..options.rounds {
-            let mut none = Vec::new();
-            let mut idle = Vec::new();
+            let mut slices: [Vec<Figures>; 3] = Default::default();
             for subject in ORDER {
                 let guarded = match subject {
                     Nobody => None,
-                    Idle => Some(self.guarded(options)?),
+                    Idle => Some(self.guarded(options, Counter::PassIdle)?),
+                    Local => Some(self.guarded(options, Counter::SteeredLocal)?),
                 };
                 let (figures, connections) = runtime.block_on(async {
                     let limit = 4 * slice + PATIENCE;
@@ -100,35 +110,34 @@ impl<'a> Bench<'a> {
                 if let Some(guarded) = guarded {
                     self.check(guarded, connections)?;
                 }
-                if subject == Idle {
-                    &mut idle
-                } else {
-                    &mut none
-                }
-                .push(figures);
+                slices[subject as usize].push(figures);
             }
-            let [none, idle] = [none, idle].map(|slices| middle(&slices));
-            for (subject, f) in [("none", none), ("idle", idle)] {
+            let [none, idle, local] = slices.map(|slices| middle(&slices));
+            for (subject, f) in [("none", none), ("idle", idle), ("local", local)] {
                 report.add(subject, "latency_p50_us", "us", f.latency);
                 report.add(subject, "connect_latency_p50_us", "us", f.connect);
             }
-            let mut ratio = |metric, value| report.add("idle/none", metric, "x", value);
-            ratio("latency_p50_ratio", idle.latency / none.latency);
-            ratio("connect_latency_p50_ratio", idle.connect / none.connect);
+            for (pair, f) in [("idle/none", idle), ("local/none", local)] {
+                report.add(pair, "latency_p50_ratio", "x", f.latency / none.latency);
+                let connect = f.connect / none.connect;
+                report.add(pair, "connect_latency_p50_ratio", "x", connect);
+            }
             println!(
-                "round {}: a request {:.1} us, idle {:.1} us; with its connection {:.1} us, idle {:.1} us",
+                "round {}: a request {:.1} us, idle {:.1} us, local {:.1} us; with its connection {:.1} us, idle {:.1} us, local {:.1} us",
                 round + 1,
                 none.latency,
                 idle.latency,
+                local.latency,
                 none.connect,
-                idle.connect
+                idle.connect,
+                local.connect
             );
         }
         Ok(report)
     }
 
-    /// Starts an agent and waits until its guard is idle.
-    fn guarded(&self, options: &Options) -> Result<Guarded> {
+    /// Starts an agent and waits until its guard is idle. The client's connections are to have this outcome.
+    fn guarded(&self, options: &Options, outcome: Counter) -> Result<Guarded> {
         // Two servers that agree.
         let agent = Agent {
             node: "bench-local".into(),
@@ -139,7 +148,10 @@ impl<'a> Bench<'a> {
             threads: Some(options.threads()),
         };
         let mut config = agent.config(self.pki.dir());
-        config["inspect"] = "auto".into();
+        config["inspect"] = match outcome {
+            Counter::SteeredLocal => json!({"mode": "auto"}),
+            _ => json!({"mode": "auto", "exceptSources": ["127.0.0.0/8"]}),
+        };
         config["kernel"] = json!({
             "steering": "on",
             "pinPath": self.pins,
@@ -159,21 +171,31 @@ impl<'a> Bench<'a> {
         Ok(Guarded {
             agent: process,
             before: read_pinned(self.pins)?.counters,
+            outcome,
         })
     }
 
     /// Ends the agent and removes its program.
     ///
     /// # Errors
-    /// If any connection was steered, or the program has not seen them all.
+    /// If the program has not seen all connections, or any of them had another outcome than the expected one.
     fn check(&self, guarded: Guarded, connections: u64) -> Result<()> {
-        let Guarded { agent, before } = guarded;
+        let Guarded {
+            agent,
+            before,
+            outcome,
+        } = guarded;
         let after = read_pinned(self.pins)?.counters;
         let since = |counter| after.get(counter) - before.get(counter);
-        let (steered, passed) = (since(Counter::Steered), since(Counter::PassIdle));
+        let (steered, local, passed) = (
+            since(Counter::Steered),
+            since(Counter::SteeredLocal),
+            since(Counter::PassIdle),
+        );
+        let others = steered + local + passed - since(outcome);
         ensure!(
-            steered == 0 && passed >= connections,
-            "of {connections} connections {passed} passed by an idle guard and {steered} were steered"
+            others == 0 && since(outcome) >= connections,
+            "of {connections} connections {passed} passed by an idle guard, {local} were steered as local, and {steered} otherwise"
         );
         drop(agent);
         Ok(uninstall(self.pins)?)
