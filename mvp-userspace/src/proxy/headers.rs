@@ -129,6 +129,15 @@ pub fn ensure_audit_id(headers: &mut HeaderMap) {
         let id = uuid::Uuid::new_v4().hyphenated();
         insert(headers, AUDIT_ID, id.encode_lower(&mut buffer));
     }
+    keep_audit_id_out_of_tables(headers);
+}
+
+/// Has HPACK send the id as it is and remember nothing of it ("never indexed", RFC 7541 §6.2.3). It never comes a second time, and
+/// the entries that it would make push out those of fields which do: a table of 4 KiB holds about fifty of them.
+pub fn keep_audit_id_out_of_tables(headers: &mut HeaderMap) {
+    if let Some(id) = headers.get_mut(AUDIT_ID) {
+        id.set_sensitive(true);
+    }
 }
 
 /// Headers that the agent sets on every request that leaves, besides identity. `Expect` ends here: the agent itself asks the
@@ -326,9 +335,11 @@ mod tests {
         let mut headers = map(&[("audit-id", "abc")]);
         ensure_audit_id(&mut headers);
         assert_eq!(headers[AUDIT_ID], "abc");
+        assert!(headers[AUDIT_ID].is_sensitive());
         headers.clear();
         ensure_audit_id(&mut headers);
         assert_eq!(headers[AUDIT_ID].len(), 36);
+        assert!(headers[AUDIT_ID].is_sensitive());
     }
 
     #[test]

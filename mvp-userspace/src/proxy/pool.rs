@@ -195,7 +195,8 @@ impl Pool {
             .await?;
         let tls = self.tls.config(lane.class(), Alpn::H2OrHttp1);
         let name = self.tls.server_name();
-        let fresh = connect(&server.endpoint, tls, name, &self.settings, Purpose::Alone).await?;
+        let dial = connect(&server.endpoint, tls, name, &self.settings, Purpose::Alone);
+        let fresh = Box::pin(dial).await?;
         let (address, sender) = match fresh {
             Connected::Http2 {
                 sender, address, ..
@@ -314,19 +315,21 @@ impl Pool {
         Some(found)
     }
 
+    /// Boxed, since the future of a dial is large (a TLS handshake is in it), and every request's future would have room for one
+    /// and be moved with it, although nearly all find a connection.
     async fn dial(
         &self,
         host: &Arc<Host>,
         tls: Arc<rustls::ClientConfig>,
     ) -> Result<(Connected, Arc<rustls::ClientConfig>), AttemptError> {
         let name: ServerName<'static> = self.tls.server_name();
-        connect(
+        Box::pin(connect(
             &host.server.endpoint,
             Arc::clone(&tls),
             name,
             &self.settings,
             Purpose::Shared,
-        )
+        ))
         .await
         .map(|c| (c, tls))
     }
