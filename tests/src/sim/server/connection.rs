@@ -109,6 +109,8 @@ async fn serve(
             // h2 derives from it how many frames a header may come in, which Go does not limit below 1 MB.
             .max_header_list_size(16 * MAX_HEADER_LIST)
             .max_concurrent_streams(max_streams)
+            // Go has so many wait for a handler, reset or not, before it ends the connection (x/net `scheduleHandler`).
+            .max_pending_accept_reset_streams(4 * max_streams as usize)
             // Go's server has no limit for what it resets itself over a connection's life.
             .max_local_error_reset_streams(None)
             .serve_connection(io, service);
