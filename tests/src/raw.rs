@@ -104,6 +104,20 @@ impl Raw {
         self.send(frame(kind, flags, stream, payload)).await
     }
 
+    /// The head of the next HTTP/1.1 answer, as it came.
+    ///
+    /// # Errors
+    /// The connection ended before, or nothing came for half a minute.
+    pub async fn head(&mut self) -> anyhow::Result<String> {
+        loop {
+            if let Some(at) = find(&self.received, b"\r\n\r\n") {
+                let head = self.received.drain(..at + 4).collect();
+                return Ok(String::from_utf8(head)?);
+            }
+            self.more().await?;
+        }
+    }
+
     /// The next HTTP/1.1 answer, with its body; to a HEAD request there is none. An interim answer (1xx) is one by itself.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
-//! HTTP/2 as it is on the wire, read beside the HTTP library where that does not tell everything. Pure.
+//! HTTP/2 as it is on the wire, read before the HTTP library where that does not tell everything. Pure.
 
 mod huffman;
+mod mend;
 mod paths;
+mod target;
 
-pub use paths::Paths;
+pub use mend::{Mend, REFUSED};

@@ -2,19 +2,20 @@
 //!
 //! The HTTP library cuts a target off at a `#` and tells nobody, so that `DELETE …/configmaps/a#b` would delete `a`; to a
 //! kube-apiserver the `#` is a part of the path. Frames are followed (RFC 9113 §4) and header blocks decoded (RFC 7541) as far as it
-//! takes to read paths, with the state that indexed fields need. Nothing is changed on the way.
+//! takes to read paths, with the state that indexed fields need. A path that the library cannot carry is replaced in its block.
 
 use std::collections::VecDeque;
 
 use super::huffman;
+use super::target::{Refusal, judge, stand_in};
 
-const PREFACE: usize = 24;
-const FRAME_HEADER: usize = 9;
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const PRIORITY: u8 = 0x20;
+pub(super) const PREFACE: usize = 24;
+pub(super) const FRAME_HEADER: usize = 9;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const CONTINUATION: u8 = 9;
+pub(super) const END_HEADERS: u8 = 4;
+pub(super) const PADDED: u8 = 8;
+pub(super) const PRIORITY: u8 = 0x20;
 /// SETTINGS_HEADER_TABLE_SIZE, which the agent leaves at its default.
 const TABLE_SIZE: usize = 4096;
 /// What an entry of the table costs beside its text (RFC 7541 §4.1).
@@ -37,6 +38,8 @@ pub struct Paths {
     most: usize,
     table: Table,
     scratch: Vec<u8>,
+    /// The last block, if its path was replaced, and why.
+    mended: Option<(Vec<u8>, Refusal)>,
 }
 
 #[derive(Debug)]
@@ -66,6 +69,7 @@ struct Entry {
     name: usize,
     value: usize,
     is_path: bool,
+    refusal: Option<Refusal>,
 }
 
 /// A name: its length, and whether it is `:path`.
@@ -84,12 +88,24 @@ impl Paths {
                 most: TABLE_SIZE,
             },
             scratch: Vec::new(),
+            mended: None,
         }
     }
 
     /// Whether following was given up.
     pub fn is_lost(&self) -> bool {
         matches!(self.state, State::Lost)
+    }
+
+    /// Gives following up.
+    pub fn lose(&mut self) {
+        self.state = State::Lost;
+        self.block = Vec::new();
+    }
+
+    /// The fields of the last header block, if its path cannot be carried: with a path that can.
+    pub fn take_mended(&mut self) -> Option<(Vec<u8>, Refusal)> {
+        self.mended.take()
     }
 
     /// Takes the next bytes of the connection. `found` is called with each path that is sent as a text of its own; one that the
@@ -172,11 +188,15 @@ impl Paths {
         }
     }
 
-    fn decode(&mut self, mut block: &[u8], found: &mut impl FnMut(&[u8])) -> Option<()> {
+    fn decode(&mut self, whole: &[u8], found: &mut impl FnMut(&[u8])) -> Option<()> {
+        let mut block = whole;
+        // The block as it is to be, from its first change on, and up to where.
+        let (mut mended, mut copied, mut refused) = (Vec::new(), 0, None);
         while let Some(first) = block.first().copied() {
             if first & 0x80 != 0 {
                 let index = integer(&mut block, 7)?;
                 self.table.name(index)?;
+                refused = refused.or(self.table.refusal(index));
                 continue;
             }
             if first & 0xe0 == 0x20 {
@@ -195,17 +215,33 @@ impl Paths {
                 index => self.table.name(index)?,
             };
             self.scratch.clear();
+            let value_begins = whole.len() - block.len();
             text(&mut block, &mut self.scratch)?;
+            let mut refusal = None;
             if is_path {
                 found(&self.scratch);
+                refusal = judge(&self.scratch);
+            }
+            if refusal.is_some() {
+                refused = refused.or(refusal);
+                let stand_in = stand_in(&self.scratch);
+                mended.extend_from_slice(whole.get(copied..value_begins)?);
+                write_length(&mut mended, stand_in.len());
+                mended.extend(stand_in);
+                copied = whole.len() - block.len();
             }
             if added {
                 self.table.add(Entry {
                     name,
                     value: self.scratch.len(),
                     is_path,
+                    refusal,
                 });
             }
+        }
+        if let Some(refusal) = refused {
+            mended.extend_from_slice(whole.get(copied..)?);
+            self.mended = Some((mended, refusal));
         }
         Some(())
     }
@@ -219,6 +255,11 @@ impl Table {
         }
         let entry = self.entries.get(index - STATIC_NAMES.len())?;
         Some((entry.name, entry.is_path))
+    }
+
+    fn refusal(&self, index: usize) -> Option<Refusal> {
+        let index = index.checked_sub(1 + STATIC_NAMES.len())?;
+        self.entries.get(index)?.refusal
     }
 
     fn add(&mut self, entry: Entry) {
@@ -297,6 +338,22 @@ fn integer(block: &mut &[u8], prefix: u32) -> Option<usize> {
     }
     *block = rest;
     Some(value)
+}
+
+/// The length of a text that is written as it is (RFC 7541 §5.1, §5.2).
+fn write_length(block: &mut Vec<u8>, length: usize) {
+    const MASK: usize = 0x7f;
+    if length < MASK {
+        block.push(length as u8);
+        return;
+    }
+    block.push(MASK as u8);
+    let mut rest = length - MASK;
+    while rest > MASK {
+        block.push((rest & MASK) as u8 | 0x80);
+        rest >>= 7;
+    }
+    block.push(rest as u8);
 }
 
 /// A text (RFC 7541 §5.2), decoded.

@@ -233,6 +233,8 @@ async fn serve_http(
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
+            // As Go's servers write the names of fields (`http.CanonicalHeaderKey`).
+            .title_case_headers(true)
             .header_read_timeout(KEEP_ALIVE)
             // hyper makes room for so many before it reads one. Clients with more speak HTTP/2.
             .max_headers(limits.header_count.min(MAX_HTTP1_FIELDS))

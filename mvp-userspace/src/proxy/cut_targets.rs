@@ -1,4 +1,6 @@
-//! Request targets that the HTTP library would cut off: those with a `#` in them.
+//! Request targets that the HTTP library cannot carry, and those with a `#` in them, which it would cut off.
+//!
+//! Over HTTP/2 `h2wire` marks such requests before the library reads them. Over HTTP/1.1 lines are looked at.
 //!
 //! A kube-apiserver takes a `#` for a part of the path, and answers 404. `http::Uri` takes it for the beginning of a fragment, which no
 //! request has, and forgets what follows: `DELETE …/configmaps/a#b` would become `DELETE …/configmaps/a`. What a client sends is
@@ -9,10 +11,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::h2wire::Paths;
+use crate::h2wire::Mend;
 
 /// Rests that are remembered of one connection; above it, all its requests are refused.
 const MOST: usize = 64;
@@ -40,7 +43,11 @@ pub struct Watched<S> {
 
 #[derive(Debug)]
 enum Reader {
-    Http2(Box<Paths>),
+    Http2 {
+        mend: Box<Mend>,
+        /// What the library is to read next.
+        ready: Bytes,
+    },
     Http1(Vec<u8>),
 }
 
@@ -91,7 +98,10 @@ impl<S> Watched<S> {
     pub fn new(stream: S, http2: bool, header_bytes: usize) -> (Self, CutTargets) {
         let targets = CutTargets::default();
         let reader = match http2 {
-            true => Reader::Http2(Box::new(Paths::new(header_bytes.saturating_mul(4)))),
+            true => Reader::Http2 {
+                mend: Box::new(Mend::new(header_bytes.saturating_mul(4))),
+                ready: Bytes::new(),
+            },
             false => Reader::Http1(Vec::new()),
         };
         let watched = Self {
@@ -100,21 +110,6 @@ impl<S> Watched<S> {
             targets: targets.clone(),
         };
         (watched, targets)
-    }
-}
-
-impl Reader {
-    fn feed(&mut self, bytes: &[u8], targets: &CutTargets) {
-        match self {
-            Self::Http2(paths) => {
-                paths.feed(bytes, |path| targets.note(path));
-                // The HTTP library ends such a connection; should it not, nothing is let through unseen.
-                if paths.is_lost() {
-                    targets.lock().any = true;
-                }
-            }
-            Self::Http1(line) => feed_lines(line, bytes, targets),
-        }
     }
 }
 
@@ -151,12 +146,43 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if let Some(bytes) = buf.filled().get(before..) {
-            this.reader.feed(bytes, &this.targets);
+        loop {
+            if let Reader::Http2 { ready, .. } = &mut this.reader
+                && !ready.is_empty()
+            {
+                let now = ready.split_to(ready.len().min(buf.remaining()));
+                buf.put_slice(&now);
+                return Poll::Ready(Ok(()));
+            }
+            let before = buf.filled().len();
+            let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+            if !matches!(read, Poll::Ready(Ok(()))) {
+                return read;
+            }
+            let bytes = buf.filled().get(before..).unwrap_or_default();
+            let (mend, ready) = match &mut this.reader {
+                Reader::Http1(line) => {
+                    feed_lines(line, bytes, &this.targets);
+                    return read;
+                }
+                Reader::Http2 { mend, ready } => (mend, ready),
+            };
+            let instead = match bytes.is_empty() {
+                // The end; what is held of a header block comes before it, as it came.
+                true if mend.holds() => Some(mend.give_up()),
+                true => return read,
+                false => mend.feed(bytes),
+            };
+            // The HTTP library ends such a connection; should it not, nothing is let through unseen.
+            if mend.is_lost() {
+                this.targets.lock().any = true;
+            }
+            let Some(instead) = instead else {
+                return read;
+            };
+            buf.set_filled(before);
+            *ready = Bytes::from(instead);
         }
-        read
     }
 }
 
@@ -196,9 +222,9 @@ mod tests {
 
     fn after(chunks: &[&str]) -> CutTargets {
         let targets = CutTargets::default();
-        let mut reader = Reader::Http1(Vec::new());
+        let mut line = Vec::new();
         for chunk in chunks {
-            reader.feed(chunk.as_bytes(), &targets);
+            feed_lines(&mut line, chunk.as_bytes(), &targets);
         }
         targets
     }

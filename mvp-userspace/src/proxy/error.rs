@@ -22,6 +22,11 @@ pub enum ProxyError {
     /// The client's fault: a request no kube-apiserver would take.
     #[error("{0}")]
     BadRequest(&'static str),
+    /// The client's fault: a longer target than the HTTP library takes.
+    #[error(
+        "the request's target is longer than the 65534 bytes that the mixed version proxy passes on"
+    )]
+    TargetTooLong,
     /// The client's fault: more header than the agent's limit.
     #[error("the request's header is larger than the limit of the mixed version proxy")]
     HeaderTooLarge,
@@ -89,6 +94,7 @@ impl ProxyError {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Request(error) => error.status(),
             Self::BadRequest(_) | Self::Rejected { .. } => StatusCode::BAD_REQUEST,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooManyCancelled | Self::TooManyTunnels => StatusCode::TOO_MANY_REQUESTS,
             Self::NoCapableServer { .. }
@@ -118,7 +124,10 @@ impl ProxyError {
     pub fn decision(&self) -> &'static str {
         match self {
             Self::Unauthorized(_) => "refused_unauthorized",
-            Self::Request(_) | Self::BadRequest(_) | Self::Rejected { .. } => "refused_malformed",
+            Self::Request(_)
+            | Self::BadRequest(_)
+            | Self::TargetTooLong
+            | Self::Rejected { .. } => "refused_malformed",
             Self::Agent { .. } => "agent_failed",
             Self::HeaderTooLarge => "refused_header",
             Self::TooManyCancelled => "refused_cancellations",

@@ -30,6 +30,7 @@ use super::trace::Trace;
 use super::tunnels::ClientPlace;
 use super::upgrade::tunnel;
 use crate::config::Limits;
+use crate::h2wire::REFUSED;
 use crate::identity::{self, HopMark, Stripped};
 use crate::metrics::Metrics;
 use crate::request::{PathClass, RequestInfo, Verb, classify};
@@ -81,6 +82,15 @@ pub async fn handle(
         if let Err(limit) = &budget {
             shared.metrics.refused(limit);
             return Err(ProxyError::HeaderTooLarge);
+        }
+        match parts.headers.get(REFUSED).map(HeaderValue::as_bytes) {
+            None => {}
+            Some(b"414") => return Err(ProxyError::TargetTooLong),
+            Some(_) => {
+                return Err(ProxyError::BadRequest(
+                    "the request's target has a '#' or another character in it that the mixed version proxy cannot pass on",
+                ));
+            }
         }
         if connection.cut.may_be(&uri) {
             return Err(ProxyError::BadRequest(

@@ -5,7 +5,7 @@ use http::Method;
 use mvp_tests::agent::TestAgent;
 use mvp_tests::fixtures::{CONFIG_MAPS, admin, client, config_map, patient, plane};
 use mvp_tests::pair::{Case, Pairs, Protocol};
-use mvp_tests::raw::{HEADERS, RST_STREAM, Raw, block};
+use mvp_tests::raw::{CONTINUATION, HEADERS, RST_STREAM, Raw, block};
 use mvp_tests::sim::ControlPlane;
 
 /// HPACK's index for `:status: 400`, and the bit of an indexed field.
@@ -118,17 +118,101 @@ async fn a_target_that_cannot_be_carried_ends_its_own_request() {
         assert_eq!(raw.answer(false).await.unwrap().status, status);
     }
     let mut raw = Raw::http2(scene.agent.address, &scene.tls()).await.unwrap();
-    let targets = [
-        "/api/v1/namespaces/default/configmaps?a=\"<>",
-        "/api/v1/namespaces/`<>/configmaps",
-    ];
-    for (at, target) in targets.into_iter().enumerate() {
+    let not_utf8 = b"/api/v1/namespaces/\xff\xfe/configmaps".as_slice();
+    for (at, (target, status)) in [
+        (long.as_bytes(), "414"),
+        (b"/api/v1/namespaces/default/configmaps?a=\"<>", "400"),
+        (b"/api/v1/namespaces/`<>/configmaps", "400"),
+        (not_utf8, "400"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let stream = 1 + 4 * at as u32;
-        let answer = scene.http2(&mut raw, stream, "GET", target).await;
-        assert_eq!(answer.0, RST_STREAM, "{target}");
+        let block = block_of(target);
+        let first = block.len().min(16_384);
+        let last = first == block.len();
+        raw.send_frame(
+            HEADERS,
+            if last { END_STREAM_AND_HEADERS } else { 1 },
+            stream,
+            &block[..first],
+        )
+        .await
+        .unwrap();
+        let rest: Vec<_> = block[first..].chunks(16_384).collect();
+        for (at, part) in rest.iter().enumerate() {
+            let flags = if at + 1 == rest.len() { 4 } else { 0 };
+            raw.send_frame(CONTINUATION, flags, stream, part)
+                .await
+                .unwrap();
+        }
+        let text = String::from_utf8_lossy(target);
+        let body = body_of(&mut raw, stream).await;
+        assert_eq!(body["kind"], "Status", "{text:.60}");
+        assert_eq!(body["code"].to_string(), status, "{text:.60}");
         let answer = scene.http2(&mut raw, stream + 2, "GET", CONFIG_MAPS).await;
         assert_eq!(answer, (HEADERS, Some(0x88)), "the connection stays");
     }
+}
+
+/// A GET request's fields, whose path need not be text.
+fn block_of(path: &[u8]) -> Vec<u8> {
+    let mut block = block(&[
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "kubernetes"),
+    ]);
+    // `:path` by its index, not indexed itself, and the length of its value (RFC 7541 §5.1, §6.2.2).
+    block.push(4);
+    if path.len() < 127 {
+        block.push(path.len() as u8);
+    } else {
+        let mut rest = path.len() - 127;
+        block.push(127);
+        while rest > 127 {
+            block.push((rest & 127) as u8 | 128);
+            rest >>= 7;
+        }
+        block.push(rest as u8);
+    }
+    block.extend_from_slice(path);
+    block
+}
+
+/// The JSON that a stream is answered with.
+async fn body_of(raw: &mut Raw, stream: u32) -> serde_json::Value {
+    let mut body = Vec::new();
+    loop {
+        let frame = raw.frame().await.unwrap().expect("the connection ended");
+        if frame.stream != stream {
+            continue;
+        }
+        assert!(frame.kind != RST_STREAM, "reset: {:?}", frame.payload);
+        if frame.kind == 0 {
+            body.extend(frame.payload);
+        }
+        if frame.flags & 1 != 0 {
+            return serde_json::from_slice(&body).unwrap();
+        }
+    }
+}
+
+/// Go's servers write names of fields in one way, and scripts compare them.
+#[tokio::test]
+async fn names_of_fields_are_written_as_go_writes_them() {
+    let scene = Scene::new().await;
+    let mut raw = scene.http1().await;
+    raw.send(format!(
+        "GET {CONFIG_MAPS} HTTP/1.1\r\nHost: kubernetes\r\n\r\n"
+    ))
+    .await
+    .unwrap();
+    let head = raw.head().await.unwrap();
+    assert!(
+        head.contains("\r\nContent-Type: ") && head.contains("\r\nAudit-Id: "),
+        "{head}"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,79 @@
+//! Request targets that the HTTP library cannot carry, and what stands in for them.
+
+/// `http::Uri` takes no more bytes.
+const LONGEST: usize = 65_534;
+/// A stand-in is no longer than this: an entry of more than the HPACK table holds empties the table, however long it is.
+const STAND_IN: usize = 8192;
+
+/// Why a target cannot be carried.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    Malformed,
+    TooLong,
+}
+
+/// Whether the HTTP library would refuse the target, or cut it off at a `#`. One that is no path at all is a breach of HTTP, and the
+/// library's to judge.
+pub fn judge(target: &[u8]) -> Option<Refusal> {
+    if target.len() <= LONGEST && target.iter().all(is_plain) {
+        return None;
+    }
+    if target.len() > LONGEST {
+        return Some(Refusal::TooLong);
+    }
+    let carried = !target.contains(&b'#') && http::uri::PathAndQuery::try_from(target).is_ok();
+    (!carried).then_some(Refusal::Malformed)
+}
+
+/// A target that the library takes, of the same size as far as HPACK's table is concerned (RFC 7541 §4.1).
+pub fn stand_in(target: &[u8]) -> Vec<u8> {
+    let kept = target.iter().take(STAND_IN);
+    let mut plain: Vec<u8> = kept
+        .map(|byte| if is_plain(byte) { *byte } else { b'_' })
+        .collect();
+    if let Some(first) = plain.first_mut() {
+        *first = b'/';
+    }
+    plain
+}
+
+/// Of the characters of RFC 3986 §3.3 and §3.4, which every library takes.
+fn is_plain(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/?".contains(byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_carried_and_what_is_not() {
+        let long = [b"/".as_slice(), &[b'a'; LONGEST]].concat();
+        for (target, refusal) in [
+            (&b"/api/v1/pods?labelSelector=a%3Db"[..], None),
+            (b"*", None),
+            (b"", None),
+            (b"/a#b", Some(Refusal::Malformed)),
+            (b"#", Some(Refusal::Malformed)),
+            (b"/`<>", Some(Refusal::Malformed)),
+            (b"/\xff", Some(Refusal::Malformed)),
+            (b"/a b", Some(Refusal::Malformed)),
+            (&long, Some(Refusal::TooLong)),
+        ] {
+            assert_eq!(judge(target), refusal, "{:?}", target.get(..9));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_stand_in_is_carried_whole(target in prop::collection::vec(any::<u8>(), 1..300)) {
+            let plain = stand_in(&target);
+            prop_assert_eq!(plain.len(), target.len());
+            prop_assert_eq!(judge(&plain), None);
+            let uri = http::uri::PathAndQuery::try_from(plain.as_slice()).unwrap();
+            prop_assert_eq!(uri.as_str().as_bytes(), plain);
+        }
+    }
+}
