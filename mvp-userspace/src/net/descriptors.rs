@@ -15,10 +15,14 @@ const MOST_RESERVE: u64 = 4096;
 /// Free descriptors that are enough to accept again.
 const ENOUGH: usize = 8;
 
-/// One descriptor that is given up when there is no other, to take a connection out of the accept queue and close it: its client
-/// then tries again, and the kernel meanwhile passes new connections to kube-apiserver. Left in the queue it would wait.
+/// Descriptors that are kept in hand. Another thread may take the one that is lent, for good: a connection to a server, for
+/// example. With a single one, every later connection in the queue would then wait until a descriptor becomes free.
+const SPARES: usize = 8;
+
+/// Descriptors of which one is given up when there is no other, to take a connection out of the accept queue and close it: its
+/// client then tries again, and the kernel meanwhile passes new connections to kube-apiserver. Left in the queue it would wait.
 #[derive(Debug, Default)]
-pub struct Spare(Option<File>);
+pub struct Spare(Vec<File>);
 
 /// Raises the soft limit of open descriptors to the hard one, which needs no right (setrlimit(2)). Returns the limit that holds
 /// now; `u64::MAX` is none.
@@ -55,15 +59,17 @@ pub fn enough() -> bool {
 }
 
 impl Spare {
-    /// With a descriptor in hand, if there is one.
+    /// With descriptors in hand, as far as there are any.
     pub fn new() -> Self {
-        Self(open().ok())
+        let mut spare = Self::default();
+        spare.refill();
+        spare
     }
 
-    /// Gives the descriptor up for as long as `work` runs. False if there was none.
+    /// Gives one descriptor up for as long as `work` runs. False if there was none.
     pub fn lend(&mut self, work: impl FnOnce()) -> bool {
         self.refill();
-        if self.0.take().is_none() {
+        if self.0.pop().is_none() {
             return false;
         }
         work();
@@ -71,10 +77,12 @@ impl Spare {
         true
     }
 
-    /// Takes a descriptor again, if there is one.
-    pub fn refill(&mut self) {
-        if self.0.is_none() {
-            self.0 = open().ok();
+    /// Takes descriptors again, as far as there are any.
+    fn refill(&mut self) {
+        while self.0.len() < SPARES
+            && let Ok(file) = open()
+        {
+            self.0.push(file);
         }
     }
 }
@@ -85,6 +93,8 @@ fn open() -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     #[test]
@@ -120,6 +130,19 @@ mod tests {
         let mut spare = Spare::new();
         let mut lent = false;
         assert!(spare.lend(|| lent = true) && lent);
-        assert!(spare.0.is_some());
+        assert_eq!(spare.0.len(), SPARES);
+    }
+
+    #[test]
+    fn one_at_a_time_is_lent() {
+        let mut spare = Spare::new();
+        let mut held: Vec<_> = spare.0.iter().map(AsRawFd::as_raw_fd).collect();
+        let last = held.pop();
+        // Another thread takes the one that is lent.
+        let mut taken = None;
+        assert!(spare.lend(|| taken = open().ok()));
+        let now: Vec<_> = spare.0.iter().map(AsRawFd::as_raw_fd).collect();
+        assert_eq!(now[..SPARES - 1], held, "the others were never given up");
+        assert!(last.is_some() && taken.is_some());
     }
 }
