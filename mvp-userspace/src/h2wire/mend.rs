@@ -77,6 +77,11 @@ impl Mend {
                 self.keep(all.get(taken..).unwrap_or_default(), &mut out);
                 Some(out)
             }
+            // Not copied: a client may send a large block byte by byte.
+            None if taken == 0 && !self.is_lost() => {
+                self.held = all;
+                Some(Vec::new())
+            }
             None => {
                 let rest = all.split_off(taken);
                 self.keep(&rest, &mut all);
