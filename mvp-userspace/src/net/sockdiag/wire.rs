@@ -20,12 +20,17 @@ const RETRANSMITS: usize = 2;
 const LOST: usize = 32;
 const LAST_DATA_SENT: usize = 44;
 const LAST_DATA_RECEIVED: usize = 52;
+const LAST_ACKNOWLEDGEMENT_RECEIVED: usize = 56;
 /// Counts of 64 bits, since Linux 4.1.
 const BYTES_ACKNOWLEDGED: usize = 120;
 const BYTES_RECEIVED: usize = 128;
 /// Since Linux 4.6, as is [`MIN_ROUND_TRIP`].
 const NOT_SENT: usize = 144;
 const MIN_ROUND_TRIP: usize = 148;
+/// Linux acknowledges within so long (`TCP_DELACK_MAX` in `include/net/tcp.h`), others within 500 ms (RFC 9293 section 3.8.6.3).
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(200);
+/// No request of which nothing is known is expected to take longer.
+const SILENT: Duration = Duration::from_secs(5);
 /// The kernel's ages are as coarse as its ticks, at most 10 ms.
 const TICK: Duration = Duration::from_millis(10);
 const HEADER: usize = 16;
@@ -39,6 +44,8 @@ pub struct Established {
     /// Since data was last sent, or the connection was made.
     last_sent: Duration,
     last_received: Duration,
+    /// Since the other side last acknowledged something, with data or without.
+    last_acknowledged: Duration,
     /// Bytes received that the application has not read.
     unread: u32,
     /// Bytes that the application wrote and the other side has not acknowledged.
@@ -98,10 +105,18 @@ impl Established {
         self.last_sent.min(self.last_received)
     }
 
-    /// The server sent after it last received, or in the same millisecond: an answer follows its request, so that every request
-    /// seen so far may have been answered.
+    /// The server sent after it last received, or in the same tick of the kernel's clock and nothing tells that it was before.
+    ///
+    /// A request and its quick answer share a tick of up to 10 ms, and so do an answer and the client's next request. Of the two,
+    /// the second has no acknowledgement after the request: the client had nothing to acknowledge yet. Of the first there is one, at the
+    /// latest [`ACKNOWLEDGED_WITHIN`] later. It may come within the tick too, so that a connection that has been silent for
+    /// [`SILENT`] is taken for answered all the same.
     pub fn server_spoke_last(&self) -> bool {
-        self.last_sent <= self.last_received
+        if self.last_sent != self.last_received {
+            return self.last_sent < self.last_received;
+        }
+        let quiet = self.silent_for();
+        self.last_acknowledged < self.last_received || quiet < ACKNOWLEDGED_WITHIN || quiet >= SILENT
     }
 
     /// Bytes may be on their way: received and not read, not sent yet or to be sent again, or sent so lately that they may not
@@ -154,6 +169,7 @@ impl Established {
             family: header.family,
             last_sent: millis(LAST_DATA_SENT)?,
             last_received: millis(LAST_DATA_RECEIVED)?,
+            last_acknowledged: millis(LAST_ACKNOWLEDGEMENT_RECEIVED)?,
             inode: header.inode,
             received: count(BYTES_RECEIVED)?,
             written: count(BYTES_ACKNOWLEDGED)?.saturating_add(header.send_queue.into()),
@@ -179,6 +195,7 @@ impl Established {
             family: netlink_packet_sock_diag::constants::AF_INET,
             last_sent: silent_for,
             last_received: silent_for + Duration::from_secs(1),
+            last_acknowledged: silent_for,
             received: 0,
             written: 0,
             unread: 0,
@@ -351,6 +368,21 @@ mod tests {
         assert!(lost.is_in_flight() && unread.is_in_flight());
         assert!(!unread.is_silent(Duration::ZERO));
         assert!(answered(1000).is_silent(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_request_that_follows_an_answer_in_the_same_tick_is_not_taken_for_answered() {
+        let tie = |ago: u64, acknowledged: u64| Established {
+            last_received: Duration::from_millis(ago),
+            last_acknowledged: Duration::from_millis(acknowledged),
+            ..Established::example(9, Duration::from_millis(ago))
+        };
+        assert!(!tie(1300, 1300).server_spoke_last(), "asked again");
+        assert!(tie(1300, 1260).server_spoke_last(), "an answer was acknowledged");
+        assert!(tie(100, 100).server_spoke_last(), "it may be acknowledged yet");
+        assert!(tie(5000, 5000).server_spoke_last(), "silent");
+        let sent = Established::example(9, Duration::from_millis(1300));
+        assert!(sent.server_spoke_last());
     }
 
     #[test]
