@@ -105,18 +105,24 @@ impl Established {
         self.last_sent.min(self.last_received)
     }
 
-    /// The server sent after it last received, or in the same tick of the kernel's clock and nothing tells that it was before.
-    ///
-    /// A request and its quick answer share a tick of up to 10 ms, and so do an answer and the client's next request. Of the two,
-    /// the second has no acknowledgement after the request: the client had nothing to acknowledge yet. Of the first there is one, at the
-    /// latest [`ACKNOWLEDGED_WITHIN`] later. It may come within the tick too, so that a connection that has been silent for
-    /// [`SILENT`] is taken for answered all the same.
+    /// The server sent after it last received, or in the same tick of the kernel's clock: an answer follows its request, so that every
+    /// request seen so far may have been answered.
     pub fn server_spoke_last(&self) -> bool {
-        if self.last_sent != self.last_received {
-            return self.last_sent < self.last_received;
-        }
+        self.last_sent <= self.last_received
+    }
+
+    /// The client may have asked again in the tick in which the server last sent.
+    ///
+    /// A request and its quick answer share a tick of up to 10 ms, and so do an answer and the client's next request. The second have no
+    /// acknowledgement after them: the client had nothing to acknowledge yet. The first have one, at the latest
+    /// [`ACKNOWLEDGED_WITHIN`] later. It may come within the tick too, so that a connection that has been silent for [`SILENT`] is not
+    /// suspected.
+    pub fn may_be_asked_since(&self) -> bool {
         let quiet = self.silent_for();
-        self.last_acknowledged < self.last_received || quiet < ACKNOWLEDGED_WITHIN || quiet >= SILENT
+        self.last_sent == self.last_received
+            && self.last_acknowledged >= self.last_received
+            && quiet >= ACKNOWLEDGED_WITHIN
+            && quiet < SILENT
     }
 
     /// Bytes may be on their way: received and not read, not sent yet or to be sent again, or sent so lately that they may not
@@ -377,12 +383,17 @@ mod tests {
             last_acknowledged: Duration::from_millis(acknowledged),
             ..Established::example(9, Duration::from_millis(ago))
         };
-        assert!(!tie(1300, 1300).server_spoke_last(), "asked again");
-        assert!(tie(1300, 1260).server_spoke_last(), "an answer was acknowledged");
-        assert!(tie(100, 100).server_spoke_last(), "it may be acknowledged yet");
-        assert!(tie(5000, 5000).server_spoke_last(), "silent");
+        assert!(tie(1300, 1300).may_be_asked_since(), "asked again");
+        let acknowledged = tie(1300, 1260);
+        assert!(
+            !acknowledged.may_be_asked_since(),
+            "an answer was acknowledged"
+        );
+        let yet = tie(100, 100);
+        assert!(!yet.may_be_asked_since(), "it may be acknowledged yet");
+        assert!(!tie(5000, 5000).may_be_asked_since(), "silent");
         let sent = Established::example(9, Duration::from_millis(1300));
-        assert!(sent.server_spoke_last());
+        assert!(sent.server_spoke_last() && !sent.may_be_asked_since());
     }
 
     #[test]

@@ -220,7 +220,9 @@ impl Round {
         let due = |now: &Established| {
             let figures = Figures {
                 quiet: now.silent_for(),
-                answered: now.server_spoke_last() && seen.is_answered(&Traffic::of(now)),
+                answered: now.server_spoke_last()
+                    && !now.may_be_asked_since()
+                    && seen.is_answered(&Traffic::of(now)),
                 in_flight: now.is_in_flight(),
             };
             self.schedule.due(seen.first.elapsed(), phase, &figures)
