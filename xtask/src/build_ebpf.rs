@@ -53,7 +53,25 @@ pub fn object() -> PathBuf {
     root().join("target/bpf/mvp.o")
 }
 
+/// The programs with a helper that older kernels lack, beside [`object`] as it should be.
+///
+/// # Errors
+/// If they cannot be built.
+pub fn too_new() -> Result<PathBuf> {
+    let object = object().with_file_name("mvp-too-new.o");
+    build_into(
+        &setup::install_toolchain()?,
+        &object,
+        &["--features", "too-new"],
+    )?;
+    Ok(object)
+}
+
 fn build(toolchain: &Toolchain) -> Result<()> {
+    build_into(toolchain, &object(), &[])
+}
+
+fn build_into(toolchain: &Toolchain, object: &Path, more: &[&str]) -> Result<()> {
     let target = root().join("mvp-ebpf/target");
     let mut cargo = toolchain.cargo("build");
     cargo
@@ -65,17 +83,17 @@ fn build(toolchain: &Toolchain) -> Result<()> {
             TARGET,
             "--target-dir",
         ])
-        .arg(&target);
+        .arg(&target)
+        .args(more);
     run(&mut cargo)?;
     let built = target.join(TARGET).join("release/mvp-ebpf");
-    let object = object();
     let bytes = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
     // Written only when it differs: a newer file would have the agent built anew.
-    if fs::read(&object).is_ok_and(|old| old == bytes) {
+    if fs::read(object).is_ok_and(|old| old == bytes) {
         say(&format!("{} is up to date", object.display()));
         return Ok(());
     }
-    replace(&object, &bytes).with_context(|| format!("writing {}", object.display()))?;
+    replace(object, &bytes).with_context(|| format!("writing {}", object.display()))?;
     say(&format!("{}: {} bytes", object.display(), bytes.len()));
     Ok(())
 }

@@ -39,10 +39,20 @@ pub struct Args {
     #[arg(
         long,
         value_name = "SECONDS",
-        default_value_t = 60,
+        default_value_t = 600,
         requires = "kernels"
     )]
     limit: u64,
+    /// With --kernels: only cases whose names contain this
+    #[arg(long, value_name = "WORDS", requires = "kernels")]
+    only: Option<String>,
+    /// With --kernels: build the BPF programs with a helper that Linux 5.10 lacks, and fail unless a guest with such a kernel fails
+    /// and names the helper's program as refused; shows that a run notices a broken program
+    #[arg(long, requires = "kernels", conflicts_with = "only")]
+    self_test: bool,
+    /// With --kernels: write the table into docs/kernel.md
+    #[arg(long, requires = "kernels", conflicts_with_all = ["only", "self_test"])]
+    record: bool,
     /// Passed on to cargo test as they are, e.g. `-p mvp route`, `--test kernel lookup -- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
@@ -54,6 +64,9 @@ pub fn main(args: &Args) -> Result<()> {
             kernels,
             dev: args.dev,
             limit: Duration::from_secs(args.limit),
+            only: args.only.as_deref(),
+            self_test: args.self_test,
+            record: args.record,
         });
     }
     setup::tools_if_possible(false)?;

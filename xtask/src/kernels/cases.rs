@@ -34,6 +34,12 @@ const fn of(program: &'static str, tests: &'static [&'static str]) -> Run {
     Run { program, tests }
 }
 
+/// Those whose names contain these words, or all.
+pub fn chosen(only: Option<&str>) -> Vec<&'static Case> {
+    let asked = |case: &&Case| only.is_none_or(|words| case.name.contains(words));
+    CASES.iter().filter(asked).collect()
+}
+
 /// In the order in which they run.
 pub const CASES: &[Case] = &[
     Case {

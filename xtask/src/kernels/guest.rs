@@ -25,10 +25,10 @@ use super::{
 const MARK: &str = "@mvp ";
 
 /// The guest's first and only script.
-pub fn script(programs: &Programs) -> String {
+pub fn script(programs: &Programs, cases: &[&'static Case]) -> String {
     let mut text = PREPARE.to_owned();
     let mut loaded = false;
-    for case in CASES {
+    for case in cases {
         if !case.before_modules && !loaded {
             text.push_str(LOAD_DIAGNOSIS);
             loaded = true;
@@ -70,7 +70,8 @@ run() {
     : >/tmp/output
     "$program" --exact --nocapture --test-threads=1 "$@" >/tmp/output 2>&1
     code=$?
-    grep -e '^falls back: ' -e '^note: ' /tmp/output | sed 's/^/@mvp said /'
+    # What a test prints first stands behind its name.
+    sed 's/^test [^ ]* \.\.\. //' /tmp/output | grep -e '^falls back: ' -e '^note: ' | grep -v '^note: run with' | sed 's/^/@mvp said /'
     passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' /tmp/output)
     if [ "$code" != 0 ] || [ "$passed" != $# ]; then
         echo "@mvp failed $code, ${passed:-none} of $# passed"
@@ -104,7 +105,12 @@ poweroff -f
 ///
 /// # Errors
 /// If QEMU cannot be started. Whatever happens in the guest is in the report.
-pub fn boot(kernel: &Kernel, image: &Path, limit: Duration) -> Result<Report> {
+pub fn boot(
+    kernel: &Kernel,
+    image: &Path,
+    cases: &[&'static Case],
+    limit: Duration,
+) -> Result<Report> {
     let started = Instant::now();
     let vmlinuz = kernel.file("vmlinuz")?;
     let mut qemu = Command::new("qemu-system-x86_64");
@@ -144,7 +150,7 @@ pub fn boot(kernel: &Kernel, image: &Path, limit: Duration) -> Result<Report> {
             }
         }
     });
-    let mut hearing = Hearing::new(kernel, started);
+    let mut hearing = Hearing::new(kernel, cases, started);
     loop {
         match said.recv_timeout(limit.saturating_sub(started.elapsed())) {
             Ok(line) => hearing.take(&line),
@@ -177,9 +183,9 @@ struct Hearing {
 }
 
 impl Hearing {
-    fn new(kernel: &Kernel, started: Instant) -> Self {
+    fn new(kernel: &Kernel, cases: &[&'static Case], started: Instant) -> Self {
         Self {
-            report: Report::new(&kernel.series, &kernel.version),
+            report: Report::new(&kernel.series, &kernel.version, cases),
             started,
             case: None,
             outcome: Outcome::default(),
@@ -259,6 +265,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::kernels::cases::chosen;
 
     fn hearing() -> Hearing {
         let kernel = Kernel {
@@ -267,7 +274,7 @@ mod tests {
             release: "5.10.0-1-cloud-amd64".into(),
             files: PathBuf::new(),
         };
-        Hearing::new(&kernel, Instant::now())
+        Hearing::new(&kernel, &chosen(None), Instant::now())
     }
 
     #[test]

@@ -12,7 +12,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    Programs, guest,
+    Programs,
+    cases::Case,
+    guest,
     packages::{Kernel, MODULES, cache},
 };
 use crate::run::find;
@@ -31,7 +33,7 @@ pub struct Base {
 
 /// # Errors
 /// If a tool is missing, or a file cannot be read.
-pub fn base(programs: &Programs) -> Result<Base> {
+pub fn base(programs: &Programs, cases: &[&'static Case]) -> Result<Base> {
     let staging = cache().join("base");
     renew(&staging)?;
     place(&staging, &tool("busybox")?, Path::new("/bin/busybox"))?;
@@ -60,7 +62,7 @@ pub fn base(programs: &Programs) -> Result<Base> {
     for library in &libraries {
         place(&staging, library, library)?;
     }
-    write_executable(&staging.join("init"), &guest::script(programs))?;
+    write_executable(&staging.join("init"), &guest::script(programs, cases))?;
     let archive = cache().join("base.cpio");
     pack(&staging, &archive)?;
     Ok(Base { archive })

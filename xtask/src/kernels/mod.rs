@@ -6,9 +6,14 @@ mod cases;
 mod guest;
 mod initramfs;
 mod packages;
+mod record;
 mod report;
 
-use std::{path::PathBuf, time::Duration, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -26,7 +31,16 @@ pub struct Options<'a> {
     pub dev: bool,
     /// After which a guest is killed.
     pub limit: Duration,
+    /// Only cases whose names contain this.
+    pub only: Option<&'a str>,
+    /// A broken program is to be noticed.
+    pub self_test: bool,
+    /// The table is to be written into the documentation.
+    pub record: bool,
 }
+
+/// The case in which a broken program is noticed.
+const SELF_TEST_CASE: &str = "steering, IPv4 and IPv6";
 
 /// Debian packages, with what of them is run.
 const TOOLS: [&str; 5] = [
@@ -52,15 +66,23 @@ pub fn run(options: &Options<'_>) -> Result<()> {
             "the kernel part's tests need the BPF object: `cargo xtask setup` says what is missing"
         );
     }
-    let programs = build(options.dev)?;
+    let broken = options.self_test.then(build_ebpf::too_new).transpose()?;
+    let programs = build(options.dev, broken.as_deref())?;
     let start = Instant::now();
-    let base = initramfs::base(&programs)?;
+    let only = broken
+        .as_ref()
+        .map_or(options.only, |_| Some(SELF_TEST_CASE));
+    let cases = cases::chosen(only);
+    if cases.is_empty() {
+        bail!("no case has such a name: {}", only.unwrap_or_default());
+    }
+    let base = initramfs::base(&programs, &cases)?;
     let mut reports = Vec::new();
     for series in options.kernels {
         let kernel = packages::kernel(series)?;
         let image = initramfs::with_modules(&base, &kernel)?;
         say(&format!("booting Linux {} ({series})", kernel.version));
-        let report = guest::boot(&kernel, &image, options.limit)?;
+        let report = guest::boot(&kernel, &image, &cases, options.limit)?;
         say(&format!(
             "Linux {}: {} s",
             kernel.version,
@@ -79,20 +101,46 @@ pub fn run(options: &Options<'_>) -> Result<()> {
         reports.len(),
         start.elapsed().as_secs()
     ));
+    if options.record {
+        record::write(&reports)?;
+    }
     let failed: Vec<_> = reports
         .iter()
         .filter(|report| report.failed())
         .map(|report| report.version.as_str())
         .collect();
+    if options.self_test {
+        // The object is as it should be for whatever is built next.
+        return noticed(&reports);
+    }
     if !failed.is_empty() {
         bail!("not as the table says on Linux {}", failed.join(", "));
     }
     Ok(())
 }
 
+/// Whether every guest failed for the reason for which it should.
+fn noticed(reports: &[report::Report]) -> Result<()> {
+    for report in reports {
+        let refused =
+            |line: &String| line.contains("sk_lookup program") || line.contains("unknown func");
+        if !report.failed() || !report.details().iter().any(refused) {
+            bail!(
+                "Linux {} did not refuse a program with a helper that it should not have: the run would not notice a broken program",
+                report.version
+            );
+        }
+    }
+    say("every guest refused the broken program, and the run failed for it");
+    Ok(())
+}
+
 /// Builds the test programs, and the binaries that they start, and tells where they are.
-fn build(dev: bool) -> Result<Programs> {
+fn build(dev: bool, object: Option<&Path>) -> Result<Programs> {
     let mut test = cargo("test");
+    if let Some(object) = object {
+        test.env("MVP_EBPF_OBJECT", object);
+    }
     test.arg("--no-run");
     if !dev {
         test.arg("--release");
@@ -149,6 +197,24 @@ fn executables(text: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_self_test_wants_the_guest_to_refuse_the_program_and_nothing_else() {
+        let cases = cases::chosen(Some(SELF_TEST_CASE));
+        assert_eq!(cases.len(), 1);
+        let with = |failures: &[&str]| {
+            let mut report = report::Report::new("5.10", "5.10.1", &cases);
+            let mut outcome = report::Outcome::default();
+            outcome
+                .failures
+                .extend(failures.iter().map(|line| (*line).to_owned()));
+            report.cases.insert(SELF_TEST_CASE, outcome);
+            noticed(&[report])
+        };
+        assert!(with(&["the kernel does not accept loading the sk_lookup program"]).is_ok());
+        assert!(with(&["cannot connect"]).is_err());
+        assert!(with(&[]).is_err(), "all passed");
+    }
 
     #[test]
     fn the_programs_are_found_in_what_cargo_says() {

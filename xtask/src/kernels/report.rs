@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use super::cases::CASES;
+use super::cases::{CASES, Case};
 
 /// One kernel's.
 pub struct Report {
     pub series: String,
     pub version: String,
     pub took: Duration,
+    /// Names of the cases that were to run.
+    pub asked: Vec<&'static str>,
     pub cases: BTreeMap<&'static str, Outcome>,
     /// Why the guest did not come to its end.
     pub broken: Option<String>,
@@ -39,7 +41,7 @@ impl Outcome {
 
 /// What a case came to, with what it should have come to in mind.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Verdict {
+pub enum Verdict {
     Passes,
     FallsBack,
     Fails,
@@ -49,11 +51,12 @@ enum Verdict {
 }
 
 impl Report {
-    pub fn new(series: &str, version: &str) -> Self {
+    pub fn new(series: &str, version: &str, cases: &[&'static Case]) -> Self {
         Self {
             series: series.to_owned(),
             version: version.to_owned(),
             took: Duration::ZERO,
+            asked: cases.iter().map(|case| case.name).collect(),
             cases: BTreeMap::new(),
             broken: None,
         }
@@ -62,11 +65,7 @@ impl Report {
     pub fn failed(&self) -> bool {
         let as_expected =
             |name: &&str| matches!(self.verdict(name), Verdict::Passes | Verdict::FallsBack);
-        self.broken.is_some()
-            || !CASES
-                .iter()
-                .map(|case| case.name)
-                .all(|name| as_expected(&name))
+        self.broken.is_some() || !self.asked.iter().all(as_expected)
     }
 
     /// Lines for what is not simply a pass.
@@ -105,7 +104,7 @@ impl Report {
         lines
     }
 
-    fn verdict(&self, name: &str) -> Verdict {
+    pub fn verdict(&self, name: &str) -> Verdict {
         let Some(outcome) = self.cases.get(name) else {
             return Verdict::Missing;
         };
@@ -132,7 +131,12 @@ pub fn table(reports: &[Report]) -> String {
     out.push_str("\n|---|");
     out.push_str(&"---|".repeat(reports.len()));
     out.push('\n');
-    for case in CASES {
+    let asked = |case: &&Case| {
+        reports
+            .iter()
+            .any(|report| report.asked.contains(&case.name))
+    };
+    for case in CASES.iter().filter(asked) {
         let _ = write!(out, "| {} |", case.name);
         for report in reports {
             let took = report
@@ -159,9 +163,10 @@ pub fn table(reports: &[Report]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::cases::chosen;
 
     fn report(series: &str, falls_back: bool) -> Report {
-        let mut report = Report::new(series, "5.10.1");
+        let mut report = Report::new(series, "5.10.1", &chosen(None));
         for case in CASES {
             let mut outcome = Outcome::default();
             if falls_back && case.falls_back_on.contains(&"5.10") {
