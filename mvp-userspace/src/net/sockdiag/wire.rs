@@ -115,8 +115,7 @@ impl Established {
     ///
     /// A request and its quick answer share a tick of up to 10 ms, and so do an answer and the client's next request. The second have no
     /// acknowledgement after them: the client had nothing to acknowledge yet. The first have one, at the latest
-    /// [`ACKNOWLEDGED_WITHIN`] later. It may come within the tick too, so that a connection that has been silent for [`SILENT`] is not
-    /// suspected.
+    /// 200 ms later. It may come within the tick too, so that a connection that has been silent for 5 s is not suspected.
     pub fn may_be_asked_since(&self) -> bool {
         let quiet = self.silent_for();
         self.last_sent == self.last_received
