@@ -211,6 +211,9 @@ pub struct ServerView {
     /// `v1.36.3`; none: never reached.
     pub version: Option<String>,
     pub ready: bool,
+    /// It says that it shuts down, or takes no connection any more: watches on it end and go on at others.
+    #[serde(default)]
+    pub stopping: bool,
     /// Requests may be sent to it.
     pub available: bool,
     /// `fresh`, `stale` or `none`.

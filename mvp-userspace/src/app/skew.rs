@@ -129,6 +129,7 @@ mod tests {
             local: false,
             version: version.map(str::to_owned),
             ready: None,
+            stopping: false,
             knowledge: Knowledge::Confirmed,
             age: Some(Duration::from_millis(7)),
             source: None,

@@ -358,6 +358,7 @@ fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
         local: status.local,
         version: status.version,
         ready: status.ready.unwrap_or(false),
+        stopping: status.stopping,
         available: server.is_some_and(|server| server.available()),
         age_ms: status.age.map(millis),
         source: status.source.map_or("", source_name).to_owned(),

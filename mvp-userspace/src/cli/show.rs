@@ -110,7 +110,10 @@ pub fn servers(servers: &[ServerView]) -> String {
                 if s.local { "local" } else { "peer" }.to_owned(),
                 s.url.clone(),
                 s.version.clone().unwrap_or_else(|| "-".to_owned()),
-                yes(s.ready),
+                match s.stopping {
+                    true => "stopping".to_owned(),
+                    false => yes(s.ready),
+                },
                 yes(s.available),
                 proved(&s.proof),
                 s.knowledge.clone(),
@@ -221,6 +224,7 @@ mod tests {
                 local: true,
                 version: Some("v1.35.6".into()),
                 ready: true,
+                stopping: false,
                 available: true,
                 knowledge: "fresh".into(),
                 age_ms: Some(350),
@@ -244,6 +248,7 @@ mod tests {
             ServerView {
                 name: "cp-b".into(),
                 url: "https://127.0.0.3:6443".into(),
+                stopping: true,
                 knowledge: "none".into(),
                 last_error: Some("connection refused\u{7}".into()),
                 ..ServerView::default()
@@ -256,9 +261,9 @@ mod tests {
         assert_eq!(
             servers(&servers_view()),
             "\
-NAME  ROLE   URL                     VERSION  READY  AVAILABLE  PROVED        KNOWLEDGE  AGE    SOURCE  KEYS  OUTSTANDING  LAST ERROR
-cp-a  local  https://127.0.0.2:6443  v1.35.6  yes    yes        yes, 12s ago  fresh      350ms  v2      412   7
-cp-b  peer   https://127.0.0.3:6443  -        no     no         no            none       -              0     0            connection refused?
+NAME  ROLE   URL                     VERSION  READY     AVAILABLE  PROVED        KNOWLEDGE  AGE    SOURCE  KEYS  OUTSTANDING  LAST ERROR
+cp-a  local  https://127.0.0.2:6443  v1.35.6  yes       yes        yes, 12s ago  fresh      350ms  v2      412   7
+cp-b  peer   https://127.0.0.3:6443  -        stopping  no         no            none       -              0     0            connection refused?
 "
         );
     }

@@ -170,11 +170,6 @@ impl Entry {
         self.state().version.clone()
     }
 
-    /// What `/readyz` last said; `None`: nothing yet, or not to us.
-    pub fn is_ready(&self) -> Option<bool> {
-        self.state().ready
-    }
-
     pub fn documents(&self) -> Documents {
         self.state().documents.clone()
     }
@@ -214,6 +209,7 @@ impl Entry {
             knowledge: state.knowledge(now, stale_after, self.server.local),
             version: state.version,
             ready: state.ready,
+            stopping: self.server.departure.is_leaving(),
             age: state.confirmed.map(|at| now.saturating_duration_since(at)),
             source: state.source,
             keys: state.set.map_or(0, |set| set.entries().len()),
@@ -336,6 +332,7 @@ impl Entry {
         self.state().trouble.clone()
     }
 
+    /// What `/readyz` last said; `None`: nothing yet, or not to us.
     pub fn ready(&self) -> Option<bool> {
         self.state().ready
     }

@@ -30,10 +30,13 @@ pub(super) async fn follow(followed: Followed, hub: Arc<Hub>) {
     loop {
         let mut open = follower.server().await;
         let began = Instant::now();
+        let stops = open.entry.server.departure.next();
         let ended = tokio::select! {
             ended = follower.session(&open.entry, &open.connection) => ended,
             // Whatever the poller found wrong with the connection is wrong for the watch too.
             _ = open.held.changed() => Err(EventError::Moved),
+            // It waits for its watches, and this one goes on elsewhere from the last revision.
+            () = stops => Ok(()),
         };
         let pause = follower.note(&open.entry, began.elapsed() >= LIVED, ended);
         sleep(pause).await;

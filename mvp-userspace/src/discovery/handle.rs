@@ -391,7 +391,9 @@ impl Pollers {
                 continue;
             }
             let local = endpoint == self.local;
-            let server = Arc::new(Server::new(endpoint.clone(), local));
+            let departure = self.hub.counters.departures.of(&endpoint);
+            let server = Server::new(endpoint.clone(), local).with_departure(departure);
+            let server = Arc::new(server);
             if self.hub.settings.prover.is_some() {
                 for class in [IdentityClass::FrontProxy, IdentityClass::Bare] {
                     server.set_proved(class, false);

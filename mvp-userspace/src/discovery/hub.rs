@@ -16,7 +16,7 @@ use super::merged::Views;
 use super::prove::Prover;
 use super::server_status::ServerStatus;
 use crate::membership::Reached;
-use crate::route::{Knowledge, Member, RouteTable};
+use crate::route::{Departures, Knowledge, Member, RouteTable};
 
 /// How to poll.
 #[derive(Clone)]
@@ -51,6 +51,8 @@ pub struct SyncCounters {
     pub refreshes: AtomicU64,
     /// Which servers have answered, for membership.
     pub reached: Reached,
+    /// Which are about to stop, for membership.
+    pub departures: Departures,
 }
 
 /// What a refresh brought.
@@ -142,7 +144,8 @@ impl Hub {
 
     pub fn set_entries(&self, entries: Vec<Arc<Entry>>) {
         let endpoints = entries.iter().map(|entry| &entry.endpoint);
-        self.counters.reached.retain(endpoints);
+        self.counters.reached.retain(endpoints.clone());
+        self.counters.departures.retain(endpoints);
         *lock(&self.entries) = entries;
         self.publish();
         self.round_done();

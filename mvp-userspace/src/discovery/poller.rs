@@ -241,6 +241,9 @@ impl Poller {
                     false => text,
                 };
                 let refused = self.connection.is_none() && failure == Some(Failure::Refused);
+                if refused {
+                    stopping(&self.entry, "it takes no connection");
+                }
                 let changed = self.entry.failed(failure, refused, trouble, &text);
                 if starting {
                     if changed {
@@ -350,7 +353,7 @@ impl Open {
                 let _ = probe.await;
                 self.probe = None;
             }
-            if entry.is_ready() != Some(true) {
+            if entry.ready() != Some(true) {
                 return;
             }
         }
@@ -405,16 +408,40 @@ impl Open {
 async fn probe(connection: &Connection, entry: &Entry) {
     match connection.get("/readyz", "*/*", None, 64 << 10).await {
         Ok(answer) => match answer.status.as_u16() {
-            200 => entry.probed(Probe::Ready),
+            200 => {
+                entry.server.departure.end();
+                entry.probed(Probe::Ready);
+            }
             // Says nothing of the server, only of us.
             401 | 403 => {}
-            _ => entry.probed(Probe::NotReady),
+            _ => {
+                entry.probed(Probe::NotReady);
+                if shuts_down(&answer.body) {
+                    stopping(entry, "it says that it shuts down");
+                }
+            }
         },
         Err(error) => {
             if let Some(failure) = error.failure() {
                 entry.probed(Probe::Failed(failure));
             }
         }
+    }
+}
+
+/// Whether `/readyz` names the check that fails from SIGTERM on (apiserver `server/genericapiserver.go`, `AddReadyzChecks`).
+fn shuts_down(readyz: &[u8]) -> bool {
+    const CHECK: &[u8] = b"[-]shutdown ";
+    readyz.windows(CHECK.len()).any(|bytes| bytes == CHECK)
+}
+
+/// Whoever holds something open on the server is to let go.
+fn stopping(entry: &Entry, why: &str) {
+    if entry.server.departure.begin() {
+        info!(
+            server = &*entry.server.name,
+            why, "the server stops: watches on it end and go on at others"
+        );
     }
 }
 

@@ -17,6 +17,8 @@ pub struct ServerStatus {
     pub version: Option<String>,
     /// What `/readyz` last said; `None`: nothing yet, or not to us.
     pub ready: Option<bool>,
+    /// It says that it shuts down, or takes no connection any more.
+    pub stopping: bool,
     pub knowledge: Knowledge,
     /// Since the server last confirmed what is known of it.
     pub age: Option<Duration>,

@@ -176,6 +176,7 @@ mod tests {
             local: name == "a",
             version: version.map(str::to_owned),
             ready: None,
+            stopping: false,
             knowledge: Knowledge::Never,
             age: None,
             source: None,

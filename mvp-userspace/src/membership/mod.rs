@@ -87,6 +87,7 @@ impl Membership {
             members: sender.clone(),
             fallback,
             read_by: read_by.clone(),
+            departures: counters.departures.clone(),
         };
         let line = MembershipLine::default();
         line.set(Facts {

@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Endpoint;
 use crate::discovery::{Connection, Dialer};
+use crate::route::Departures;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type AnyBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Error>;
@@ -41,6 +42,8 @@ pub struct Reader {
     /// What it is, for the status, and a client with it.
     pub fallback: Option<(String, Client)>,
     pub read_by: ReadBy,
+    /// Which servers are about to stop: they would wait for the watches of this reader.
+    pub departures: Departures,
 }
 
 impl ReadBy {
@@ -94,7 +97,7 @@ impl Reader {
         ))
     }
 
-    /// The first server that answers, the local one before the others.
+    /// The first server that answers, the local one before the others, and those that are about to stop after all.
     async fn by_front_proxy(&self, path: Option<&str>) -> Result<Response<AnyBody>, Refusal> {
         let Some(dialer) = &self.dialer else {
             return Err(Refusal::None(
@@ -105,10 +108,17 @@ impl Reader {
             return Err(Refusal::None("it is no GET".into()));
         };
         let others = self.members.borrow().clone();
-        let others = others.iter().filter(|other| other.host != self.local.host);
+        let address = |server: &Endpoint| (server.host.clone(), server.port);
+        let others = others
+            .iter()
+            .filter(|other| address(other) != address(&self.local));
         let mut problem = String::new();
-        for endpoint in [&self.local].into_iter().chain(others) {
+        let leaving = |endpoint: &&Endpoint| self.departures.of(endpoint).is_leaving();
+        let (last, first): (Vec<_>, Vec<_>) =
+            [&self.local].into_iter().chain(others).partition(leaving);
+        for endpoint in first.into_iter().chain(last) {
             let name = &endpoint.name;
+            let stops = self.departures.of(endpoint).next();
             let asked = async {
                 let connection = Connection::open(dialer, endpoint).await?;
                 let response = connection.stream(path, "application/json").await?;
@@ -118,7 +128,7 @@ impl Reader {
                 Ok((connection, response)) => {
                     let status = response.status();
                     let (head, body) = response.into_parts();
-                    let body = Held::new(body, connection).boxed_unsync();
+                    let body = Held::new(body, connection, stops).boxed_unsync();
                     let response = Response::from_parts(head, body);
                     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
                         let what = path.split('?').next().unwrap_or_default();
@@ -166,18 +176,25 @@ impl tower_service::Service<Request<KubeBody>> for Reader {
     }
 }
 
-/// A body that keeps its connection, and ends with an error when nothing has come for too long.
+/// A body that keeps its connection. It ends when its server begins to stop, as if the server had ended the watch, and with an error
+/// when nothing has come for too long.
 struct Held {
     body: hyper::body::Incoming,
     silence: Pin<Box<Sleep>>,
+    stops: Pin<Box<dyn Future<Output = ()> + Send>>,
     _connection: Connection,
 }
 
 impl Held {
-    fn new(body: hyper::body::Incoming, connection: Connection) -> Self {
+    fn new(
+        body: hyper::body::Incoming,
+        connection: Connection,
+        stops: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
         Self {
             body,
             silence: Box::pin(sleep(SILENT)),
+            stops: Box::pin(stops),
             _connection: connection,
         }
     }
@@ -194,6 +211,9 @@ impl Body for Held {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.silence.as_mut().reset(Instant::now() + SILENT);
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        if self.stops.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
         }
         match self.silence.as_mut().poll(cx) {
             Poll::Ready(()) => {

@@ -35,6 +35,7 @@ pub struct Metrics {
     added: Histogram,
     server_time: Labelled<1, Histogram>,
     retries: Counters<1>,
+    let_go: Counters<1>,
     ejections: Counters<1>,
     client_connections_open: Gauge,
     client_connections: Counter,
@@ -82,6 +83,7 @@ impl Metrics {
             added,
             server_time: Labelled::new(&SERVER_TIME, server_time),
             retries: Counters::register(r, &RETRIES),
+            let_go: Counters::register(r, &LET_GO),
             ejections: Counters::register(r, &EJECTIONS),
             client_connections_open: gauge(r, &CLIENT_CONNECTIONS_OPEN),
             client_connections: counter(r, &CLIENT_CONNECTIONS),
@@ -186,6 +188,10 @@ impl Metrics {
 
     pub fn retry(&self, reason: &'static str) {
         self.retries.get([reason]).inc();
+    }
+
+    pub fn let_go(&self, server: &str) {
+        self.let_go.get([server]).inc();
     }
 
     pub fn ejection(&self, server: &str) {

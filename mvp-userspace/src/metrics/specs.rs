@@ -86,6 +86,8 @@ specs! {
         "Open connections to a server, by identity class";
     RETRIES, Counter, "mvp_retries_total", ["reason"],
         "Second attempts at a request, by why the first one failed";
+    LET_GO, Counter, "mvp_watches_let_go_total", ["server"],
+        "Watches ended between two events because their server was about to stop; their clients resume them on another";
     EJECTIONS, Counter, "mvp_ejections_total", ["server"],
         "Times a server was found failing and skipped";
     CLIENT_CONNECTIONS_OPEN, Gauge, "mvp_client_connections_open", [],

@@ -15,6 +15,7 @@ fn touched() -> Metrics {
     metrics.peer_proxy_error("proxy_transport", "batch", "v2", "jobs");
     metrics.peer_discovery_sync_error("fetch_discovery");
     metrics.retry("refused_stream");
+    metrics.let_go("cp-a");
     metrics.ejection("cp-b");
     metrics.refused("connections");
     metrics.headers_stripped("remote_user", 2);

@@ -25,6 +25,7 @@ mod headers;
 mod idle;
 mod interpret;
 mod lane;
+mod let_go;
 mod negotiate;
 mod pool;
 mod preface;

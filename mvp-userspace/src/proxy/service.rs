@@ -23,6 +23,7 @@ use super::headers::{
     upgrade_protocol,
 };
 use super::lane::{ClientKey, Credentials};
+use super::let_go::watch_end;
 use super::printable::{TEXT, printable};
 use super::response::{CancelNote, Download};
 use super::status::error_response;
@@ -275,10 +276,9 @@ impl Call<'_> {
                 let body = Download::upstream(incoming, lease, record);
                 if info.verb == Verb::Watch && status == StatusCode::OK {
                     let events = Events::of(head.headers.get(CONTENT_TYPE));
-                    let mut drain = shared.drain.clone();
-                    body.watch(events, async move {
-                        drain.draining().await;
-                    })
+                    let class = self.credentials.map(|credentials| credentials.class());
+                    let end = watch_end(shared, &answer.server, class, info, answer.reason);
+                    body.watch(events, end)
                 } else {
                     body
                 }

@@ -3,6 +3,7 @@
 mod choose;
 mod codes;
 mod decide;
+mod departure;
 mod explain;
 mod guard;
 mod health;
@@ -15,6 +16,7 @@ mod unknown;
 
 pub use choose::{choose, random};
 pub use decide::{Context, Decision, Target, decide};
+pub use departure::{Departure, Departures};
 pub use explain::explain;
 pub use guard::{Guard, GuardReason, GuardReasons, Operator, Signs, State, Transition};
 pub use health::{Failure, HealthState, HealthView, Probe};

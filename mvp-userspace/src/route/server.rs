@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use super::Departure;
 use super::health::{Failure, Health, HealthView, Probe};
 use crate::config::Endpoint;
 use crate::tls::IdentityClass;
@@ -14,6 +15,8 @@ pub struct Server {
     pub name: Arc<str>,
     pub endpoint: Endpoint,
     pub local: bool,
+    /// Whether it is about to stop.
+    pub departure: Departure,
     /// Requests sent to it and not yet finished, over all threads.
     pub outstanding: AtomicUsize,
     /// Identity classes that nothing may be sent with yet: bits of [`unproved_bit`].
@@ -34,11 +37,17 @@ impl Server {
             name: Arc::from(endpoint.name.as_str()),
             endpoint,
             local,
+            departure: Departure::default(),
             outstanding: AtomicUsize::new(0),
             unproved: AtomicU8::new(0),
             flags: AtomicU8::new(AVAILABLE | SPOTLESS),
             health: Mutex::new(Health::new(SystemTime::now())),
         }
+    }
+
+    /// The same, with what is known of the address.
+    pub fn with_departure(self, departure: Departure) -> Self {
+        Self { departure, ..self }
     }
 
     /// True if the server may be chosen now. One atomic load; relaxed, because no other data hangs on it.

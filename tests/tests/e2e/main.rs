@@ -28,6 +28,7 @@ mod silent;
 mod skew;
 mod smuggling;
 mod spoofing;
+mod stopping;
 mod streams;
 mod tunnels;
 mod upgrade_run;

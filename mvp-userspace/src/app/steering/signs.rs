@@ -81,6 +81,7 @@ mod tests {
             local: true,
             version: version.map(str::to_owned),
             ready: Some(true),
+            stopping: false,
             knowledge: Knowledge::Confirmed,
             age: None,
             source: None,

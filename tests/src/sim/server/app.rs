@@ -32,6 +32,8 @@ pub enum Phase {
     Serving {
         goaways: u64,
     },
+    /// SIGTERM was received: `/readyz` says 500, new connections are still accepted, and what is running goes on.
+    Leaving,
     Stopping,
     Killed,
 }
@@ -73,7 +75,7 @@ impl Ending {
         // An error means that the server object is gone, which ends it as well.
         let _ = self
             .0
-            .wait_for(|phase| !matches!(phase, Phase::Serving { .. }))
+            .wait_for(|phase| matches!(phase, Phase::Stopping | Phase::Killed))
             .await;
     }
 }
@@ -90,6 +92,15 @@ impl App {
     /// Requests being answered, watches included, but not those that agents make for themselves.
     pub fn streams(&self) -> usize {
         self.open_streams.load(Ordering::Relaxed)
+    }
+
+    /// Waits until nothing is being answered, agents' own watches included.
+    pub(super) async fn idle(&self) {
+        let open =
+            || self.open_streams.load(Ordering::Relaxed) + self.own_streams.load(Ordering::Relaxed);
+        while open() > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// The patch releases of 1.33 and 1.36 are the recorded ones.

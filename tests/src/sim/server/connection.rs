@@ -139,10 +139,13 @@ async fn drive<C: Future>(
         tokio::select! {
             _ = conn.as_mut() => return,
             changed = phase.changed() => {
-                if changed.is_err() || *phase.borrow_and_update() == Phase::Killed {
+                let phase = *phase.borrow_and_update();
+                if changed.is_err() || phase == Phase::Killed {
                     return;
                 }
-                finish(conn.as_mut());
+                if phase != Phase::Leaving {
+                    finish(conn.as_mut());
+                }
             }
         }
     }

@@ -79,6 +79,8 @@ pub struct ServerSpec {
     pub log_capacity: usize,
     /// By which front proxies assert users here (`--requestheader-*-headers`).
     pub header_names: HeaderNames,
+    /// For how long a server that was told to stop goes on while requests or watches are open on it.
+    pub lingers: Duration,
 }
 
 impl ServerSpec {
@@ -97,6 +99,7 @@ impl ServerSpec {
             crd_delay: Duration::ZERO,
             log_capacity: 4096,
             header_names: HeaderNames::default(),
+            lingers: Duration::ZERO,
         }
     }
 
@@ -154,6 +157,13 @@ impl ServerSpec {
 
     pub fn header_names(mut self, names: HeaderNames) -> Self {
         self.header_names = names;
+        self
+    }
+
+    /// Stops as slowly as a real server: it says at `/readyz` that it shuts down, goes on accepting, and keeps open what is open, the
+    /// watches too, for at most `most` (20 to 60 s were seen).
+    pub fn lingers(mut self, most: Duration) -> Self {
+        self.lingers = most;
         self
     }
 
@@ -353,6 +363,11 @@ impl Server {
         };
         run.background.iter().for_each(JoinHandle::abort);
         identity::unregister(&run.app).await?;
+        if !self.spec.lingers.is_zero() {
+            run.phase.send_replace(Phase::Leaving);
+            // Whatever is open when the time is over is told so below.
+            let _ = tokio::time::timeout(self.spec.lingers, run.app.idle()).await;
+        }
         run.close_listener().await;
         run.phase.send_replace(Phase::Stopping);
         let done = tokio::time::timeout(STOP_DEADLINE, self.drained()).await;
@@ -468,11 +483,11 @@ impl Drop for Run {
         self.accept.abort();
         self.background.iter().for_each(JoinHandle::abort);
         self.phase.send_if_modified(|phase| {
-            let serving = matches!(phase, Phase::Serving { .. });
-            if serving {
+            let running = matches!(phase, Phase::Serving { .. } | Phase::Leaving);
+            if running {
                 *phase = Phase::Killed;
             }
-            serving
+            running
         });
     }
 }

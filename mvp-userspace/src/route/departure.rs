@@ -1,0 +1,146 @@
+//! Which servers are about to stop. Whoever holds something open on one lets go, so that the server need not wait for it.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::config::Endpoint;
+
+/// Whether one server is stopping. Cheap to clone; all clones tell the same.
+#[derive(Clone, Debug, Default)]
+pub struct Departure(Arc<watch::Sender<State>>);
+
+/// Of all servers, by address, for those who do not know a server by more. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Departures(Arc<Mutex<BTreeMap<(String, u16), Departure>>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    leaving: bool,
+    /// How often it began to leave.
+    count: u64,
+}
+
+impl Departure {
+    /// The server says that it shuts down, or takes no connection any more. True if that was not known.
+    pub fn begin(&self) -> bool {
+        self.0.send_if_modified(|state| {
+            let news = !state.leaving;
+            if news {
+                *state = State {
+                    leaving: true,
+                    count: state.count + 1,
+                };
+            }
+            news
+        })
+    }
+
+    /// A server answers there that is ready.
+    pub fn end(&self) {
+        self.0
+            .send_if_modified(|state| std::mem::replace(&mut state.leaving, false));
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.0.borrow().leaving
+    }
+
+    /// Resolves while the server is stopping.
+    pub async fn leaving(&self) {
+        self.until(|state| state.leaving).await;
+    }
+
+    /// Resolves when the server begins to stop after this call. What is begun on a server that is stopping already, for want of
+    /// another, is not told of it again.
+    pub fn next(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (departure, count) = (self.clone(), self.0.borrow().count);
+        async move { departure.until(|state| state.count > count).await }
+    }
+
+    async fn until(&self, condition: impl Fn(&State) -> bool) {
+        if self
+            .0
+            .subscribe()
+            .wait_for(|state| condition(state))
+            .await
+            .is_err()
+        {
+            // Cannot be: the sender is our own.
+            pending::<()>().await;
+        }
+    }
+}
+
+impl Departures {
+    /// That of the server at this address.
+    pub fn of(&self, server: &Endpoint) -> Departure {
+        self.lock().entry(address(server)).or_default().clone()
+    }
+
+    /// Forgets all servers but these. One that is forgotten is a member no more, which it says itself when it stops.
+    pub fn retain<'a>(&self, servers: impl IntoIterator<Item = &'a Endpoint>) {
+        let mut all = self.lock();
+        let mut before = std::mem::take(&mut *all);
+        for server in servers {
+            let key = address(server);
+            if let Some(known) = before.remove(&key) {
+                all.insert(key, known);
+            }
+        }
+        drop(all);
+        before.values().for_each(|departure| {
+            departure.begin();
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, u16), Departure>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn address(server: &Endpoint) -> (String, u16) {
+    (server.host.clone(), server.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::route::testing::server;
+
+    #[test]
+    fn it_is_told_to_those_who_were_there_before() {
+        let departure = Departure::default();
+        let before = departure.next();
+        assert!(departure.begin());
+        assert!(!departure.begin(), "known already");
+        let since = departure.next();
+        assert!(departure.leaving().now_or_never().is_some());
+        assert!(before.now_or_never().is_some());
+        departure.end();
+        assert!(!departure.is_leaving() && departure.leaving().now_or_never().is_none());
+        // It has another turn for those who came while it was leaving.
+        assert!(departure.begin());
+        assert!(since.now_or_never().is_some());
+    }
+
+    #[test]
+    fn who_is_no_member_any_more_leaves() {
+        let a = server("cp-a", true).endpoint.clone();
+        let b = Endpoint {
+            port: a.port + 1,
+            ..a.clone()
+        };
+        let all = Departures::default();
+        let [of_a, of_b] = [&a, &b].map(|server| all.of(server));
+        all.retain([&a]);
+        assert!(!of_a.is_leaving() && of_b.is_leaving());
+        assert!(!all.of(&b).is_leaving(), "it comes anew");
+        of_a.begin();
+        assert!(all.of(&a).is_leaving(), "the same one");
+    }
+}
