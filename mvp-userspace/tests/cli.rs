@@ -278,6 +278,7 @@ fn admin() -> (String, DrainSignal) {
         }),
         set_log_level: Box::new(|_| Ok(())),
         guard: Box::new(|_| mvp::admin::GuardView::default()),
+        retire: Box::new(|| Some(mvp::steering::RetireView::default())),
     };
     let folder = tempfile::tempdir().unwrap().keep();
     let path = folder.join("admin.sock");
@@ -354,6 +355,12 @@ cp-b  peer  https://127.0.0.3:6443  v1.36.3  yes    yes        no      fresh    
         ]),
         "10.0.0.9 asking for kubernetes -> inspected\n"
     );
+    let none =
+        "no retirement is under way; 0 ended so far, 0 of them where a request may have been cut\n";
+    assert_eq!(ask(&["retire"]), format!("{none}\n"));
+    assert_eq!(ask(&["retire", "--now"]), none);
+    assert!(ask(&["arm", "--for", "30m"]).starts_with("nothing is steered"));
+    assert_eq!(code(&mvp(&["arm", "--for", "soon"])), 64);
     assert_eq!(drain.state(), DrainState::Running);
     assert_eq!(
         ask(&["drain", "--deadline", "1h"]),

@@ -33,7 +33,7 @@ pub async fn answer(
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let allowed = match path.as_str() {
-        "/drain" | "/arm" | "/disarm" | "/auto" => Method::POST,
+        "/drain" | "/arm" | "/disarm" | "/auto" | "/retire" => Method::POST,
         "/loglevel" => Method::PUT,
         _ => Method::GET,
     };
@@ -68,9 +68,10 @@ pub async fn answer(
         }
         "/explain" => explain(admin, &request, &query),
         "/drain" => drain(admin, &query),
-        "/arm" => guard(admin, Operator::Arm),
+        "/arm" => arm(admin, &query),
         "/disarm" => guard(admin, Operator::Disarm),
         "/auto" => guard(admin, Operator::Auto),
+        "/retire" => retire(admin),
         "/loglevel" => log_level(admin, request).await,
         "/" => text(StatusCode::OK, HELP),
         _ => match path.strip_prefix(SERVERS) {
@@ -80,7 +81,7 @@ pub async fn answer(
     }
 }
 
-const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\nOn the Unix socket only: /mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain /arm /disarm /auto, PUT /loglevel\n";
+const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\nOn the Unix socket only: /mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain /arm /disarm /auto /retire, PUT /loglevel\n";
 
 fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
     let awaited = admin.readiness.awaited();
@@ -241,11 +242,31 @@ fn drain(admin: &Admin, query: &str) -> Response<Full<Bytes>> {
     }
 }
 
+fn arm(admin: &Admin, query: &str) -> Response<Full<Bytes>> {
+    let word = match parameter(query, "for").map(|text| crate::config::parse_duration(&text)) {
+        None => Operator::Arm,
+        Some(Ok(time)) if !time.is_zero() => Operator::ArmFor(time),
+        Some(Ok(_)) => return text(StatusCode::BAD_REQUEST, "for: not above zero\n"),
+        Some(Err(problem)) => return text(StatusCode::BAD_REQUEST, format!("for: {problem}\n")),
+    };
+    guard(admin, word)
+}
+
 fn guard(admin: &Admin, word: Operator) -> Response<Full<Bytes>> {
     text(
         StatusCode::OK,
         format!("{}\n", (admin.views.guard)(word).line()),
     )
+}
+
+fn retire(admin: &Admin) -> Response<Full<Bytes>> {
+    match (admin.views.retire)() {
+        Some(view) => text(StatusCode::ACCEPTED, format!("{}\n", view.line())),
+        None => text(
+            StatusCode::CONFLICT,
+            "no retirement is under way: connections stay while the guard is idle or nothing is steered\n",
+        ),
+    }
 }
 
 async fn log_level(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {

@@ -97,6 +97,7 @@ async fn port() -> Port {
                 Ok(())
             }
         }),
+        retire: Box::new(|| None),
         guard: Box::new(|word| GuardView {
             state: "armed".into(),
             reasons: vec![format!("{word:?}")],
@@ -298,6 +299,30 @@ async fn drain_starts_once() {
 }
 
 #[tokio::test]
+async fn nothing_is_retired_while_the_guard_is_idle() {
+    let port = port().await;
+    let (code, body) = ask(&port, "POST", "/retire", "").await;
+    assert_eq!(code, 409);
+    assert!(body.starts_with("no retirement is under way"), "{body}");
+}
+
+#[tokio::test]
+async fn an_operators_word_may_have_a_time() {
+    let port = port().await;
+    for (target, code) in [
+        ("/arm", 200),
+        ("/arm?for=30m", 200),
+        ("/arm?for=1500ms", 200),
+        ("/arm?for=0s", 400),
+        ("/arm?for=soon", 400),
+    ] {
+        let (answered, body) = ask(&port, "POST", target, "").await;
+        assert_eq!(answered, code, "{target}: {body}");
+        assert_eq!(body.starts_with("for: "), code == 400, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn by_the_network_nothing_changes_and_no_server_is_asked() {
     let port = port().await;
     let host = "Host: cp-a:9440\r\n";
@@ -306,6 +331,7 @@ async fn by_the_network_nothing_changes_and_no_server_is_asked() {
         ("POST", "/arm"),
         ("POST", "/disarm"),
         ("POST", "/auto"),
+        ("POST", "/retire"),
         ("PUT", "/loglevel"),
         ("GET", "/drain"),
         ("GET", "/mvp/servers/cp-b/readyz"),

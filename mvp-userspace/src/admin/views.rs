@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SkewView;
 use crate::route::Operator;
-use crate::steering::Stance;
+use crate::steering::{RetireView, Stance};
 
 /// How the admin port sees the agent. Closures are called on the control runtime and must not block.
 pub struct Views {
@@ -33,6 +33,8 @@ pub struct Views {
     pub set_log_level: Box<SetLogLevelFn>,
     /// Takes an operator's word and tells what the guard then is.
     pub guard: Box<dyn Fn(Operator) -> GuardView + Send + Sync>,
+    /// Has connections of before ended now; `None` if no retirement is under way.
+    pub retire: Box<dyn Fn() -> Option<RetireView> + Send + Sync>,
 }
 
 pub type ExplainFn = dyn Fn(&str, &str) -> Result<ExplainView, String> + Send + Sync;
@@ -88,6 +90,9 @@ pub struct StatusView {
     /// Whether connections made before the guard armed can be ended, and why not.
     #[serde(default)]
     pub retiring: String,
+    /// What has become of them.
+    #[serde(default)]
+    pub retirement: RetireView,
     /// Whether clients' connections to the agent are handed to the local server whole, and why.
     pub pass_through: String,
     /// Whether the agent's connections to the local server take the short-cut, and why.

@@ -229,7 +229,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
             "listen or admin.listen: another process has the port, and without steering it cannot be replaced"
         );
     }
-    let retirable = stats.retirable().clone();
+    let (retirable, retired) = (stats.retirable().clone(), stats.retired.clone());
     if kernel.is_on() {
         let tried = retirable.clone();
         tokio::task::spawn_blocking(move || tried.probe()).await?;
@@ -402,6 +402,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     tokio::spawn(super::memory::run());
     let sources = Sources {
         retirable,
+        retired,
         shortcut,
         pass_through,
         listen: listen.to_string(),

@@ -27,7 +27,7 @@ use crate::proxy::discovery::replaced;
 use crate::proxy::{Pool, Shared, probe};
 use crate::request::RequestInfo;
 use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, explain, random};
-use crate::steering::Retirable;
+use crate::steering::{Retirable, RetireTally};
 use crate::tls::{IdentityClass, ReloadStats};
 
 /// A data thread whose loop has not turned for so long makes no progress: it turns once a second.
@@ -39,6 +39,7 @@ pub struct Sources {
     pub listen: String,
     pub kernel: String,
     pub retirable: Retirable,
+    pub retired: RetireTally,
     pub shortcut: Arc<ShortcutPart>,
     pub pass_through: Arc<PassThroughLine>,
     pub guard: GuardHandle,
@@ -110,6 +111,10 @@ pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
             })
         },
         set_log_level,
+        retire: {
+            let retired = sources.retired.clone();
+            Box::new(move || retired.hurry(Instant::now()).then(|| retired.view()))
+        },
         guard: {
             let guard = sources.guard.clone();
             Box::new(move |word| {
@@ -130,6 +135,7 @@ fn status(sources: &Sources) -> StatusView {
         guard: sources.guard.view(),
         kernel: sources.kernel.clone(),
         retiring: sources.retirable.line(),
+        retirement: sources.retired.view(),
         shortcut: sources.shortcut.line(),
         pass_through: sources.pass_through.get(),
         events: sources.discovery.events().to_string(),

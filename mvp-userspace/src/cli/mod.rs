@@ -106,12 +106,26 @@ enum Command {
         #[command(flatten)]
         pins: Pins,
     },
-    /// Inspect every new connection, whatever the signs, until `mvp auto`.
-    Arm(Ask),
+    /// Inspect every new connection, whatever the signs, until `mvp auto`: before an upgrade, so that no client is late.
+    Arm {
+        /// Go by the signs again after this, such as 30m.
+        #[arg(long = "for", value_name = "DURATION", value_parser = crate::config::parse_duration)]
+        time: Option<Duration>,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Inspect none, whatever the signs, until `mvp auto`: connections go to kube-apiserver itself.
     Disarm(Ask),
     /// Go by the signs again.
     Auto(Ask),
+    /// Show which connections that were made before the agent took them are still with kube-apiserver itself.
+    Retire {
+        /// End them now: each has a few seconds to have a request answered that is under way.
+        #[arg(long)]
+        now: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Change what the agent logs until it is restarted.
     Loglevel {
         /// error, warn, info, debug, trace, or a filter such as mvp=debug,access=off.
@@ -229,9 +243,11 @@ fn run_command(
                 format!("{}\n", table::clean(&view.line))
             })
         }
-        Command::Arm(ask) => tell(&ask, "/arm", out),
+        Command::Arm { time, ask } => arm(&ask, time, out),
         Command::Disarm(ask) => tell(&ask, "/disarm", out),
         Command::Auto(ask) => tell(&ask, "/auto", out),
+        Command::Retire { now: true, ask } => tell(&ask, "/retire", out),
+        Command::Retire { ask, .. } => show(&ask, "/status", out, show::retirement),
         Command::Loglevel { level, ask } => loglevel(&ask, &level, out),
         Command::Probe { server, path, ask } => probe(&ask, &server, &path, out),
         Command::Drain { deadline, ask } => drain(&ask, deadline, out),
@@ -353,6 +369,14 @@ fn routes(
     };
     let _ = out.write_all(text.as_bytes());
     Ok(())
+}
+
+fn arm(ask: &Ask, time: Option<Duration>, out: &mut dyn Write) -> Result<(), ClientError> {
+    let target = match time {
+        Some(time) => format!("/arm?for={}ms", time.as_millis()),
+        None => "/arm".to_owned(),
+    };
+    tell(ask, &target, out)
 }
 
 fn drain(ask: &Ask, deadline: Option<Duration>, out: &mut dyn Write) -> Result<(), ClientError> {

@@ -30,7 +30,7 @@ pub fn status(view: &StatusView) -> String {
         ("listen", view.listen.clone()),
         ("guard", view.guard.line()),
         ("kernel", view.kernel.clone()),
-        ("retire", view.retiring.clone()),
+        ("retire", retire_line(view)),
         ("through", view.pass_through.clone()),
         ("short", view.shortcut.clone()),
         ("events", view.events.clone()),
@@ -80,6 +80,32 @@ pub fn status(view: &StatusView) -> String {
     }
     if !view.servers.is_empty() {
         let _ = write!(out, "\n{}", servers(&view.servers));
+    }
+    out
+}
+
+/// Whether connections of before can be ended, and while they are, how far that is.
+fn retire_line(view: &StatusView) -> String {
+    match view.retirement.retiring {
+        true => view.retirement.line(),
+        false => view.retiring.clone(),
+    }
+}
+
+/// `mvp retire`: connections that clients made with kube-apiserver itself before the agent took them.
+pub fn retirement(view: &StatusView) -> String {
+    let retirement = &view.retirement;
+    let mut out = format!("{}\n", clean(&retirement.line()));
+    if !retirement.retiring {
+        let _ = writeln!(out, "{}", clean(&view.retiring));
+    }
+    let clients: Vec<_> = retirement
+        .clients
+        .iter()
+        .map(|(client, count)| [client.clone(), count.to_string()])
+        .collect();
+    if !clients.is_empty() {
+        let _ = write!(out, "\n{}", table(["CLIENT", "CONNECTIONS"], &clients));
     }
     out
 }

@@ -40,10 +40,12 @@ pub struct Signs {
     pub manifest_changed: bool,
 }
 
-/// What an operator says: `mvp arm`, `mvp disarm`, and back to the signs.
+/// What an operator says: `mvp arm`, the same with `--for`, `mvp disarm`, and back to the signs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operator {
     Arm,
+    /// Armed for so long, and then back to the signs.
+    ArmFor(Duration),
     Disarm,
     Auto,
 }
@@ -78,9 +80,17 @@ pub struct Transition {
 #[derive(Debug)]
 pub struct Guard {
     settle: Duration,
-    operator: Option<(Word, Instant)>,
+    operator: Option<Said>,
     signs: Automatic,
     state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    word: Word,
+    at: Instant,
+    /// From when on it does not stand any more.
+    until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,11 +138,19 @@ impl Guard {
         self.settle_state(now)
     }
 
-    /// Takes an operator's word, which stands until the next.
+    /// Takes an operator's word, which stands until the next or for as long as it says. A time that no clock can tell is no end.
     pub fn operator(&mut self, operator: Operator, now: Instant) -> Option<Transition> {
+        let said = |word, until| {
+            Some(Said {
+                word,
+                at: now,
+                until,
+            })
+        };
         self.operator = match operator {
-            Operator::Arm => Some((Word::Arm, now)),
-            Operator::Disarm => Some((Word::Disarm, now)),
+            Operator::Arm => said(Word::Arm, None),
+            Operator::ArmFor(time) => said(Word::Arm, now.checked_add(time)),
+            Operator::Disarm => said(Word::Disarm, None),
             Operator::Auto => None,
         };
         self.settle_state(now)
@@ -156,16 +174,23 @@ impl Guard {
 
     fn settle_state(&mut self, now: Instant) -> Option<Transition> {
         let before = self.state;
+        if let Some(until) = self.operator.and_then(|said| said.until)
+            && until <= now
+        {
+            self.operator = None;
+        }
         let next = match self.operator {
             None => self.signs.state(self.settle),
-            Some((Word::Arm, since)) => State::Armed {
-                since,
-                reasons: GuardReasons::one(GuardReason::OperatorArmed).union(self.standing()),
-                idle_at: None,
-            },
-            Some((Word::Disarm, since)) => State::Idle {
-                since,
-                reason: GuardReason::OperatorDisarmed,
+            Some(said) => match said.word {
+                Word::Arm => State::Armed {
+                    since: said.at,
+                    reasons: GuardReasons::one(GuardReason::OperatorArmed).union(self.standing()),
+                    idle_at: said.until.filter(|_| self.standing().is_empty()),
+                },
+                Word::Disarm => State::Idle {
+                    since: said.at,
+                    reason: GuardReason::OperatorDisarmed,
+                },
             },
         };
         // Armed for another reason is still armed since the first.

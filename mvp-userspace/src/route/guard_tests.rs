@@ -202,12 +202,48 @@ fn event() -> impl Strategy<Value = Event> {
         8 => signs().prop_map(Event::Observe),
         1 => prop_oneof![
             Just(Operator::Arm),
+            (1u64..100).prop_map(|seconds| Operator::ArmFor(Duration::from_secs(seconds))),
             Just(Operator::Disarm),
             Just(Operator::Auto),
             Just(Operator::Auto),
         ]
         .prop_map(Event::Operator),
     ]
+}
+
+#[test]
+fn an_operators_word_may_have_an_end() {
+    let mut run = Run::new();
+    let differ = Signs {
+        sets_differ: true,
+        ..QUIET
+    };
+    run.observe(0, QUIET);
+    run.observe(60, QUIET);
+    let half_an_hour = Operator::ArmFor(Duration::from_secs(1800));
+    assert_eq!(
+        run.say(100, half_an_hour).as_deref(),
+        Some("armed: operator_armed")
+    );
+    let idle_at = |run: &Run| match run.guard.state() {
+        State::Armed { idle_at, .. } => idle_at,
+        State::Idle { .. } => None,
+    };
+    assert_eq!(idle_at(&run), Some(run.at(1900)));
+    assert_eq!(run.observe(1000, differ), None);
+    assert_eq!(idle_at(&run), None, "a sign stands");
+    assert_eq!(run.observe(1100, QUIET), None);
+    assert_eq!(run.observe(1899, QUIET), None);
+    assert_eq!(run.observe(1900, QUIET).as_deref(), Some("idle: settled"));
+    // While a sign stands the end changes nothing.
+    run.say(2000, half_an_hour);
+    assert_eq!(run.observe(3800, differ), None);
+    assert_eq!(run.guard.state().reasons().to_string(), "sets_differ");
+    // The next word takes its place, and so does one without an end.
+    run.say(4000, half_an_hour);
+    run.say(4001, Operator::Arm);
+    assert_eq!(run.observe(9000, QUIET), None);
+    assert!(run.guard.is_armed());
 }
 
 proptest! {
@@ -218,11 +254,16 @@ proptest! {
         // What the specification says, kept apart: the last observation with a sign, the first without, the word.
         let (mut quiet_since, mut word, mut standing) = (None, Operator::Auto, Signs::default());
         standing.sets_differ = true;
-        let mut settled = false;
+        let (mut settled, mut said_at) = (false, 0);
         for (pause, event) in events {
             second += pause;
             let now = run.at(second);
             let before = run.guard.is_armed();
+            if let Operator::ArmFor(time) = word
+                && second >= said_at + time.as_secs()
+            {
+                word = Operator::Auto;
+            }
             let transition = match event {
                 Event::Observe(signs) => {
                     standing = signs;
@@ -236,14 +277,14 @@ proptest! {
                     run.guard.observe(signs, now)
                 }
                 Event::Operator(said) => {
-                    word = said;
+                    (word, said_at) = (said, second);
                     run.guard.operator(said, now)
                 }
             };
             let armed = run.guard.is_armed();
             // Never idle while a sign stands, never idle before all has been quiet for the settling time.
             match word {
-                Operator::Arm => prop_assert!(armed),
+                Operator::Arm | Operator::ArmFor(_) => prop_assert!(armed),
                 Operator::Disarm => prop_assert!(!armed),
                 Operator::Auto => prop_assert_eq!(armed, !settled),
             }
@@ -259,7 +300,9 @@ proptest! {
                 let (State::Idle { since, .. } | State::Armed { since, .. }) = run.guard.state();
                 prop_assert_eq!(since, now);
             }
-            if let State::Armed { idle_at: Some(at), .. } = run.guard.state() {
+            if let State::Armed { idle_at: Some(at), .. } = run.guard.state()
+                && !matches!(word, Operator::ArmFor(_))
+            {
                 prop_assert!(at > now || second - quiet_since.unwrap_or(second) >= SETTLE.as_secs());
             }
         }

@@ -144,6 +144,47 @@ fn connections_of_before_are_retired_in_a_silent_moment() {
     });
 }
 
+#[test]
+fn an_operator_has_connections_of_before_ended_now() {
+    on_nodes("hurry", &[36, 36], |cluster| {
+        let node = &cluster.nodes[0];
+        let agent = cluster.agent_with(node, |config| {
+            config["retire"] = serde_json::json!({"within": "1h"});
+        });
+        agent.until("idle");
+        assert_eq!(agent.admin("POST", "/retire").unwrap().0, 409);
+        let before = Arc::new(cluster.connect(&cluster.clients, node.at()).unwrap());
+        let ask = |client: &Arc<Client>, target: &'static str| {
+            let client = Arc::clone(client);
+            cluster
+                .clients
+                .spawn(async move { Ok::<_, anyhow::Error>(client.get(target, &[]).await?.status) })
+        };
+        let join = |task| cluster.clients.join(task);
+        assert_eq!(join(ask(&before, CONFIG_MAPS)).unwrap(), 200);
+        agent.admin("POST", "/arm?for=1h").unwrap();
+        let retirement = || agent.status()["retirement"].clone();
+        eventually("it is found", || retirement()["open"] == 1);
+        // A request that is under way is answered.
+        node.command(Command::Slow { micros: 1_000_000 });
+        let under_way = ask(&before, CONFIG_MAPS);
+        eventually("the server has it", || {
+            node.command(Command::Status)["streams"] == 1
+        });
+        let accepted = agent.accepted();
+        assert_eq!(agent.admin("POST", "/retire").unwrap().0, 202);
+        assert_eq!(join(under_way).unwrap(), 200, "cut off");
+        node.command(Command::Slow { micros: 0 });
+        eventually("it is ended", || {
+            retirement()["open"] == 0 && retirement()["destroyed"] == 1
+        });
+        assert!(join(ask(&before, CONFIG_MAPS)).is_err());
+        let again = cluster.get(&cluster.clients, node, CONFIG_MAPS).unwrap();
+        assert_eq!(again.status, 200);
+        assert_eq!(agent.accepted() - accepted, 1.0, "it came by the agent");
+    });
+}
+
 /// A client that asks every few milliseconds over one connection, and makes another when that one ends between two requests.
 /// Returns how many requests were answered, and which were cut: the server got them and the client no answer.
 async fn ask_on(

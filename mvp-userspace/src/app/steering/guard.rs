@@ -67,7 +67,7 @@ impl GuardHandle {
     /// An operator's word. With `inspect: always` the configuration's own word takes the place of the signs.
     pub fn operator(&self, word: Operator) {
         let word = match word {
-            Operator::Auto if self.0.always => Operator::Arm,
+            Operator::Auto | Operator::ArmFor(_) if self.0.always => Operator::Arm,
             word => word,
         };
         tracing::info!(?word, "an operator speaks to the guard");

@@ -46,7 +46,17 @@ pub struct Schedule {
     pub within: Duration,
 }
 
+/// How soon all connections are gone when an operator says so, and how long it takes at most is twice that.
+const HURRY: Duration = Duration::from_secs(5);
+
 impl Schedule {
+    /// Whether a connection is to be ended now that an operator has said so, that long ago: as after a window of [`HURRY`], so that
+    /// a connection with a request under way has that long to have it answered.
+    pub fn due_hurried(since: Duration, figures: &Figures) -> Option<Due> {
+        let over = Self { within: HURRY };
+        over.due(HURRY.saturating_add(since), 0.0, figures)
+    }
+
     /// Whether a connection is to be ended now. `since`: from the beginning, or from when the connection was first seen.
     /// `phase`: a number in 0..1 of the connection's own, which spreads the connections over the window.
     pub fn due(&self, since: Duration, phase: f64, figures: &Figures) -> Option<Due> {
@@ -120,6 +130,19 @@ mod tests {
         assert_eq!(WINDOW.due(Duration::from_secs(44), 0.0, &thinking), None);
         let late = WINDOW.due(Duration::from_secs(45), 0.0, &thinking);
         assert_eq!(late, Some(Due::Late));
+    }
+
+    #[test]
+    fn an_operator_waits_for_an_answer_but_not_for_long() {
+        let due = |ms, quiet, answered| {
+            let since = Duration::from_millis(ms);
+            Schedule::due_hurried(since, &figures(quiet, answered, false))
+        };
+        assert_eq!(due(0, 5, true), Some(Due::Quiet));
+        assert_eq!(due(0, 4, true), None);
+        assert_eq!(due(2_400, 2_400, false), None, "the server thinks");
+        assert_eq!(due(2_500, 2_500, false), Some(Due::Late));
+        assert_eq!(due(5_000, 0, false), Some(Due::Late));
     }
 
     #[test]

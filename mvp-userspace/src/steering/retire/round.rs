@@ -169,6 +169,7 @@ impl Round {
                 "the retirement of connections has ended"
             );
         }
+        self.tally.forget_hurry();
         self.tally.set_open(Open {
             failed,
             ..Open::default()
@@ -225,7 +226,10 @@ impl Round {
                     && seen.is_answered(&Traffic::of(now)),
                 in_flight: now.is_in_flight(),
             };
-            self.schedule.due(seen.first.elapsed(), phase, &figures)
+            match self.tally.hurried_since() {
+                Some(at) => Schedule::due_hurried(at.elapsed(), &figures),
+                None => self.schedule.due(seen.first.elapsed(), phase, &figures),
+            }
         };
         if due(found).is_none() {
             return Ok(());

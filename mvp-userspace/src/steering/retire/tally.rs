@@ -27,6 +27,8 @@ pub struct RetireTally(Arc<Inner>);
 struct Inner {
     ended: [AtomicU64; Ended::ALL.len()],
     open: Mutex<Open>,
+    /// When an operator said that the connections of this retirement are to end now.
+    hurried: Mutex<Option<Instant>>,
 }
 
 /// Connections of before, at the last look.
@@ -58,6 +60,8 @@ pub struct RetireView {
     pub destroyed: u64,
     /// Ended so far where a request may have been cut.
     pub late: u64,
+    /// An operator said that they are to end now.
+    pub hurried: bool,
     /// Why connections of before cannot be ended, if they cannot.
     pub failed: Option<String>,
 }
@@ -75,6 +79,28 @@ impl Ended {
 impl RetireView {
     /// Clients shown at most.
     pub const CLIENTS: usize = 10;
+
+    /// In one line.
+    pub fn line(&self) -> String {
+        let ended = format!(
+            "{} ended so far, {} of them where a request may have been cut",
+            self.destroyed + self.late,
+            self.late
+        );
+        if let Some(why) = &self.failed {
+            return format!("cannot be ended: {why}");
+        }
+        if !self.retiring {
+            return format!("no retirement is under way; {ended}");
+        }
+        let oldest = self.oldest_ms.unwrap_or_default().div_ceil(1000);
+        let now = if self.hurried { ", to end now" } else { "" };
+        let watched = match self.open {
+            0 => String::new(),
+            _ => format!(", watched for up to {oldest}s{now}"),
+        };
+        format!("{} of before are open{watched}; {ended}", self.open)
+    }
 }
 
 impl RetireTally {
@@ -101,6 +127,25 @@ impl RetireTally {
         self.open().clients.values().sum()
     }
 
+    /// Has what is open end now. False if no retirement is under way.
+    pub fn hurry(&self, now: Instant) -> bool {
+        let retiring = self.open().retiring;
+        if retiring {
+            self.hurried().get_or_insert(now);
+        }
+        retiring
+    }
+
+    /// Since when, if an operator said so.
+    pub fn hurried_since(&self) -> Option<Instant> {
+        *self.hurried()
+    }
+
+    /// What an operator said concerned the retirement that has ended.
+    pub fn forget_hurry(&self) {
+        *self.hurried() = None;
+    }
+
     /// For status.
     pub fn view(&self) -> RetireView {
         let open = self.open().clone();
@@ -119,8 +164,14 @@ impl RetireTally {
             clients,
             destroyed: self.counted(Ended::Destroyed),
             late: self.counted(Ended::Late),
+            hurried: self.hurried_since().is_some(),
             failed: open.failed,
         }
+    }
+
+    fn hurried(&self) -> MutexGuard<'_, Option<Instant>> {
+        let hurried = &self.0.hurried;
+        hurried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -146,5 +197,24 @@ mod tests {
         assert_eq!((view.open, view.destroyed, view.late), (78, 1, 0));
         assert_eq!(view.clients.len(), RetireView::CLIENTS);
         assert_eq!(view.clients[0], ("10.0.0.12".to_owned(), 12));
+        let line = "78 of before are open, watched for up to 0s; 1 ended so far, 0 of them where a request may have been cut";
+        assert_eq!(view.line(), line);
+    }
+
+    #[test]
+    fn an_operators_hurry_is_for_one_retirement() {
+        let tally = RetireTally::default();
+        let now = Instant::now();
+        assert!(!tally.hurry(now), "none is under way");
+        assert_eq!(tally.hurried_since(), None);
+        tally.set_open(Open {
+            retiring: true,
+            ..Open::default()
+        });
+        assert!(tally.hurry(now) && tally.hurry(now + Duration::from_secs(1)));
+        assert_eq!(tally.hurried_since(), Some(now), "the first word counts");
+        assert!(tally.view().hurried);
+        tally.forget_hurry();
+        assert_eq!(tally.hurried_since(), None);
     }
 }
