@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::{Cluster, Place, eventually, on_nodes};
 use mvp_tests::client::Client;
@@ -278,6 +278,39 @@ fn another_agent_takes_over_and_nobody_is_refused() {
         let before = next.accepted();
         knocking.until_more(20);
         assert!(next.accepted() > before);
+        knocking.end(&cluster.clients);
+    });
+}
+
+/// Its start may last, on a busy node or because another process changes pins; what it gets once it has taken over waits for its
+/// first proof all the same.
+#[test]
+fn another_agent_takes_over_late_and_nobody_is_refused() {
+    on_nodes("late", &[36, 35], |cluster| {
+        let node = &cluster.nodes[1];
+        let mut old = cluster.agent(node);
+        old.until("armed");
+        let knocking = Knocking::start(&cluster, node.at());
+        knocking.until_more(20);
+        // Longer than a request that finds no proved server looks for one.
+        for node in &cluster.nodes {
+            node.command(Command::Slow { micros: 400_000 });
+        }
+        let lock = std::fs::File::open(&cluster.bpffs).unwrap();
+        lock.lock().unwrap();
+        let begun = Instant::now();
+        let next = cluster.unready(node, |config| {
+            config["admin"]["listen"] = "127.0.0.1:9441".into();
+        });
+        eventually(
+            "it has waited for the pins longer than a request waits for a proof",
+            || begun.elapsed() > Duration::from_millis(3500),
+        );
+        drop(lock);
+        next.ready();
+        knocking.until_more(20);
+        assert_eq!(old.exit_code(), Some(0), "{}", old.log());
+        assert!(next.accepted() > 0.0);
         knocking.end(&cluster.clients);
     });
 }
