@@ -14,8 +14,11 @@ use mvp_common::{Counter, ShortcutKey};
 
 use crate::maps;
 
-/// AF_INET (`include/linux/socket.h`).
+/// AF_INET and AF_INET6 (`include/linux/socket.h`).
 const INET: u32 = 2;
+const INET6: u32 = 10;
+/// What the third word of an IPv6 address is that holds an IPv4 one, `::ffff:a.b.c.d` (RFC 4291 section 2.5.5.2).
+const MAPPED: u32 = 0xffff_u32.to_be();
 /// BPF_ANY (`include/uapi/linux/bpf.h`).
 const ANY: u64 = 0;
 
@@ -25,7 +28,7 @@ const ANY: u64 = 0;
 pub fn note(ctx: &SockOpsContext) {
     let op = ctx.op();
     if (op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
-        || ctx.family() != INET
+        || !speaks_ipv4(ctx)
     {
         return;
     }
@@ -57,6 +60,24 @@ pub fn note(ctx: &SockOpsContext) {
     let ops = unsafe { &mut *ctx.ops };
     if maps::SHORTCUT_SOCKS.update(key, ops, ANY).is_ok() {
         maps::count(Counter::ShortcutNoted);
+    }
+}
+
+/// Whether the connection is of IPv4, by whichever kind of socket: a server that listens on `[::]`, as kube-apiserver does, has its end
+/// in an IPv6 socket with mapped addresses. Such a socket has the IPv4 addresses as well, where programs read `local_ip4` and
+/// `remote_ip4` (`tcp_v6_syn_recv_sock` in net/ipv6/tcp_ipv6.c begins with `tcp_v4_syn_recv_sock`); one of an IPv6 connection
+/// has something else there.
+#[inline(always)]
+fn speaks_ipv4(ctx: &SockOpsContext) -> bool {
+    match ctx.family() {
+        INET => true,
+        INET6 => {
+            // Word by word: the kernel refuses to have two read at once, which the compiler may otherwise make of it.
+            // SAFETY: the kernel passes a valid context, and the verifier checks each field read.
+            let word = |at: usize| unsafe { (&raw const (*ctx.ops).remote_ip6[at]).read_volatile() };
+            word(0) == 0 && word(1) == 0 && word(2) == MAPPED
+        }
+        _ => false,
     }
 }
 

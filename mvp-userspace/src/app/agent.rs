@@ -224,6 +224,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     .await?;
     let listed = Arc::clone(&members.borrow());
     let kernel = Kernel::install(&config, &listener, &listed).await?;
+    let open_since = Instant::now();
     if !kernel.is_on() && (elsewhere || admin_port.is_taken()) {
         bail!(
             "listen or admin.listen: another process has the port, and without steering it cannot be replaced"
@@ -324,7 +325,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         ),
         hasher: Hasher::default(),
         unknowns: Unknowns::new(config.discovery.interval),
-        started: origin,
+        open_since,
         no_server: Arc::from(""),
     });
     sources::register(

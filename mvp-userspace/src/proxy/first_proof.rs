@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::Shared;
 use crate::tls::IdentityClass;
 
-/// From the agent's start. A proof takes a few round trips; a server that has not answered by then is not waited for.
+/// From when clients may come. A proof takes a few round trips; a server that has not answered by then is not waited for. What the
+/// agent does before it takes over is not counted: trying out the kernel takes seconds on a busy node.
 const WITHIN: Duration = Duration::from_secs(3);
 
 /// Returns once a server is proved for this class, or the time for it is over.
 pub(super) async fn first_proof(shared: &Shared, class: IdentityClass) {
-    let left = WITHIN.saturating_sub(shared.started.elapsed());
+    let left = WITHIN.saturating_sub(shared.open_since.elapsed());
     if left.is_zero() {
         return;
     }

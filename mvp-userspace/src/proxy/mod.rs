@@ -108,8 +108,8 @@ pub struct Shared {
     pub hasher: Hasher,
     /// Types that nobody serves.
     pub unknowns: Unknowns,
-    /// When the agent started.
-    pub started: std::time::Instant,
+    /// When the agent began to listen and, with steering, took its listener's place in the kernel: clients may come since then.
+    pub open_since: std::time::Instant,
     /// The label of answers that the agent made itself.
     pub no_server: Arc<str>,
 }

@@ -1,9 +1,10 @@
-//! A client that behaves as client-go's transport does: one connection, reused and made anew when it broke; a request that
-//! the server surely did not process is sent again once, on a new connection.
+//! A client that behaves as client-go's transport does: one connection, reused and made anew when it broke or its server said that it
+//! ends; a request that the server surely did not process is sent again.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,6 +56,15 @@ pub enum Failure {
 
 const CONNECT: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(10);
+/// Before each further attempt (x/net/http2 `RoundTripOpt`, which adds up to a tenth).
+const REPEATS: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+];
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,15 +159,19 @@ impl Client {
 
     /// Sends a request and returns its answer's head with the body still to be read, which may last.
     pub async fn open(&self, call: &Call) -> Result<Response<Incoming>, Failure> {
-        match self.attempt(call).await {
-            Err(Attempt {
-                failure: Failure::Broken(error),
-                reused,
-            }) if may_repeat(&error, &call.method, reused) => {
-                self.attempt(call).await.map_err(|attempt| attempt.failure)
+        for wait in REPEATS {
+            let attempt = match self.attempt(call).await {
+                Ok(response) => return Ok(response),
+                Err(attempt) => attempt,
+            };
+            match &attempt.failure {
+                Failure::Broken(error) if may_repeat(error, &call.method, attempt.reused) => {}
+                _ => return Err(attempt.failure),
             }
-            other => other.map_err(|attempt| attempt.failure),
+            tokio::time::sleep(wait).await;
         }
+        let last = self.attempt(call).await;
+        last.map_err(|attempt| attempt.failure)
     }
 
     async fn attempt(&self, call: &Call) -> Result<Response<Incoming>, Attempt> {
@@ -172,14 +186,20 @@ impl Client {
             }
         };
         let answer = match &mut *held {
-            Some(Connection::Http2(sender)) => {
-                let mut sender = sender.clone();
+            Some(Connection::Http2(sender, number)) => {
+                let (mut sender, number) = (sender.clone(), *number);
                 drop(held);
                 let answer = async {
                     sender.ready().await?;
                     sender.send_request(request).await
                 };
-                timeout(ANSWER, answer).await
+                let answer = timeout(ANSWER, answer).await;
+                if let Ok(Err(error)) = &answer
+                    && takes_no_more(error)
+                {
+                    self.leave(number).await;
+                }
+                answer
             }
             Some(Connection::Http1(sender)) => {
                 let answer = async {
@@ -208,6 +228,14 @@ impl Client {
                 failure: Failure::Timeout(ANSWER),
                 reused,
             }),
+        }
+    }
+
+    /// The next request makes another connection, unless one has already. Streams on this one go on.
+    async fn leave(&self, number: u64) {
+        let mut held = self.connection.lock().await;
+        if matches!(&*held, Some(Connection::Http2(_, held)) if *held == number) {
+            *held = None;
         }
     }
 
@@ -262,14 +290,15 @@ impl Attempt {
 }
 
 enum Connection {
-    Http2(http2::SendRequest<Full<Bytes>>),
+    /// With a number of its own.
+    Http2(http2::SendRequest<Full<Bytes>>, u64),
     Http1(http1::SendRequest<Full<Bytes>>),
 }
 
 impl Connection {
     fn is_closed(&self) -> bool {
         match self {
-            Self::Http2(sender) => sender.is_closed(),
+            Self::Http2(sender, _) => sender.is_closed(),
             Self::Http1(sender) => sender.is_closed(),
         }
     }
@@ -286,7 +315,9 @@ async fn connect(endpoint: &Endpoint) -> Result<Connection, Failure> {
         let handshake = http2::handshake(TokioExecutor::new(), io);
         let (sender, driver) = handshake.await.map_err(Failure::Broken)?;
         tokio::spawn(driver);
-        Ok(Connection::Http2(sender))
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Ok(Connection::Http2(sender, number))
     } else {
         let (sender, driver) = http1::handshake(io).await.map_err(Failure::Broken)?;
         tokio::spawn(driver);
@@ -309,6 +340,12 @@ fn may_repeat(error: &hyper::Error, method: &Method, reused: bool) -> bool {
     }
     let closed = error.is_incomplete_message() || cause::<io::Error>(error).is_some();
     reused && closed && *method == Method::GET
+}
+
+/// Whether the connection takes no further request: the server has said that it ends it (in Go `CanTakeNewRequest` is false from then
+/// on), or it has ended. hyper lets requests be queued for one until its driver has seen that.
+fn takes_no_more(error: &hyper::Error) -> bool {
+    cause::<h2::Error>(error).is_none_or(|error| !error.is_reset())
 }
 
 fn cause<T: Error + 'static>(error: &hyper::Error) -> Option<&T> {
@@ -395,6 +432,12 @@ mod tests {
         plane.server(0).refuse_streams(1);
         assert_eq!(
             client.send(&namespace("one")).await.unwrap().status,
+            StatusCode::CREATED
+        );
+        // As often as that happens, not once.
+        plane.server(0).refuse_streams(2);
+        assert_eq!(
+            client.send(&namespace("one-more")).await.unwrap().status,
             StatusCode::CREATED
         );
         plane.server(0).goaway().await;

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -27,7 +27,8 @@ fn it_works_or_says_why_not() {
                 "note: {}helps: {trial}",
                 if trial.helps() { "" } else { "does not " }
             );
-            in_order(10_000_000);
+            in_order("127.0.0.1:0", 10_000_000);
+            in_order("[::]:0", 1_000_000);
         }
         // The kernel's own answer, and what it lacks.
         Err(TrialError::Kernel(Error::Unsupported { needs, .. })) => {
@@ -47,12 +48,51 @@ fn what_takes_the_short_cut_arrives_in_order() {
     if !privileged("what_takes_the_short_cut_arrives_in_order", true) {
         return;
     }
-    Namespace::new().unwrap().run(|| in_order(BYTES)).unwrap();
+    let work = || in_order("127.0.0.1:0", BYTES);
+    Namespace::new().unwrap().run(work).unwrap();
 }
 
-fn in_order(bytes: u64) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = listener.local_addr().unwrap();
+/// As kube-apiserver listens: its end of the agent's IPv4 connection is an IPv6 socket with mapped addresses.
+#[test]
+fn a_server_that_listens_for_both_families_takes_it_too() {
+    if !privileged("a_server_that_listens_for_both_families_takes_it_too", true) {
+        return;
+    }
+    let work = || in_order("[::]:0", 20_000_000);
+    Namespace::new().unwrap().run(work).unwrap();
+}
+
+/// Connections of IPv6 have no IPv4 address, whatever the kernel keeps in that place (127.0.0.6: `LOOPBACK4_IPV6` in
+/// include/net/ipv6.h).
+#[test]
+fn connections_of_the_other_family_are_left_alone() {
+    if !privileged("connections_of_the_other_family_are_left_alone", true) {
+        return;
+    }
+    let work = || {
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let agent = Ipv4Addr::new(127, 0, 0, 6);
+        let shortcut = Shortcut::load(agent, server.port(), cgroup_root().unwrap()).unwrap();
+        let near = SocketAddr::from((Ipv6Addr::LOCALHOST, server.port()));
+        let client = patient(TcpStream::connect(near).unwrap());
+        round_trip(client, accept(&listener));
+        let counters = shortcut.counters().unwrap();
+        assert_eq!(counters.get(Counter::ShortcutNoted), 0);
+        round_trip(connect(agent, 0, at_loopback(&listener)), accept(&listener));
+        let counters = shortcut.counters().unwrap();
+        assert_eq!(counters.get(Counter::ShortcutNoted), 2);
+    };
+    Namespace::new().unwrap().run(work).unwrap();
+}
+
+fn at_loopback(listener: &TcpListener) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()))
+}
+
+fn in_order(listen: &str, bytes: u64) {
+    let listener = TcpListener::bind(listen).unwrap();
+    let server = at_loopback(&listener);
     let mut shortcut = Shortcut::load(AGENT, server.port(), cgroup_root().unwrap()).unwrap();
 
     // What is sent before the server accepts is there when it does.

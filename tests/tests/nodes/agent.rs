@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::common::{ADMIN, Cluster, Node, PATIENCE, PORT, eventually, on_nodes};
 use mvp_tests::fixtures::{CONFIG_MAPS, NOWHERE, ONLY_36};
@@ -49,11 +50,20 @@ fn while_idle_clients_reach_the_server_itself() {
 fn while_idle_clients_on_the_node_itself_come_through_the_agent() {
     on_nodes("local", &[36, 36], |cluster| {
         let (near, far) = (&cluster.nodes[0], &cluster.nodes[1]);
-        // Made with the server itself before there is an agent, and never silent for long: a controller manager's.
+        // Made with the server itself before there is an agent. The server speaks last on it, as on one that a client has asked on: after
+        // the first answer alone it may be the client, which acknowledges the server's settings.
         let loopback = SocketAddr::from(([127, 0, 0, 1], PORT));
-        let before = cluster.connect(&near.place, loopback).unwrap();
+        let before = Arc::new(cluster.connect(&near.place, loopback).unwrap());
+        for _ in 0..2 {
+            let asking = Arc::clone(&before);
+            let asked = near
+                .place
+                .on(async move { asking.get(CONFIG_MAPS, &[]).await });
+            assert_eq!(asked.unwrap().status, 200);
+        }
+        // Long enough for it to be silent for 5 s meanwhile: then nothing speaks against its end, whatever the ticks of the clock.
         let agent = cluster.agent_with(near, |config| {
-            config["retire"] = json!({"within": "2s"});
+            config["retire"] = json!({"within": "6s"});
         });
         let other = cluster.agent_with(far, |config| config["inspect"] = "armed".into());
         for agent in [&agent, &other] {

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::common::{PORT, eventually, on_dual_nodes};
+use crate::common::{PORT, eventually, on_nodes};
 use mvp_tests::fixtures::CONFIG_MAPS;
 
 /// The agent's connections to this node come from there.
@@ -11,7 +11,7 @@ const OWN_SOURCE: &str = "127.66.0.1";
 
 #[test]
 fn clients_of_both_families_are_steered() {
-    on_dual_nodes("ipv6", &[36, 35], |cluster| {
+    on_nodes("ipv6", &[36, 35], |cluster| {
         let node = &cluster.nodes[0];
         let agent = cluster.agent_with(node, |config| config["listen"] = "[::]:16443".into());
         agent.until("armed");

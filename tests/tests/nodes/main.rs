@@ -7,3 +7,4 @@ mod common;
 mod ipv6;
 mod shortcut;
 mod state;
+mod upgrade;

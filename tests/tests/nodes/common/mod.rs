@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -74,24 +74,6 @@ pub struct Agent {
 
 /// Runs a test on nodes with servers of these minors, on a thread in a mount namespace of its own with a BPF file system.
 pub fn on_nodes(test: &str, minors: &'static [u8], work: impl FnOnce(Cluster) + Send + 'static) {
-    on_nodes_of("0.0.0.0", test, minors, work);
-}
-
-/// The same with servers that listen on every address of both families by one socket, as kube-apiserver does.
-pub fn on_dual_nodes(
-    test: &str,
-    minors: &'static [u8],
-    work: impl FnOnce(Cluster) + Send + 'static,
-) {
-    on_nodes_of("[::]", test, minors, work);
-}
-
-fn on_nodes_of(
-    any: &'static str,
-    test: &str,
-    minors: &'static [u8],
-    work: impl FnOnce(Cluster) + Send + 'static,
-) {
     if !privileged(test, true) {
         return;
     }
@@ -107,7 +89,7 @@ fn on_nodes_of(
         let none = MsFlags::empty();
         // As systemd mounts it: an agent refuses one that is open to others.
         mount(Some("bpf"), &path, Some("bpf"), none, Some("mode=0700")).unwrap();
-        work(Cluster::start(&path, minors, any));
+        work(Cluster::start(&path, minors));
     });
     if let Err(panic) = run.join() {
         drop(folder);
@@ -125,7 +107,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 impl Cluster {
-    fn start(bpffs: &Path, minors: &[u8], any: &str) -> Self {
+    fn start(bpffs: &Path, minors: &[u8]) -> Self {
         let router = Namespace::new().unwrap();
         router
             .run(|| {
@@ -142,7 +124,7 @@ impl Cluster {
             .map(|(number, minor)| {
                 let place = Arc::new(Place::new(&router, number));
                 let name = format!("cp-{}", char::from(b'a' + number - 1));
-                let server = start_server(&place, &plane, &name, *minor, any);
+                let server = start_server(&place, &plane, &name, *minor);
                 Node {
                     place,
                     name,
@@ -514,9 +496,10 @@ fn start_server(
     plane: &Arc<ControlPlane>,
     name: &str,
     minor: u8,
-    any: &str,
 ) -> ChildServer {
-    let spec = ServerSpec::new(name, minor).listen(format!("{any}:{PORT}").parse().unwrap());
+    // On every address of both families by one socket, as kube-apiserver does.
+    let any = (Ipv6Addr::UNSPECIFIED, PORT);
+    let spec = ServerSpec::new(name, minor).listen(any.into());
     let plane = Arc::clone(plane);
     place.on(async move { plane.spawn(Path::new(SERVER), &spec).await.unwrap() })
 }
