@@ -101,6 +101,7 @@ impl Retiring {
             return;
         }
         self.stop();
+        self.tally.forget_hurry();
         if scope == Scope::Nobody {
             return;
         }
@@ -169,7 +170,6 @@ impl Round {
                 "the retirement of connections has ended"
             );
         }
-        self.tally.forget_hurry();
         self.tally.set_open(Open {
             failed,
             ..Open::default()
