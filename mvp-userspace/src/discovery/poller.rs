@@ -15,7 +15,7 @@ use super::fetch_error::FetchError;
 use super::hub::Hub;
 use super::limits::DecodeError;
 use super::openapi::{MAX_INDEX, OPENAPI_V3, OpenApiIndex};
-use super::prove::prove;
+use super::prove::{prove, prove_in_time};
 use super::roots::{Found, Roots};
 use super::server_status::Trouble;
 use crate::route::{Failure, Probe};
@@ -121,7 +121,7 @@ impl Poller {
         let opened = Connection::open(&self.hub.settings.dialer, &self.entry.endpoint).await;
         let reached = match &opened {
             Ok(_) => true,
-            Err(error) => error.failure() == Some(Failure::Tls) && self.entry.proof_due(),
+            Err(error) => error.failure() == Some(Failure::Tls) && self.hub.proof_due(&self.entry),
         };
         if reached {
             // Before anything is known of the server that answers here now: it may not be the one of before.
@@ -176,7 +176,7 @@ impl Poller {
             .as_ref()
             .is_some_and(|proof| !proof.is_finished());
         // Without a connection nobody is reached; the next one begins with a proof.
-        if running || self.connection.is_none() || !self.entry.proof_due() {
+        if running || self.connection.is_none() || !self.hub.proof_due(&self.entry) {
             return;
         }
         let (entry, hub) = (Arc::clone(&self.entry), Arc::clone(&self.hub));
@@ -307,6 +307,7 @@ impl Poller {
                 () = entry.poked() => return,
                 // As early as if everything was asked each time.
                 () = open.not_ready(entry, interval) => return,
+                () = prove_in_time(&mut self.proof, entry, &self.hub), if self.hub.settings.prover.is_some() => return,
                 () = connection.closed() => {}
             }
             if open.since.elapsed() >= interval {

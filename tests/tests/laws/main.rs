@@ -13,4 +13,5 @@ mod manifest;
 mod members;
 mod passing;
 mod proof;
+mod proof_again;
 mod state;
