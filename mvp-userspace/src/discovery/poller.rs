@@ -190,6 +190,7 @@ impl Poller {
         match failure {
             Some(Failure::Tls) => Trouble::Refused(text.to_owned()),
             Some(_) => Trouble::Unreachable,
+            None if self.entry.proofs().refuses() => Trouble::Refused(text.to_owned()),
             None if !errors.iter().any(FetchError::refused) => Trouble::Other,
             None if again && self.ready_before == Some(true) => Trouble::Refused(text.to_owned()),
             None => Trouble::Starting,
@@ -221,7 +222,9 @@ impl Poller {
                     }
             }
             Err(errors) => {
-                let failure = errors.iter().find_map(FetchError::failure);
+                let refuses = self.entry.proofs().refuses();
+                let failures = errors.iter().filter(|error| !ended_by(refuses, error));
+                let failure = failures.filter_map(FetchError::failure).next();
                 self.hub.counters.count(&errors);
                 if errors.iter().any(FetchError::lost) {
                     self.hold(None);
@@ -411,6 +414,7 @@ async fn probe(connection: &Connection, entry: &Entry) {
             401 | 403 => {}
             _ => entry.probed(Probe::NotReady),
         },
+        Err(error) if ended_by(entry.proofs().refuses(), &error) => {}
         Err(error) => {
             if let Some(failure) = error.failure() {
                 entry.probed(Probe::Failed(failure));
@@ -455,6 +459,12 @@ async fn version(connection: &Connection) -> Option<String> {
 
 fn backoff(before: u32, most: Duration) -> Duration {
     BACKOFF.saturating_mul(1 << before.min(16)).min(most)
+}
+
+/// Whether a connection was lost since the server `refuses` this agent: kube-apiserver ends a connection over which it answered 401, with
+/// whatever else was asked on it. That says nothing of how it serves others.
+fn ended_by(refuses: bool, error: &FetchError) -> bool {
+    refuses && worth_a_new_connection(error)
 }
 
 /// Not after a timeout: a server that hangs on one connection hangs on the next, and the round would last twice as long.

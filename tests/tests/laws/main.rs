@@ -14,4 +14,5 @@ mod members;
 mod passing;
 mod proof;
 mod proof_again;
+mod proof_guard;
 mod state;
