@@ -1,7 +1,8 @@
-//! Law 1: what the agent's own polls are refused never arms the guard. On nodes with steering.
+//! Law 1: what the agent's own polls are refused never arms the guard, and who is here is told to leave. On nodes with steering.
 
 use mvp_tests::agent::{TestAgent, eventually as soon};
-use mvp_tests::fixtures::SOON;
+use mvp_tests::client::Client;
+use mvp_tests::fixtures::{SOON, admin};
 use mvp_tests::scrape::Scrape;
 use mvp_tests::sim::control::Command;
 use mvp_tests::sim::pki::Pki;
@@ -132,4 +133,44 @@ async fn a_peer_that_answers_403_from_the_start_is_no_sign() {
         plane.server(1).set_policy(policy);
     })
     .await;
+}
+
+/// GOAWAY over HTTP/2 is in `passing`.
+#[test]
+fn who_is_here_over_http1_is_told_to_leave() {
+    on_nodes("leave-http1", &[35, 36], |cluster| {
+        let node = &cluster.nodes[0];
+        let agent = cluster.agent_with(node, |config| config["inspect"] = "always".into());
+        let tls = cluster
+            .plane
+            .pki()
+            .client_config(admin(&cluster.plane), &[]);
+        let (tls, at) = (tls.unwrap().into(), node.at());
+        let accepted = agent.accepted();
+        let client = cluster
+            .clients
+            .on(async move { Client::http1(at, &tls).await });
+        let client = std::sync::Arc::new(client.unwrap());
+        let closes = || {
+            let client = std::sync::Arc::clone(&client);
+            let answer = async move { client.get("/version", &[]).await };
+            let answer = cluster.clients.on(answer).expect("it was not told");
+            answer
+                .headers
+                .get("connection")
+                .is_some_and(|value| value == "close")
+        };
+        assert!(!closes());
+        assert!(agent.accepted() > accepted, "it is inspected");
+        node.command(Command::RefuseFrontProxy { on: true });
+        eventually("an answer says that the connection closes", closes);
+        // And it does come to kube-apiserver itself.
+        eventually("the heartbeat is too old", || {
+            let pinned = mvp::kernel::read_pinned(&cluster.bpffs.join(&node.name));
+            !pinned.unwrap().guard.alive
+        });
+        let accepted = agent.accepted();
+        let answer = cluster.get(&cluster.clients, node, "/version").unwrap();
+        assert_eq!((answer.status.as_u16(), agent.accepted()), (200, accepted));
+    });
 }
