@@ -462,9 +462,10 @@ fn backoff(before: u32, most: Duration) -> Duration {
 }
 
 /// Whether a connection was lost since the server `refuses` this agent: kube-apiserver ends a connection over which it answered 401, with
-/// whatever else was asked on it. That says nothing of how it serves others.
+/// whatever else was asked on it. That says nothing of how it serves others. One that cannot be had at all is another matter.
 fn ended_by(refuses: bool, error: &FetchError) -> bool {
-    refuses && worth_a_new_connection(error)
+    let ended = matches!(error.failure(), Some(Failure::Reset | Failure::Protocol));
+    refuses && ended && error.lost()
 }
 
 /// Not after a timeout: a server that hangs on one connection hangs on the next, and the round would last twice as long.

@@ -135,6 +135,32 @@ async fn a_peer_that_answers_403_from_the_start_is_no_sign() {
     .await;
 }
 
+/// What a refusal explains ends where nobody answers any more.
+#[tokio::test]
+async fn a_peer_that_refuses_and_then_dies_is_a_sign() {
+    let spec = |name: &str| ServerSpec::new(name, 36).ends_unauthenticated();
+    let plane = ControlPlane::builder().servers(["cp-a", "cp-b"].map(spec));
+    let plane = plane.start().await.unwrap();
+    plane.server(1).refuse_front_proxy(true);
+    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    let standing = async || {
+        let status: Value = serde_json::from_str(&agent.admin_get("/status").await?.1)?;
+        anyhow::Ok(status["guard"]["standing"].to_string())
+    };
+    soon("no sign but one stands", SOON, || async {
+        let failed = agent.metric(FAILED).await?;
+        Ok(standing().await? == "[\"steering_off\"]" && failed >= 8.0)
+    })
+    .await
+    .unwrap();
+    plane.server(1).kill().await;
+    soon("it is broken", SOON, || async {
+        Ok(standing().await?.contains("server_broken"))
+    })
+    .await
+    .unwrap();
+}
+
 /// GOAWAY over HTTP/2 is in `passing`.
 #[test]
 fn who_is_here_over_http1_is_told_to_leave() {
