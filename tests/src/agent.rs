@@ -109,8 +109,10 @@ impl TestAgent {
 
     /// Waits until the agent says that it is ready.
     pub async fn wait_ready(&self) -> anyhow::Result<()> {
-        eventually("the agent is ready", Duration::from_secs(20), || async {
-            Ok(self.admin_get("/readyz").await?.0 == 200)
+        eventually("the agent is ready", Duration::from_secs(60), || async {
+            let (code, awaited) = self.admin_get("/readyz").await?;
+            anyhow::ensure!(code == 200, "{awaited}");
+            Ok(true)
         })
         .await
     }

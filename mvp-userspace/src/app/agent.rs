@@ -268,6 +268,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     tokio::spawn(proof::after_reloads(
         discovery.clone(),
         Arc::clone(&client_tls),
+        Arc::clone(&trust),
+        own.clone(),
     ));
     let known = await_first_round(&readiness, &standing, &discovery);
     let mut reloaded: Vec<Arc<dyn Reload>> = vec![

@@ -28,11 +28,13 @@ pub fn prover(
 ) -> anyhow::Result<(Prover, OwnUser)> {
     let names = HeaderNames::new(config.request_header.as_ref())?;
     let own = OwnUser::new(&names).context("requestHeader")?;
+    let named = trust.named();
     let (bare, learning) = (Arc::clone(client_tls), Arc::clone(trust));
     let (hinting, client_ca) = (Arc::clone(client_tls), config.client_ca_file.clone());
     let prover = Prover {
         bare: Arc::new(move || bare.config(IdentityClass::Bare, Alpn::H2OrHttp1)),
-        names,
+        names: Box::new(move || named.borrow().clone()),
+        every: Prover::EVERY,
         learn: Box::new(move |learned| learning.learn(learned)),
         tls_hint: Box::new(move || client_only_ca(&hinting, client_ca.as_ref())),
     };
@@ -45,10 +47,26 @@ pub fn prover(
     Ok((prover, own))
 }
 
-/// What is proved is proved anew whenever a file brings something new into use. Runs until dropped.
-pub async fn after_reloads(discovery: DiscoveryHandle, client_tls: Arc<ClientTls>) {
-    let mut replaced = client_tls.replaced();
-    while replaced.changed().await.is_ok() {
+/// What is proved is proved anew whenever a file brings something new into use, or a manifest other names of headers, by which the
+/// agent then speaks of itself too. Runs until dropped.
+pub async fn after_reloads(
+    discovery: DiscoveryHandle,
+    client_tls: Arc<ClientTls>,
+    trust: Arc<TrustCell>,
+    own: OwnUser,
+) {
+    let (mut replaced, mut named) = (client_tls.replaced(), trust.named());
+    loop {
+        let changed = tokio::select! {
+            changed = replaced.changed() => changed,
+            changed = named.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        if let Err(error) = own.rename(&named.borrow()) {
+            tracing::error!(%error, "requestHeader: the agent goes on asking by the names of before");
+        }
         discovery.prove_all();
     }
 }

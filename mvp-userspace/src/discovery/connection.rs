@@ -112,7 +112,7 @@ impl Connection {
         etag: Option<&HeaderValue>,
         limit: usize,
     ) -> Result<Answer, FetchError> {
-        let request = self.request(Method::GET, path, accept, self.own.headers())?;
+        let request = self.request(Method::GET, path, accept, &self.own.headers())?;
         let exchange = self.exchange(conditional(request, etag), path, etag.is_some(), limit);
         match timeout(self.timeout, exchange).await {
             Ok(result) => result,
@@ -168,7 +168,7 @@ impl Connection {
         path: &str,
         accept: &'static str,
     ) -> Result<http::Response<Incoming>, FetchError> {
-        let request = self.request(Method::GET, path, accept, self.own.headers())?;
+        let request = self.request(Method::GET, path, accept, &self.own.headers())?;
         let head = async {
             match &self.sender {
                 Sender::Http2(sender) => {

@@ -389,10 +389,10 @@ impl Entry {
         lock(&self.due).doubt(Instant::now())
     }
 
-    pub fn proof_due(&self) -> bool {
-        let proofs = self.proofs();
-        let sound = proofs.asserts() && !matches!(proofs.names, Names::Unreadable(_));
-        lock(&self.due).now(sound, Instant::now())
+    /// When the next proof is due; `None`: at once. `every`: if everything is proved and known.
+    pub fn proof_at(&self, every: Duration) -> Option<Instant> {
+        let sound = self.proofs().is_complete();
+        lock(&self.due).at(sound.then_some(every))
     }
 
     pub fn begin_proof(&self) {

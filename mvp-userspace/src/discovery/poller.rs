@@ -15,7 +15,7 @@ use super::fetch_error::FetchError;
 use super::hub::Hub;
 use super::limits::DecodeError;
 use super::openapi::{MAX_INDEX, OPENAPI_V3, OpenApiIndex};
-use super::prove::prove;
+use super::prove::{prove, prove_in_time};
 use super::roots::{Found, Roots};
 use super::server_status::Trouble;
 use crate::route::{Failure, Probe};
@@ -121,7 +121,7 @@ impl Poller {
         let opened = Connection::open(&self.hub.settings.dialer, &self.entry.endpoint).await;
         let reached = match &opened {
             Ok(_) => true,
-            Err(error) => error.failure() == Some(Failure::Tls) && self.entry.proof_due(),
+            Err(error) => error.failure() == Some(Failure::Tls) && self.hub.proof_due(&self.entry),
         };
         if reached {
             // Before anything is known of the server that answers here now: it may not be the one of before.
@@ -176,7 +176,7 @@ impl Poller {
             .as_ref()
             .is_some_and(|proof| !proof.is_finished());
         // Without a connection nobody is reached; the next one begins with a proof.
-        if running || self.connection.is_none() || !self.entry.proof_due() {
+        if running || self.connection.is_none() || !self.hub.proof_due(&self.entry) {
             return;
         }
         let (entry, hub) = (Arc::clone(&self.entry), Arc::clone(&self.hub));
@@ -190,6 +190,7 @@ impl Poller {
         match failure {
             Some(Failure::Tls) => Trouble::Refused(text.to_owned()),
             Some(_) => Trouble::Unreachable,
+            None if self.entry.proofs().refuses() => Trouble::Refused(text.to_owned()),
             None if !errors.iter().any(FetchError::refused) => Trouble::Other,
             None if again && self.ready_before == Some(true) => Trouble::Refused(text.to_owned()),
             None => Trouble::Starting,
@@ -221,7 +222,9 @@ impl Poller {
                     }
             }
             Err(errors) => {
-                let failure = errors.iter().find_map(FetchError::failure);
+                let refuses = self.entry.proofs().refuses();
+                let failures = errors.iter().filter(|error| !ended_by(refuses, error));
+                let failure = failures.filter_map(FetchError::failure).next();
                 self.hub.counters.count(&errors);
                 if errors.iter().any(FetchError::lost) {
                     self.hold(None);
@@ -310,6 +313,7 @@ impl Poller {
                 () = entry.poked() => return,
                 // As early as if everything was asked each time.
                 () = open.not_ready(entry, interval) => return,
+                () = prove_in_time(&mut self.proof, entry, &self.hub), if self.hub.settings.prover.is_some() => return,
                 () = connection.closed() => {}
             }
             if open.since.elapsed() >= interval {
@@ -421,6 +425,7 @@ async fn probe(connection: &Connection, entry: &Entry) {
                 }
             }
         },
+        Err(error) if ended_by(entry.proofs().refuses(), &error) => {}
         Err(error) => {
             if let Some(failure) = error.failure() {
                 entry.probed(Probe::Failed(failure));
@@ -481,6 +486,13 @@ async fn version(connection: &Connection) -> Option<String> {
 
 fn backoff(before: u32, most: Duration) -> Duration {
     BACKOFF.saturating_mul(1 << before.min(16)).min(most)
+}
+
+/// Whether a connection was lost since the server `refuses` this agent: kube-apiserver ends a connection over which it answered 401, with
+/// whatever else was asked on it. That says nothing of how it serves others. One that cannot be had at all is another matter.
+fn ended_by(refuses: bool, error: &FetchError) -> bool {
+    let ended = matches!(error.failure(), Some(Failure::Reset | Failure::Protocol));
+    refuses && ended && error.lost()
 }
 
 /// Not after a timeout: a server that hangs on one connection hangs on the next, and the round would last twice as long.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::connection::{Answer, Connection, Dialer};
 use super::entry::Entry;
@@ -23,17 +24,21 @@ use crate::tls::IdentityClass;
 pub struct Prover {
     /// The configuration of connections without a certificate.
     pub bare: Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>,
-    /// By which users are asserted.
-    pub names: HeaderNames,
+    /// By which users are asserted, as they are now.
+    pub names: Box<dyn Fn() -> HeaderNames + Send + Sync>,
+    /// A server that is proved is proved again so often, whatever happens: [`Self::EVERY`] outside tests.
+    pub every: Duration,
     /// Is told whenever what servers publish may have changed, before anybody is asserted to them.
     pub learn: Box<dyn Fn(Learned) + Send + Sync>,
     /// The likely cause of serving certificates that do not verify, if one can be named.
     pub tls_hint: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
-/// A server is proved again so often, whatever happens.
-const INTERVAL: Duration = Duration::from_secs(60);
-/// And one that is not proved, or whose names cannot be read.
+impl Prover {
+    pub const EVERY: Duration = Duration::from_secs(60);
+}
+
+/// A server that is not proved, or whose names cannot be read, is asked again so often.
 const RETRY: Duration = Duration::from_secs(5);
 /// No more often than this, however often it is asked for.
 const SPACING: Duration = Duration::from_millis(500);
@@ -53,14 +58,13 @@ impl Due {
         self.wanted = true;
     }
 
-    /// True if it is due now. `sound`: everything is proved and known.
-    pub fn now(&self, sound: bool, now: Instant) -> bool {
-        let Some(attempted) = self.attempted else {
-            return true;
+    /// When it is due; `None`: at once. `every`: for a server of which everything is proved and known, if it is one.
+    pub fn at(&self, every: Option<Duration>) -> Option<Instant> {
+        let interval = match self.wanted {
+            true => SPACING,
+            false => every.unwrap_or(RETRY),
         };
-        let age = now.saturating_duration_since(attempted);
-        let interval = if sound { INTERVAL } else { RETRY };
-        age >= interval || (self.wanted && age >= SPACING)
+        Some(self.attempted? + interval)
     }
 
     /// True if it may begin at once, and is not wanted already.
@@ -83,7 +87,7 @@ pub(super) async fn prove(entry: &Entry, hub: &Hub) {
     };
     let _one_at_a_time = entry.proving.lock().await;
     entry.begin_proof();
-    let challenge = Challenge::new(&prover.names);
+    let challenge = Challenge::new(&(prover.names)());
     let dialer = &hub.settings.dialer;
     let without = Dialer {
         tls: Arc::clone(&prover.bare),
@@ -99,6 +103,30 @@ pub(super) async fn prove(entry: &Entry, hub: &Hub) {
     hub.learn();
     entry.show_proofs();
     hub.judge();
+}
+
+/// Has a server proved whenever it is due, however seldom it is polled. Runs until dropped; `task` is the proof under way.
+pub(super) async fn prove_in_time(
+    task: &mut Option<JoinHandle<()>>,
+    entry: &Arc<Entry>,
+    hub: &Arc<Hub>,
+) {
+    let mut judged = hub.judged.subscribe();
+    loop {
+        if let Some(under_way) = task {
+            // An error: it was ended.
+            let _ = under_way.await;
+            *task = None;
+        }
+        let due = entry.proof_at(hub.proof_interval());
+        tokio::select! {
+            () = sleep_until(due.unwrap_or_else(Instant::now)) => {}
+            // Somebody else may have proved it, or found it wanting.
+            Ok(()) = judged.changed() => continue,
+        }
+        let (entry, hub) = (Arc::clone(entry), Arc::clone(hub));
+        *task = Some(tokio::spawn(async move { prove(&entry, &hub).await }));
+    }
 }
 
 /// Has every server proved again when the published names may have changed. Runs until dropped.
@@ -122,14 +150,25 @@ impl Hub {
         entry.want_proof();
         let hub = Arc::clone(self);
         self.runtime().spawn(async move {
-            if !entry.proof_due() {
+            if !hub.proof_due(&entry) {
                 tokio::time::sleep(SPACING).await;
             }
             // Else somebody else has done it meanwhile.
-            if entry.proof_due() {
+            if hub.proof_due(&entry) {
                 prove(&entry, &hub).await;
             }
         });
+    }
+
+    /// Whether a proof of this server may begin now.
+    pub fn proof_due(&self, entry: &Entry) -> bool {
+        let at = entry.proof_at(self.proof_interval());
+        at.is_none_or(|at| Instant::now() >= at)
+    }
+
+    fn proof_interval(&self) -> Duration {
+        let prover = self.settings.prover.as_ref();
+        prover.map_or(Prover::EVERY, |prover| prover.every)
     }
 
     fn learn(&self) {
@@ -283,23 +322,30 @@ pub(super) fn classes(proofs: &crate::identity::proof::Proofs) -> [(IdentityClas
 mod tests {
     use super::*;
 
+    impl Due {
+        fn now(&self, every: Option<Duration>, now: Instant) -> bool {
+            self.at(every).is_none_or(|at| now >= at)
+        }
+    }
+
     #[test]
     fn due_at_once_then_in_its_time_and_when_wanted() {
         let start = Instant::now();
+        let (sound, unsound) = (Some(Prover::EVERY), None);
         let mut due = Due::default();
-        assert!(due.now(true, start));
+        assert!(due.now(sound, start));
         due.begin(start);
-        let after = |due: &Due, sound, seconds: f64| {
-            due.now(sound, start + Duration::from_secs_f64(seconds))
+        let after = |due: &Due, every, seconds: f64| {
+            due.now(every, start + Duration::from_secs_f64(seconds))
         };
-        assert!(!after(&due, true, 59.0) && after(&due, true, 60.0));
-        assert!(!after(&due, false, 4.9) && after(&due, false, 5.0));
+        assert!(!after(&due, sound, 59.0) && after(&due, sound, 60.0));
+        assert!(!after(&due, unsound, 4.9) && after(&due, unsound, 5.0));
         let doubt = |due: &Due, seconds| due.doubt(start + Duration::from_secs_f64(seconds));
         assert!(!doubt(&due, 0.4) && doubt(&due, 0.5));
         due.want();
         assert!(!doubt(&due, 0.5), "it is wanted already");
-        assert!(!after(&due, true, 0.4) && after(&due, true, 0.5));
+        assert!(!after(&due, sound, 0.4) && after(&due, sound, 0.5));
         due.begin(start);
-        assert!(!after(&due, true, 1.0), "it is wanted no more");
+        assert!(!after(&due, sound, 1.0), "it is wanted no more");
     }
 }

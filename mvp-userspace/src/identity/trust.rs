@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
+use tokio::sync::watch;
 
 use super::certificate::Roots;
 use super::proof::{Learned, LearnedKind};
@@ -95,6 +96,8 @@ impl Trust {
 pub struct TrustCell {
     material: Mutex<Material>,
     current: ArcSwap<Trust>,
+    /// By which users are asserted.
+    named: watch::Sender<HeaderNames>,
 }
 
 struct Material {
@@ -135,9 +138,15 @@ impl TrustCell {
         };
         let current = ArcSwap::from_pointee(material.build(1)?);
         Ok(Self {
+            named: watch::Sender::new(material.names.clone()),
             material: Mutex::new(material),
             current,
         })
+    }
+
+    /// The configured names of headers, and whenever they change.
+    pub fn named(&self) -> watch::Receiver<HeaderNames> {
+        self.named.subscribe()
     }
 
     pub fn load(&self) -> Arc<Trust> {
@@ -203,14 +212,22 @@ impl Reload for TrustCell {
         let new = Self::open(config)?;
         Ok(Box::new(move || {
             let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+            // What servers believe is true whatever the manifest says.
+            let learned = std::mem::take(&mut material.learned);
             *material = new
                 .material
                 .into_inner()
                 .unwrap_or_else(PoisonError::into_inner);
+            material.learned = learned;
             // Of another generation, so that every connection's certificate is examined anew. It was built once already.
             if let Ok(trust) = material.build(self.current.load().generation + 1) {
                 self.current.store(Arc::new(trust));
             }
+            self.named.send_if_modified(|before| {
+                let changed = *before != material.names;
+                before.clone_from(&material.names);
+                changed
+            });
         }))
     }
 

@@ -38,10 +38,11 @@ pub enum Source {
 }
 
 impl MembershipLine {
-    /// Takes in new facts; true if they differ from those before.
+    /// Takes in new facts; true if what is worth a warning of them differs from before. That a list cannot be read for a moment, since
+    /// a server restarts, is not: it is in the line.
     pub fn set(&self, facts: Facts) -> bool {
         let mut known = self.lock();
-        let changed = *known != facts;
+        let changed = known.alarm() != facts.alarm();
         *known = facts;
         changed
     }
@@ -59,7 +60,17 @@ impl MembershipLine {
 impl Facts {
     /// True if an operator should look: there is nobody to forward to, or there are more servers than can be used.
     pub fn warns(&self) -> bool {
-        self.source != Source::Awaited && (self.peers == 0 || self.ignored > 0)
+        self.alarm().is_some()
+    }
+
+    /// At what an operator should look.
+    fn alarm(&self) -> Option<(Source, bool, usize)> {
+        let alone = self.peers == 0;
+        (self.source != Source::Awaited && (alone || self.ignored > 0)).then_some((
+            self.source,
+            alone,
+            self.ignored,
+        ))
     }
 
     /// All of it in one line.
@@ -130,6 +141,12 @@ mod tests {
         );
         let line = MembershipLine::default();
         assert!(line.set(many.clone()));
-        assert!(!line.set(many));
+        assert!(!line.set(many.clone()));
+        let unread = Facts {
+            error: Some("connection refused".to_owned()),
+            ..many
+        };
+        assert!(!line.set(unread));
+        assert!(line.get().ends_with("connection refused"));
     }
 }

@@ -262,6 +262,7 @@ async fn a_client_that_sends_byte_by_byte_is_given_up() {
         .unwrap();
     assert_eq!(found.unwrap(), Peeked::TooManyPieces);
     assert_eq!(looks.into_inner(), LOOKS);
+    assert_eq!(LOOKS, 16, "as docs/security.md says");
     let mut read = vec![0; drops.len()];
     tokio::io::AsyncReadExt::read_exact(&mut stream, &mut read)
         .await

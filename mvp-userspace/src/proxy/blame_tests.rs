@@ -44,28 +44,62 @@ fn the_documentation_has_this_table() {
     assert!(docs.contains(&table), "docs/security.md lacks:\n{table}");
 }
 
-/// Endings that a client, or the agent itself, can bring about as often as it likes.
-fn not_the_servers() -> impl Strategy<Value = Ending> {
-    let endings: Vec<_> = Ending::ALL
+/// Whether a client, or the agent itself, can bring an ending about as often as it likes. By what they can do and not by what the table
+/// says: a wrong row must not take itself out of the test.
+fn callers_can(ending: Ending) -> bool {
+    match ending {
+        Ending::Answered
+        | Ending::ClientGone
+        | Ending::UploadBroken
+        | Ending::RequestRejected
+        // A handler that a client made give up, or the answer of a backend of its own.
+        | Ending::StreamAborted
+        | Ending::AnswerMalformed
+        | Ending::StreamRefused
+        | Ending::GoingAway
+        // A break that was reported once is not reported again.
+        | Ending::SharedBreak
+        | Ending::QuarantineBroken
+        // What takes long.
+        | Ending::NoAnswer
+        | Ending::Shortage
+        | Ending::OwnLimit
+        | Ending::Unsendable => true,
+        Ending::Unproved
+        | Ending::ConnectRefused
+        | Ending::ConnectReset
+        | Ending::ConnectTimedOut
+        | Ending::TlsFailed
+        | Ending::ConnectProtocol
+        | Ending::Unreachable
+        | Ending::ConnectionBroken
+        | Ending::PingUnanswered
+        | Ending::ConnectionMalformed => false,
+    }
+}
+
+#[test]
+fn whatever_callers_can_do_has_a_row_that_does_not_count() {
+    for ending in Ending::ALL
         .into_iter()
-        .filter(|ending| !matches!(ending.verdict().fault, Fault::Server | Fault::Way))
-        // A client can also ask for what takes long, make a handler give up, or have its own backend answer nonsense, and a break
-        // that was reported once is not reported again.
-        .chain([
-            Ending::NoAnswer,
-            Ending::StreamAborted,
-            Ending::AnswerMalformed,
-            Ending::SharedBreak,
-        ])
-        .collect();
-    proptest::sample::select(endings)
+        .filter(|ending| callers_can(*ending))
+    {
+        assert_eq!(ending.verdict().counts, None, "{ending:?}");
+    }
+}
+
+fn callers_endings() -> impl Strategy<Value = Ending> {
+    let endings = Ending::ALL
+        .into_iter()
+        .filter(|ending| callers_can(*ending));
+    proptest::sample::select(endings.collect::<Vec<_>>())
 }
 
 proptest! {
     /// Law 2: whatever callers do, in whatever order, no server is left for it.
     #[test]
     fn no_sequence_of_callers_endings_ejects_a_server(
-        endings in proptest::collection::vec(not_the_servers(), 0..200),
+        endings in proptest::collection::vec(callers_endings(), 0..200),
         // What the server itself did wrong before, short of being left.
         soft in 0..3_usize,
     ) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -207,7 +208,7 @@ async fn serve_http(
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = own.place.evicted() => Ok(()),
-            () = asked_to_end(&mut drain, &own) => {
+            () = told_by_goaway(&mut drain, &own) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
@@ -246,8 +247,15 @@ async fn serve_http(
             clock.begin();
             let (connection, clock) = (Arc::clone(&of_requests), clock.clone());
             Box::pin(async move {
-                let response = handle(connection, request).await;
+                let leave = connection.thread.shared.leave.clone();
+                let mut response = handle(connection, request).await;
                 let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+                // Whoever is to go to kube-apiserver itself hears of it with an answer. A connection that is closed between two
+                // requests is one on which the client may be sending the next, which it could not know to be lost.
+                if *leave.borrow() && !upgraded {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
                 Ok::<_, Infallible>(response.map(|body| clock.track(body, upgraded)))
             })
         });
@@ -279,13 +287,19 @@ async fn serve_http(
     drop(slot);
 }
 
-/// Resolves when the connection is to end once what is under way has ended: the agent drains, the client should come again, or it
-/// is to go to kube-apiserver itself.
+/// Resolves when the connection is to end once what is under way has ended: the agent drains, or the client should come again.
 async fn asked_to_end(drain: &mut DrainSignal, connection: &Connection) {
     tokio::select! {
         _deadline = drain.draining() => {}
         () = connection.memory.leaving() => {}
         () = connection.leave.notified() => {}
+    }
+}
+
+/// The same over HTTP/2, where the client hears of it at any time and loses no request: also when it is to go to kube-apiserver itself.
+async fn told_by_goaway(drain: &mut DrainSignal, connection: &Connection) {
+    tokio::select! {
+        () = asked_to_end(drain, connection) => {}
         () = told_to_leave(connection) => {}
     }
 }

@@ -62,6 +62,7 @@ pub struct RouteTable {
     entries: HashTable<Entry>,
     group_versions: HashTable<GroupVersion>,
     differs: bool,
+    known_differ: bool,
     supersets: ServerSet,
 }
 
@@ -142,6 +143,7 @@ impl RouteTable {
             entries: HashTable::new(),
             group_versions: HashTable::new(),
             differs: false,
+            known_differ: false,
             supersets: ServerSet::EMPTY,
         };
         let sets: Vec<_> = table.members.iter().map(|m| m.apis.clone()).collect();
@@ -235,6 +237,11 @@ impl RouteTable {
         self.differs
     }
 
+    /// The same among those of which something is known.
+    pub fn known_differ(&self) -> bool {
+        self.known_differ
+    }
+
     /// True if this server serves all that any other does, verbs and subresources included, as far as sets are known: false
     /// while some server's is not. Says nothing about health or age.
     pub fn is_superset(&self, server: usize) -> bool {
@@ -295,12 +302,16 @@ impl RouteTable {
     fn compare(&mut self) {
         let all = self.all();
         let mut supersets = all;
-        let mut differs = false;
+        let known: ServerSet = (0..self.members.len())
+            .filter(|index| self.member(*index).is_some_and(|m| !m.is_unknown()))
+            .collect();
+        let (mut differs, mut known_differ) = (false, false);
         for entry in &self.entries {
             for servers in std::iter::once(entry.servers).chain(entry.by_verb) {
                 if !servers.is_empty() {
                     supersets = supersets.intersection(servers);
                     differs |= servers != all;
+                    known_differ |= servers.intersection(known) != known;
                 }
             }
         }
@@ -309,6 +320,7 @@ impl RouteTable {
             supersets = ServerSet::EMPTY;
         }
         self.differs = differs;
+        self.known_differ = known_differ;
         self.supersets = supersets;
     }
 }

@@ -8,3 +8,4 @@ mod golden;
 mod membership;
 mod openapi;
 mod poller;
+mod proving;

@@ -3,12 +3,13 @@
 
 use std::{path::Path, process::Command};
 
+use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
 use crate::common::pinned;
 
 /// Without which steering does not work, and what every kernel that is supported has.
-const NEEDED: [&str; 11] = [
+const NEEDED: [&str; 12] = [
     "BPF object",
     "kernel",
     "CAP_NET_BIND_SERVICE",
@@ -16,6 +17,7 @@ const NEEDED: [&str; 11] = [
     "CAP_PERFMON",
     "CAP_BPF",
     "BPF file system",
+    "pinning",
     "own source",
     "peers' source ports",
     "retiring connections",
@@ -76,5 +78,24 @@ fn it_says_what_works() {
                 }
             }
         }
+    });
+}
+
+/// What a security module does that denies writing below a BPF file system: everything looks well until something is pinned.
+#[test]
+fn a_pin_that_cannot_be_made_is_found() {
+    pinned("a_pin_that_cannot_be_made_is_found", |path| {
+        let folder = path.parent().unwrap();
+        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        mount(None::<&str>, folder, None::<&str>, read_only, None::<&str>).unwrap();
+        let found = findings(path);
+        let lines = of(&found, "pinning");
+        assert_eq!(lines.len(), 1, "{found:?}");
+        assert_eq!(lines[0].0, "failed", "{}", lines[0].1);
+        assert!(
+            lines[0].1.contains("Read-only file system"),
+            "{}",
+            lines[0].1
+        );
     });
 }

@@ -13,4 +13,6 @@ mod manifest;
 mod members;
 mod passing;
 mod proof;
+mod proof_again;
+mod proof_guard;
 mod state;

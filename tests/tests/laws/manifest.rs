@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use mvp::config::{self, Overrides};
+use mvp::identity::proof::REVIEWS;
 use mvp_tests::agent::{TestAgent, eventually};
-use mvp_tests::fixtures::{SOON, admin};
+use mvp_tests::client::connect_tls;
+use mvp_tests::fixtures::{NEVER, SOON, admin};
+use mvp_tests::rbac;
 use mvp_tests::sim::ControlPlane;
 use mvp_tests::sim::ServerSpec;
-use mvp_tests::sim::pki::{KubeconfigUser, Pki};
+use mvp_tests::sim::api::authn::HeaderNames;
+use mvp_tests::sim::pki::{ClientAuth, KubeconfigUser, Pki};
 use serde_json::{Value, json};
 
 /// A node as kubeadm makes it, with an agent that reads the manifest.
@@ -18,7 +22,11 @@ struct Node {
 
 impl Node {
     async fn new() -> Self {
-        let plane = ControlPlane::builder().server(ServerSpec::new("cp-a", 36));
+        Self::with(ServerSpec::new("cp-a", 36)).await
+    }
+
+    async fn with(spec: ServerSpec) -> Self {
+        let plane = ControlPlane::builder().server(spec);
         let plane = plane.start().await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("manifests")).unwrap();
@@ -74,6 +82,8 @@ impl Node {
             ("admin.listen", free()),
             ("relay.mode", "off".to_owned()),
             ("inspect", "always".to_owned()),
+            // So that what waits is the server, and not the agent for it.
+            ("discovery.timeout", "1h".to_owned()),
         ] {
             overrides.set(key, &value, "--set");
         }
@@ -115,21 +125,29 @@ async fn a_changed_client_ca_counts_on_open_connections() {
     node.write(&other.path("ca.crt"), node.port(), &[]);
     let agent = node.agent().await;
     assert_eq!(follows(&agent).await, "followed");
-    let client = agent.http1(&node.plane, admin(&node.plane)).await.unwrap();
+    let http1 = async || agent.http1(&node.plane, admin(&node.plane)).await.unwrap();
+    let client = http1().await;
     let answer = client.get("/api/v1/namespaces", &[]).await.unwrap();
     assert_eq!(
         answer.status, 401,
         "the administrator is of no CA that is known"
     );
+    assert_eq!(answer.headers["connection"], "close", "as after every 401");
 
+    // A connection that was made before the change, and on which nothing was asked yet.
+    let open = http1().await;
     node.write(&node.ca(), node.port(), &[]);
-    eventually("the new CA counts", SOON, || async {
-        let client = agent.http1(&node.plane, admin(&node.plane)).await?;
-        Ok(client.get("/api/v1/namespaces", &[]).await?.status == 200)
-    })
-    .await
-    .unwrap();
     says(&agent, "one change was taken over").await;
+    for _ in 0..2 {
+        let answer = open.get("/api/v1/namespaces", &[]).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    // And back: whom the CA does not vouch for any more is nobody from the next request on, on the same connection.
+    node.write(&other.path("ca.crt"), node.port(), &[]);
+    says(&agent, "2 changes were taken over").await;
+    let answer = open.get("/api/v1/namespaces", &[]).await.unwrap();
+    assert_eq!(answer.status, 401, "{}", answer.text());
+    assert_eq!(answer.headers["connection"], "close");
     assert_eq!(agent.metric("mvp_restart_needed").await.unwrap(), 0.0);
 }
 
@@ -174,4 +192,125 @@ async fn what_cannot_change_while_running_is_said_until_it_is_undone() {
     node.write(&node.ca(), node.port(), &["--request-timeout=2m"]);
     says(&agent, "followed").await;
     assert_eq!(agent.metric("mvp_restart_needed").await.unwrap(), 0.0);
+}
+
+#[tokio::test]
+async fn a_changed_request_timeout_counts_for_new_requests() {
+    const SLOW: &str = "/api/v1/namespaces/slow";
+    let node = Node::new().await;
+    node.write(&node.ca(), node.port(), &["--request-timeout=10m"]);
+    let agent = node.agent().await;
+    let client = agent.http2(&node.plane, admin(&node.plane)).await.unwrap();
+    node.plane.server(0).faults_only_on(SLOW);
+    node.plane.server(0).slow(NEVER);
+    node.write(&node.ca(), node.port(), &["--request-timeout=1s"]);
+    says(&agent, "one change was taken over").await;
+    // With the timeout of before it would take ten minutes.
+    let answer = tokio::time::timeout(2 * SOON, client.get(SLOW, &[])).await;
+    let answer = answer.expect("the new timeout counts").unwrap();
+    assert_eq!(answer.status, 504, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_changed_serving_certificate_is_shown_to_new_connections() {
+    let node = Node::new().await;
+    node.write(&node.ca(), node.port(), &[]);
+    let agent = node.agent().await;
+    let client = agent.http2(&node.plane, admin(&node.plane)).await.unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let other = Pki::generate(other.path()).unwrap();
+    let flags = ["crt", "key"].map(|end| other.path(&format!("apiserver.{end}")));
+    let [cert, key] = flags.each_ref().map(|path| path.display());
+    let (cert, key) = (
+        format!("--tls-cert-file={cert}"),
+        format!("--tls-private-key-file={key}"),
+    );
+    node.write(&node.ca(), node.port(), &[&cert, &key]);
+    says(&agent, "one change was taken over").await;
+    let shows = async |pki: &Pki| {
+        let tls = pki.client_config(ClientAuth::None, &[]).unwrap().into();
+        connect_tls(agent.address, &tls, &[b"h2"], "kubernetes").await
+    };
+    assert!(shows(&other).await.is_ok());
+    assert!(shows(node.plane.pki()).await.is_err());
+    let answer = client.get("/api/v1/namespaces", &[]).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(agent.metric("mvp_restart_needed").await.unwrap(), 0.0);
+}
+
+/// The server believes both; the manifest first names the one, then the other.
+#[tokio::test]
+async fn changed_header_names_count_for_users_and_for_the_agent_itself() {
+    let names = |one: &str, other: &str| vec![one.to_owned(), other.to_owned()];
+    let both = HeaderNames {
+        users: names("X-Remote-User", "X-Corp-User"),
+        groups: names("X-Remote-Group", "X-Corp-Group"),
+        extra_prefixes: names("X-Remote-Extra-", "X-Corp-Extra-"),
+        ..HeaderNames::default()
+    };
+    let node = Node::with(ServerSpec::new("cp-a", 36).header_names(both)).await;
+    node.write(&node.ca(), node.port(), &[]);
+    let agent = node.agent().await;
+    let client = agent.http2(&node.plane, admin(&node.plane)).await.unwrap();
+    let server = node.plane.server(0);
+    let asserted_by = |header: &str, target: &str| {
+        let requests = server.requests();
+        let mut of = requests.iter().filter(|request| request.target == target);
+        of.any(|request| request.headers.contains_key(header))
+    };
+    let namespaces = "/api/v1/namespaces";
+    assert_eq!(client.get(namespaces, &[]).await.unwrap().status, 200);
+    assert!(asserted_by("x-remote-user", namespaces) && !asserted_by("x-corp-user", namespaces));
+    let changed = [
+        "--requestheader-username-headers=X-Corp-User",
+        "--requestheader-group-headers=X-Corp-Group",
+        "--requestheader-extra-headers-prefix=X-Corp-Extra-",
+    ];
+    node.write(&node.ca(), node.port(), &changed);
+    says(&agent, "one change was taken over").await;
+    assert_eq!(client.get(namespaces, &[]).await.unwrap().status, 200);
+    assert!(asserted_by("x-corp-user", namespaces));
+    // What it asks for itself, and proves with: a server that believes the new names only must not be held to refuse the agent.
+    for target in [REVIEWS, "/apis"] {
+        eventually(
+            "the agent speaks of itself by the new names",
+            SOON,
+            || async { Ok(asserted_by("x-corp-user", target)) },
+        )
+        .await
+        .unwrap();
+    }
+    assert_eq!(agent.admin_get("/readyz").await.unwrap().0, 200);
+}
+
+/// A header that only a server believes is deleted from requests after any change of the manifest as before it, and not only once the
+/// server was asked again.
+#[tokio::test]
+async fn what_servers_believe_is_not_forgotten_with_a_change() {
+    const PUBLISHED: &str =
+        "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let custom = HeaderNames {
+        groups: vec!["X-Remote-Group".to_owned(), "X-Custom-Group".to_owned()],
+        ..HeaderNames::default()
+    };
+    let node = Node::with(ServerSpec::new("cp-a", 36).header_names(custom)).await;
+    rbac::apply(&node.plane).unwrap();
+    node.write(&node.ca(), node.port(), &[]);
+    let agent = node.agent().await;
+    let alice = ClientAuth::Certificate(node.plane.pki().alice().unwrap());
+    let client = agent.http2(&node.plane, alice).await.unwrap();
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let sent = [("x-custom-group", "system:masters")];
+    let answer = client.get(secrets, &sent).await.unwrap();
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    // A proof that is under way tells nothing new.
+    node.plane.server(0).faults_only_on(PUBLISHED);
+    node.plane.server(0).slow(NEVER);
+    node.write(&node.ca(), node.port(), &["--request-timeout=2m"]);
+    says(&agent, "one change was taken over").await;
+    let answer = client.get(secrets, &sent).await.unwrap();
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    let requests = node.plane.server(0).requests();
+    let mut received = requests.iter().filter(|r| r.target == secrets);
+    assert!(received.all(|request| !request.headers.contains_key("x-custom-group")));
 }

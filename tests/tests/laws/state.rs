@@ -8,16 +8,19 @@ use http::Method;
 use mvp_tests::agent::{TestAgent, eventually, settings};
 use mvp_tests::bench::process::free_port;
 use mvp_tests::child::ChildAgent;
-use mvp_tests::fixtures::{NEVER, SOON, plane};
+use mvp_tests::client::connect_tls;
+use mvp_tests::fixtures::{NEVER, SOON, admin, plane};
 use mvp_tests::operator;
 use mvp_tests::rbac;
 use mvp_tests::scrape::Scrape;
-use mvp_tests::sim::pki::KubeconfigUser;
+use mvp_tests::sim::pki::{ClientAuth, KubeconfigUser, Pki};
 use mvp_tests::sim::{ControlPlane, Server};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_mvp-agent");
+/// An agent looks at its files every ten seconds.
+const BEFORE_ITS_OWN_LOOK: Duration = Duration::from_secs(9);
 
 async fn status(agent: &TestAgent) -> Value {
     let (_, body) = agent.admin_get("/status").await.unwrap();
@@ -188,6 +191,118 @@ async fn sighup_reloads_and_ends_nothing() {
     .unwrap();
     agent.signal(Signal::HUP).unwrap();
     assert_eq!(agent.admin_get("/readyz").await.unwrap().0, 200);
+}
+
+/// A file behind a link: nothing watches its folder, so that only who is told to looks at it before the next look of its own.
+#[tokio::test]
+async fn sighup_brings_a_changed_file_into_use() {
+    let plane = plane(&[35, 36]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (shown, hidden) = (dir.path().join("shown"), dir.path().join("hidden"));
+    for folder in [&shown, &hidden] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let put = |pki: &Pki| {
+        for end in ["crt", "key"] {
+            let text = pki.read(&format!("apiserver.{end}")).unwrap();
+            std::fs::write(hidden.join(format!("tls.{end}")), text).unwrap();
+        }
+    };
+    put(plane.pki());
+    for name in ["tls.crt", "tls.key"] {
+        std::os::unix::fs::symlink(hidden.join(name), shown.join(name)).unwrap();
+    }
+    let mut agent =
+        ChildAgent::start_with(AGENT, &plane, "cp-a", &["--log-level", "info"], |config| {
+            config["serving"] =
+                json!({"certFile": shown.join("tls.crt"), "keyFile": shown.join("tls.key")});
+        })
+        .await
+        .unwrap();
+    let other = Pki::generate(&dir.path().join("other")).unwrap();
+    let tls = |pki: &Pki| {
+        let config = pki.client_config(ClientAuth::None, &[]).unwrap();
+        std::sync::Arc::new(config)
+    };
+    let (here, there) = (tls(plane.pki()), tls(&other));
+    let shows = async |tls| {
+        connect_tls(agent.address, tls, &[b"h2"], "kubernetes")
+            .await
+            .is_ok()
+    };
+    // The agent looks again by itself ten seconds after a look; this is one.
+    agent.signal(Signal::HUP).unwrap();
+    eventually("the files are looked at", SOON, || async {
+        Ok(agent.log().contains("SIGHUP"))
+    })
+    .await
+    .unwrap();
+    let open = agent.http2(&plane, admin(&plane)).await.unwrap();
+    for (pki, new, old) in [(&other, &there, &here), (plane.pki(), &here, &there)] {
+        put(pki);
+        agent.signal(Signal::HUP).unwrap();
+        eventually(
+            "the new certificate is shown",
+            BEFORE_ITS_OWN_LOOK,
+            || async { Ok(shows(new).await) },
+        )
+        .await
+        .unwrap();
+        assert!(!shows(old).await);
+    }
+    // The same process, and nobody's connection has ended.
+    assert!(agent.is_running().unwrap());
+    assert_eq!(open.get("/version", &[]).await.unwrap().status, 200);
+}
+
+/// A server that restarts ends the agent's watches of it; that is its right, and no reason to wake anybody.
+#[tokio::test]
+async fn a_watch_that_ends_because_a_server_restarts_is_no_warning() {
+    let plane = plane(&[36, 36]).await;
+    rbac::apply(&plane).unwrap();
+    let agent = ChildAgent::start(AGENT, &plane, "cp-a", |config| {
+        config["peers"] = json!({"kubernetes": {"enabled": true}});
+    })
+    .await
+    .unwrap();
+    let watched = [
+        "endpointslices",
+        "leases",
+        "customresourcedefinitions",
+        "apiservices",
+    ];
+    let watches = |what: &str| {
+        let all = plane.servers().iter().flat_map(Server::requests);
+        let of = all.filter(|r| r.path().ends_with(what) && r.target.contains("watch="));
+        of.count()
+    };
+    eventually("everything is watched", SOON, || async {
+        Ok(watched.iter().all(|what| watches(what) > 0))
+    })
+    .await
+    .unwrap();
+    for server in plane.servers() {
+        let before = watched.map(watches);
+        let said = agent.log().len();
+        server.restart(36).await.unwrap();
+        // Those that were at this server; the local one is asked first.
+        eventually("what ended is watched again", SOON, || async {
+            let ended = server.name() == "cp-a";
+            Ok(!ended
+                || watched
+                    .iter()
+                    .zip(before)
+                    .all(|(what, before)| watches(what) > before))
+        })
+        .await
+        .unwrap();
+        let log = agent.log()[said..].to_owned();
+        // That nobody is there for a moment is said of the server, once.
+        let noise = |line: &&str| line.contains("WARN") && !line.contains("discovery fails");
+        let noise: Vec<_> = log.lines().filter(noise).collect();
+        assert!(noise.is_empty(), "{noise:#?}");
+        assert!(!log.contains("ERROR"), "{log}");
+    }
 }
 
 fn asked(server: &Server, path: &str) -> usize {

@@ -21,12 +21,22 @@ pub fn standing(table: &RouteTable, servers: &[ServerStatus]) -> Signs {
                 .is_some_and(|(failure, _)| failure == Failure::Tls);
         !member.server.available() && !ours
     });
+    // That a server has just started, if it has, is a sign of its own: its Lease, its connections and its readiness tell.
+    let refuses = |trouble: &Trouble| matches!(trouble, Trouble::Refused(_) | Trouble::Starting);
     let broken = servers.iter().any(|server| {
         let failed = server.knowledge != Knowledge::Confirmed || server.last_error.is_some();
-        failed && !matches!(server.trouble, Trouble::Refused(_))
+        failed && !refuses(&server.trouble)
+    });
+    // What a server serves that refuses the agent from the start is not known, and no sign of anything.
+    let refusing = |name: &str| {
+        let mut servers = servers.iter().filter(|server| server.name == name);
+        servers.any(|server| refuses(&server.trouble))
+    };
+    let unasked = table.members().iter().any(|member| {
+        table.members().len() > 1 && member.is_unknown() && !refusing(&member.server.name)
     });
     Signs {
-        sets_differ: table.differs(),
+        sets_differ: table.known_differ() || unasked,
         versions_differ: versions.any(|version| Some(version) != first),
         server_broken: unavailable || broken,
         server_not_ready: servers.iter().any(|server| server.ready == Some(false)),
@@ -140,10 +150,15 @@ mod tests {
         let mut refusing = other.clone();
         // Its own poll was refused: no sign, whatever is not known of the server.
         for knowledge in [Knowledge::Never, Knowledge::Unconfirmed] {
-            refusing.trouble = Trouble::Refused("/api answered 401".into());
-            refusing.knowledge = knowledge;
-            let servers = [refusing.clone(), good.clone()];
-            assert_eq!(signs(&servers), Signs::default());
+            for trouble in [
+                Trouble::Refused("/api answered 401".into()),
+                Trouble::Starting,
+            ] {
+                refusing.trouble = trouble;
+                refusing.knowledge = knowledge;
+                let servers = [refusing.clone(), good.clone()];
+                assert_eq!(signs(&servers), Signs::default());
+            }
         }
         assert_eq!(signs(&[other, good]), expect);
     }

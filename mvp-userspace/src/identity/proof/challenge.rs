@@ -3,6 +3,9 @@
 //! A SelfSubjectReview (`authentication.k8s.io/v1`, since Kubernetes 1.28) says whom the server takes the asker for. Where it is not
 //! served, or not allowed, the 403 for a path that nobody may read names the user in its message.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 
@@ -21,9 +24,9 @@ const EXTRA: &str = "mvp.proof";
 /// Text of a server that goes into status and log is cut to so many characters.
 const MAX_QUOTE: usize = 120;
 
-/// The headers by which the agent asserts itself as `system:mvp`, by the configured names.
+/// The headers by which the agent asserts itself as `system:mvp`, by the configured names. All clones are one.
 #[derive(Clone, Debug)]
-pub struct OwnUser(HeaderMap);
+pub struct OwnUser(Arc<ArcSwap<HeaderMap>>);
 
 /// One proof's question. Every proof has a new one, so that no answer to an earlier one can pass for its own.
 #[derive(Clone, Debug)]
@@ -101,6 +104,15 @@ impl OwnUser {
         Self::member_of(AUTHENTICATED, names)
     }
 
+    /// Uses other names of headers from now on.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; the names of before stay in use.
+    pub fn rename(&self, names: &HeaderNames) -> Result<(), BadIdentity> {
+        self.0.store(Self::new(names)?.0.load_full());
+        Ok(())
+    }
+
     /// The same user as a member of another group.
     ///
     /// # Errors
@@ -116,11 +128,15 @@ impl OwnUser {
         )?;
         let mut headers = HeaderMap::new();
         user.assert_in(&mut headers);
-        Ok(Self(headers))
+        Ok(Self::of(headers))
     }
 
-    pub fn headers(&self) -> &HeaderMap {
-        &self.0
+    pub fn headers(&self) -> Arc<HeaderMap> {
+        self.0.load_full()
+    }
+
+    fn of(headers: HeaderMap) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(headers)))
     }
 }
 
@@ -130,7 +146,7 @@ impl Default for OwnUser {
         let mut headers = HeaderMap::new();
         headers.insert("x-remote-user", HeaderValue::from_static(OWN_NAME));
         headers.insert("x-remote-group", HeaderValue::from_static(AUTHENTICATED));
-        Self(headers)
+        Self::of(headers)
     }
 }
 

@@ -109,6 +109,16 @@ impl Proofs {
         self.front_proxy.is_proved() && self.bare.is_proved() && self.names != Names::Unknown
     }
 
+    /// Whether the server was found to refuse the users that this agent asserts, and with them the agent itself.
+    pub fn refuses(&self) -> bool {
+        self.front_proxy.is_known() && !self.front_proxy.is_proved()
+    }
+
+    /// Whether nothing is left to find out: it accepts asserted users, and which headers it believes is known.
+    pub fn is_complete(&self) -> bool {
+        self.asserts() && matches!(self.names, Names::Known(_))
+    }
+
     /// Whether requests without an asserted user may be sent to it.
     pub fn passes_tokens(&self) -> bool {
         self.bare.is_proved()

@@ -50,8 +50,9 @@ async fn what_one_client_cancels_ends_nobodys_watch() {
             };
             bytes.extend(raw::frame(HEADERS, flags, stream, &head(method, MAPS)));
         }
-        raw.send(&bytes).await.unwrap();
+        // Before they are sent: the agent and the server are other threads, and may be done with all of them at once.
         let before = received(plane.server(0), MAPS);
+        raw.send(&bytes).await.unwrap();
         if upload {
             let mut ended = 0;
             while ended < BATCH {
