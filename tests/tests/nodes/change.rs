@@ -176,7 +176,6 @@ fn an_operator_has_connections_of_before_ended_now() {
         node.command(Command::Slow { micros: 0 });
         eventually("it is ended", || retirement()["open"] == 0);
         let ended = retirement();
-        println!("{ended}");
         assert_eq!(
             (&ended["destroyed"], &ended["late"]),
             (&1.into(), &0.into())

@@ -58,6 +58,8 @@ pub struct Retiring {
 }
 
 struct Round {
+    /// Its number with the tally.
+    round: u64,
     port: u16,
     agents: Agents,
     peers: Vec<IpAddr>,
@@ -101,12 +103,13 @@ impl Retiring {
             return;
         }
         self.stop();
-        self.tally.forget_hurry();
+        let round = self.tally.begin();
         if scope == Scope::Nobody {
             return;
         }
         let go_on = Arc::new(AtomicBool::new(true));
-        let round = Round {
+        let work = Round {
+            round,
             port: self.port,
             agents: self.agents.clone(),
             peers: peers.to_vec(),
@@ -119,7 +122,7 @@ impl Retiring {
             seen: HashMap::new(),
         };
         let thread = std::thread::Builder::new().name("retire".into());
-        match thread.spawn(move || round.run()) {
+        match thread.spawn(move || work.run()) {
             Ok(_) => self.running = Some((scope, go_on)),
             Err(error) => tracing::warn!(%error, "connections of before are not retired"),
         }
@@ -159,7 +162,7 @@ impl Round {
         }
         let [destroyed, late] = [Ended::Destroyed, Ended::Late].map(|one| self.tally.counted(one));
         let (destroyed, late) = (destroyed - before[0], late - before[1]);
-        let open = self.tally.still_open();
+        let open = self.seen.len();
         if destroyed + late > 0 || open > 0 {
             let seconds = began.elapsed().as_secs();
             tracing::info!(
@@ -170,10 +173,11 @@ impl Round {
                 "the retirement of connections has ended"
             );
         }
-        self.tally.set_open(Open {
+        let over = Open {
             failed,
             ..Open::default()
-        });
+        };
+        self.tally.set_open(self.round, over);
     }
 
     fn looks(&mut self, diag: &mut SockDiag, began: Instant) -> Result<(), SockDiagError> {
@@ -269,7 +273,7 @@ impl Round {
             *open.clients.entry(connection.remote().ip()).or_default() += 1;
         }
         self.seen = seen;
-        self.tally.set_open(open);
+        self.tally.set_open(self.round, open);
     }
 
     /// A connection of a client that is to come by the agent, with kube-apiserver: neither this agent's, accepted or made, nor a

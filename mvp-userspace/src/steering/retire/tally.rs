@@ -26,9 +26,16 @@ pub struct RetireTally(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     ended: [AtomicU64; Ended::ALL.len()],
-    open: Mutex<Open>,
-    /// When an operator said that the connections of this retirement are to end now.
-    hurried: Mutex<Option<Instant>>,
+    now: Mutex<Now>,
+}
+
+/// Of the retirement that is under way, if one is.
+#[derive(Debug, Default)]
+struct Now {
+    round: u64,
+    open: Open,
+    /// When an operator said that the connections are to end now.
+    hurried: Option<Instant>,
 }
 
 /// Connections of before, at the last look.
@@ -117,38 +124,51 @@ impl RetireTally {
         count.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// What is open now.
-    pub fn set_open(&self, open: Open) {
-        *self.open() = open;
+    /// Another retirement begins, or none: what the one before still has to say does not count, nor what an operator said of it.
+    /// Returns its number.
+    pub fn begin(&self) -> u64 {
+        let mut now = self.now();
+        let round = now.round + 1;
+        *now = Now {
+            round,
+            ..Now::default()
+        };
+        round
+    }
+
+    /// What is open now, as the retirement of this number has it.
+    pub fn set_open(&self, round: u64, open: Open) {
+        let mut now = self.now();
+        if now.round == round {
+            now.open = open;
+        }
     }
 
     /// How many connections of before are open, at the last look.
     pub fn still_open(&self) -> usize {
-        self.open().clients.values().sum()
+        self.now().open.clients.values().sum()
     }
 
     /// Has what is open end now. False if no retirement is under way.
     pub fn hurry(&self, now: Instant) -> bool {
-        let retiring = self.open().retiring;
-        if retiring {
-            self.hurried().get_or_insert(now);
+        let mut known = self.now();
+        if known.open.retiring {
+            known.hurried.get_or_insert(now);
         }
-        retiring
+        known.open.retiring
     }
 
     /// Since when, if an operator said so.
     pub fn hurried_since(&self) -> Option<Instant> {
-        *self.hurried()
-    }
-
-    /// What an operator said concerned the retirement that has ended.
-    pub fn forget_hurry(&self) {
-        *self.hurried() = None;
+        self.now().hurried
     }
 
     /// For status.
     pub fn view(&self) -> RetireView {
-        let open = self.open().clone();
+        let (open, hurried) = {
+            let now = self.now();
+            (now.open.clone(), now.hurried.is_some())
+        };
         let mut clients: Vec<_> = open
             .clients
             .iter()
@@ -164,18 +184,13 @@ impl RetireTally {
             clients,
             destroyed: self.counted(Ended::Destroyed),
             late: self.counted(Ended::Late),
-            hurried: self.hurried_since().is_some(),
+            hurried,
             failed: open.failed,
         }
     }
 
-    fn hurried(&self) -> MutexGuard<'_, Option<Instant>> {
-        let hurried = &self.0.hurried;
-        hurried.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -188,11 +203,15 @@ mod tests {
         let tally = RetireTally::default();
         tally.count(Ended::Destroyed);
         let clients = (1..=12u8).map(|n| (IpAddr::from([10, 0, 0, n]), usize::from(n)));
-        tally.set_open(Open {
-            clients: clients.collect(),
-            retiring: true,
-            ..Open::default()
-        });
+        let round = tally.begin();
+        tally.set_open(
+            round,
+            Open {
+                clients: clients.collect(),
+                retiring: true,
+                ..Open::default()
+            },
+        );
         let view = tally.view();
         assert_eq!((view.open, view.destroyed, view.late), (78, 1, 0));
         assert_eq!(view.clients.len(), RetireView::CLIENTS);
@@ -207,14 +226,25 @@ mod tests {
         let now = Instant::now();
         assert!(!tally.hurry(now), "none is under way");
         assert_eq!(tally.hurried_since(), None);
-        tally.set_open(Open {
-            retiring: true,
-            ..Open::default()
-        });
+        let round = tally.begin();
+        tally.set_open(
+            round,
+            Open {
+                retiring: true,
+                ..Open::default()
+            },
+        );
         assert!(tally.hurry(now) && tally.hurry(now + Duration::from_secs(1)));
         assert_eq!(tally.hurried_since(), Some(now), "the first word counts");
         assert!(tally.view().hurried);
-        tally.forget_hurry();
+        tally.begin();
         assert_eq!(tally.hurried_since(), None);
+        // The thread of before has not noticed yet.
+        let late = Open {
+            retiring: true,
+            ..Open::default()
+        };
+        tally.set_open(round, late);
+        assert!(!tally.view().retiring);
     }
 }
