@@ -29,6 +29,15 @@ pub fn from_manifest(path: &Path, overrides: &Overrides) -> Result<Config, Confi
     Ok(config)
 }
 
+/// With which chance the kube-apiserver of this manifest answers a request over HTTP/2 with GOAWAY, so that its client connects anew
+/// (`--goaway-chance`); 0 where it does not.
+///
+/// # Errors
+/// The manifest cannot be read, or is no kube-apiserver's.
+pub fn goaway_chance(path: &Path) -> Result<f64, ConfigError> {
+    manifest::goaway_chance(&read_yaml(path)?, path, &references::System)
+}
+
 /// The text of a file whose relative paths are relative to `base`. Pure: no file is opened.
 pub fn parse(text: &str, base: &Path) -> Result<Config, ConfigError> {
     let tree = Tree::from_document(yaml("file", text)?, base)?;

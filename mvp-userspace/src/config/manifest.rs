@@ -85,6 +85,17 @@ pub(super) fn to_tree(
     Ok(tree)
 }
 
+/// `--goaway-chance`, 0 where it is not set.
+pub(super) fn goaway_chance(pod: &Value, path: &Path, host: &dyn Host) -> Result<f64, ConfigError> {
+    let flag = "--goaway-chance";
+    match Flags::parse(&arguments(pod, path, host)?).get(flag) {
+        None => Ok(0.0),
+        Some(text) => text
+            .parse()
+            .map_err(|_| ConfigError::new(flag, format!("{text:?} is no number"))),
+    }
+}
+
 type Set<'a> = dyn FnMut(&str, Value, &str) -> Result<(), ConfigError> + 'a;
 
 fn request_header(flags: &Flags, set: &mut Set<'_>) -> Result<(), ConfigError> {

@@ -27,7 +27,7 @@ mod value;
 pub use error::ConfigError;
 pub use follow::{Effect, FOLLOWED, Followed, ManifestSource, changes, followed_table};
 pub use keys::{KEYS, Key, Kind, Need, markdown_table};
-pub use load::{from_file, from_manifest, parse};
+pub use load::{from_file, from_manifest, goaway_chance, parse};
 pub use overrides::{Overrides, parse_feature_gates};
 pub use types::*;
 pub use value::duration as parse_duration;

@@ -202,6 +202,17 @@ fn references_in_a_manifest_are_resolved_or_do_no_harm() {
 }
 
 #[test]
+fn the_chance_of_goaway_is_kube_apiservers_flag() {
+    let node = Node::new();
+    let chance = |more: &str| goaway_chance(&node.manifest(more)).map_err(|e| e.to_string());
+    assert_eq!(chance(""), Ok(0.0));
+    assert_eq!(chance("    - --goaway-chance=0.001"), Ok(0.001));
+    let refused = "--goaway-chance: \"often\" is no number".to_owned();
+    assert_eq!(chance("    - --goaway-chance=often"), Err(refused));
+    assert!(goaway_chance(&node.path("none.yaml")).is_err());
+}
+
+#[test]
 fn the_agent_waits_a_little_longer_than_the_server() {
     let node = Node::new();
     let waits = |more: &str| {

@@ -219,6 +219,8 @@ async fn pending_handshakes_and_their_time() {
     })
     .await;
     let established = scene.client().await;
+    // An answer shows that its own handshake has given its place back.
+    assert_eq!(established.get(TARGET, &[]).await.unwrap().status, 200);
     let mut silent = Vec::new();
     for _ in 0..12 {
         silent.push(TcpStream::connect(scene.agent.address).await.unwrap());

@@ -1,13 +1,14 @@
 //! What `mvp doctor` finds out about this node's certificates and about every kube-apiserver, with the configuration that the agent
 //! would have.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Finding, Outcome, finding};
 use crate::admin::{SkewState, SkewView};
 use crate::app::{skew, way_to_servers};
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, goaway_chance};
 use crate::discovery::{
     Connection, Discovery, DiscoveryHandle, ServerStatus, Settings, SyncCounters,
 };
@@ -33,6 +34,7 @@ const NAMED: usize = 3;
 /// Looks at files and servers; changes nothing.
 pub fn examine(config: &Config) -> Vec<Finding> {
     let (mut found, client_tls) = certificates(config);
+    found.push(goaway(&config.kernel.manifest));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -43,6 +45,23 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         (_, None) => {}
     }
     found
+}
+
+/// Whether clients move by themselves from connections that were made before an upgrade began.
+fn goaway(manifest: &Path) -> Finding {
+    let result = match goaway_chance(manifest) {
+        Ok(chance) if chance > 0.0 => Ok(format!(
+            "{chance}: a connection over HTTP/2 moves after {:.0} requests on average, and so comes to the agent when it takes connections",
+            1.0 / chance
+        )),
+        Ok(_) => Err(
+            "not set: connections made before an upgrade begins move when the agent retires them (retire.within). With \
+             --goaway-chance=0.001 on every kube-apiserver, busy ones move after 1000 requests on average; not for a single server"
+                .to_owned(),
+        ),
+        Err(error) => Err(error.to_string()),
+    };
+    finding("--goaway-chance", result, Outcome::Off)
 }
 
 fn failed(subject: &'static str, detail: String) -> Finding {

@@ -124,6 +124,14 @@ impl Established {
             && quiet < SILENT
     }
 
+    /// The client's last bytes and the server's last came in one tick, and nothing tells which were first: what the client acknowledged
+    /// it may have acknowledged with another request.
+    pub fn may_end_with_a_request(&self) -> bool {
+        self.last_sent == self.last_received
+            && self.last_acknowledged >= self.last_received
+            && self.unacknowledged == 0
+    }
+
     /// Bytes may be on their way: received and not read, not sent yet or to be sent again, or sent so lately that they may not
     /// have arrived. That they are acknowledged is not asked for: a client that is about to ask again acknowledges an answer
     /// with its next request (delayed acknowledgement, RFC 9293 section 3.8.6.3).
@@ -391,6 +399,16 @@ mod tests {
         let yet = tie(100, 100);
         assert!(!yet.may_be_asked_since(), "it may be acknowledged yet");
         assert!(!tie(5000, 5000).may_be_asked_since(), "silent");
+        assert!(tie(20, 20).may_end_with_a_request());
+        assert!(!tie(20, 10).may_end_with_a_request(), "acknowledged later");
+        let unacknowledged = Established {
+            unacknowledged: 300,
+            ..tie(20, 20)
+        };
+        assert!(
+            !unacknowledged.may_end_with_a_request(),
+            "a request would have acknowledged the answer"
+        );
         let sent = Established::example(9, Duration::from_millis(1300));
         assert!(sent.server_spoke_last() && !sent.may_be_asked_since());
     }

@@ -227,6 +227,7 @@ impl Round {
                 quiet: now.silent_for(),
                 answered: now.server_spoke_last()
                     && !now.may_be_asked_since()
+                    && !(seen.may_be_of_before() && now.may_end_with_a_request())
                     && seen.is_answered(&Traffic::of(now)),
                 in_flight: now.is_in_flight(),
             };

@@ -27,6 +27,8 @@ pub(super) struct Seen {
     last: Traffic,
     /// What the server had written when the client was last seen to have sent something; `None`: it never was.
     asked: Option<u64>,
+    /// Something before that had not been answered then.
+    behind: bool,
 }
 
 impl Traffic {
@@ -46,21 +48,29 @@ impl Seen {
             first: now,
             last: traffic,
             asked: None,
+            behind: false,
         }
     }
 
     /// The same connection at the next look.
     pub fn again(&self, traffic: Traffic) -> Self {
-        let asked = match traffic.received == self.last.received {
-            true => self.asked,
+        let (asked, behind) = match traffic.received == self.last.received {
+            true => (self.asked, self.behind),
             // What was written since the last look may have been before or after what the client sent.
-            false => Some(self.last.written),
+            false => (Some(self.last.written), !self.is_answered(&self.last)),
         };
         Self {
             first: self.first,
             last: traffic,
             asked,
+            behind,
         }
+    }
+
+    /// Whether the answer that was written since the client last sent something may be to what it had sent before: between two looks
+    /// an answer was written that was still awaited at the first of them, and something came from the client.
+    pub fn may_be_of_before(&self) -> bool {
+        self.behind
     }
 
     /// Whether the server has written an answer since the client last sent something. True of a connection on which the client
@@ -102,6 +112,20 @@ mod tests {
                 .again(traffic(6000, 5070))
                 .is_answered(&traffic(6000, 5400))
         );
+    }
+
+    #[test]
+    fn an_answer_that_was_awaited_already_may_not_be_to_what_came_with_it() {
+        let quick = Seen::first(Instant::now(), traffic(1000, 5000)).again(traffic(1100, 5300));
+        assert!(!quick.may_be_of_before(), "nothing was awaited");
+        let slow = quick.again(traffic(1200, 5300));
+        assert!(!slow.may_be_of_before());
+        // The slow one is answered, and the next request comes at once.
+        let next = slow.again(traffic(1300, 5600));
+        assert!(next.is_answered(&traffic(1300, 5600)) && next.may_be_of_before());
+        assert!(next.again(traffic(1300, 5900)).may_be_of_before());
+        // One more, after that was answered as far as is known.
+        assert!(!next.again(traffic(1400, 6200)).may_be_of_before());
     }
 
     #[test]
