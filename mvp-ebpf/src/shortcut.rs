@@ -74,7 +74,8 @@ fn speaks_ipv4(ctx: &SockOpsContext) -> bool {
         INET6 => {
             // Word by word: the kernel refuses to have two read at once, which the compiler may otherwise make of it.
             // SAFETY: the kernel passes a valid context, and the verifier checks each field read.
-            let word = |at: usize| unsafe { (&raw const (*ctx.ops).remote_ip6[at]).read_volatile() };
+            let word =
+                |at: usize| unsafe { (&raw const (*ctx.ops).remote_ip6[at]).read_volatile() };
             word(0) == 0 && word(1) == 0 && word(2) == MAPPED
         }
         _ => false,
