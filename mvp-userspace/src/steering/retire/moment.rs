@@ -50,7 +50,7 @@ pub struct Schedule {
 const HURRY: Duration = Duration::from_secs(5);
 
 impl Schedule {
-    /// Whether a connection is to be ended now that an operator has said so, that long ago: as after a window of [`HURRY`], so that
+    /// Whether a connection is to be ended now that an operator has said so, that long ago: as after a window of five seconds, so that
     /// a connection with a request under way has that long to have it answered.
     pub fn due_hurried(since: Duration, figures: &Figures) -> Option<Due> {
         let over = Self { within: HURRY };
