@@ -1,7 +1,7 @@
 //! What is known of one server, shared by its poller, the table's builder and whoever looks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -280,6 +280,11 @@ impl Entry {
         self.server.probed(probe);
     }
 
+    /// It does not tell us. That one which was there before was not ready is not true of it for ever.
+    pub fn not_told_whether_ready(&self) {
+        self.state().ready.take_if(|ready| !*ready);
+    }
+
     pub fn set_version(&self, version: String) {
         self.state().version = Some(version);
     }
@@ -416,14 +421,14 @@ impl Entry {
     }
 
     pub fn openapi(&self) -> Option<Arc<OpenApiIndex>> {
-        self.openapi_state().index.clone()
+        lock(&self.openapi).index.clone()
     }
 
     /// True if the index is to be asked for now; it then counts as asked for. With `needed` false it is forgotten: while all
     /// servers serve the same nobody looks at it.
     pub fn openapi_due(&self, needed: bool) -> bool {
         let set = self.set();
-        let mut openapi = self.openapi_state();
+        let mut openapi = lock(&self.openapi);
         if !needed {
             *openapi = OpenApi::default();
             return false;
@@ -445,7 +450,7 @@ impl Entry {
     }
 
     pub fn set_openapi(&self, index: OpenApiIndex) {
-        let mut openapi = self.openapi_state();
+        let mut openapi = lock(&self.openapi);
         // Not after it was forgotten.
         if openapi.asked.is_some() {
             openapi.index = Some(Arc::new(index));
@@ -454,15 +459,11 @@ impl Entry {
 
     /// Has the index read again soon. False if that was to happen anyway.
     pub fn want_openapi(&self) -> bool {
-        !std::mem::replace(&mut self.openapi_state().wanted, true)
-    }
-
-    fn openapi_state(&self) -> MutexGuard<'_, OpenApi> {
-        self.openapi.lock().unwrap_or_else(PoisonError::into_inner)
+        !std::mem::replace(&mut lock(&self.openapi).wanted, true)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

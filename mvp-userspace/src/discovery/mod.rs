@@ -20,6 +20,7 @@ mod openapi;
 mod poller;
 mod priorities;
 mod prove;
+mod readiness;
 mod roots;
 mod server_status;
 mod version;

@@ -16,6 +16,7 @@ use super::hub::Hub;
 use super::limits::DecodeError;
 use super::openapi::{MAX_INDEX, OPENAPI_V3, OpenApiIndex};
 use super::prove::{prove, prove_in_time};
+use super::readiness;
 use super::roots::{Found, Roots};
 use super::server_status::Trouble;
 use crate::route::{Failure, Probe};
@@ -223,7 +224,9 @@ impl Poller {
             }
             Err(errors) => {
                 let refuses = self.entry.proofs().refuses();
-                let failures = errors.iter().filter(|error| !ended_by(refuses, error));
+                let failures = errors
+                    .iter()
+                    .filter(|error| !readiness::ended_by(refuses, error));
                 let failure = failures.filter_map(FetchError::failure).next();
                 self.hub.counters.count(&errors);
                 if errors.iter().any(FetchError::lost) {
@@ -245,7 +248,7 @@ impl Poller {
                 };
                 let refused = self.connection.is_none() && failure == Some(Failure::Refused);
                 if refused {
-                    stopping(&self.entry, "it takes no connection");
+                    readiness::stopping(&self.entry, "it takes no connection");
                 }
                 let changed = self.entry.failed(failure, refused, trouble, &text);
                 if starting {
@@ -343,7 +346,7 @@ impl Open {
             return;
         }
         let (connection, entry) = (self.connection.clone(), entry.clone());
-        let task = tokio::spawn(async move { probe(&connection, &entry).await });
+        let task = tokio::spawn(async move { readiness::ask(&connection, &entry).await });
         self.probe = Some(task);
     }
 
@@ -409,47 +412,6 @@ impl Open {
     }
 }
 
-async fn probe(connection: &Connection, entry: &Entry) {
-    match connection.get("/readyz", "*/*", None, 64 << 10).await {
-        Ok(answer) => match answer.status.as_u16() {
-            200 => {
-                entry.server.departure.end();
-                entry.probed(Probe::Ready);
-            }
-            // Says nothing of the server, only of us.
-            401 | 403 => {}
-            _ => {
-                entry.probed(Probe::NotReady);
-                if shuts_down(&answer.body) {
-                    stopping(entry, "it says that it shuts down");
-                }
-            }
-        },
-        Err(error) if ended_by(entry.proofs().refuses(), &error) => {}
-        Err(error) => {
-            if let Some(failure) = error.failure() {
-                entry.probed(Probe::Failed(failure));
-            }
-        }
-    }
-}
-
-/// Whether `/readyz` names the check that fails from SIGTERM on (apiserver `server/genericapiserver.go`, `AddReadyzChecks`).
-fn shuts_down(readyz: &[u8]) -> bool {
-    const CHECK: &[u8] = b"[-]shutdown ";
-    readyz.windows(CHECK.len()).any(|bytes| bytes == CHECK)
-}
-
-/// Whoever holds something open on the server is to let go.
-fn stopping(entry: &Entry, why: &str) {
-    if entry.server.departure.begin() {
-        info!(
-            server = &*entry.server.name,
-            why, "the server stops: watches on it end and go on at others"
-        );
-    }
-}
-
 async fn openapi(connection: &Connection) -> Result<OpenApiIndex, FetchError> {
     let answer = connection
         .get(OPENAPI_V3, "application/json", None, MAX_INDEX)
@@ -486,13 +448,6 @@ async fn version(connection: &Connection) -> Option<String> {
 
 fn backoff(before: u32, most: Duration) -> Duration {
     BACKOFF.saturating_mul(1 << before.min(16)).min(most)
-}
-
-/// Whether a connection was lost since the server `refuses` this agent: kube-apiserver ends a connection over which it answered 401, with
-/// whatever else was asked on it. That says nothing of how it serves others. One that cannot be had at all is another matter.
-fn ended_by(refuses: bool, error: &FetchError) -> bool {
-    let ended = matches!(error.failure(), Some(Failure::Reset | Failure::Protocol));
-    refuses && ended && error.lost()
 }
 
 /// Not after a timeout: a server that hangs on one connection hangs on the next, and the round would last twice as long.

@@ -9,3 +9,4 @@ mod membership;
 mod openapi;
 mod poller;
 mod proving;
+mod readiness;

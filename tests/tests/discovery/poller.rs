@@ -219,46 +219,6 @@ async fn knowledge_grows_stale_while_an_answer_is_awaited() {
 }
 
 #[tokio::test]
-async fn a_slow_readiness_check_holds_nothing_up() {
-    let pki = pki(H2);
-    let server = Fake::start(&pki, serving(&["/v1/pods"])).await;
-    server.change(|b| b.hang = vec!["/readyz"]);
-    let running = run(settings(&pki), server.endpoint("a"), Vec::new());
-    until("confirmed", || {
-        status(&running, "a").polls.not_modified >= 5
-    })
-    .await;
-    assert_eq!(server.count("/readyz"), 1, "one at a time");
-    assert_eq!(status(&running, "a").ready, None);
-}
-
-#[tokio::test]
-async fn readiness_is_passed_on() {
-    let pki = pki(H2);
-    let server = Fake::start(&pki, serving(&["/v1/pods"])).await;
-    let running = run(settings(&pki), server.endpoint("a"), Vec::new());
-    let shared = running.discovery.members()[0].server.clone();
-    until("ready", || status(&running, "a").ready == Some(true)).await;
-    server.change(|b| {
-        b.fail.insert("/readyz", 403);
-    });
-    let asked = server.count("/readyz");
-    until("asked", || server.count("/readyz") > asked + 3).await;
-    assert!(shared.available(), "a 403 says nothing of the server");
-    server.change(|b| {
-        b.fail.clear();
-        b.ready = false;
-    });
-    until("not ready", || {
-        status(&running, "a").ready == Some(false) && !shared.available()
-    })
-    .await;
-    assert_eq!(status(&running, "a").knowledge, Knowledge::Confirmed);
-    server.change(|b| b.ready = true);
-    until("ready again", || shared.available()).await;
-}
-
-#[tokio::test]
 async fn older_forms() {
     let pki = pki(H2);
     let serves = ["/v1/pods", "apps/v1/deployments", "batch/v1/jobs"];

@@ -75,6 +75,8 @@ pub struct Behaviour {
     /// "group/version/resource", core as "/v1/pods".
     pub serves: Vec<&'static str>,
     pub ready: bool,
+    /// `/readyz` names the check of a shutdown.
+    pub stops: bool,
     pub version: &'static str,
     /// Status to answer a path with.
     pub fail: HashMap<&'static str, u16>,
@@ -94,6 +96,7 @@ pub fn serving(serves: &[&'static str]) -> Behaviour {
         form: Form::V2,
         serves: serves.to_vec(),
         ready: true,
+        stops: false,
         version: "v1.36.0",
         fail: HashMap::new(),
         hang: Vec::new(),
@@ -270,11 +273,12 @@ fn respond(
     }
     match path {
         "/readyz" => {
-            return plain(
-                if behaviour.ready { 200 } else { 500 },
-                "text/plain",
-                "ok".to_owned(),
-            );
+            let (status, said) = match (behaviour.ready, behaviour.stops) {
+                (true, false) => (200, "ok"),
+                (false, false) => (500, "[-]etcd failed: reason withheld\n[+]shutdown ok\n"),
+                (_, true) => (500, "[+]etcd ok\n[-]shutdown failed: reason withheld\n"),
+            };
+            return plain(status, "text/plain", said.to_owned());
         }
         "/version" => {
             return plain(

@@ -1,0 +1,63 @@
+//! What a server says of itself at `/readyz`: whether it may be chosen, and whether it is about to stop.
+
+use tracing::info;
+
+use super::connection::Connection;
+use super::entry::Entry;
+use super::fetch_error::FetchError;
+use crate::route::{Failure, Probe};
+
+/// Of an answer, which is a list of checks.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// Asks, and takes the answer into the entry.
+pub(super) async fn ask(connection: &Connection, entry: &Entry) {
+    match connection.get("/readyz", "*/*", None, MAX_ANSWER).await {
+        Ok(answer) => match answer.status.as_u16() {
+            200 => {
+                entry.server.departure.end();
+                entry.probed(Probe::Ready);
+            }
+            // Says nothing of the server, only of us; but one is there that answers.
+            401 | 403 => {
+                entry.server.departure.end();
+                entry.not_told_whether_ready();
+            }
+            _ => {
+                entry.probed(Probe::NotReady);
+                if shuts_down(&answer.body) {
+                    stopping(entry, "it says that it shuts down");
+                }
+            }
+        },
+        Err(error) if ended_by(entry.proofs().refuses(), &error) => {}
+        Err(error) => {
+            if let Some(failure) = error.failure() {
+                entry.probed(Probe::Failed(failure));
+            }
+        }
+    }
+}
+
+/// Whoever holds something open on the server is to let go.
+pub(super) fn stopping(entry: &Entry, why: &str) {
+    if entry.server.departure.begin() {
+        info!(
+            server = &*entry.server.name,
+            why, "the server stops: watches on it end and go on at others"
+        );
+    }
+}
+
+/// Whether a connection was lost since the server `refuses` this agent: kube-apiserver ends a connection over which it answered 401, with
+/// whatever else was asked on it. That says nothing of how it serves others. One that cannot be had at all is another matter.
+pub(super) fn ended_by(refuses: bool, error: &FetchError) -> bool {
+    let ended = matches!(error.failure(), Some(Failure::Reset | Failure::Protocol));
+    refuses && ended && error.lost()
+}
+
+/// Whether `/readyz` names the check that fails from SIGTERM on (apiserver `server/genericapiserver.go`, `AddReadyzChecks`).
+fn shuts_down(readyz: &[u8]) -> bool {
+    const CHECK: &[u8] = b"[-]shutdown ";
+    readyz.windows(CHECK.len()).any(|bytes| bytes == CHECK)
+}
