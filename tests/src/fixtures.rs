@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::agent::{TestAgent, eventually};
 use crate::client::{Client, empty};
 use crate::sim::pki::ClientAuth;
+use crate::sim::store::Key;
 use crate::sim::{ControlPlane, Server, ServerSpec};
 
 /// In 1.36 and in no version before.
@@ -85,6 +86,16 @@ pub fn policy(name: &str) -> Value {
         "metadata": {"name": name},
         "spec": {"reinvocationPolicy": "Never", "failurePolicy": "Fail", "mutations": []},
     })
+}
+
+/// Where the store keeps it.
+pub fn policy_key(name: &str) -> Key {
+    Key::new(
+        "admissionregistration.k8s.io",
+        "mutatingadmissionpolicies",
+        "",
+        name,
+    )
 }
 
 /// A namespaced definition `PLURAL.GROUP` with one version v1; `subresources` as it stands there.

@@ -23,7 +23,8 @@ pub struct Hosts(Vec<String>);
 pub(super) const SERVERS: &str = "/mvp/servers/";
 
 /// Whatever changes something.
-const CHANGES: [&str; 6] = ["/drain", "/arm", "/disarm", "/auto", "/retire", "/loglevel"];
+pub(super) const CHANGES: [&str; 6] =
+    ["/drain", "/arm", "/disarm", "/auto", "/retire", "/loglevel"];
 
 impl Hosts {
     /// Beside addresses and `localhost`.

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::access::SERVERS;
+use super::access::{CHANGES, SERVERS};
 use super::query::{decode, parameter};
 use super::{Access, Admin, Probe, ProbeError};
 use crate::app::DrainState;
@@ -33,8 +33,8 @@ pub async fn answer(
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let allowed = match path.as_str() {
-        "/drain" | "/arm" | "/disarm" | "/auto" | "/retire" => Method::POST,
         "/loglevel" => Method::PUT,
+        change if CHANGES.contains(&change) => Method::POST,
         _ => Method::GET,
     };
     let head = allowed == Method::GET && request.method() == Method::HEAD;

@@ -243,14 +243,14 @@ fn run_command(
                 format!("{}\n", table::clean(&view.line))
             })
         }
-        Command::Arm { time, ask } => arm(&ask, time, out),
+        Command::Arm { time, ask } => tell(&ask, &timed("/arm", "for", time), out),
         Command::Disarm(ask) => tell(&ask, "/disarm", out),
         Command::Auto(ask) => tell(&ask, "/auto", out),
         Command::Retire { now: true, ask } => tell(&ask, "/retire", out),
         Command::Retire { ask, .. } => show(&ask, "/status", out, show::retirement),
         Command::Loglevel { level, ask } => loglevel(&ask, &level, out),
         Command::Probe { server, path, ask } => probe(&ask, &server, &path, out),
-        Command::Drain { deadline, ask } => drain(&ask, deadline, out),
+        Command::Drain { deadline, ask } => tell(&ask, &timed("/drain", "deadline", deadline), out),
     };
     match done {
         Ok(()) => 0,
@@ -371,20 +371,12 @@ fn routes(
     Ok(())
 }
 
-fn arm(ask: &Ask, time: Option<Duration>, out: &mut dyn Write) -> Result<(), ClientError> {
-    let target = match time {
-        Some(time) => format!("/arm?for={}ms", time.as_millis()),
-        None => "/arm".to_owned(),
-    };
-    tell(ask, &target, out)
-}
-
-fn drain(ask: &Ask, deadline: Option<Duration>, out: &mut dyn Write) -> Result<(), ClientError> {
-    let target = match deadline {
-        Some(deadline) => format!("/drain?deadline={}ms", deadline.as_millis()),
-        None => "/drain".to_owned(),
-    };
-    tell(ask, &target, out)
+/// A path with a duration as its parameter, if one is given.
+fn timed(path: &str, parameter: &str, time: Option<Duration>) -> String {
+    match time {
+        Some(time) => format!("{path}?{parameter}={}ms", time.as_millis()),
+        None => path.to_owned(),
+    }
 }
 
 fn loglevel(ask: &Ask, level: &str, out: &mut dyn Write) -> Result<(), ClientError> {

@@ -91,6 +91,18 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+impl Endpoint {
+    /// By which a server is known whatever it is called.
+    pub fn address(&self) -> (String, u16) {
+        (self.host.clone(), self.port)
+    }
+
+    /// Whether it is the same server, by another name perhaps.
+    pub fn same_address(&self, other: &Self) -> bool {
+        self.port == other.port && self.host == other.host
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Peers {
     pub fixed: Vec<Endpoint>,

@@ -377,7 +377,7 @@ impl Pollers {
     fn follow(&mut self, members: &[Endpoint]) {
         let mut wanted = vec![self.local.clone()];
         for member in members {
-            if !wanted.iter().any(|w| same_address(w, member)) {
+            if !wanted.iter().any(|w| w.same_address(member)) {
                 wanted.push(member.clone());
             }
         }
@@ -402,7 +402,7 @@ impl Pollers {
             let entry = Arc::new(Entry::new(server, endpoint));
             if let Some((renamed, _)) = before
                 .iter()
-                .find(|(e, _)| same_address(&e.endpoint, &entry.endpoint))
+                .find(|(e, _)| e.endpoint.same_address(&entry.endpoint))
             {
                 entry.inherit(renamed);
                 entry.show_proofs();
@@ -438,13 +438,9 @@ fn following(hub: &Arc<Hub>, runtime: &tokio::runtime::Handle) -> Vec<AbortOnDro
 
 fn poke(hub: &Hub, endpoint: Option<&Endpoint>) {
     for entry in hub.entries() {
-        if endpoint.is_none_or(|endpoint| same_address(endpoint, &entry.endpoint)) {
+        if endpoint.is_none_or(|endpoint| endpoint.same_address(&entry.endpoint)) {
             entry.disturb();
             entry.poke();
         }
     }
-}
-
-fn same_address(a: &Endpoint, b: &Endpoint) -> bool {
-    a.port == b.port && a.host == b.host
 }

@@ -15,7 +15,7 @@ use super::fetch_error::FetchError;
 use super::hub::Hub;
 use super::limits::DecodeError;
 use super::openapi::{MAX_INDEX, OPENAPI_V3, OpenApiIndex};
-use super::prove::{prove, prove_in_time};
+use super::prove::{self, prove, prove_in_time};
 use super::readiness;
 use super::roots::{Found, Roots};
 use super::server_status::Trouble;
@@ -180,8 +180,7 @@ impl Poller {
         if running || self.connection.is_none() || !self.hub.proof_due(&self.entry) {
             return;
         }
-        let (entry, hub) = (Arc::clone(&self.entry), Arc::clone(&self.hub));
-        self.proof = Some(tokio::spawn(async move { prove(&entry, &hub).await }));
+        self.proof = Some(prove::start(&self.entry, &self.hub));
     }
 
     /// A 401 or 403 alone may come from a server that has just started; a second one from a server that is ready is meant for us.

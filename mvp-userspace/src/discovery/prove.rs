@@ -105,6 +105,12 @@ pub(super) async fn prove(entry: &Entry, hub: &Hub) {
     hub.judge();
 }
 
+/// Begins a proof beside whatever else goes on.
+pub(super) fn start(entry: &Arc<Entry>, hub: &Arc<Hub>) -> JoinHandle<()> {
+    let (entry, hub) = (Arc::clone(entry), Arc::clone(hub));
+    tokio::spawn(async move { prove(&entry, &hub).await })
+}
+
 /// Has a server proved whenever it is due, however seldom it is polled. Runs until dropped; `task` is the proof under way.
 pub(super) async fn prove_in_time(
     task: &mut Option<JoinHandle<()>>,
@@ -124,8 +130,7 @@ pub(super) async fn prove_in_time(
             // Somebody else may have proved it, or found it wanting.
             Ok(()) = judged.changed() => continue,
         }
-        let (entry, hub) = (Arc::clone(entry), Arc::clone(hub));
-        *task = Some(tokio::spawn(async move { prove(&entry, &hub).await }));
+        *task = Some(start(entry, hub));
     }
 }
 

@@ -13,10 +13,7 @@ pub struct Reached(Arc<Mutex<BTreeSet<(String, u16)>>>);
 impl Reached {
     /// The server has answered.
     pub fn mark(&self, server: &Endpoint) {
-        let mut reached = self.lock();
-        if !reached.contains(&(server.host.clone(), server.port)) {
-            reached.insert((server.host.clone(), server.port));
-        }
+        self.lock().insert(server.address());
     }
 
     pub fn contains(&self, host: &str, port: u16) -> bool {
@@ -25,14 +22,8 @@ impl Reached {
 
     /// Forgets all servers but these.
     pub fn retain<'a>(&self, servers: impl IntoIterator<Item = &'a Endpoint>) {
-        let mut reached = self.lock();
-        let known = std::mem::take(&mut *reached);
-        for server in servers {
-            let key = (server.host.clone(), server.port);
-            if known.contains(&key) {
-                reached.insert(key);
-            }
-        }
+        let kept: BTreeSet<_> = servers.into_iter().map(Endpoint::address).collect();
+        self.lock().retain(|server| kept.contains(server));
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<(String, u16)>> {

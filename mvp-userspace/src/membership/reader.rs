@@ -108,10 +108,9 @@ impl Reader {
             return Err(Refusal::None("it is no GET".into()));
         };
         let others = self.members.borrow().clone();
-        let address = |server: &Endpoint| (server.host.clone(), server.port);
         let others = others
             .iter()
-            .filter(|other| address(other) != address(&self.local));
+            .filter(|other| !other.same_address(&self.local));
         let mut problem = String::new();
         let leaving = |endpoint: &&Endpoint| self.departures.of(endpoint).is_leaving();
         let (last, first): (Vec<_>, Vec<_>) =

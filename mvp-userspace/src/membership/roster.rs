@@ -219,7 +219,7 @@ impl Roster {
             // A name of the local server that comes with another address says nothing true of either.
             let name = seen.name().filter(|name| *name != self.local.name);
             let endpoint = endpoint(*address, name);
-            if members.iter().any(|m| same_address(m, &endpoint)) {
+            if members.iter().any(|m| m.same_address(&endpoint)) {
                 continue;
             }
             if members.len() >= MAX_MEMBERS {
@@ -409,10 +409,6 @@ fn unique(mut endpoint: Endpoint, others: &[Endpoint], local: &Endpoint) -> Endp
         };
     }
     endpoint
-}
-
-fn same_address(a: &Endpoint, b: &Endpoint) -> bool {
-    a.port == b.port && a.host == b.host
 }
 
 fn name(metadata: &ObjectMeta) -> String {

@@ -247,12 +247,11 @@ async fn serve_http(
             clock.begin();
             let (connection, clock) = (Arc::clone(&of_requests), clock.clone());
             Box::pin(async move {
-                let leave = connection.thread.shared.leave.clone();
-                let mut response = handle(connection, request).await;
+                let mut response = handle(Arc::clone(&connection), request).await;
                 let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
                 // Whoever is to go to kube-apiserver itself hears of it with an answer. A connection that is closed between two
                 // requests is one on which the client may be sending the next, which it could not know to be lost.
-                if *leave.borrow() && !upgraded {
+                if *connection.thread.shared.leave.borrow() && !upgraded {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(CONNECTION, close);
                 }

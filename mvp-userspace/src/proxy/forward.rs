@@ -127,7 +127,7 @@ pub async fn forward(
                 if again {
                     shared.metrics.retry(verdict.reason);
                 }
-                let tried = excluded.union(set_of(&table, &server));
+                let tried = excluded.union(table.set_of(&server));
                 // A server that only moves its clients to new connections is asked again; one that keeps refusing is left if
                 // there is another.
                 let keeps_refusing =
@@ -163,7 +163,7 @@ pub async fn forward(
         let table = shared.table.load_full();
         // Unless it has just come to serve the type: then its own 404 was the last one.
         if lists(&before, &server, info) || !lists(&table, &server, info) {
-            excluded = excluded.union(set_of(&table, &server));
+            excluded = excluded.union(table.set_of(&server));
         }
         let others = table
             .lookup(info.key())
@@ -265,7 +265,7 @@ fn pick_preferred(
     class: IdentityClass,
     excluded: ServerSet,
 ) -> Option<(Arc<Server>, Reason)> {
-    let members = preferred.servers.iter().map(|server| set_of(table, server));
+    let members = preferred.servers.iter().map(|server| table.set_of(server));
     let set = members.fold(ServerSet::EMPTY, ServerSet::union);
     let server = choose(table, table.proved(set, class), excluded, random())?;
     Some((server, preferred.reason))
@@ -448,16 +448,9 @@ fn lists(table: &RouteTable, server: &Arc<Server>, info: &RequestInfo<'_>) -> bo
     table.lookup(info.key()).is_some_and(|entry| {
         !entry
             .servers()
-            .intersection(set_of(table, server))
+            .intersection(table.set_of(server))
             .is_empty()
     })
-}
-
-/// Empty for a server that is no longer a member.
-fn set_of(table: &RouteTable, server: &Arc<Server>) -> ServerSet {
-    table
-        .position(server)
-        .map_or(ServerSet::EMPTY, ServerSet::one)
 }
 
 fn describe(info: &RequestInfo<'_>) -> String {

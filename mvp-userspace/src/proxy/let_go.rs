@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::Shared;
 use crate::request::{Key, RequestInfo};
-use crate::route::{Reason, RouteTable, Server, ServerSet, random};
+use crate::route::{Reason, RouteTable, Server, random, share};
 use crate::tls::IdentityClass;
 
 /// The ends of a stopping server's watches are spread over so long: their clients come again at once, each with a request.
@@ -89,10 +89,8 @@ impl Watched {
         let Some(entry) = table.lookup(self.key()) else {
             return false;
         };
-        let here = table
-            .position(&self.server)
-            .map_or(ServerSet::EMPTY, ServerSet::one);
-        let others = table.proved(entry.servers().difference(here), self.class);
+        let others = entry.servers().difference(table.set_of(&self.server));
+        let others = table.proved(others, self.class);
         !table.available(others).is_empty()
     }
 }
@@ -109,9 +107,4 @@ async fn let_go(shared: &Shared, watched: Watched) {
         }
         sleep(AGAIN).await;
     }
-}
-
-/// A number in 0..1. The upper 53 bits: as many as a float keeps.
-fn share(random: u64) -> f64 {
-    (random >> 11) as f64 / (1u64 << 53) as f64
 }

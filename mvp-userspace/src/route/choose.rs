@@ -54,6 +54,11 @@ pub fn random() -> u64 {
     })
 }
 
+/// A number in 0..1 from evenly spread bits: the upper 53, as many as a float keeps.
+pub fn share(bits: u64) -> f64 {
+    (bits >> 11) as f64 / (1u64 << 53) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! Which servers are about to stop. Whoever holds something open on one lets go, so that the server need not wait for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -77,32 +77,24 @@ impl Departure {
 impl Departures {
     /// That of the server at this address.
     pub fn of(&self, server: &Endpoint) -> Departure {
-        self.lock().entry(address(server)).or_default().clone()
+        self.lock().entry(server.address()).or_default().clone()
     }
 
     /// Forgets all servers but these. One that is forgotten is a member no more, which it says itself when it stops.
     pub fn retain<'a>(&self, servers: impl IntoIterator<Item = &'a Endpoint>) {
-        let mut all = self.lock();
-        let mut before = std::mem::take(&mut *all);
-        for server in servers {
-            let key = address(server);
-            if let Some(known) = before.remove(&key) {
-                all.insert(key, known);
+        let kept: BTreeSet<_> = servers.into_iter().map(Endpoint::address).collect();
+        self.lock().retain(|server, departure| {
+            let stays = kept.contains(server);
+            if !stays {
+                departure.begin();
             }
-        }
-        drop(all);
-        before.values().for_each(|departure| {
-            departure.begin();
+            stays
         });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, u16), Departure>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn address(server: &Endpoint) -> (String, u16) {
-    (server.host.clone(), server.port)
 }
 
 #[cfg(test)]

@@ -17,6 +17,11 @@ const QUIET: Signs = Signs {
     manifest_changed: false,
 };
 
+const DIFFER: Signs = Signs {
+    sets_differ: true,
+    ..QUIET
+};
+
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Observe(Signs),
@@ -35,6 +40,14 @@ impl Run {
             guard: Guard::new(SETTLE, start),
             start,
         }
+    }
+
+    /// Idle since second 60.
+    fn settled() -> Self {
+        let mut run = Self::new();
+        run.observe(0, QUIET);
+        run.observe(60, QUIET);
+        run
     }
 
     fn at(&self, second: u64) -> Instant {
@@ -123,13 +136,7 @@ fn flapping_never_disarms_early() {
 
 #[test]
 fn an_operator_goes_first_until_the_word_is_withdrawn() {
-    let mut run = Run::new();
-    let differ = Signs {
-        sets_differ: true,
-        ..QUIET
-    };
-    run.observe(0, QUIET);
-    run.observe(60, QUIET);
+    let mut run = Run::settled();
     assert_eq!(
         run.say(70, Operator::Arm).as_deref(),
         Some("armed: operator_armed")
@@ -140,14 +147,14 @@ fn an_operator_goes_first_until_the_word_is_withdrawn() {
         Some("idle: settled")
     );
     assert_eq!(
-        run.observe(302, differ).as_deref(),
+        run.observe(302, DIFFER).as_deref(),
         Some("armed: sets_differ")
     );
     assert_eq!(
         run.say(303, Operator::Disarm).as_deref(),
         Some("idle: operator_disarmed")
     );
-    assert_eq!(run.observe(304, differ), None, "the word stands");
+    assert_eq!(run.observe(304, DIFFER), None, "the word stands");
     assert_eq!(run.guard.standing().to_string(), "sets_differ");
     assert_eq!(
         run.say(305, Operator::Auto).as_deref(),
@@ -213,13 +220,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 #[test]
 fn an_operators_word_may_have_an_end() {
-    let mut run = Run::new();
-    let differ = Signs {
-        sets_differ: true,
-        ..QUIET
-    };
-    run.observe(0, QUIET);
-    run.observe(60, QUIET);
+    let mut run = Run::settled();
     let half_an_hour = Operator::ArmFor(Duration::from_secs(1800));
     assert_eq!(
         run.say(100, half_an_hour).as_deref(),
@@ -230,14 +231,14 @@ fn an_operators_word_may_have_an_end() {
         State::Idle { .. } => None,
     };
     assert_eq!(idle_at(&run), Some(run.at(1900)));
-    assert_eq!(run.observe(1000, differ), None);
+    assert_eq!(run.observe(1000, DIFFER), None);
     assert_eq!(idle_at(&run), None, "a sign stands");
     assert_eq!(run.observe(1100, QUIET), None);
     assert_eq!(run.observe(1899, QUIET), None);
     assert_eq!(run.observe(1900, QUIET).as_deref(), Some("idle: settled"));
     // While a sign stands the end changes nothing.
     run.say(2000, half_an_hour);
-    assert_eq!(run.observe(3800, differ), None);
+    assert_eq!(run.observe(3800, DIFFER), None);
     assert_eq!(run.guard.state().reasons().to_string(), "sets_differ");
     // The next word takes its place, and so does one without an end.
     run.say(4000, half_an_hour);

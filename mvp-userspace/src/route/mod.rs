@@ -14,7 +14,7 @@ mod set;
 mod table;
 mod unknown;
 
-pub use choose::{choose, random};
+pub use choose::{choose, random, share};
 pub use decide::{Context, Decision, Target, decide};
 pub use departure::{Departure, Departures};
 pub use explain::explain;

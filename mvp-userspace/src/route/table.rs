@@ -181,6 +181,12 @@ impl RouteTable {
         self.member(self.local?)
     }
 
+    /// The set of this server; empty if it is no longer a member.
+    pub fn set_of(&self, server: &Arc<Server>) -> ServerSet {
+        self.position(server)
+            .map_or(ServerSet::EMPTY, ServerSet::one)
+    }
+
     /// The set of the local server: one member, or none.
     pub fn local_set(&self) -> ServerSet {
         self.local.map_or(ServerSet::EMPTY, ServerSet::one)

@@ -5,22 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::fake::{Fake, Form, Running, pki, run, serving, settings, until};
+use crate::fake::{Fake, Form, Running, pki, run, serving, settings, status, until};
 use mvp::config::Endpoint;
-use mvp::discovery::{ACCEPT, ServerStatus, Source};
+use mvp::discovery::{ACCEPT, Source};
 use mvp::route::Knowledge;
 
 const H2: &[&str] = &["h2", "http/1.1"];
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn status(running: &Running, name: &str) -> ServerStatus {
-    running
-        .discovery
-        .status()
-        .into_iter()
-        .find(|s| s.name == name)
-        .unwrap()
-}
 
 fn keys(running: &Running, name: &str) -> Vec<String> {
     let members = running.discovery.members();

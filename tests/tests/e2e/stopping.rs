@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::Client;
 use mvp_tests::fixtures::{
-    CONFIG_MAPS, Events, ONLY_36, SOON, available, client, config_map, policy, revision, spec,
+    CONFIG_MAPS, Events, ONLY_36, SOON, available, client, config_map, policy, policy_key,
+    revision, spec,
 };
 use mvp_tests::rbac;
 use mvp_tests::sim::store::Key;
@@ -202,12 +203,7 @@ async fn a_watch_that_no_other_server_can_go_on_with_stays() {
         while let Some(ended) = timeout(SOON, common.join_next()).await.unwrap() {
             assert_eq!(ended.unwrap(), None, "another server serves it");
         }
-        let key = Key::new(
-            "admissionregistration.k8s.io",
-            "mutatingadmissionpolicies",
-            "",
-            "p",
-        );
+        let key = policy_key("p");
         plane.store().create(&key, policy("p")).await.unwrap();
         for events in &mut lonely {
             let event = timeout(SOON, events.next()).await.unwrap().unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::fixtures::{
-    Events, ONLY_36, SOON, available, client, plane, policy, received, revision,
+    Events, ONLY_36, SOON, available, client, plane, policy, policy_key, received, revision,
 };
 use tokio::time::timeout;
 
@@ -23,12 +23,7 @@ async fn a_watch_survives_the_death_of_its_server_without_losing_an_event() {
         for number in 0..OBJECTS {
             let object = policy(&format!("m-{number:03}"));
             // Written below the servers, so that their deaths concern nothing but the watch.
-            let key = mvp_tests::sim::store::Key::new(
-                "admissionregistration.k8s.io",
-                "mutatingadmissionpolicies",
-                "",
-                object["metadata"]["name"].as_str().unwrap(),
-            );
+            let key = policy_key(object["metadata"]["name"].as_str().unwrap());
             plane.store().create(&key, object.clone()).await.unwrap();
             if number % 40 == 20 {
                 // The one that serves the watch dies; the other takes over.

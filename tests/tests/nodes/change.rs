@@ -78,6 +78,18 @@ async fn knock(to: SocketAddr, tls: &Arc<rustls::ClientConfig>) -> anyhow::Resul
     Ok(client.get(CONFIG_MAPS, &[]).await?.status.as_u16())
 }
 
+/// Asks over this connection; whoever wants the status waits for it.
+fn ask(
+    cluster: &Cluster,
+    client: &Arc<Client>,
+    target: String,
+) -> tokio::task::JoinHandle<anyhow::Result<http::StatusCode>> {
+    let client = Arc::clone(client);
+    cluster
+        .clients
+        .spawn(async move { Ok(client.get(&target, &[]).await?.status) })
+}
+
 #[test]
 fn connections_of_before_are_retired_in_a_silent_moment() {
     on_nodes("retire", &[36, 36], |cluster| {
@@ -87,12 +99,7 @@ fn connections_of_before_are_retired_in_a_silent_moment() {
         assert_eq!(agent.metric("mvp_retiring_available{reason=\"\"}"), 1.0);
         let silent = Arc::new(cluster.connect(&cluster.clients, node.at()).unwrap());
         let busy = Arc::new(cluster.connect(&cluster.clients, node.at()).unwrap());
-        let ask = |client: &Arc<Client>, target: String| {
-            let client = Arc::clone(client);
-            cluster.clients.spawn(async move {
-                Ok::<_, anyhow::Error>(client.get(&target, &[]).await?.status)
-            })
-        };
+        let ask = |client: &Arc<Client>, target: String| ask(&cluster, client, target);
         let join = |task| cluster.clients.join(task);
         assert_eq!(join(ask(&silent, CONFIG_MAPS.into())).unwrap(), 200);
         let before = agent.accepted();
@@ -153,20 +160,15 @@ fn an_operator_has_connections_of_before_ended_now() {
         });
         agent.until("idle");
         let before = Arc::new(cluster.connect(&cluster.clients, node.at()).unwrap());
-        let ask = |client: &Arc<Client>, target: &'static str| {
-            let client = Arc::clone(client);
-            cluster
-                .clients
-                .spawn(async move { Ok::<_, anyhow::Error>(client.get(target, &[]).await?.status) })
-        };
+        let ask = || ask(&cluster, &before, CONFIG_MAPS.into());
         let join = |task| cluster.clients.join(task);
-        assert_eq!(join(ask(&before, CONFIG_MAPS)).unwrap(), 200);
+        assert_eq!(join(ask()).unwrap(), 200);
         agent.admin("POST", "/arm?for=1h").unwrap();
         let retirement = || agent.status()["retirement"].clone();
         eventually("it is found", || retirement()["open"] == 1);
         // A request that is under way is answered.
         node.command(Command::Slow { micros: 1_000_000 });
-        let under_way = ask(&before, CONFIG_MAPS);
+        let under_way = ask();
         eventually("the server has it", || {
             node.command(Command::Status)["streams"] == 1
         });
@@ -180,7 +182,7 @@ fn an_operator_has_connections_of_before_ended_now() {
             (&ended["destroyed"], &ended["late"]),
             (&1.into(), &0.into())
         );
-        assert!(join(ask(&before, CONFIG_MAPS)).is_err());
+        assert!(join(ask()).is_err());
         let again = cluster.get(&cluster.clients, node, CONFIG_MAPS).unwrap();
         assert_eq!(again.status, 200);
         assert_eq!(agent.accepted() - accepted, 1.0, "it came by the agent");

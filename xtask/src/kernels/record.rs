@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     cases::CASES,
-    report::{Report, Verdict},
+    report::{Report, Verdict, head},
 };
 use crate::run::root;
 
@@ -30,13 +30,7 @@ pub fn write(reports: &[Report]) -> Result<()> {
 
 /// Without times, which differ from run to run.
 fn table(reports: &[Report]) -> String {
-    let mut out = String::from("| case |");
-    for report in reports {
-        let _ = write!(out, " {} |", report.version);
-    }
-    out.push_str("\n|---|");
-    out.push_str(&"---|".repeat(reports.len()));
-    out.push('\n');
+    let mut out = head(reports);
     for case in CASES {
         let _ = write!(out, "| {} |", case.name);
         for report in reports {

@@ -122,8 +122,8 @@ impl Report {
     }
 }
 
-/// Kernel by case, with the seconds that each case took.
-pub fn table(reports: &[Report]) -> String {
+/// The head of a table with a column for each kernel.
+pub fn head(reports: &[Report]) -> String {
     let mut out = String::from("| case |");
     for report in reports {
         let _ = write!(out, " {} |", report.version);
@@ -131,6 +131,12 @@ pub fn table(reports: &[Report]) -> String {
     out.push_str("\n|---|");
     out.push_str(&"---|".repeat(reports.len()));
     out.push('\n');
+    out
+}
+
+/// Kernel by case, with the seconds that each case took.
+pub fn table(reports: &[Report]) -> String {
+    let mut out = head(reports);
     let asked = |case: &&Case| {
         reports
             .iter()

@@ -32,9 +32,9 @@ pub fn standing(table: &RouteTable, servers: &[ServerStatus]) -> Signs {
         let mut servers = servers.iter().filter(|server| server.name == name);
         servers.any(|server| refuses(&server.trouble))
     };
-    let unasked = table.members().iter().any(|member| {
-        table.members().len() > 1 && member.is_unknown() && !refusing(&member.server.name)
-    });
+    let mut members = table.members().iter();
+    let unasked = members.len() > 1
+        && members.any(|member| member.is_unknown() && !refusing(&member.server.name));
     Signs {
         sets_differ: table.known_differ() || unasked,
         versions_differ: versions.any(|version| Some(version) != first),

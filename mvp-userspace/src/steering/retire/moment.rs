@@ -18,6 +18,9 @@ const SPREAD: f64 = 1.0 / 3.0;
 /// Share of the window after which only [`QUIET_LAST`] is asked for.
 const LOWEST: f64 = 0.8;
 
+/// Within so long every connection is ended when an operator says so.
+const HURRY: Duration = Duration::from_secs(5);
+
 /// What the kernel says of a connection at one moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Figures {
@@ -45,9 +48,6 @@ pub struct Schedule {
     /// much again. Zero: only connections that are silent for [`QUIET_FIRST`] are ended, and others stay for ever.
     pub within: Duration,
 }
-
-/// How soon all connections are gone when an operator says so, and how long it takes at most is twice that.
-const HURRY: Duration = Duration::from_secs(5);
 
 impl Schedule {
     /// Whether a connection is to be ended now that an operator has said so, that long ago: as after a window of five seconds, so that

@@ -13,6 +13,7 @@ use super::tally::{Ended, Open, RetireTally};
 use super::{Due, Figures, Schedule};
 use crate::kernel::{LocalSource, steers_while_idle};
 use crate::net::{Established, Outcome, SockDiag, SockDiagError};
+use crate::route::share;
 use crate::steering::Retirable;
 
 /// Between two looks, at least.
@@ -294,9 +295,7 @@ impl Round {
 
     /// A number in 0..1 of the connection's own.
     fn phase(&self, connection: &Established) -> f64 {
-        let hash = self.hasher.hash_one(connection.cookie());
-        // The upper 53 bits: as many as a float keeps.
-        (hash >> 11) as f64 / (1u64 << 53) as f64
+        share(self.hasher.hash_one(connection.cookie()))
     }
 
     /// Waits, but not for longer than the work goes on.

@@ -22,7 +22,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mvp::config::Endpoint;
-use mvp::discovery::{Dialer, Discovery, DiscoveryHandle, EventTimes, Settings, SyncCounters};
+use mvp::discovery::{
+    Dialer, Discovery, DiscoveryHandle, EventTimes, ServerStatus, Settings, SyncCounters,
+};
 use objects::{Objects, WatchFault};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
@@ -459,6 +461,15 @@ pub struct Running {
     pub discovery: DiscoveryHandle,
     pub members: watch::Sender<Arc<Vec<Endpoint>>>,
     pub restarts: mpsc::Sender<Option<Endpoint>>,
+}
+
+pub fn status(running: &Running, name: &str) -> ServerStatus {
+    running
+        .discovery
+        .status()
+        .into_iter()
+        .find(|s| s.name == name)
+        .unwrap()
 }
 
 pub fn run(settings: Settings, local: Endpoint, peers: Vec<Endpoint>) -> Running {
