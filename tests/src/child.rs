@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::agent::{eventually, settings};
-use crate::bench::process::free_port;
 use crate::client::Client;
 use crate::operator;
+use crate::ports::free_port;
 use crate::sim::ControlPlane;
 use crate::sim::pki::ClientAuth;
 

@@ -17,6 +17,7 @@ pub mod openssl;
 pub mod operator;
 pub mod pair;
 pub mod pairs;
+pub mod ports;
 pub mod proving;
 pub mod python;
 pub mod raw;

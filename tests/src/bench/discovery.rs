@@ -16,10 +16,11 @@ use rustls_pki_types::ServerName;
 use tokio::sync::oneshot;
 
 use super::agent::{self, Agent};
-use super::process::{Process, free_port};
+use super::process::Process;
 use super::report::Report;
 use crate::facts::V2;
 use crate::load::{Call, Client, Endpoint, Get, Limit, Reply, Session, bearer, tls};
+use crate::ports::free_port;
 use crate::sim::pki::Pki;
 use crate::sim::{ControlPlane, ServerSpec};
 

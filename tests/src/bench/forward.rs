@@ -11,11 +11,11 @@ use clap::{Args, ValueEnum};
 
 use super::agent::{self, Agent};
 use super::haproxy;
-use super::process::free_port;
 use super::report::Report;
 use super::target::{LOADS, Measured, Suffixes, Target, cores, positive, request};
 use super::upstream::Upstream;
 use crate::load::Get;
+use crate::ports::free_port;
 use crate::sim::pki::Pki;
 
 #[derive(Args, Clone, Debug)]

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::process::{Process, find, free_port};
+use super::process::{Process, find};
+use crate::ports::free_port;
 use crate::sim::pki::Pki;
 
 /// Whether there is a HAProxy to compare with, and what to do if not.

@@ -1,7 +1,7 @@
 //! A child process that listens, is measured, and is ended by its own id.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -94,12 +94,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port of `ip` that was free a moment ago.
-pub fn free_port(ip: &str) -> Result<SocketAddr> {
-    let listener = TcpListener::bind((ip, 0)).with_context(|| format!("no free port on {ip}"))?;
-    Ok(listener.local_addr()?)
 }
 
 /// `name` in one of the folders of PATH or in /usr/sbin, where Debian keeps daemons.

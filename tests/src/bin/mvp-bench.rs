@@ -10,9 +10,10 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use http::Uri;
 use mvp_tests::bench::{
-    discovery, forward, freshness, haproxy, kernel, neighbour, process, target, upstream,
+    discovery, forward, freshness, haproxy, kernel, neighbour, target, upstream,
 };
 use mvp_tests::load::{Endpoint, Limit, Session, bearer, tls};
+use mvp_tests::ports;
 use mvp_tests::sim::pki::Pki;
 use rustls_pki_types::ServerName;
 
@@ -108,7 +109,7 @@ fn run_upstream(args: &UpstreamArgs) -> Result<()> {
     let upstream = upstream::Upstream::start(&pki)?;
     let agent = forward::agent(&upstream, args.threads)?;
     let config = agent.write_config(&dir, &dir)?;
-    let listen = process::free_port("127.0.0.1")?;
+    let listen = ports::free_port("127.0.0.1")?;
     let haproxy = haproxy::write_config(&pki, listen, upstream.peer, args.threads, &dir)?;
     let ca = dir.join("ca.crt");
     println!("peer      https://{}{}", upstream.peer, upstream::PATH);

@@ -13,7 +13,8 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::bench::agent::Agent;
-use crate::bench::process::{Process, free_port};
+use crate::bench::process::Process;
+use crate::ports::free_port;
 use crate::sim::pki::Pki;
 
 pub struct Agents {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use http::Method;
 use mvp_tests::agent::eventually;
-use mvp_tests::bench::process::free_port;
 use mvp_tests::child::ChildAgent;
 use mvp_tests::client::{Client, full};
 use mvp_tests::operator::operate;
+use mvp_tests::ports::free_port;
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
 use serde_json::Value;

@@ -6,35 +6,24 @@ use std::time::Duration;
 use mvp::config::{Config, KubernetesPeers};
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::fixtures::{NOWHERE, ONLY_36, SOON, client, direct, patient};
+use mvp_tests::ports::free_on;
 use mvp_tests::sim::pki::KubeconfigUser;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
 use serde_json::{Value, json};
 
 /// Servers `cp-a`, `cp-b`, … on 127.0.0.1, 127.0.0.2, … with one port, as on real nodes: a slice has one port for all.
 async fn plane(minors: &[u8]) -> ControlPlane {
-    let port = free_port(minors.len());
+    let hosts: Vec<IpAddr> = (1u8..)
+        .take(minors.len())
+        .map(|host| IpAddr::from([127, 0, 0, host]))
+        .collect();
+    let port = free_on(&hosts).unwrap();
     let specs = (1u8..).zip(minors).map(|(host, minor)| {
         let name = format!("cp-{}", char::from(b'a' + host - 1));
         ServerSpec::new(&name, *minor).listen(SocketAddr::from(([127, 0, 0, host], port)))
     });
     let plane = ControlPlane::builder().nodes().servers(specs);
     plane.start().await.unwrap()
-}
-
-/// A port that is free on all of these addresses.
-fn free_port(hosts: usize) -> u16 {
-    for _ in 0..100 {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        let rest: Vec<_> = (2u8..)
-            .take(hosts - 1)
-            .map(|host| TcpListener::bind((IpAddr::from([127, 0, 0, host]), port)))
-            .collect();
-        if rest.iter().all(Result::is_ok) {
-            return port;
-        }
-    }
-    panic!("no port is free on all addresses");
 }
 
 /// Peers come from the API of the node's own server, and from nowhere else.

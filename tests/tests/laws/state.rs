@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use http::Method;
 use mvp_tests::agent::{TestAgent, eventually, settings};
-use mvp_tests::bench::process::free_port;
 use mvp_tests::child::ChildAgent;
 use mvp_tests::client::connect_tls;
 use mvp_tests::fixtures::{NEVER, SOON, admin, plane};
 use mvp_tests::operator;
+use mvp_tests::ports::free_port;
 use mvp_tests::rbac;
 use mvp_tests::scrape::Scrape;
 use mvp_tests::sim::pki::{ClientAuth, KubeconfigUser, Pki};

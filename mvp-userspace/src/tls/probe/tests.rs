@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 
@@ -224,8 +224,19 @@ async fn what_is_no_handshake_is_an_error() {
         error = ask(Some(NAME), TIMEOUT) => assert!(matches!(error, ProbeError::Handshake(_)), "{error}"),
         () = garbage => unreachable!(),
     }
-    drop(listener);
-    let error = ask(Some(NAME), TIMEOUT).await;
+    // Bound, so that nobody else gets the port, but nobody listens.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let port = closed.local_addr().unwrap().port();
+    let error = probe(
+        &endpoint(port),
+        Some(NAME),
+        roots,
+        &DialFrom::anywhere(),
+        TIMEOUT,
+    )
+    .await
+    .unwrap_err();
     assert!(matches!(error, ProbeError::Connect(_)), "{error}");
 }
 

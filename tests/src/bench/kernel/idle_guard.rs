@@ -20,11 +20,12 @@ use serde_json::json;
 
 use super::{Options, node};
 use crate::bench::agent::{self, Agent};
-use crate::bench::process::{Process, free_port};
+use crate::bench::process::Process;
 use crate::bench::report::{Report, median};
 use crate::bench::target::{LOADS, Target, answered_by, request};
 use crate::bench::upstream::Upstream;
 use crate::load::{Get, Latency};
+use crate::ports::free_port;
 use crate::sim::pki::Pki;
 
 pub(super) fn run(options: &Options) -> Result<Report> {

@@ -10,12 +10,13 @@ use mvp::splice::Mode;
 
 use super::relayer::{CHOSEN, OTHERWISE};
 use super::{Options, rotated};
-use crate::bench::process::{Process, free_port};
+use crate::bench::process::Process;
 use crate::bench::report::Report;
 use crate::bench::target::{LOADS, Load, Measured, Target, request};
 use crate::bench::upstream::Upstream;
 use crate::bench::{agent, forward, haproxy};
 use crate::load::Get;
+use crate::ports::free_port;
 use crate::sim::pki::Pki;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

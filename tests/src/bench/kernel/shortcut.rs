@@ -14,12 +14,12 @@ use super::splice::{MESSAGE, Patient, one_way, round_trips};
 use super::{Options, rotated};
 use crate::bench::agent::{self, Agent};
 use crate::bench::machine;
-use crate::bench::process::free_port;
 use crate::bench::report::Report;
 use crate::bench::target::{LOADS, Target, request};
 use crate::bench::upstream::Upstream;
 use crate::load::Get;
 use crate::pairs::PATIENCE;
+use crate::ports::free_port;
 use crate::sim::pki::Pki;
 
 /// The address of the agent's end, on bare sockets.

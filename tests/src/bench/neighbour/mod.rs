@@ -22,11 +22,12 @@ pub use attacks::Attack;
 
 use super::agent::{self, Agent};
 use super::haproxy;
-use super::process::{Process, free_port};
+use super::process::Process;
 use super::report::Report;
 use super::target::{SERVER_NAME, cores, positive};
 use crate::fixtures::{CONFIG_MAPS, spec};
 use crate::load::{Call, Client, Endpoint, Latency, bearer, tls};
+use crate::ports::free_port;
 use crate::sim::ControlPlane;
 use crate::sim::pki::ClientAuth;
 

@@ -6,6 +6,7 @@ mod connection;
 mod farewell;
 mod faults;
 mod gate;
+mod listener;
 mod log;
 mod tls;
 mod upload;
@@ -19,10 +20,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use socket2::{Domain, Socket, Type};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
@@ -49,8 +49,6 @@ pub use upload::Upload;
 const MAX_CONCURRENT_STREAMS: u32 = 100;
 /// Requests that are still running this long after `stop` are cut off.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
-const BACKLOG: i32 = 4096;
-
 /// How a server is set up.
 #[derive(Clone, Debug)]
 pub struct ServerSpec {
@@ -210,7 +208,7 @@ impl Server {
         store: &Store,
         policy: &Arc<ArcSwap<Policy>>,
     ) -> Result<Self> {
-        let listener = bind(spec.listen)?;
+        let listener = listener::bind_new(spec.listen)?;
         let server = Self {
             pki: pki.clone(),
             store: store.clone(),
@@ -399,7 +397,7 @@ impl Server {
             self.spec.name
         );
         self.faults.clear();
-        *running = Some(self.launch(bind(self.address)?).await?);
+        *running = Some(self.launch(listener::bind(self.address)?).await?);
         Ok(())
     }
 
@@ -443,7 +441,7 @@ impl Server {
             .await
             .map_err(|error| anyhow::anyhow!("store: {error:?}"))?;
         let holder = identity::register(&app).await?;
-        let accept = tokio::spawn(accept(
+        let accept = tokio::spawn(listener::accept(
             listener,
             app.clone(),
             tls.acceptor,
@@ -490,40 +488,4 @@ impl Drop for Run {
             running
         });
     }
-}
-
-async fn accept(
-    listener: TcpListener,
-    app: Arc<App>,
-    acceptor: tokio_rustls::TlsAcceptor,
-    next_connection: Arc<AtomicU64>,
-) {
-    loop {
-        match listener.accept().await {
-            Ok((tcp, peer)) => {
-                let id = next_connection.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(connection::run(
-                    app.clone(),
-                    acceptor.clone(),
-                    tcp,
-                    peer,
-                    id,
-                ));
-            }
-            // Out of descriptors: others must be closed first.
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
-/// With SO_REUSEADDR, so that a restart need not wait for old connections to time out.
-fn bind(address: SocketAddr) -> Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket
-        .bind(&address.into())
-        .with_context(|| format!("bind {address}"))?;
-    socket.listen(BACKLOG)?;
-    Ok(TcpListener::from_std(socket.into())?)
 }
