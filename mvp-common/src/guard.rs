@@ -99,6 +99,7 @@ reasons! {
     Settled = 7, "all servers are ready and serve the same";
     Draining = 8, "the agent is stopping";
     Starting = 9, "the agent has just started";
+    AgentArmed = 10, "another agent saw a sign";
 }
 
 impl Reason {

@@ -278,6 +278,7 @@ fn admin() -> (String, DrainSignal) {
         }),
         set_log_level: Box::new(|_| Ok(())),
         guard: Box::new(|_| mvp::admin::GuardView::default()),
+        cluster: Box::new(|_| Box::pin(async { Err("nobody to tell".to_owned()) })),
         retire: Box::new(|| Some(mvp::steering::RetireView::default())),
     };
     let folder = tempfile::tempdir().unwrap().keep();

@@ -9,6 +9,7 @@ use mvp::config::{self, Config};
 
 use crate::bench;
 use crate::client::Client;
+use crate::fixtures::SOON;
 use crate::operator::{self, operate};
 use crate::sim::ControlPlane;
 use crate::sim::pki::ClientAuth;
@@ -51,6 +52,8 @@ impl TestAgent {
         // Any free ports: a file may not say so, since nobody would find them.
         config.listen.set_port(0);
         config.admin.listen.set_port(0);
+        // A machine that is busy with other tests is no server that hangs; who tests that says how long.
+        config.upstream.connect_timeout = SOON;
         change(&mut config);
         Self::of(config)
     }

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::agent::{eventually, settings};
 use crate::client::Client;
+use crate::fixtures::SOON;
 use crate::operator;
 use crate::ports::free_port;
 use crate::sim::ControlPlane;
@@ -83,6 +84,8 @@ impl ChildAgent {
         let (address, admin) = (free_port("127.0.0.1")?, free_port("127.0.0.1")?);
         let mut config = settings(plane, node, address, admin)?.config(plane.pki().dir());
         config["admin"]["socket"] = json!(dir.path().join("admin.sock"));
+        // As for a `TestAgent`.
+        config["upstream"]["connectTimeout"] = json!(format!("{}s", SOON.as_secs()));
         change(&mut config);
         let socket = config["admin"]["socket"].as_str().unwrap().into();
         let file = dir.path().join("agent.yaml");

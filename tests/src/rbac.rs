@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::sim::ControlPlane;
 use crate::sim::api::authz::Rule;
+use crate::sim::store::Key;
 
 /// The role of `extension-apiserver-authentication-reader`, which every cluster has.
 const AUTHENTICATION_READER: &str = "extension-apiserver-authentication-reader";
@@ -22,6 +23,23 @@ pub fn apply(plane: &ControlPlane) -> Result<()> {
     for rule in rules()? {
         plane.add_rule(rule);
     }
+    Ok(())
+}
+
+/// Makes the Lease that the file has for the agents.
+pub async fn create_lease(plane: &ControlPlane) -> Result<()> {
+    let all = documents()?;
+    let lease = all.into_iter().find(|object| object["kind"] == "Lease");
+    let mut lease = lease.context("deploy/rbac.yaml has no Lease")?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (namespace, name) = (
+        text(&lease["metadata"]["namespace"]),
+        text(&lease["metadata"]["name"]),
+    );
+    lease["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
+    let key = Key::new("coordination.k8s.io", "leases", &namespace, &name);
+    let made = plane.store().create(&key, lease).await;
+    made.map_err(|error| anyhow::anyhow!("the agents' Lease: {error:?}"))?;
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! One request of the admin port to one answer.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -11,7 +13,7 @@ use super::access::{CHANGES, SERVERS};
 use super::query::{decode, parameter};
 use super::{Access, Admin, Probe, ProbeError};
 use crate::app::DrainState;
-use crate::route::Operator;
+use crate::route::{ClusterOrder, Operator};
 use crate::steering::PassingBy;
 
 /// Longest body read: a log filter.
@@ -68,6 +70,9 @@ pub async fn answer(
         }
         "/explain" => explain(admin, &request, &query),
         "/drain" => drain(admin, &query),
+        "/arm" | "/auto" if parameter(&query, "cluster").is_some() => {
+            cluster(admin, path == "/arm", &query).await
+        }
         "/arm" => arm(admin, &query),
         "/disarm" => guard(admin, Operator::Disarm),
         "/auto" => guard(admin, Operator::Auto),
@@ -81,6 +86,8 @@ pub async fn answer(
     }
 }
 
+/// How long all agents are armed if the operator does not say: an upgrade takes less, and a word that is forgotten must end.
+const CLUSTER_ARMED: Duration = Duration::from_secs(60 * 60);
 const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\nOn the Unix socket only: /mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain /arm /disarm /auto /retire, PUT /loglevel\n";
 
 fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
@@ -243,13 +250,33 @@ fn drain(admin: &Admin, query: &str) -> Response<Full<Bytes>> {
 }
 
 fn arm(admin: &Admin, query: &str) -> Response<Full<Bytes>> {
-    let word = match parameter(query, "for").map(|text| crate::config::parse_duration(&text)) {
-        None => Operator::Arm,
-        Some(Ok(time)) if !time.is_zero() => Operator::ArmFor(time),
-        Some(Ok(_)) => return text(StatusCode::BAD_REQUEST, "for: not above zero\n"),
-        Some(Err(problem)) => return text(StatusCode::BAD_REQUEST, format!("for: {problem}\n")),
+    match time(query) {
+        Ok(None) => guard(admin, Operator::Arm),
+        Ok(Some(time)) => guard(admin, Operator::ArmFor(time)),
+        Err(problem) => text(StatusCode::BAD_REQUEST, problem),
+    }
+}
+
+/// `for=DURATION`, above zero.
+fn time(query: &str) -> Result<Option<Duration>, String> {
+    match parameter(query, "for").map(|text| crate::config::parse_duration(&text)) {
+        None => Ok(None),
+        Some(Ok(time)) if !time.is_zero() => Ok(Some(time)),
+        Some(Ok(_)) => Err("for: not above zero\n".to_owned()),
+        Some(Err(problem)) => Err(format!("for: {problem}\n")),
+    }
+}
+
+async fn cluster(admin: &Admin, arms: bool, query: &str) -> Response<Full<Bytes>> {
+    let order = match time(query) {
+        Ok(time) if arms => ClusterOrder::Arm(time.unwrap_or(CLUSTER_ARMED)),
+        Ok(_) => ClusterOrder::Release,
+        Err(problem) => return text(StatusCode::BAD_REQUEST, problem),
     };
-    guard(admin, word)
+    match (admin.views.cluster)(order).await {
+        Ok(line) => text(StatusCode::OK, format!("{line}\n")),
+        Err(problem) => text(StatusCode::BAD_GATEWAY, format!("{problem}\n")),
+    }
 }
 
 fn guard(admin: &Admin, word: Operator) -> Response<Full<Bytes>> {

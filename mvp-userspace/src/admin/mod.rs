@@ -17,6 +17,7 @@
 //! | * `GET /mvp/servers/<name>/<probe>` | that server's own healthz, livez, readyz, version or metrics |
 //! | * `POST /drain[?deadline=30s]` | 202 |
 //! | * `POST /arm`, `/disarm`, `/auto` | 200, the guard's state in one line; after `/arm?for=DURATION` the signs count again |
+//! | * `POST /arm?cluster[&for=DURATION]`, `/auto?cluster` | 200: all agents are told; 502: they cannot be told |
 //! | * `POST /retire` | 202: connections of before end now; 409: no retirement is under way |
 //! | * `PUT /loglevel`, a level or filter as body | 204 |
 

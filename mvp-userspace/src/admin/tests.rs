@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::*;
 use crate::app::{Drain, DrainSignal, DrainState, Readiness};
+use crate::route::ClusterOrder;
 use crate::steering::{PassingBy, Standing};
 
 struct Port {
@@ -96,6 +97,16 @@ async fn port() -> Port {
                 *level2.lock().unwrap() = level.into();
                 Ok(())
             }
+        }),
+        cluster: Box::new(|order| {
+            Box::pin(async move {
+                match order {
+                    ClusterOrder::Arm(time) if time > Duration::from_secs(7200) => {
+                        Err("the Lease is away".into())
+                    }
+                    order => Ok(format!("{order:?}")),
+                }
+            })
         }),
         retire: Box::new(|| None),
         guard: Box::new(|word| GuardView {
@@ -323,6 +334,21 @@ async fn an_operators_word_may_have_a_time() {
 }
 
 #[tokio::test]
+async fn an_operators_word_to_all_agents() {
+    let port = port().await;
+    for (target, code, says) in [
+        ("/arm?cluster=true", 200, "Arm(3600s)\n"),
+        ("/arm?cluster=true&for=30m", 200, "Arm(1800s)\n"),
+        ("/arm?cluster&for=3h", 502, "the Lease is away\n"),
+        ("/arm?cluster=true&for=0s", 400, "for: not above zero\n"),
+        ("/auto?cluster=true", 200, "Release\n"),
+    ] {
+        let answer = ask(&port, "POST", target, "").await;
+        assert_eq!(answer, (code, says.to_owned()), "{target}");
+    }
+}
+
+#[tokio::test]
 async fn by_the_network_nothing_changes_and_no_server_is_asked() {
     let port = port().await;
     let host = "Host: cp-a:9440\r\n";
@@ -331,6 +357,8 @@ async fn by_the_network_nothing_changes_and_no_server_is_asked() {
         ("POST", "/arm"),
         ("POST", "/disarm"),
         ("POST", "/auto"),
+        ("POST", "/arm?cluster=true"),
+        ("POST", "/auto?cluster=true"),
         ("POST", "/retire"),
         ("PUT", "/loglevel"),
         ("GET", "/drain"),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::SkewView;
-use crate::route::Operator;
+use crate::route::{ClusterOrder, Operator};
 use crate::steering::{RetireView, Stance};
 
 /// How the admin port sees the agent. Closures are called on the control runtime and must not block.
@@ -33,6 +33,8 @@ pub struct Views {
     pub set_log_level: Box<SetLogLevelFn>,
     /// Takes an operator's word and tells what the guard then is.
     pub guard: Box<dyn Fn(Operator) -> GuardView + Send + Sync>,
+    /// Says an operator's word to all agents. The line says what then holds.
+    pub cluster: Box<dyn Fn(ClusterOrder) -> ClusterFuture + Send + Sync>,
     /// Has connections of before ended now; `None` if no retirement is under way.
     pub retire: Box<dyn Fn() -> Option<RetireView> + Send + Sync>,
 }
@@ -40,6 +42,7 @@ pub struct Views {
 pub type ExplainFn = dyn Fn(&str, &str) -> Result<ExplainView, String> + Send + Sync;
 pub type ExplainConnectionFn = dyn Fn(IpAddr, Option<&str>) -> ConnectionView + Send + Sync;
 pub type SetLogLevelFn = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+pub type ClusterFuture = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 pub type ProbeFuture = Pin<Box<dyn Future<Output = Result<Probe, ProbeError>> + Send>>;
 
 /// A server's own answer.
@@ -74,6 +77,9 @@ pub struct StatusView {
     #[serde(default)]
     pub stance: StanceView,
     pub guard: GuardView,
+    /// How agents tell each other of signs, and what was said last.
+    #[serde(default)]
+    pub cluster: String,
     /// How changes of definitions and APIServices come to be known: `watching`, `polling only: <reason>`, `starting`.
     pub events: String,
     /// By which identity the list of servers is read.

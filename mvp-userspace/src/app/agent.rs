@@ -9,7 +9,9 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{Notify, watch};
 
 use super::admin_port::AdminPort;
-use super::learning::{Asking, await_first_round, membership_dialer, start_discovery, tell_guard};
+use super::learning::{
+    Asking, await_first_round, membership_dialer, share_signs, start_discovery, tell_guard,
+};
 use super::manifest::{ManifestFollower, ManifestLine};
 use super::pass_through::{self, PassThroughLine};
 use super::proof;
@@ -214,6 +216,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         restarts,
         read_by,
         line: membership_line,
+        reader,
     } = Membership::start(
         &config.peers,
         &config.local,
@@ -241,6 +244,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     stats.set_shortcut(&shortcut);
     relay.relays.dial_from(from.clone());
     let restarts = tell_guard(restarts, guard.clone());
+    let cluster = reader.map(|reader| share_signs(&config, reader, guard.clone()));
     // Nothing is proved yet, and so nothing may come.
     let local = &config.local.name;
     let detail = format!("kube-apiserver {local} is not proved: it has not been asked yet");
@@ -376,6 +380,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         config: &config,
         kernel,
         guard: guard.clone(),
+        cluster: cluster.clone(),
         discovery: discovery.clone(),
         members,
         known,
@@ -411,6 +416,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         listen: listen.to_string(),
         kernel: kernel_line,
         guard,
+        cluster,
         watch: steered.watch,
         read_by,
         origin,

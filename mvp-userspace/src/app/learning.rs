@@ -7,10 +7,11 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
 use super::Readiness;
-use super::steering::{self, GuardHandle};
+use super::steering::{self, Cluster, GuardHandle};
 use crate::config::{Config, Endpoint};
 use crate::discovery::{Dialer, Discovery, DiscoveryHandle, Prover, Settings, SyncCounters};
 use crate::identity::proof::OwnUser;
+use crate::membership::Reader;
 use crate::net::DialFrom;
 use crate::steering::{PassingBy, Standing};
 use crate::tls::{Alpn, ClientTls, IdentityClass};
@@ -92,6 +93,18 @@ pub fn tell_guard(
         }
     });
     receiver
+}
+
+/// Signs are told to other agents, and heard of from them, by the way by which the list of servers is read.
+pub fn share_signs(config: &Config, reader: Reader, guard: GuardHandle) -> Cluster {
+    let (cluster, speaking) = Cluster::new(&config.node);
+    tokio::spawn(steering::follow(
+        reader.client(),
+        cluster.clone(),
+        guard,
+        speaking,
+    ));
+    cluster
 }
 
 /// The agent is ready once it has asked every server. Those it knows at its start are awaited by name. The answer becomes true

@@ -23,4 +23,5 @@ pub use drain::{Drain, DrainSignal, DrainState, DrainTrigger};
 pub use readiness::{Readiness, Task};
 pub use run::run;
 pub(crate) use skew::skew;
+pub use steering::try_to_share;
 pub(crate) use steering::way_to_servers;

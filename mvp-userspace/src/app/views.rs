@@ -12,7 +12,7 @@ use super::manifest::ManifestLine;
 use super::pass_through::PassThroughLine;
 use super::shortcut::ShortcutPart;
 use super::skew::skew;
-use super::steering::{GuardHandle, Watch};
+use super::steering::{Cluster, GuardHandle, Watch};
 use super::threads::Heartbeat;
 use crate::admin::{
     CertificateView, ClassProofView, ConnectionView, ExplainView, Probe, ProbeError, ProofView,
@@ -43,6 +43,8 @@ pub struct Sources {
     pub shortcut: Arc<ShortcutPart>,
     pub pass_through: Arc<PassThroughLine>,
     pub guard: GuardHandle,
+    /// `None`: agents cannot tell each other anything.
+    pub cluster: Option<Cluster>,
     pub watch: Watch,
     pub read_by: ReadBy,
     pub origin: Instant,
@@ -57,6 +59,9 @@ pub struct Sources {
     /// Whom those probes ask as: Kubernetes' default roles let this group read exactly these.
     pub own: OwnUser,
 }
+
+/// Why there is no [`Sources::cluster`].
+const ALONE: &str = "signs are not shared with other agents: peers.kubernetes.enabled is false";
 
 /// Changes the log's filter; the logging itself is the command line's.
 pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -115,6 +120,18 @@ pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
             let retired = sources.retired.clone();
             Box::new(move || retired.hurry(Instant::now()).then(|| retired.view()))
         },
+        cluster: {
+            let cluster = sources.cluster.clone();
+            Box::new(move |order| {
+                let cluster = cluster.clone();
+                Box::pin(async move {
+                    match cluster {
+                        Some(cluster) => cluster.operator(order).await,
+                        None => Err(ALONE.to_owned()),
+                    }
+                })
+            })
+        },
         guard: {
             let guard = sources.guard.clone();
             Box::new(move |word| {
@@ -133,6 +150,10 @@ fn status(sources: &Sources) -> StatusView {
         uptime_ms: millis(sources.origin.elapsed()),
         stance: (&sources.watch.stance()).into(),
         guard: sources.guard.view(),
+        cluster: match &sources.cluster {
+            Some(cluster) => cluster.line(),
+            None => ALONE.to_owned(),
+        },
         kernel: sources.kernel.clone(),
         retiring: sources.retirable.line(),
         retirement: sources.retired.view(),

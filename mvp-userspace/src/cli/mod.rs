@@ -111,13 +111,22 @@ enum Command {
         /// Go by the signs again after this, such as 30m.
         #[arg(long = "for", value_name = "DURATION", value_parser = crate::config::parse_duration)]
         time: Option<Duration>,
+        /// Arm the agents of all nodes, for an hour or what --for says, at most a day.
+        #[arg(long)]
+        cluster: bool,
         #[command(flatten)]
         ask: Ask,
     },
     /// Inspect none, whatever the signs, until `mvp auto`: connections go to kube-apiserver itself.
     Disarm(Ask),
     /// Go by the signs again.
-    Auto(Ask),
+    Auto {
+        /// Take back what `mvp arm --cluster` said, whichever agent it was said to.
+        #[arg(long)]
+        cluster: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Show which connections that were made before the agent took them are still with kube-apiserver itself.
     Retire {
         /// End them now: each has a few seconds to have a request answered that is under way.
@@ -243,9 +252,15 @@ fn run_command(
                 format!("{}\n", table::clean(&view.line))
             })
         }
-        Command::Arm { time, ask } => tell(&ask, &timed("/arm", "for", time), out),
+        Command::Arm {
+            time,
+            cluster: false,
+            ask,
+        } => tell(&ask, &timed("/arm", "for", time), out),
+        Command::Arm { time, ask, .. } => tell(&ask, &timed("/arm?cluster=true", "for", time), out),
         Command::Disarm(ask) => tell(&ask, "/disarm", out),
-        Command::Auto(ask) => tell(&ask, "/auto", out),
+        Command::Auto { cluster: true, ask } => tell(&ask, "/auto?cluster=true", out),
+        Command::Auto { ask, .. } => tell(&ask, "/auto", out),
         Command::Retire { now: true, ask } => tell(&ask, "/retire", out),
         Command::Retire { ask, .. } => show(&ask, "/status", out, show::retirement),
         Command::Loglevel { level, ask } => loglevel(&ask, &level, out),
@@ -374,7 +389,10 @@ fn routes(
 /// A path with a duration as its parameter, if one is given.
 fn timed(path: &str, parameter: &str, time: Option<Duration>) -> String {
     match time {
-        Some(time) => format!("{path}?{parameter}={}ms", time.as_millis()),
+        Some(time) => {
+            let mark = if path.contains('?') { '&' } else { '?' };
+            format!("{path}{mark}{parameter}={}ms", time.as_millis())
+        }
         None => path.to_owned(),
     }
 }

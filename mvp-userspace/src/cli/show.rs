@@ -29,6 +29,7 @@ pub fn status(view: &StatusView) -> String {
         ("proxy", mode.to_owned()),
         ("listen", view.listen.clone()),
         ("guard", view.guard.line()),
+        ("cluster", view.cluster.clone()),
         ("kernel", view.kernel.clone()),
         ("retire", retire_line(view)),
         ("through", view.pass_through.clone()),

@@ -169,6 +169,27 @@ impl Connection {
         accept: &'static str,
     ) -> Result<http::Response<Incoming>, FetchError> {
         let request = self.request(Method::GET, path, accept, &self.own.headers())?;
+        self.begin(request).await
+    }
+
+    /// The same with a body of this media type. The answer is JSON.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: HeaderValue,
+        body: Bytes,
+    ) -> Result<http::Response<Incoming>, FetchError> {
+        let mut request = self.request(method, path, "application/json", &self.own.headers())?;
+        request.headers_mut().insert(CONTENT_TYPE, content_type);
+        *request.body_mut() = Full::new(body);
+        self.begin(request).await
+    }
+
+    async fn begin(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<http::Response<Incoming>, FetchError> {
         let head = async {
             match &self.sender {
                 Sender::Http2(sender) => {

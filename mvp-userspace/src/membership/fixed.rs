@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use super::{Facts, MAX_MEMBERS, Membership, MembershipLine, ReadBy, Source};
+use super::{Facts, LIST, MAX_MEMBERS, Membership, MembershipLine, ReadBy, Source};
 use crate::config::Endpoint;
 
 /// A list that never changes.
@@ -31,7 +31,8 @@ pub fn fixed(endpoints: Vec<Endpoint>, local: &Endpoint) -> Membership {
     Membership {
         members,
         restarts,
-        read_by: ReadBy::default(),
+        read_by: ReadBy::of(LIST),
         line,
+        reader: None,
     }
 }

@@ -315,7 +315,8 @@ fn failing(what: &str, error: &Option<String>) {
     warn!(error, "{what} cannot be read; what was last known stands");
 }
 
-fn events<K>(
+/// A watch of these objects that is begun again whenever it ends, after at most `longest` if it failed.
+pub fn events<K>(
     api: Api<K>,
     config: watcher::Config,
     longest: Duration,

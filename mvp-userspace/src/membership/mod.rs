@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 pub use fixed::fixed;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzz::fuzz_roster;
-pub use kubernetes::{Told, client, follow};
+pub use kubernetes::{Told, client, events, follow};
 pub use line::{Facts, MembershipLine, Source};
 pub use reached::Reached;
 pub use reader::{ReadBy, Reader};
@@ -43,6 +43,8 @@ pub struct Membership {
     pub read_by: ReadBy,
     /// For the status.
     pub line: MembershipLine,
+    /// For other objects that are read by the same way, with a status of their own; `None` for a fixed list.
+    pub reader: Option<Reader>,
 }
 
 /// Why there is no list of servers. All are the configuration's fault.
@@ -58,6 +60,8 @@ pub enum MembershipError {
     Client(String),
 }
 
+/// What [`ReadBy`] calls the list in the log.
+const LIST: &str = "the list of servers";
 /// Restarts reported and not yet taken; more than a control plane has servers are of no use.
 const RESTARTS: usize = 16;
 
@@ -80,7 +84,7 @@ impl Membership {
             .reached(counters.reached.clone());
         let (sender, members) = watch::channel(Arc::new(peers.fixed.clone()));
         let (restarted, restarts) = mpsc::channel(RESTARTS);
-        let read_by = ReadBy::default();
+        let read_by = ReadBy::of(LIST);
         let reader = Reader {
             dialer,
             local: local.clone(),
@@ -100,12 +104,17 @@ impl Membership {
             restarts: restarted,
             line: line.clone(),
         };
+        let other = Reader {
+            read_by: ReadBy::of("the agents' Lease"),
+            ..reader.clone()
+        };
         tokio::spawn(follow(reader.client(), roster, told, counters));
         Ok(Self {
             members,
             restarts,
             read_by,
             line,
+            reader: Some(other),
         })
     }
 }

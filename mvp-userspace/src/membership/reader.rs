@@ -1,7 +1,8 @@
-//! By which way the objects that say who is a member are read: as `system:mvp` over the front-proxy pair, with the rights in
+//! By which way the objects that say who is a member are read, and the agents' Lease is read and written: as `system:mvp` over the front-proxy pair, with the rights in
 //! `deploy/rbac.yaml` and no others. An administrator's kubeconfig, or a pod's service account, is the fallback, and the status says
 //! when it is used.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,16 +10,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use kube::Client;
 use kube::client::Body as KubeBody;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Endpoint;
-use crate::discovery::{Connection, Dialer};
+use crate::discovery::{Connection, Dialer, FetchError};
 use crate::route::Departures;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -27,9 +30,22 @@ type AnyBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Error>;
 /// A quiet watch is ended by the server sooner (see `kubernetes.rs`); what is silent for longer is dead.
 const SILENT: Duration = Duration::from_secs(40);
 
-/// By which way the list was read last, in one line for the status. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct ReadBy(Arc<Mutex<String>>);
+/// Problems that are logged between two successes; there are more only if they have something in them that changes.
+const MAX_PROBLEMS: usize = 16;
+
+/// By which way something was read last, in one line for the status. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ReadBy {
+    what: &'static str,
+    lines: Arc<Mutex<Lines>>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    now: String,
+    /// Problems logged since it was last read. Several objects are read, each with a problem of its own, again and again.
+    logged: BTreeSet<String>,
+}
 
 /// Everything that a request may go by.
 #[derive(Clone)]
@@ -47,50 +63,108 @@ pub struct Reader {
 }
 
 impl ReadBy {
-    /// Empty: nothing was read yet.
-    pub fn get(&self) -> String {
-        self.lock().clone()
-    }
-
-    pub fn set(&self, line: String) {
-        let mut now = self.lock();
-        if *now != line {
-            tracing::info!("the list of servers is read {line}");
-            *now = line;
+    /// For what is called so in the log.
+    pub fn of(what: &'static str) -> Self {
+        Self {
+            what,
+            lines: Arc::default(),
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Empty: nothing was read yet.
+    pub fn get(&self) -> String {
+        self.lock().now.clone()
+    }
+
+    /// It was read.
+    fn read(&self, line: String) {
+        let mut lines = self.lock();
+        lines.logged.clear();
+        if lines.now != line {
+            tracing::info!("{} is read {line}", self.what);
+            lines.now = line;
+        }
+    }
+
+    /// It could not be read.
+    fn unread(&self, line: String) {
+        let mut lines = self.lock();
+        if lines.logged.len() < MAX_PROBLEMS && lines.logged.insert(line.clone()) {
+            tracing::info!("{} is read {line}", self.what);
+        }
+        lines.now = line;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request, which may be sent to several servers in turn.
+struct Asked {
+    method: Method,
+    path: String,
+    /// Of what is sent; `None`: nothing is.
+    content_type: Option<HeaderValue>,
+    body: Bytes,
+}
+
+impl Asked {
+    /// Over a new connection to this server. The answer's head is here when it returns.
+    async fn of(
+        &self,
+        dialer: &Dialer,
+        endpoint: &Endpoint,
+    ) -> Result<(Connection, Response<Incoming>), FetchError> {
+        let connection = Connection::open(dialer, endpoint).await?;
+        let response = match &self.content_type {
+            None => connection.stream(&self.path, "application/json").await?,
+            Some(media_type) => {
+                let (method, body) = (self.method.clone(), self.body.clone());
+                let media_type = media_type.clone();
+                connection
+                    .send(method, &self.path, media_type, body)
+                    .await?
+            }
+        };
+        Ok((connection, response))
     }
 }
 
 impl Reader {
-    /// For kube's watchers.
+    /// For kube's watchers, and for merge patches, which may be sent twice.
     pub fn client(self) -> Client {
         Client::new(self, "default")
     }
 
     async fn answer(self, request: Request<KubeBody>) -> Result<Response<AnyBody>, Error> {
-        // A kube watcher sends nothing but GETs.
-        let path = match (request.method(), request.uri().path_and_query()) {
-            (&Method::GET, Some(path)) => Some(path.as_str().to_owned()),
-            _ => None,
+        let (head, body) = request.into_parts();
+        let body = body.collect_bytes().await?;
+        let path = head.uri.path_and_query().map(|path| path.as_str());
+        let asked = Asked {
+            method: head.method.clone(),
+            path: path.unwrap_or_default().to_owned(),
+            content_type: match head.method {
+                Method::GET => None,
+                _ => head.headers.get(CONTENT_TYPE).cloned(),
+            },
+            body: body.clone(),
         };
-        let why = match self.by_front_proxy(path.as_deref()).await {
+        let why = match self.by_front_proxy(&asked).await {
             Ok(response) => return Ok(response),
             Err(why) => why,
         };
         let Some((name, client)) = self.fallback else {
-            self.read_by.set(format!("by no way: {}", why.text()));
+            self.read_by.unread(format!("by no way: {}", why.text()));
             return match why {
                 Refusal::Answer(response, _) => Ok(response),
                 Refusal::None(text) => Err(text.into()),
             };
         };
+        let request = Request::from_parts(head, KubeBody::from(body));
         let (head, body) = client.send(request).await?.into_parts();
         self.read_by
-            .set(format!("with {name}, since {}", why.text()));
+            .read(format!("with {name}, since {}", why.text()));
         Ok(Response::from_parts(
             head,
             body.map_err(Into::into).boxed_unsync(),
@@ -98,14 +172,11 @@ impl Reader {
     }
 
     /// The first server that answers, the local one before the others, and those that are about to stop after all.
-    async fn by_front_proxy(&self, path: Option<&str>) -> Result<Response<AnyBody>, Refusal> {
+    async fn by_front_proxy(&self, asked: &Asked) -> Result<Response<AnyBody>, Refusal> {
         let Some(dialer) = &self.dialer else {
             return Err(Refusal::None(
                 "there is no front-proxy pair (upstream.clientCertFile)".into(),
             ));
-        };
-        let Some(path) = path else {
-            return Err(Refusal::None("it is no GET".into()));
         };
         let others = self.members.borrow().clone();
         let others = others
@@ -118,26 +189,22 @@ impl Reader {
         for endpoint in first.into_iter().chain(last) {
             let name = &endpoint.name;
             let stops = self.departures.of(endpoint).next();
-            let asked = async {
-                let connection = Connection::open(dialer, endpoint).await?;
-                let response = connection.stream(path, "application/json").await?;
-                Ok::<_, crate::discovery::FetchError>((connection, response))
-            };
-            match asked.await {
+            match asked.of(dialer, endpoint).await {
                 Ok((connection, response)) => {
                     let status = response.status();
                     let (head, body) = response.into_parts();
                     let body = Held::new(body, connection, stops).boxed_unsync();
                     let response = Response::from_parts(head, body);
                     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-                        let what = path.split('?').next().unwrap_or_default();
+                        let what = asked.path.split('?').next().unwrap_or_default();
                         let why = format!(
-                            "{name} answered {} for {what} to system:mvp (deploy/rbac.yaml grants it)",
-                            status.as_u16()
+                            "{name} answered {} for {} {what} to system:mvp (deploy/rbac.yaml grants it)",
+                            status.as_u16(),
+                            asked.method
                         );
                         return Err(Refusal::Answer(response, why));
                     }
-                    self.read_by.set(format!("as system:mvp through {name}"));
+                    self.read_by.read(format!("as system:mvp through {name}"));
                     return Ok(response);
                 }
                 Err(error) => problem = format!("{name}: {error}"),
@@ -178,7 +245,7 @@ impl tower_service::Service<Request<KubeBody>> for Reader {
 /// A body that keeps its connection. It ends when its server begins to stop, as if the server had ended the watch, and with an error
 /// when nothing has come for too long.
 struct Held {
-    body: hyper::body::Incoming,
+    body: Incoming,
     silence: Pin<Box<Sleep>>,
     stops: Pin<Box<dyn Future<Output = ()> + Send>>,
     _connection: Connection,
@@ -186,7 +253,7 @@ struct Held {
 
 impl Held {
     fn new(
-        body: hyper::body::Incoming,
+        body: Incoming,
         connection: Connection,
         stops: impl Future<Output = ()> + Send + 'static,
     ) -> Self {

@@ -138,6 +138,8 @@ specs! {
         "1 for the guard's state, 0 for the other: idle connections go to kube-apiserver itself, armed ones to the agent";
     GUARD_TRANSITIONS, Counter, "mvp_guard_transitions_total", ["to", "reason"],
         "Changes of the guard's state, by the new state and each reason for it";
+    CLUSTER_WORDS, Counter, "mvp_cluster_words_total", ["kind"],
+        "What agents told each other by their Lease: signs and operators' words that this one wrote (told) or could not write (failed), and signs that it heard of (heard)";
     KERNEL_STEERING, Gauge, "mvp_kernel_steering", [],
         "1 if the kernel gives new connections to the agent whenever the guard is armed: the program is attached, this agent directs it, its heartbeat is young and nothing speaks against it; otherwise 0";
     PASSING_BY, Gauge, "mvp_passing_by", ["reason"],

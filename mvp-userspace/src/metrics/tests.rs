@@ -39,6 +39,7 @@ fn touched() -> Metrics {
         sink.set(&SPLICED_BYTES, &["to_server"], 1.0);
         sink.set(&GUARD_STATE, &["armed"], 1.0);
         sink.set(&GUARD_TRANSITIONS, &["armed", "sets_differ"], 1.0);
+        sink.set(&CLUSTER_WORDS, &["told"], 1.0);
         sink.set(&KERNEL_STEERING, &[], 1.0);
         sink.set(&PASSING_BY, &["full"], 1.0);
         sink.set(&RESTART_NEEDED, &[], 0.0);

@@ -18,14 +18,16 @@ codes! {
         ServerNotReady "server_not_ready" "a server says that it is not ready",
         LeaseChanged "lease_changed" "a server's identity Lease changed its holder: it was restarted or replaced",
         ManifestChanged "manifest_changed" "the local kube-apiserver's static-pod manifest changed: it is about to restart",
+        AgentArmed "agent_armed" "another agent saw a sign, and told all agents",
+        ClusterArmed "cluster_armed" "an operator armed all agents",
         OperatorArmed "operator_armed" "an operator said arm",
         OperatorDisarmed "operator_disarmed" "an operator said disarm",
         Settled "settled" "every server has been ready, of one version and serving the same for the settling time",
     }
 }
 
-/// What is seen at one moment. The first five stand for as long as they are true; the last two happen, and are true in the one
-/// observation that follows.
+/// What is seen at one moment. `lease_changed` and `manifest_changed` happen, and are true in the one observation that follows; the
+/// others stand for as long as they are true.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Signs {
     /// No steering on this node: the agent is never bypassed, so it must never look away.
@@ -38,6 +40,10 @@ pub struct Signs {
     pub server_not_ready: bool,
     pub lease_changed: bool,
     pub manifest_changed: bool,
+    /// Another agent says that it saw a sign.
+    pub agent_armed: bool,
+    /// An operator armed all agents.
+    pub cluster_armed: bool,
 }
 
 /// What an operator says: `mvp arm`, the same with `--for`, `mvp disarm`, and back to the signs.
@@ -48,6 +54,14 @@ pub enum Operator {
     ArmFor(Duration),
     Disarm,
     Auto,
+}
+
+/// What an operator says to all agents: `mvp arm --cluster`, and back to the signs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ClusterOrder {
+    /// Armed for so long.
+    Arm(Duration),
+    Release,
 }
 
 /// A set of [`GuardReason`]s.
@@ -301,6 +315,8 @@ impl Signs {
             (self.server_not_ready, GuardReason::ServerNotReady),
             (self.lease_changed, GuardReason::LeaseChanged),
             (self.manifest_changed, GuardReason::ManifestChanged),
+            (self.agent_armed, GuardReason::AgentArmed),
+            (self.cluster_armed, GuardReason::ClusterArmed),
         ]
         .into_iter()
         .filter_map(|(there, reason)| there.then_some(reason))
@@ -312,6 +328,7 @@ impl Signs {
 
 impl GuardReasons {
     pub const EMPTY: Self = Self(0);
+    pub const ALL: Self = Self(u16::MAX);
 
     pub fn one(reason: GuardReason) -> Self {
         Self(1 << reason as u16)
@@ -324,6 +341,12 @@ impl GuardReasons {
 
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Those that `other` has not.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     pub fn contains(self, reason: GuardReason) -> bool {

@@ -15,6 +15,8 @@ const QUIET: Signs = Signs {
     server_not_ready: false,
     lease_changed: false,
     manifest_changed: false,
+    agent_armed: false,
+    cluster_armed: false,
 };
 
 const DIFFER: Signs = Signs {
@@ -181,7 +183,7 @@ fn signs() -> impl Strategy<Value = Signs> {
     // Quiet half of the time, or nothing would ever settle.
     prop_oneof![
         Just(QUIET),
-        prop::array::uniform7(prop::bool::weighted(0.2)).prop_map(|bits| {
+        prop::array::uniform9(prop::bool::weighted(0.2)).prop_map(|bits| {
             let [
                 steering_off,
                 sets_differ,
@@ -190,6 +192,8 @@ fn signs() -> impl Strategy<Value = Signs> {
                 server_not_ready,
                 lease_changed,
                 manifest_changed,
+                agent_armed,
+                cluster_armed,
             ] = bits;
             Signs {
                 steering_off,
@@ -199,6 +203,8 @@ fn signs() -> impl Strategy<Value = Signs> {
                 server_not_ready,
                 lease_changed,
                 manifest_changed,
+                agent_armed,
+                cluster_armed,
             }
         }),
     ]

@@ -18,7 +18,9 @@ pub use choose::{choose, random, share};
 pub use decide::{Context, Decision, Target, decide};
 pub use departure::{Departure, Departures};
 pub use explain::explain;
-pub use guard::{Guard, GuardReason, GuardReasons, Operator, Signs, State, Transition};
+pub use guard::{
+    ClusterOrder, Guard, GuardReason, GuardReasons, Operator, Signs, State, Transition,
+};
 pub use health::{Failure, HealthState, HealthView, Probe};
 pub use reason::Reason;
 pub use server::Server;

@@ -75,8 +75,11 @@ fn descriptors_exhausted() {
             "descriptors exhausted: passed by after {:?}",
             begun.elapsed()
         );
+        // A connection of the agent's own that ends leaves room for one client, which is answered all the same.
         for _ in 0..TRIES {
-            assert!(reaches_server(&cluster, CONFIG_MAPS));
+            eventually("connections reach the server", || {
+                reaches_server(&cluster, CONFIG_MAPS)
+            });
         }
         drop(held);
         agent.limit_descriptors(before);

@@ -6,5 +6,6 @@ mod change;
 mod common;
 mod ipv6;
 mod shortcut;
+mod signs;
 mod state;
 mod upgrade;

@@ -6,7 +6,7 @@ use crate::common::{
     AFTER, decisions, inspected_because, last, mixed, open, relayed, relaying, retired, tls,
 };
 use http::Method;
-use mvp::config::InspectMode;
+use mvp::config::{Config, InspectMode};
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::{Client, NAME, full};
 use mvp_tests::fixtures::{
@@ -205,14 +205,18 @@ async fn passes(agent: &TestAgent) -> anyhow::Result<String> {
 #[tokio::test]
 async fn passed_through_until_there_is_something_to_inspect() {
     let plane = plane(&[36, 36]).await;
-    let agent = TestAgent::start_with(&plane, "cp-a", |config| {
-        relaying(config);
-        config.inspect.mode = InspectMode::Auto;
-        config.kernel.settle = Duration::from_secs(1);
-    })
-    .await
-    .unwrap();
-    assert_eq!(passes(&agent).await.unwrap(), "off: the guard is armed");
+    let start = async |settle| {
+        let change = |config: &mut Config| {
+            relaying(config);
+            config.inspect.mode = InspectMode::Auto;
+            config.kernel.settle = settle;
+        };
+        TestAgent::start_with(&plane, "cp-a", change).await.unwrap()
+    };
+    let unsettled = start(NEVER).await;
+    assert_eq!(passes(&unsettled).await.unwrap(), "off: the guard is armed");
+    drop(unsettled);
+    let agent = start(Duration::from_secs(1)).await;
     eventually("connections pass", SOON, || async {
         Ok(passes(&agent).await? == "on: nothing is mixed")
     })

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::SteeringStats;
 use super::signs::{FileWatch, standing};
+use super::{Cluster, SteeringStats};
 use crate::admin::GuardView;
 use crate::config::{Config, InspectMode};
 use crate::discovery::DiscoveryHandle;
@@ -35,6 +35,10 @@ pub struct Observer {
     discovery: DiscoveryHandle,
     manifest: FileWatch,
     steering_off: bool,
+    /// `None`: agents cannot tell each other anything.
+    cluster: Option<Cluster>,
+    /// The guard was idle once.
+    settled: bool,
 }
 
 impl GuardHandle {
@@ -84,6 +88,11 @@ impl GuardHandle {
     /// A server's identity Lease changed its holder.
     pub fn lease_changed(&self) {
         self.0.lease_changed.store(true, Ordering::Relaxed);
+        self.0.wake.notify_one();
+    }
+
+    /// Somebody else saw something; the observer looks at once.
+    pub fn look_again(&self) {
         self.0.wake.notify_one();
     }
 
@@ -142,12 +151,15 @@ impl Observer {
         discovery: DiscoveryHandle,
         config: &Config,
         steering_off: bool,
+        cluster: Option<Cluster>,
     ) -> Self {
         Self {
             handle,
             discovery,
             manifest: FileWatch::new(config.kernel.manifest.clone()),
             steering_off,
+            cluster,
+            settled: false,
         }
     }
 
@@ -161,6 +173,10 @@ impl Observer {
         signs.steering_off = self.steering_off;
         signs.lease_changed = self.handle.0.lease_changed.swap(false, Ordering::Relaxed);
         signs.manifest_changed = self.manifest.changed();
+        if let Some(cluster) = &self.cluster {
+            self.settled |= !self.handle.is_armed();
+            cluster.share(&mut signs, self.settled);
+        }
         self.handle.observe(signs);
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::guard::{Observer, retires};
 use super::targets::Addresses;
-use super::{GuardHandle, SharedSteering, SteeringStats};
+use super::{Cluster, GuardHandle, SharedSteering, SteeringStats};
 use crate::app::pass_through::never;
 use crate::app::{DrainSignal, DrainState};
 use crate::config::{Config, Endpoint};
@@ -34,6 +34,7 @@ pub struct Keeper {
     pub known: Arc<AtomicBool>,
     pub stats: Arc<SteeringStats>,
     pub standing: Standing,
+    pub cluster: Option<Cluster>,
     /// `None`: no steering, only the guard.
     pub kernel: Option<Kept>,
 }
@@ -55,6 +56,7 @@ impl Keeper {
             self.discovery.clone(),
             &self.config,
             steering_off,
+            self.cluster.clone(),
         );
         let mut kept = kernel.map(|kernel| InKernel::new(&self, kernel));
         let (told, mut targets) = watch::channel(None);
@@ -262,7 +264,10 @@ fn reason(state: State) -> Reason {
         Some(GuardReason::ServerBroken | GuardReason::ServerNotReady) => Reason::ServerLost,
         Some(GuardReason::LeaseChanged) => Reason::LeaseChanged,
         Some(GuardReason::ManifestChanged) => Reason::ManifestChanged,
-        Some(GuardReason::OperatorArmed | GuardReason::OperatorDisarmed) => Reason::Operator,
+        Some(GuardReason::AgentArmed) => Reason::AgentArmed,
+        Some(
+            GuardReason::ClusterArmed | GuardReason::OperatorArmed | GuardReason::OperatorDisarmed,
+        ) => Reason::Operator,
         Some(GuardReason::Settled) => Reason::Settled,
         Some(GuardReason::SteeringOff) | None => Reason::None,
     }

@@ -6,10 +6,12 @@
 //! | `beat` | tells the kernel, from the accept loop, that connections are accepted and served |
 //! | `guard` | observes the signs, arms and disarms, answers operators |
 //! | `signs` | what the guard sees |
+//! | `cluster` | tells the other agents of signs, and hears of theirs |
 //! | `keep` | keeps the kernel's maps in step: guard, exempt addresses, routes |
 //! | `watch` | reads from the kernel's maps what becomes of new connections |
 
 mod beat;
+mod cluster;
 mod guard;
 mod keep;
 mod run;
@@ -18,6 +20,7 @@ mod stats;
 mod targets;
 mod watch;
 
+pub use cluster::{Cluster, follow, try_out as try_to_share};
 pub use guard::GuardHandle;
 pub use run::{Wiring, run};
 pub use stats::SteeringStats;

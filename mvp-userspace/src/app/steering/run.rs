@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::beat::Beat;
 use super::keep::{Keeper, Kept};
-use super::{GuardHandle, Kernel, LINGER, SharedSteering, SteeringStats, Watch};
+use super::{Cluster, GuardHandle, Kernel, LINGER, SharedSteering, SteeringStats, Watch};
 use crate::app::threads::Heartbeat;
 use crate::app::{DrainSignal, DrainTrigger, Readiness};
 use crate::config::{Config, Endpoint, Mode};
@@ -24,6 +24,8 @@ pub struct Wiring<'a> {
     pub config: &'a Config,
     pub kernel: Kernel,
     pub guard: GuardHandle,
+    /// `None`: agents cannot tell each other anything.
+    pub cluster: Option<Cluster>,
     pub discovery: DiscoveryHandle,
     pub members: watch::Receiver<Arc<Vec<Endpoint>>>,
     /// Every server was asked once.
@@ -59,6 +61,7 @@ pub fn run(wiring: Wiring<'_>) -> Steered {
         config,
         kernel,
         guard,
+        cluster,
         discovery,
         members,
         known,
@@ -122,7 +125,13 @@ pub fn run(wiring: Wiring<'_>) -> Steered {
         steering: shared.clone(),
         relays,
     };
-    Arc::clone(&stats).register(metrics, guard.clone(), watch.clone(), shared);
+    Arc::clone(&stats).register(
+        metrics,
+        guard.clone(),
+        cluster.clone(),
+        watch.clone(),
+        shared,
+    );
     tokio::spawn(drains(signal.clone(), standing.clone()));
     let keeper = Keeper {
         config: config.clone(),
@@ -133,6 +142,7 @@ pub fn run(wiring: Wiring<'_>) -> Steered {
         known,
         stats,
         standing,
+        cluster,
         kernel: kept,
     };
     tokio::spawn(keeper.run());

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::{GuardHandle, SharedSteering, Watch};
+use super::{Cluster, GuardHandle, SharedSteering, Watch};
 use crate::app::shortcut::ShortcutPart;
 use crate::metrics::{
-    CONNECTIONS_OF_BEFORE, GUARD_STATE, GUARD_TRANSITIONS, HEARTBEATS_WITHHELD, KERNEL_EVENTS,
-    KERNEL_STEERING, Metrics, PASSING_BY, RETIRED, RETIRING_AVAILABLE,
+    CLUSTER_WORDS, CONNECTIONS_OF_BEFORE, GUARD_STATE, GUARD_TRANSITIONS, HEARTBEATS_WITHHELD,
+    KERNEL_EVENTS, KERNEL_STEERING, Metrics, PASSING_BY, RETIRED, RETIRING_AVAILABLE,
 };
 use crate::route::Transition;
 use crate::steering::{Ended, PassingBy, Retirable, RetireTally};
@@ -58,6 +58,7 @@ impl SteeringStats {
         self: Arc<Self>,
         metrics: &Metrics,
         guard: GuardHandle,
+        cluster: Option<Cluster>,
         watch: Watch,
         steering: Option<SharedSteering>,
     ) {
@@ -74,6 +75,9 @@ impl SteeringStats {
                 sink.set(&GUARD_TRANSITIONS, &[to, reason], *count as f64);
             }
             drop(transitions);
+            for (kind, count) in cluster.iter().flat_map(Cluster::counts) {
+                sink.set(&CLUSTER_WORDS, &[kind], count as f64);
+            }
             let stance = watch.stance();
             let steers = steering.is_some() && stance.reasons().is_empty();
             sink.set(&KERNEL_STEERING, &[], f64::from(u8::from(steers)));

@@ -156,6 +156,7 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
         restarts,
         read_by,
         line: _,
+        reader,
     } = match membership {
         Ok(membership) => membership,
         Err(error) => return vec![failed("members", error.to_string())],
@@ -177,6 +178,11 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
             )),
         };
         found.push(finding("members", result, Outcome::Off));
+    }
+    if let Some(reader) = reader {
+        let result = crate::app::try_to_share(reader.client()).await;
+        let told = result.map(|()| "one agent's sign arms all agents".to_owned());
+        found.push(finding("signs", told, Outcome::Off));
     }
     if config.upstream.client.is_some() {
         let local = &config.local;
