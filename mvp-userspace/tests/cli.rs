@@ -495,7 +495,8 @@ fn deployed(file: &str) -> String {
     std::fs::read_to_string(folder.join(file)).unwrap()
 }
 
-/// Only list and watch, only for the user that the agent asserts: a service account's token is not even mounted.
+/// Only list and watch, and a change of the agents' own Lease; only for the user that the agent asserts: a service account's token is
+/// not even mounted.
 #[test]
 fn the_agent_is_granted_what_it_uses_and_no_more() {
     let text = deployed("deploy/rbac.yaml");
@@ -505,10 +506,14 @@ fn the_agent_is_granted_what_it_uses_and_no_more() {
         for rule in document["rules"].as_array().into_iter().flatten() {
             rules += 1;
             let reads_paths = rule["nonResourceURLs"].is_array();
-            let verbs = if reads_paths {
-                serde_json::json!(["get"])
-            } else {
-                serde_json::json!(["list", "watch"])
+            let verbs = match (reads_paths, &rule["verbs"][0]) {
+                (true, _) => serde_json::json!(["get"]),
+                (false, verb) if verb == "patch" => {
+                    assert_eq!(rule["resources"], serde_json::json!(["leases"]));
+                    assert_eq!(rule["resourceNames"], serde_json::json!(["mvp"]));
+                    serde_json::json!(["patch"])
+                }
+                (false, _) => serde_json::json!(["list", "watch"]),
             };
             assert_eq!(rule["verbs"], verbs, "{rule}");
         }

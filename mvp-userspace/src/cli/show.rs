@@ -314,6 +314,7 @@ cp-b  peer   https://127.0.0.3:6443  -        stopping  no         no           
                 standing: vec!["steering_off".into()],
                 ..Default::default()
             },
+            cluster: "signs are not shared".into(),
             kernel: "userspace only".into(),
             retiring: "off: nothing is steered".into(),
             pass_through: "off: the guard is armed".into(),
@@ -357,6 +358,7 @@ state   ready
 proxy   requests go to a server that serves them
 listen  127.0.0.12:6443
 guard   nothing is steered; signs: steering_off
+cluster signs are not shared
 kernel  userspace only
 retire  off: nothing is steered
 through off: the guard is armed
