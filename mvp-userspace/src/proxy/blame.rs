@@ -100,9 +100,9 @@ pub enum Told {
     Nothing,
     /// 400 BadRequest.
     BadRequest,
-    /// 503 ServiceUnavailable with Retry-After, naming the server.
+    /// 503 ServiceUnavailable, naming the server; with Retry-After if the request may be sent again.
     Unavailable,
-    /// 503 ServiceUnavailable with Retry-After, naming the agent.
+    /// The same, naming the agent.
     AgentUnavailable,
     /// 504 Timeout.
     Timeout,

@@ -55,6 +55,8 @@ pub enum ProxyError {
         server: String,
         local: bool,
         attempt: AttemptError,
+        /// The client may send it again: no server acted on it, or it is a read.
+        repeatable: bool,
     },
     /// The local server's fault: it did not answer what it alone can, a probe or its own version.
     #[error("kube-apiserver {server} did not answer: {attempt}")]
@@ -74,6 +76,8 @@ pub enum ProxyError {
         server: String,
         local: bool,
         attempt: AttemptError,
+        /// As of `Upstream`.
+        repeatable: bool,
     },
     /// The named server's fault: no answer in time.
     #[error("Timeout: request did not complete within the allotted timeout")]
@@ -139,18 +143,24 @@ impl ProxyError {
         }
     }
 
-    /// When the client should come again. A second: discovery is polled, and servers are probed, once a second. Nothing for
-    /// what only the local server can say: client-go waits and retries up to ten times wherever it reads Retry-After
-    /// (`client-go/rest/with_retry.go`), and kubectl asks for `/version` before much of what it does.
+    /// When the client should come again. A second: discovery is polled, and servers are probed, once a second.
+    ///
+    /// client-go waits and sends again up to ten times wherever it reads Retry-After, whatever the method
+    /// (`client-go/rest/with_retry.go`). So there is none for a write that a server may have acted on, which would be done twice; and
+    /// none for what only the local server can say, since kubectl asks for `/version` before much of what it does.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NoCapableServer { .. }
             | Self::Unconfirmed { .. }
             | Self::Unanswered { .. }
-            | Self::Agent { .. }
+            | Self::Agent {
+                repeatable: true, ..
+            }
             | Self::TooManyCancelled
             | Self::TooManyTunnels
-            | Self::Upstream { .. } => Some(Duration::from_secs(1)),
+            | Self::Upstream {
+                repeatable: true, ..
+            } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

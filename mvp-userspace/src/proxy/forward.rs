@@ -135,7 +135,7 @@ pub async fn forward(
                 if !error.ending.asks_to_come_again() || keeps_refusing() {
                     excluded = tried;
                 }
-                let error = proxy_error(&server, info, error);
+                let error = proxy_error(&server, info, error, outgoing);
                 if !again {
                     return Err(error);
                 }
@@ -365,9 +365,11 @@ fn build(
 
 /// Whether another attempt is safe: the table of `blame`, as far as the body can be sent again.
 fn may_retry(retry: Retry, outgoing: &Outgoing<'_>) -> bool {
-    if !outgoing.upload.is_replayable() {
-        return false;
-    }
+    outgoing.upload.is_replayable() && repeatable(retry, outgoing)
+}
+
+/// Whether the request may be sent again, by whoever has it: no server acted on it, or it is a read.
+fn repeatable(retry: Retry, outgoing: &Outgoing<'_>) -> bool {
     match retry {
         Retry::Never => false,
         Retry::Always => true,
@@ -377,7 +379,13 @@ fn may_retry(retry: Retry, outgoing: &Outgoing<'_>) -> bool {
     }
 }
 
-fn proxy_error(server: &Server, info: &RequestInfo<'_>, attempt: AttemptError) -> ProxyError {
+fn proxy_error(
+    server: &Server,
+    info: &RequestInfo<'_>,
+    attempt: AttemptError,
+    outgoing: &Outgoing<'_>,
+) -> ProxyError {
+    let repeatable = repeatable(attempt.ending.verdict().retry, outgoing);
     let (local, name) = (server.local, server.name.to_string());
     let probe = !info.is_resource && classify(&info.path) == PathClass::Probe;
     match attempt.ending.verdict().told {
@@ -396,6 +404,7 @@ fn proxy_error(server: &Server, info: &RequestInfo<'_>, attempt: AttemptError) -
             server: name,
             local,
             attempt,
+            repeatable,
         },
         Told::Answer | Told::Nothing | Told::Unavailable if local && probe => {
             ProxyError::LocalOnly {
@@ -407,6 +416,7 @@ fn proxy_error(server: &Server, info: &RequestInfo<'_>, attempt: AttemptError) -
             server: name,
             local,
             attempt,
+            repeatable,
         },
     }
 }

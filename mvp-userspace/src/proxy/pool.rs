@@ -17,7 +17,7 @@ use super::connect::{ConnectSettings, Connected, Purpose, connect};
 use super::counts::{OpenCount, PoolCounts};
 use super::error::AttemptError;
 use super::lane::{AcceptedTokens, Credentials, Lane};
-use super::quarantine::Quarantine;
+use super::quarantine::{Place, Quarantine};
 use super::windows::Windows;
 use crate::route::Server;
 use crate::tls::{Alpn, ClientTls};
@@ -123,11 +123,20 @@ impl Pool {
         address: IpAddr,
         uploads: bool,
     ) -> Result<Checkout, AttemptError> {
-        let lane = lock(&self.tokens).lane(key_of(server), credentials, Instant::now());
-        match lane.is_quarantine() {
-            false => self.checkout(server, lane, uploads).await,
-            true => self.checkout_alone(server, lane, address).await,
+        let key = key_of(server);
+        let lane_now = || lock(&self.tokens).lane(key, credentials, Instant::now());
+        let mut lane = lane_now();
+        if lane.is_quarantine() {
+            let place = self.quarantine.enter(key, lane, address.to_canonical());
+            let place = place.await?;
+            // The server may have accepted the token while this request waited. Then all who wait with it go on together: as many
+            // handshakes as requests would be the last thing that a server needs to which the clients of another have just come.
+            lane = lane_now();
+            if lane.is_quarantine() {
+                return self.checkout_alone(server, lane, place).await;
+            }
         }
+        self.checkout(server, lane, uploads).await
     }
 
     /// Learns from the head of an answer to a caller with these credentials.
@@ -187,12 +196,8 @@ impl Pool {
         &self,
         server: &Arc<Server>,
         lane: Lane,
-        address: IpAddr,
+        place: Place,
     ) -> Result<Checkout, AttemptError> {
-        let place = self
-            .quarantine
-            .enter(key_of(server), lane, address.to_canonical())
-            .await?;
         let tls = self.tls.config(lane.class(), Alpn::H2OrHttp1);
         let name = self.tls.server_name();
         let dial = connect(&server.endpoint, tls, name, &self.settings, Purpose::Alone);

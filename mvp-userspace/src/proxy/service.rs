@@ -169,7 +169,7 @@ pub async fn handle(
             .await
             .and_then(|answer| {
                 if answer.is_upgrade() && upgrade.is_none() {
-                    return Err(unasked_upgrade(&answer));
+                    return Err(unasked_upgrade(&answer, outgoing.method));
                 }
                 Ok(answer)
             });
@@ -456,11 +456,12 @@ fn check_host(parts: &Parts) -> Result<(), ProxyError> {
 }
 
 /// A 101 that nobody asked for: nothing that a client could use.
-fn unasked_upgrade(answer: &Answer) -> ProxyError {
+fn unasked_upgrade(answer: &Answer, method: &Method) -> ProxyError {
     ProxyError::Upstream {
         server: answer.server.name.to_string(),
         local: answer.server.local,
         attempt: AttemptError::new(Ending::AnswerMalformed, "it switched protocols unasked"),
+        repeatable: *method == Method::GET,
     }
 }
 

@@ -30,6 +30,8 @@ codes! {
 /// others stand for as long as they are true.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Signs {
+    /// Not every server was asked yet: nothing speaks for looking away.
+    pub starting: bool,
     /// No steering on this node: the agent is never bypassed, so it must never look away.
     pub steering_off: bool,
     /// [`super::RouteTable::differs`].
@@ -308,6 +310,7 @@ impl Signs {
     /// Those that are there.
     pub fn reasons(self) -> GuardReasons {
         [
+            (self.starting, GuardReason::Starting),
             (self.steering_off, GuardReason::SteeringOff),
             (self.sets_differ, GuardReason::SetsDiffer),
             (self.versions_differ, GuardReason::VersionsDiffer),

@@ -8,6 +8,7 @@ use crate::route::codes::assert_documented;
 const SETTLE: Duration = Duration::from_secs(60);
 
 const QUIET: Signs = Signs {
+    starting: false,
     steering_off: false,
     sets_differ: false,
     versions_differ: false,
@@ -70,6 +71,24 @@ impl Run {
 fn text(transition: Transition) -> String {
     let to = if transition.to_armed { "armed" } else { "idle" };
     format!("{to}: {}", transition.reasons)
+}
+
+#[test]
+fn nothing_settles_before_every_server_was_asked() {
+    let start = Instant::now();
+    let mut guard = Guard::new(Duration::from_secs(1), start);
+    let unasked = Signs {
+        starting: true,
+        ..QUIET
+    };
+    for seconds in 0..10 {
+        let now = start + Duration::from_secs(seconds);
+        assert_eq!(guard.observe(unasked, now), None);
+    }
+    let asked = start + Duration::from_secs(10);
+    assert_eq!(guard.observe(QUIET, asked), None);
+    let idle = guard.observe(QUIET, asked + Duration::from_secs(1));
+    assert!(idle.is_some_and(|transition| !transition.to_armed));
 }
 
 #[test]
@@ -183,8 +202,9 @@ fn signs() -> impl Strategy<Value = Signs> {
     // Quiet half of the time, or nothing would ever settle.
     prop_oneof![
         Just(QUIET),
-        prop::array::uniform9(prop::bool::weighted(0.2)).prop_map(|bits| {
+        prop::array::uniform10(prop::bool::weighted(0.2)).prop_map(|bits| {
             let [
+                starting,
                 steering_off,
                 sets_differ,
                 versions_differ,
@@ -196,6 +216,7 @@ fn signs() -> impl Strategy<Value = Signs> {
                 cluster_armed,
             ] = bits;
             Signs {
+                starting,
                 steering_off,
                 sets_differ,
                 versions_differ,

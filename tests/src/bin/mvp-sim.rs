@@ -3,7 +3,7 @@
 
 use std::{
     io::BufRead,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -51,6 +51,9 @@ struct ServerArgs {
     all_gates: bool,
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Address by which others know it, if it listens on all
+    #[arg(long)]
+    advertise: Option<IpAddr>,
     /// Folder with the key material
     #[arg(long)]
     pki: PathBuf,
@@ -123,6 +126,7 @@ async fn start(args: ServerArgs) -> Result<Server> {
     let store =
         store.map_err(|error| anyhow::anyhow!("store {}: {error:?}", args.store.display()))?;
     let mut spec = ServerSpec::new(&args.name, args.minor).listen(args.listen);
+    spec.advertise = args.advertise;
     spec.all_apis = args.all_apis;
     spec.all_gates = args.all_gates;
     spec.http1_only = args.http1_only;

@@ -106,11 +106,21 @@ pub async fn register_node(store: &Store, name: &str, address: IpAddr) -> Result
 pub(super) async fn register(app: &App) -> Result<String> {
     let name = lease_name(&app.name);
     let holder = format!("{name}_{}", Uuid::new_v4());
-    let key = Key::new(LEASES, "leases", "kube-system", &name);
     if app.minor >= 35 {
         // Since 1.35 a server clears away its own stale lease before it writes a new one.
+        let key = Key::new(LEASES, "leases", "kube-system", &name);
         ignore_missing(app.store.delete(&key, None).await)?;
     }
+    hold(app, &holder).await?;
+    join(app).await?;
+    publish_names(app).await?;
+    Ok(holder)
+}
+
+/// Writes the identity lease as it is now, whether or not there is one (`component-helpers/apimachinery/lease`).
+async fn hold(app: &App, holder: &str) -> Result<()> {
+    let name = lease_name(&app.name);
+    let key = Key::new(LEASES, "leases", "kube-system", &name);
     let labels = json!({"apiserver.kubernetes.io/identity": "kube-apiserver", "kubernetes.io/hostname": app.name});
     let mut metadata = json!({"labels": labels});
     if app.minor >= 36 {
@@ -130,10 +140,7 @@ pub(super) async fn register(app: &App) -> Result<String> {
             Some(next)
         },
     )
-    .await?;
-    join(app).await?;
-    publish_names(app).await?;
-    Ok(holder)
+    .await
 }
 
 /// Adds the names of this server's front-proxy headers to the ConfigMap that publishes the authentication configuration: each
@@ -168,23 +175,12 @@ async fn publish_names(app: &App) -> Result<()> {
     .await
 }
 
-/// Renews the lease until cancelled.
+/// Every ten seconds until cancelled: renews the lease, or writes it anew if somebody has deleted it, and enters the address in the
+/// EndpointSlice again if somebody has taken it out (`pkg/controlplane/reconcilers`, `DefaultEndpointReconcilerInterval`).
 pub(super) async fn renew(app: Arc<App>, holder: String) {
-    let key = Key::new(LEASES, "leases", "kube-system", &lease_name(&app.name));
     loop {
         tokio::time::sleep(RENEW).await;
-        let renewed = change(
-            &app.store,
-            &key,
-            ("coordination.k8s.io/v1", "Lease"),
-            |current| {
-                let mut next = current?.clone();
-                next["spec"]["holderIdentity"] = json!(holder);
-                next["spec"]["renewTime"] = json!(clock::now_micro());
-                Some(next)
-            },
-        );
-        if renewed.await.is_err() {
+        if hold(&app, &holder).await.is_err() || join(&app).await.is_err() {
             return;
         }
     }

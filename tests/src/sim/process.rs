@@ -45,6 +45,9 @@ impl ChildServer {
             .arg("server")
             .args(["--name", &spec.name, "--minor", &spec.minor.to_string()]);
         process.args(["--listen", &spec.listen.to_string()]);
+        if let Some(address) = spec.advertise {
+            process.args(["--advertise", &address.to_string()]);
+        }
         process.args([
             "--max-concurrent-streams",
             &spec.max_concurrent_streams.to_string(),

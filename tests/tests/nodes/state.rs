@@ -79,6 +79,24 @@ fn a_bpffs_that_cannot_be_written_is_passed_by_and_doctor_says_so() {
     });
 }
 
+/// An agent that took over from one that inspected would look away in the middle of an upgrade: with false 404s for whoever came then.
+#[test]
+fn the_guard_does_not_settle_before_every_server_was_asked() {
+    on_nodes("unasked", &[36, 36], |cluster| {
+        // Its first answer takes longer than the guard's settling time: until then nothing is known of it.
+        let late = cluster.nodes[1].server();
+        late.pause().unwrap();
+        let agent = cluster.agent(&cluster.nodes[0]);
+        assert!(
+            !agent.log().contains("the guard is idle"),
+            "{}",
+            agent.log()
+        );
+        late.resume().unwrap();
+        agent.until("idle");
+    });
+}
+
 #[test]
 fn a_replaced_agent_waits_for_its_supervisor() {
     on_nodes("replaced", &[36, 35], |cluster| {

@@ -163,12 +163,16 @@ impl Observer {
         }
     }
 
-    /// Takes one look. `known`: every server was asked once; before, that nothing is known says nothing.
+    /// Takes one look. `known`: every server was asked once; before, that nothing is known of one is no sign that it differs, and
+    /// that nothing differs is none that all is quiet.
     pub fn look(&mut self, known: bool) {
         let mut signs = if known {
             standing(&self.discovery.table(), &self.discovery.status())
         } else {
-            Signs::default()
+            Signs {
+                starting: true,
+                ..Signs::default()
+            }
         };
         signs.steering_off = self.steering_off;
         signs.lease_changed = self.handle.0.lease_changed.swap(false, Ordering::Relaxed);

@@ -89,6 +89,8 @@ fn broken(server: &Server, text: String) -> ProxyError {
         server: server.name.to_string(),
         local: server.local,
         attempt: AttemptError::new(Ending::AnswerMalformed, text),
+        // It is a GET.
+        repeatable: true,
     }
 }
 

@@ -42,6 +42,7 @@ pub enum Phase {
 pub struct App {
     pub name: String,
     pub minor: u8,
+    /// As others know it.
     pub address: SocketAddr,
     /// What the server serves without custom resources.
     pub base: Surface,

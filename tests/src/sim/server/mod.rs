@@ -8,6 +8,7 @@ mod faults;
 mod gate;
 mod listener;
 mod log;
+mod spec;
 mod tls;
 mod upload;
 
@@ -29,151 +30,18 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::sim::{
-    api::{authn::HeaderNames, authz::Policy},
-    discovery::Newest,
-    identity,
-    pki::Pki,
-    store::Store,
-    surface::{self, Apis},
-};
+use crate::sim::{api::authz::Policy, identity, pki::Pki, store::Store, surface};
 
 pub use app::{App, Ending, Phase};
 pub use connection::Connection;
 pub use faults::{Fault, Faults};
 pub use log::{Recorded, RequestLog};
+pub use spec::ServerSpec;
 pub use tls::AnyCertificate;
 pub use upload::Upload;
 
-/// kube-apiserver's limit unless --http2-max-streams-per-connection says otherwise.
-const MAX_CONCURRENT_STREAMS: u32 = 100;
 /// Requests that are still running this long after `stop` are cut off.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
-/// How a server is set up.
-#[derive(Clone, Debug)]
-pub struct ServerSpec {
-    /// Host name: decides the identity lease's name.
-    pub name: String,
-    /// Kubernetes minor, 31 to 36.
-    pub minor: u8,
-    /// All alpha and beta APIs are enabled.
-    pub all_apis: bool,
-    /// All alpha and beta feature gates are on as well.
-    pub all_gates: bool,
-    /// Port 0 is replaced by a free one at the first start and kept from then on.
-    pub listen: SocketAddr,
-    pub http1_only: bool,
-    pub max_concurrent_streams: u32,
-    /// An HTTP/2 connection ends after an answer to a caller who is not authenticated (anonymous, or 401), as on real servers
-    /// (`UnauthenticatedHTTP2DOSMitigation`).
-    pub ends_unauthenticated: bool,
-    /// Receive window of an HTTP/2 connection, bytes.
-    pub connection_window: u32,
-    /// The newest form of discovery this server knows.
-    pub discovery: Newest,
-    /// How late this server is to serve a new CustomResourceDefinition.
-    pub crd_delay: Duration,
-    /// Requests that are kept for [`Server::requests`].
-    pub log_capacity: usize,
-    /// By which front proxies assert users here (`--requestheader-*-headers`).
-    pub header_names: HeaderNames,
-    /// For how long a server that was told to stop goes on while requests or watches are open on it.
-    pub lingers: Duration,
-}
-
-impl ServerSpec {
-    pub fn new(name: &str, minor: u8) -> Self {
-        Self {
-            name: name.into(),
-            minor,
-            all_apis: false,
-            all_gates: false,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            http1_only: false,
-            max_concurrent_streams: MAX_CONCURRENT_STREAMS,
-            ends_unauthenticated: false,
-            connection_window: connection::CONNECTION_WINDOW,
-            discovery: Newest::V2,
-            crd_delay: Duration::ZERO,
-            log_capacity: 4096,
-            header_names: HeaderNames::default(),
-            lingers: Duration::ZERO,
-        }
-    }
-
-    pub fn all_apis(mut self) -> Self {
-        self.all_apis = true;
-        self
-    }
-
-    /// All APIs and all feature gates: what the Kubernetes project publishes for a release.
-    pub fn all_gates(mut self) -> Self {
-        self.all_gates = true;
-        self.all_apis()
-    }
-
-    pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.listen = address;
-        self
-    }
-
-    pub fn http1_only(mut self) -> Self {
-        self.http1_only = true;
-        self
-    }
-
-    pub fn max_concurrent_streams(mut self, limit: u32) -> Self {
-        self.max_concurrent_streams = limit;
-        self
-    }
-
-    pub fn ends_unauthenticated(mut self) -> Self {
-        self.ends_unauthenticated = true;
-        self
-    }
-
-    /// Go's own default is 1 MiB; kube-apiserver's holds every stream's window.
-    pub fn connection_window(mut self, bytes: u32) -> Self {
-        self.connection_window = bytes;
-        self
-    }
-
-    pub fn discovery(mut self, newest: Newest) -> Self {
-        self.discovery = newest;
-        self
-    }
-
-    pub fn crd_delay(mut self, delay: Duration) -> Self {
-        self.crd_delay = delay;
-        self
-    }
-
-    pub fn log_capacity(mut self, requests: usize) -> Self {
-        self.log_capacity = requests;
-        self
-    }
-
-    pub fn header_names(mut self, names: HeaderNames) -> Self {
-        self.header_names = names;
-        self
-    }
-
-    /// Stops as slowly as a real server: it says at `/readyz` that it shuts down, goes on accepting, and keeps open what is open, the
-    /// watches too, for at most `most` (20 to 60 s were seen).
-    pub fn lingers(mut self, most: Duration) -> Self {
-        self.lingers = most;
-        self
-    }
-
-    fn apis(&self) -> Apis {
-        match (self.all_apis, self.all_gates) {
-            (_, true) => Apis::AllWithGates,
-            (true, false) => Apis::All,
-            (false, false) => Apis::Default,
-        }
-    }
-}
-
 /// One server of a control plane. Dropping it kills it.
 #[derive(Debug)]
 pub struct Server {
@@ -416,7 +284,7 @@ impl Server {
         let app = Arc::new(App {
             name: self.spec.name.clone(),
             minor,
-            address: self.address,
+            address: self.advertised(),
             surface: ArcSwap::from_pointee(base.clone()),
             base,
             store: self.store.clone(),
@@ -457,6 +325,12 @@ impl Server {
             accept,
             background,
         })
+    }
+
+    /// What it writes into its Lease and into the EndpointSlice.
+    fn advertised(&self) -> SocketAddr {
+        let address = self.spec.advertise.unwrap_or(self.address.ip());
+        SocketAddr::new(address, self.address.port())
     }
 
     async fn drained(&self) {

@@ -86,6 +86,30 @@ async fn a_token_that_was_accepted_shares_connections() {
     assert_eq!(over.len(), 2, "the first alone, then all on one: {over:?}");
 }
 
+/// After a server has gone its clients come to another one all at once, and nothing is known there of their token.
+#[tokio::test]
+async fn who_waits_with_a_token_that_is_accepted_meanwhile_makes_no_connection() {
+    let plane = twins(ServerSpec::ends_unauthenticated).await;
+    let agent = calm_agent(&plane, |_| {}).await;
+    let server = plane.server(0);
+    server.faults_only_on(MAPS);
+    // The others have come before the first is answered.
+    server.slow(Duration::from_millis(300));
+    let client = agent.http2(&plane, ClientAuth::None).await.unwrap();
+    let answers = join_all((0..60).map(|_| client.get(MAPS, &TOKEN))).await;
+    for answer in answers {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    let requests = server.requests();
+    let over: std::collections::BTreeSet<_> = requests
+        .iter()
+        .filter(|r| r.target == MAPS)
+        .map(|r| r.connection)
+        .collect();
+    // The six that may be alone, and what the rest shares; before, each made one.
+    assert!(over.len() <= 8, "{} connections", over.len());
+}
+
 /// Asks with these header fields and reads until GOAWAY came with the answer; or, if it is not to come, until two PINGs sent after the
 /// answer were answered.
 async fn ask(raw: &mut Raw, fields: &[(&str, &str)], leaves: bool) {

@@ -2,28 +2,28 @@
 //! agent, both processes of their own; a router between them, and a node with clients only.
 #![allow(dead_code)]
 
-use std::future::Future;
-use std::net::{Ipv6Addr, SocketAddr};
+mod agent;
+mod node;
+mod place;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mvp_tests::agent::sample;
 use mvp_tests::bench;
 use mvp_tests::client::{Answer, Client};
 use mvp_tests::fixtures::admin;
 use mvp_tests::netns::{Namespace, privileged};
-use mvp_tests::operator;
-use mvp_tests::sim::control;
-use mvp_tests::sim::{ChildServer, ControlPlane, ServerSpec};
+use mvp_tests::sim::ControlPlane;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
+
+pub use agent::Agent;
+pub use node::Node;
+pub use place::Place;
 
 /// Of every kube-apiserver.
 pub const PORT: u16 = 6443;
@@ -44,32 +44,8 @@ pub struct Cluster {
     pub plane: Arc<ControlPlane>,
     /// A folder on a BPF file system.
     pub bpffs: PathBuf,
-    _router: Namespace,
-}
-
-/// A namespace with a runtime whose tasks, sockets and processes are in it.
-pub struct Place {
-    runtime: Option<Runtime>,
-    pub namespace: Namespace,
-    pub address: String,
-    pub address6: String,
-}
-
-pub struct Node {
-    pub place: Arc<Place>,
-    pub name: String,
-    pub server: Arc<ChildServer>,
-    minor: u8,
-}
-
-/// `mvp agent` on a node. Killed when dropped.
-pub struct Agent {
-    place: Arc<Place>,
-    child: Child,
-    pub admin: SocketAddr,
-    /// Where operators ask it.
-    pub socket: PathBuf,
-    dir: TempDir,
+    /// Joins the nodes; `nodeN` there is the other end of a node's `eth0`.
+    pub router: Namespace,
 }
 
 /// Runs a test on nodes with servers of these minors, on a thread in a mount namespace of its own with a BPF file system.
@@ -98,12 +74,23 @@ pub fn on_nodes(test: &str, minors: &'static [u8], work: impl FnOnce(Cluster) + 
 }
 
 /// Waits for a condition.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    assert!(
+        within(PATIENCE, condition),
+        "{what}: not within {PATIENCE:?}"
+    );
+}
+
+/// Waits for a condition for so long, and says whether it holds.
+pub fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
     while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        if Instant::now() >= deadline {
+            return false;
+        }
         thread::sleep(Duration::from_millis(10));
     }
+    true
 }
 
 impl Cluster {
@@ -121,24 +108,14 @@ impl Cluster {
         let plane = Arc::new(plane);
         let nodes = (1u8..)
             .zip(minors)
-            .map(|(number, minor)| {
-                let place = Arc::new(Place::new(&router, number));
-                let name = format!("cp-{}", char::from(b'a' + number - 1));
-                let server = start_server(&place, &plane, &name, *minor);
-                Node {
-                    place,
-                    name,
-                    server: Arc::new(server),
-                    minor: *minor,
-                }
-            })
+            .map(|(number, minor)| Node::start(Place::new(&router, number), &plane, number, *minor))
             .collect();
         Self {
             nodes,
             clients,
             plane,
             bpffs: bpffs.to_owned(),
-            _router: router,
+            router,
         }
     }
 
@@ -218,288 +195,4 @@ impl Cluster {
             client.get(&target, &[]).await
         })
     }
-}
-
-impl Place {
-    /// `10.66.NUMBER.1` and `fd66:NUMBER::1`, reached by the router.
-    fn new(router: &Namespace, number: u8) -> Self {
-        let namespace = Namespace::new().unwrap();
-        let (own, far) = (
-            format!("10.66.{number}.1/24"),
-            format!("10.66.{number}.254/24"),
-        );
-        let name = format!("node{number}");
-        namespace
-            .connect(("eth0", &own), router, (&name, &far))
-            .unwrap();
-        let gateway = format!("10.66.{number}.254");
-        namespace
-            .ip(&["route", "add", "default", "via", &gateway])
-            .unwrap();
-        let (own6, far6) = (format!("fd66:{number}::1"), format!("fd66:{number}::254"));
-        for (end, address, device) in [(&namespace, &own6, "eth0"), (router, &far6, name.as_str())]
-        {
-            let address = format!("{address}/64");
-            end.ip(&["address", "add", &address, "dev", device, "nodad"])
-                .unwrap();
-        }
-        namespace
-            .ip(&["-6", "route", "add", "default", "via", &far6])
-            .unwrap();
-        // Its threads are born in the namespace.
-        let runtime = namespace
-            .run(|| {
-                tokio::runtime::Builder::new_multi_thread()
-                    .worker_threads(2)
-                    .enable_all()
-                    .build()
-            })
-            .unwrap()
-            .unwrap();
-        Self {
-            runtime: Some(runtime),
-            namespace,
-            address: format!("10.66.{number}.1"),
-            address6: own6,
-        }
-    }
-
-    /// Runs a task in the namespace and waits for its result.
-    pub fn on<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        let runtime = self.runtime.as_ref().unwrap();
-        let task = runtime.spawn(work);
-        match runtime.handle().block_on(task) {
-            Ok(done) => done,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-
-    /// What `mvp` says there, in the namespace.
-    pub fn command(&self, arguments: &[&str]) -> String {
-        let output = self.try_command(arguments);
-        let text = String::from_utf8(output.stdout).unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {text}{error}");
-        text
-    }
-
-    /// As [`Self::command`], whatever its exit code.
-    pub fn try_command(&self, arguments: &[&str]) -> std::process::Output {
-        let mut command = Command::new(AGENT);
-        command.args(arguments);
-        self.on(async move { command.output().unwrap() })
-    }
-
-    /// Starts a task in the namespace.
-    pub fn spawn<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> tokio::task::JoinHandle<T> {
-        self.runtime.as_ref().unwrap().spawn(work)
-    }
-
-    /// Waits for a task of [`Self::spawn`].
-    pub fn join<T>(&self, task: tokio::task::JoinHandle<T>) -> T {
-        let handle = self.runtime.as_ref().unwrap().handle();
-        handle
-            .block_on(task)
-            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-impl Node {
-    pub fn at(&self) -> SocketAddr {
-        format!("{}:{PORT}", self.place.address).parse().unwrap()
-    }
-
-    pub fn command(&self, command: control::Command) -> Value {
-        let server = Arc::clone(&self.server);
-        self.place
-            .on(async move { server.command(&command).await.unwrap() })
-    }
-
-    /// Peers of the requests for `target` that the server received.
-    pub fn received(&self, target: &str) -> Vec<SocketAddr> {
-        let all = self.command(control::Command::Requests);
-        let all = all.as_array().unwrap().iter();
-        all.filter(|request| request["target"] == target)
-            .map(|request| {
-                request["peer"]
-                    .as_str()
-                    .unwrap()
-                    .parse::<SocketAddr>()
-                    .unwrap()
-            })
-            .map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()))
-            .collect()
-    }
-}
-
-impl Agent {
-    fn start(place: &Arc<Place>, config: &Value, setpriv: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("agent.yaml");
-        std::fs::write(&file, config.to_string()).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut command = match setpriv {
-            [] => Command::new(AGENT),
-            arguments => {
-                let mut command = Command::new("setpriv");
-                command.args(arguments).arg(AGENT);
-                command
-            }
-        };
-        command
-            .args(["agent", "--log-level", "info", "--config"])
-            .arg(&file)
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        let child = place.on(async move { command.spawn().unwrap() });
-        Self {
-            place: Arc::clone(place),
-            child,
-            admin: config["admin"]["listen"].as_str().unwrap().parse().unwrap(),
-            socket: config["admin"]["socket"].as_str().unwrap().into(),
-            dir,
-        }
-    }
-
-    pub fn ready(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.admin("GET", "/readyz").is_none_or(|(s, _)| s != 200) {
-            assert!(Instant::now() < deadline, "not ready:\n{}", self.log());
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// Status and body of a path: a GET by the admin port, all else by the operators' socket. `None` if nobody answers.
-    pub fn admin(&self, method: &str, path: &str) -> Option<(u16, String)> {
-        let (admin, socket) = (self.admin, self.socket.clone());
-        let (method, path): (http::Method, _) = (method.parse().unwrap(), path.to_owned());
-        let answer = self.place.on(async move {
-            if method == http::Method::GET {
-                operator::read(admin, method, &path).await.ok()
-            } else {
-                operator::operate(&socket, method, &path, "").await.ok()
-            }
-        });
-        answer.map(|(status, answer)| (status, answer.text()))
-    }
-
-    /// [`mvp_tests::agent::TestAgent::metric`].
-    pub fn metric(&self, name: &str) -> f64 {
-        let (_, scrape) = self.admin("GET", "/metrics").unwrap();
-        sample(&scrape, name).unwrap()
-    }
-
-    /// Client connections that it accepted so far.
-    pub fn accepted(&self) -> f64 {
-        self.metric("mvp_client_connections_total")
-    }
-
-    pub fn status(&self) -> Value {
-        let (_, body) = self.admin("GET", "/status").unwrap();
-        serde_json::from_str(&body).unwrap()
-    }
-
-    pub fn guard(&self) -> String {
-        self.status()["guard"]["state"].as_str().unwrap().to_owned()
-    }
-
-    pub fn until(&self, state: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.guard() != state {
-            let now = self.status()["guard"].clone();
-            assert!(
-                Instant::now() < deadline,
-                "not {state}: {now}\n{}",
-                self.log()
-            );
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Gives it another soft limit of open descriptors while it runs, and returns the one before.
-    pub fn limit_descriptors(&self, soft: u64) -> u64 {
-        use rustix::process::{Resource, Rlimit, prlimit};
-        let pid = Some(Pid::from_child(&self.child));
-        let file = format!("/proc/{}/limits", self.child.id());
-        let text = std::fs::read_to_string(file).unwrap();
-        let mut limits = text
-            .lines()
-            .find_map(|line| line.strip_prefix("Max open files"))
-            .unwrap()
-            .split_whitespace()
-            .map(|number| number.parse::<u64>().unwrap());
-        let (before, maximum) = (limits.next().unwrap(), limits.next());
-        let limit = Rlimit {
-            current: Some(soft),
-            maximum,
-        };
-        prlimit(pid, Resource::Nofile, limit).unwrap();
-        before
-    }
-
-    /// The lowest descriptor that it does not have open: with this limit it gets no other.
-    pub fn lowest_free_descriptor(&self) -> u64 {
-        mvp_tests::child::lowest_free_descriptor(self.child.id()).unwrap()
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub fn exit_code(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "still runs:\n{}", self.log());
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if thread::panicking() {
-            println!("--- agent on {}:\n{}", self.place.address, self.log());
-        }
-    }
-}
-
-fn start_server(
-    place: &Arc<Place>,
-    plane: &Arc<ControlPlane>,
-    name: &str,
-    minor: u8,
-) -> ChildServer {
-    // On every address of both families by one socket, as kube-apiserver does.
-    let any = (Ipv6Addr::UNSPECIFIED, PORT);
-    let spec = ServerSpec::new(name, minor).listen(any.into());
-    let plane = Arc::clone(plane);
-    place.on(async move { plane.spawn(Path::new(SERVER), &spec).await.unwrap() })
 }
