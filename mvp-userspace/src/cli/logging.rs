@@ -1,6 +1,7 @@
 //! Logs: to standard error, for people or as JSON, with a level that can be changed while the agent runs.
 //!
-//! Access lines, one a request, have the target `access`: `--log-level info,access=off` silences them.
+//! Access lines, one per request, have the target `access`: `--log-level info,access=off` silences them. They are written several at
+//! a time ([`Lines`]).
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -10,6 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
+use super::lines::Lines;
 use crate::config::ConfigError;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -18,6 +20,7 @@ pub enum LogFormat {
     Json,
 }
 
+static LINES: OnceLock<Lines> = OnceLock::new();
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Once a process. `level`: else `RUST_LOG`, else `info`.
@@ -30,7 +33,9 @@ pub fn init(format: LogFormat, level: Option<&str>) -> Result<(), ConfigError> {
     };
     let filter = parse(&level).map_err(|problem| ConfigError::new(key, problem))?;
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let writer = Lines::to_stderr()
+        .map_err(|error| ConfigError::new("--log-format", format!("no thread to write: {error}")))?;
+    let lines = fmt::layer().with_writer(writer.clone());
     let lines = match format {
         LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -41,7 +46,15 @@ pub fn init(format: LogFormat, level: Option<&str>) -> Result<(), ConfigError> {
         .try_init()
         .map_err(|error| ConfigError::new("--log-format", error.to_string()))?;
     let _ = FILTER.set(handle);
+    let _ = LINES.set(writer);
     Ok(())
+}
+
+/// Writes the lines that wait; before the process ends.
+pub fn flush() {
+    if let Some(lines) = LINES.get() {
+        lines.flush();
+    }
 }
 
 /// Changes the level of the running process.

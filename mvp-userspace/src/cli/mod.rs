@@ -7,6 +7,7 @@ mod agent;
 mod asked;
 mod client;
 mod doctor;
+mod lines;
 pub mod logging;
 mod pinned;
 mod show;
@@ -292,7 +293,9 @@ fn run_agent(agent: &agent::Agent, run: fn(Config) -> anyhow::Result<()>) -> u8 
             return USAGE;
         }
     };
-    match run(config) {
+    let done = run(config);
+    logging::flush();
+    match done {
         Ok(()) => 0,
         Err(error) => {
             say(format!("{error:#}"));
