@@ -33,8 +33,9 @@ pub fn init(format: LogFormat, level: Option<&str>) -> Result<(), ConfigError> {
     };
     let filter = parse(&level).map_err(|problem| ConfigError::new(key, problem))?;
     let (filter, handle) = reload::Layer::new(filter);
-    let writer = Lines::to_stderr()
-        .map_err(|error| ConfigError::new("--log-format", format!("no thread to write: {error}")))?;
+    let writer = Lines::to_stderr().map_err(|error| {
+        ConfigError::new("--log-format", format!("no thread to write: {error}"))
+    })?;
     let lines = fmt::layer().with_writer(writer.clone());
     let lines = match format {
         LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),

@@ -15,8 +15,7 @@ pub enum FetchError {
         what: &'static str,
         reason: String,
         failure: Failure,
-        /// The connection is of no use any more; the request was perhaps never seen by the server.
-        lost: bool,
+        lost: Lost,
     },
     #[error(
         "{path} answered {status} (look at the front-proxy certificate and at the server's own log)"
@@ -28,6 +27,17 @@ pub enum FetchError {
     TooLarge { path: String, limit: usize },
     #[error("{path}: {error}")]
     Decode { path: String, error: DecodeError },
+}
+
+/// What became of the connection of a [`FetchError::Transport`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lost {
+    /// The server ended it, perhaps before it saw the request: it may do so at any time, with a GOAWAY too.
+    Ended,
+    /// Nobody knows whether it is of use.
+    Doubtful,
+    /// It is as good as before.
+    No,
 }
 
 impl FetchError {
@@ -51,10 +61,21 @@ impl FetchError {
         )
     }
 
+    /// True if a connection that had been open was ended by the server: another tells how the server is, this does not.
+    pub fn ended(&self) -> bool {
+        matches!(
+            self,
+            FetchError::Transport {
+                lost: Lost::Ended,
+                ..
+            }
+        )
+    }
+
     /// True if a new connection may well do better.
     pub fn lost(&self) -> bool {
         match self {
-            FetchError::Transport { lost, .. } => *lost,
+            FetchError::Transport { lost, .. } => *lost != Lost::No,
             // A client certificate that expired or was replaced: kube-apiserver verifies it at each request.
             FetchError::Status { status, .. } => *status == 401,
             _ => false,
@@ -74,7 +95,10 @@ pub(super) fn lost(error: hyper::Error) -> FetchError {
         what: "the connection",
         failure: http_failure(&error),
         reason: chain(&error),
-        lost: true,
+        lost: match stream_reset(&error) || error.is_timeout() {
+            true => Lost::Doubtful,
+            false => Lost::Ended,
+        },
     }
 }
 
@@ -83,8 +107,20 @@ pub(super) fn transport(what: &'static str, reason: impl ToString, failure: Fail
         what,
         reason: reason.to_string(),
         failure,
-        lost: true,
+        lost: Lost::Doubtful,
     }
+}
+
+/// Whether only the one stream was ended.
+fn stream_reset(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            return h2.is_reset();
+        }
+        source = error.source();
+    }
+    false
 }
 
 fn http_failure(error: &hyper::Error) -> Failure {
@@ -143,4 +179,53 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Empty;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    use super::*;
+
+    /// What a request over HTTP/2 comes to whose server does this with it.
+    async fn asked(ends: impl FnOnce(&mut h2::server::SendResponse<Bytes>) -> bool) -> FetchError {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let client = async {
+            let (mut sender, driver) = hyper::client::conn::http2::handshake::<_, _, Empty<Bytes>>(
+                TokioExecutor::new(),
+                TokioIo::new(near),
+            )
+            .await
+            .unwrap();
+            tokio::spawn(driver);
+            let request = http::Request::get("https://server/readyz");
+            let request = request.body(Empty::new()).unwrap();
+            lost(sender.send_request(request).await.unwrap_err())
+        };
+        let server = async {
+            let mut server = h2::server::handshake(far).await.unwrap();
+            let (_, mut answer) = server.accept().await.unwrap().unwrap();
+            if ends(&mut answer) {
+                server.abrupt_shutdown(h2::Reason::NO_ERROR);
+            }
+            while let Some(Ok(_)) = server.accept().await {}
+        };
+        tokio::join!(client, server).0
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_its_server_ends_is_told_from_a_stream() {
+        let error = asked(|_| true).await;
+        assert!(error.ended() && error.lost(), "{error}");
+        let error = asked(|answer| {
+            answer.send_reset(h2::Reason::INTERNAL_ERROR);
+            false
+        })
+        .await;
+        assert!(!error.ended() && error.lost(), "{error}");
+        let late = transport("waiting", "no answer in time", Failure::TimedOut);
+        assert!(!late.ended());
+    }
 }

@@ -30,7 +30,8 @@ pub(super) async fn ask(connection: &Connection, entry: &Entry) {
                 }
             }
         },
-        Err(error) if ended_by(entry.proofs().refuses(), &error) => {}
+        // The round that opens the next connection asks again, or says that there is none.
+        Err(error) if error.ended() => {}
         Err(error) => {
             if let Some(failure) = error.failure() {
                 entry.probed(Probe::Failed(failure));

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::connection::{Answer, Connection};
 use super::decode::{Root, aggregated};
-use super::fetch_error::FetchError;
+use super::fetch_error::{FetchError, Lost};
 use super::limits::{DecodeError, Decoded, GroupVersion, MAX_ENTRIES};
 use super::view::{Document, Freshness, Group, Version};
 use super::{ApiEntry, ApiSet, legacy};
@@ -188,7 +188,7 @@ async fn ask(
                     what: "reading legacy discovery",
                     reason: format!("not all documents came within {LEGACY_DEADLINE:?}"),
                     failure: Failure::TimedOut,
-                    lost: false,
+                    lost: Lost::No,
                 })
             });
     };
