@@ -12,9 +12,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, h
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use super::Endpoint;
 
@@ -23,6 +25,8 @@ pub struct Client {
     endpoint: Endpoint,
     authorization: Option<HeaderValue>,
     connection: Mutex<Option<Connection>>,
+    connect: Duration,
+    answer: Duration,
 }
 
 /// Method, path with query, headers beside those of the client, body.
@@ -138,7 +142,15 @@ impl Client {
             endpoint,
             authorization,
             connection: Mutex::default(),
+            connect: CONNECT,
+            answer: ANSWER,
         }
+    }
+
+    /// Waits so long for a connection, and so long for an answer.
+    pub fn patient(mut self, connect: Duration, answer: Duration) -> Self {
+        (self.connect, self.answer) = (connect, answer);
+        self
     }
 
     /// Sends a request and reads the whole answer.
@@ -152,9 +164,9 @@ impl Client {
                 body,
             })
         };
-        timeout(ANSWER, exchange)
+        timeout(self.answer, exchange)
             .await
-            .unwrap_or(Err(Failure::Timeout(ANSWER)))
+            .unwrap_or(Err(Failure::Timeout(self.answer)))
     }
 
     /// Sends a request and returns its answer's head with the body still to be read, which may last.
@@ -181,7 +193,7 @@ impl Client {
             Some(connection) if !connection.is_closed() => true,
             _ => {
                 *held = None;
-                *held = Some(connect(&self.endpoint).await.map_err(Attempt::fresh)?);
+                *held = Some(self.connected().await.map_err(Attempt::fresh)?);
                 false
             }
         };
@@ -193,7 +205,7 @@ impl Client {
                     sender.ready().await?;
                     sender.send_request(request).await
                 };
-                let answer = timeout(ANSWER, answer).await;
+                let answer = timeout(self.answer, answer).await;
                 if let Ok(Err(error)) = &answer
                     && takes_no_more(error)
                 {
@@ -206,7 +218,7 @@ impl Client {
                     sender.ready().await?;
                     sender.send_request(request).await
                 };
-                let answer = timeout(ANSWER, answer).await;
+                let answer = timeout(self.answer, answer).await;
                 if !matches!(answer, Ok(Ok(_))) {
                     *held = None;
                 }
@@ -225,10 +237,17 @@ impl Client {
                 reused,
             }),
             Err(_) => Err(Attempt {
-                failure: Failure::Timeout(ANSWER),
+                failure: Failure::Timeout(self.answer),
                 reused,
             }),
         }
+    }
+
+    async fn connected(&self) -> Result<Connection, Failure> {
+        let io = timeout(self.connect, self.endpoint.connect())
+            .await
+            .map_err(|_| Failure::Timeout(self.connect))??;
+        converse(io).await
     }
 
     /// The next request makes another connection, unless one has already. Streams on this one go on.
@@ -304,15 +323,18 @@ impl Connection {
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<Connection, Failure> {
-    let io = timeout(CONNECT, endpoint.connect())
-        .await
-        .map_err(|_| Failure::Timeout(CONNECT))??;
+async fn converse(io: TlsStream<TcpStream>) -> Result<Connection, Failure> {
     let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = TokioIo::new(io);
     // A driver's error reaches the requests on its connection.
     if http2 {
-        let handshake = http2::handshake(TokioExecutor::new(), io);
+        // As client-go has it (`apimachinery/pkg/util/net/http.go`, `readIdleTimeout` and `pingTimeout`).
+        let handshake = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(15))
+            .keep_alive_while_idle(true)
+            .handshake(io);
         let (sender, driver) = handshake.await.map_err(Failure::Broken)?;
         tokio::spawn(driver);
         static NUMBER: AtomicU64 = AtomicU64::new(0);

@@ -10,6 +10,7 @@ mod closed;
 mod endpoint;
 mod latency;
 mod open;
+mod persistent;
 
 pub use answer::{Answer, Answers};
 pub use client::{Call, Client, Failure, Reply};
@@ -18,3 +19,4 @@ pub(crate) use endpoint::one_cipher;
 pub use endpoint::{Endpoint, bearer, tls};
 pub use latency::Latency;
 pub use open::{Due, open_loop};
+pub use persistent::{Persistent, Sent};

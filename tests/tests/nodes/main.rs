@@ -3,6 +3,7 @@
 
 mod agent;
 mod change;
+mod chaos;
 mod common;
 mod ipv6;
 mod shortcut;
