@@ -3,7 +3,6 @@
 
 mod agent;
 mod change;
-mod chaos;
 mod common;
 mod ipv6;
 mod shortcut;

@@ -4,9 +4,12 @@
 //! write only when it surely was not processed or the answer says that it may be.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../nodes/common/mod.rs"]
+mod common;
 mod faults;
 mod stage;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use faults::{ROWS, Row, SERVER_KILLED};
@@ -19,6 +22,9 @@ use crate::common::{eventually, on_nodes};
 const MINORS: &[u8] = &[35, 36, 36];
 /// Requests that end right after the last error before a fault is held to be over.
 const QUIET: u64 = 400;
+
+/// One control plane at a time: what clients see of a fault is not to depend on another test.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Does what a row says under load, waits until all is well again, and accounts for what was seen.
 fn run(stage: &mut Stage, row: &Row) -> Line {
@@ -48,6 +54,7 @@ fn run(stage: &mut Stage, row: &Row) -> Line {
 
 #[test]
 fn every_fault_is_survived() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     on_nodes("chaos", MINORS, |cluster| {
         let mut stage = Stage::start(cluster, true);
         let only = std::env::var("MVP_CHAOS_ROWS").unwrap_or_default();
@@ -79,6 +86,7 @@ fn every_fault_is_survived() {
 /// The same load and the same fault without agents: what the table would show if they did nothing.
 #[test]
 fn without_agents_the_same_fault_is_felt() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     on_nodes("chaos alone", MINORS, |cluster| {
         let mut stage = Stage::start(cluster, false);
         let ledger = stage.next_row();
