@@ -144,12 +144,13 @@ impl InKernel {
             Some(targets) => (&targets.local_sources[..], &targets.peers[..]),
             None => (&[][..], &[][..]),
         };
-        // What would come back to kube-apiserver itself stays where it is.
-        let scope = match keeper.standing.first() {
-            None if retires(state) => Scope::Everybody,
-            None if !state.is_armed() && !local.is_empty() => Scope::Local(local.to_vec()),
+        let scope = match state.is_armed() {
+            _ if retires(state) => Scope::Everybody,
+            false if !local.is_empty() => Scope::Local(local.to_vec()),
             _ => Scope::Nobody,
         };
+        // What would come back to kube-apiserver itself stays where it is for as long.
+        self.retiring.hold(keeper.standing.first().is_some());
         self.retiring.set(scope, peers);
     }
 

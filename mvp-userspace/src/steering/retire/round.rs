@@ -55,6 +55,7 @@ pub struct Retiring {
     schedule: Schedule,
     tally: RetireTally,
     retirable: Retirable,
+    held: Arc<AtomicBool>,
     running: Option<(Scope, Arc<AtomicBool>)>,
 }
 
@@ -68,6 +69,8 @@ struct Round {
     schedule: Schedule,
     tally: RetireTally,
     retirable: Retirable,
+    /// Nothing is ended for now.
+    held: Arc<AtomicBool>,
     go_on: Arc<AtomicBool>,
     /// Spreads the connections over the window, in another way in each round and on each node.
     hasher: RandomState,
@@ -90,8 +93,15 @@ impl Retiring {
             schedule,
             tally,
             retirable,
+            held: Arc::default(),
             running: None,
         }
+    }
+
+    /// While it is held nothing is ended, since a client would come back to kube-apiserver itself. The window stands still meanwhile
+    /// and then goes on: an agent that looks away for a moment, again and again, must not begin it anew each time.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// Whose connections are to be ended from now on. `peers`: addresses of the other servers' nodes.
@@ -118,6 +128,7 @@ impl Retiring {
             schedule: self.schedule,
             tally: self.tally.clone(),
             retirable: self.retirable.clone(),
+            held: Arc::clone(&self.held),
             go_on: Arc::clone(&go_on),
             hasher: RandomState::new(),
             seen: HashMap::new(),
@@ -153,14 +164,7 @@ impl Round {
         }
         let began = Instant::now();
         let before = [Ended::Destroyed, Ended::Late].map(|one| self.tally.counted(one));
-        let failed = SockDiag::open().and_then(|mut diag| self.looks(&mut diag, began));
-        let failed = failed.err().map(|error| error.to_string());
-        if let Some(error) = &failed {
-            tracing::warn!(
-                error,
-                "connections made before the guard armed stay with kube-apiserver"
-            );
-        }
+        self.look_on(began);
         let [destroyed, late] = [Ended::Destroyed, Ended::Late].map(|one| self.tally.counted(one));
         let (destroyed, late) = (destroyed - before[0], late - before[1]);
         let open = self.seen.len();
@@ -174,17 +178,43 @@ impl Round {
                 "the retirement of connections has ended"
             );
         }
-        let over = Open {
-            failed,
-            ..Open::default()
-        };
-        self.tally.set_open(self.round, over);
+        self.tally.set_open(self.round, Open::default());
+    }
+
+    /// Looks again and again, also after a look that failed: descriptors may be short for a moment.
+    fn look_on(&mut self, began: Instant) {
+        let mut told = false;
+        while self.go_on() {
+            let failed = SockDiag::open().and_then(|mut diag| self.looks(&mut diag, began));
+            let Err(error) = failed else { return };
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(
+                    %error,
+                    "connections made before the guard armed stay with kube-apiserver for now"
+                );
+            }
+            let open = Open {
+                failed: Some(error.to_string()),
+                retiring: true,
+                ..Open::default()
+            };
+            self.tally.set_open(self.round, open);
+            self.wait(LATER);
+        }
     }
 
     fn looks(&mut self, diag: &mut SockDiag, began: Instant) -> Result<(), SockDiagError> {
         let (mut announced, mut emptied) = (false, false);
+        let (mut still, mut last) = (Duration::ZERO, Instant::now());
         while self.go_on() {
             let look = Instant::now();
+            let held = self.held.load(Ordering::Relaxed);
+            if held {
+                let more = look.duration_since(last);
+                still += more;
+                self.seen.values_mut().for_each(|seen| seen.delay(more));
+            }
+            last = look;
             let mut connections = diag.established(self.port)?;
             // Listed after the connections: what the agent has accepted by then is in it.
             let own = own_inodes()?;
@@ -204,13 +234,13 @@ impl Round {
                 let seconds = began.elapsed().as_secs();
                 tracing::info!(seconds, "no connection of before is open any more");
             }
-            for connection in &connections {
+            for connection in connections.iter().filter(|_| !held) {
                 if !self.go_on() {
                     return Ok(());
                 }
                 self.consider(diag, connection)?;
             }
-            let over = look.duration_since(began) > self.schedule.within.saturating_mul(2);
+            let over = look.duration_since(began) > self.schedule.within.saturating_mul(2) + still;
             let pause = if over { LATER } else { STEP };
             self.wait(pause.max(look.elapsed().saturating_mul(SHARE)));
         }

@@ -3,7 +3,7 @@
 //! That the server spoke last is not enough: over HTTP/2 it also acknowledges settings and pings and opens windows, while it
 //! still thinks about a request. Those are small, and an answer is not.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::net::Established;
 
@@ -65,6 +65,11 @@ impl Seen {
             asked,
             behind,
         }
+    }
+
+    /// As if it had been seen for the first time so much later.
+    pub fn delay(&mut self, time: Duration) {
+        self.first += time;
     }
 
     /// Whether the answer that was written since the client last sent something may be to what it had sent before: between two looks

@@ -1,8 +1,10 @@
 //! Nodes for tests of kernel steering: each a network namespace with a simulated kube-apiserver on port 6443 and, if wanted, an
 //! agent, both processes of their own; a router between them, and a node with clients only.
-#![allow(dead_code)]
 
-use std::future::Future;
+mod place;
+
+pub use place::Place;
+
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,20 +12,19 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mvp_tests::agent::sample;
-use mvp_tests::bench;
-use mvp_tests::client::{Answer, Client};
-use mvp_tests::fixtures::admin;
-use mvp_tests::netns::{Namespace, privileged};
-use mvp_tests::operator;
-use mvp_tests::sim::control;
-use mvp_tests::sim::{ChildServer, ControlPlane, ServerSpec};
+use crate::agent::sample;
+use crate::bench;
+use crate::client::{Answer, Client};
+use crate::fixtures::admin;
+use crate::netns::Namespace;
+use crate::operator;
+use crate::sim::control;
+use crate::sim::{ChildServer, ControlPlane, ServerSpec};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
 /// Of every kube-apiserver.
 pub const PORT: u16 = 6443;
@@ -33,8 +34,14 @@ pub const ADMIN: &str = "127.0.0.1:9440";
 /// Longest wait for anything.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-const AGENT: &str = env!("CARGO_BIN_EXE_mvp-agent");
-const SERVER: &str = env!("CARGO_BIN_EXE_mvp-sim");
+/// The programs that run on nodes.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// `mvp`, or mvp-agent of the tests.
+    pub agent: PathBuf,
+    /// mvp-sim.
+    pub server: PathBuf,
+}
 
 /// Everything. Dropping it ends the processes and frees the namespaces.
 pub struct Cluster {
@@ -44,22 +51,13 @@ pub struct Cluster {
     pub plane: Arc<ControlPlane>,
     /// A folder on a BPF file system.
     pub bpffs: PathBuf,
-    _router: Namespace,
-}
-
-/// A namespace with a runtime whose tasks, sockets and processes are in it.
-pub struct Place {
-    runtime: Option<Runtime>,
-    pub namespace: Namespace,
-    pub address: String,
-    pub address6: String,
+    router: Namespace,
 }
 
 pub struct Node {
     pub place: Arc<Place>,
     pub name: String,
     pub server: Arc<ChildServer>,
-    minor: u8,
 }
 
 /// `mvp agent` on a node. Killed when dropped.
@@ -72,16 +70,19 @@ pub struct Agent {
     dir: TempDir,
 }
 
-/// Runs a test on nodes with servers of these minors, on a thread in a mount namespace of its own with a BPF file system.
-pub fn on_nodes(test: &str, minors: &'static [u8], work: impl FnOnce(Cluster) + Send + 'static) {
-    if !privileged(test, true) {
-        return;
-    }
+/// Runs `work` on nodes with servers of these minors, each set up as `server` says, on a thread in a mount namespace of its own with a
+/// BPF file system. A panic in it goes on in the caller.
+pub fn run_on_nodes<T: Send + 'static>(
+    binaries: Binaries,
+    minors: &[u8],
+    server: fn(ServerSpec) -> ServerSpec,
+    work: impl FnOnce(Cluster) -> T + Send + 'static,
+) -> T {
     let folder = tempfile::Builder::new()
         .prefix("mvp-bpf-")
         .tempdir()
         .unwrap();
-    let path = folder.path().to_owned();
+    let (path, minors) = (folder.path().to_owned(), minors.to_vec());
     let run = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
@@ -89,12 +90,12 @@ pub fn on_nodes(test: &str, minors: &'static [u8], work: impl FnOnce(Cluster) + 
         let none = MsFlags::empty();
         // As systemd mounts it: an agent refuses one that is open to others.
         mount(Some("bpf"), &path, Some("bpf"), none, Some("mode=0700")).unwrap();
-        work(Cluster::start(&path, minors));
+        work(Cluster::start(&path, &minors, &Arc::new(binaries), server))
     });
-    if let Err(panic) = run.join() {
+    run.join().unwrap_or_else(|panic| {
         drop(folder);
-        std::panic::resume_unwind(panic);
-    }
+        std::panic::resume_unwind(panic)
+    })
 }
 
 /// Waits for a condition.
@@ -107,7 +108,12 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 impl Cluster {
-    fn start(bpffs: &Path, minors: &[u8]) -> Self {
+    fn start(
+        bpffs: &Path,
+        minors: &[u8],
+        binaries: &Arc<Binaries>,
+        spec: fn(ServerSpec) -> ServerSpec,
+    ) -> Self {
         let router = Namespace::new().unwrap();
         router
             .run(|| {
@@ -116,20 +122,19 @@ impl Cluster {
                 }
             })
             .unwrap();
-        let clients = Place::new(&router, 9);
+        let clients = Place::new(&router, 9, binaries);
         let plane = clients.on(async { ControlPlane::builder().start().await.unwrap() });
         let plane = Arc::new(plane);
         let nodes = (1u8..)
             .zip(minors)
             .map(|(number, minor)| {
-                let place = Arc::new(Place::new(&router, number));
+                let place = Arc::new(Place::new(&router, number, binaries));
                 let name = format!("cp-{}", char::from(b'a' + number - 1));
-                let server = start_server(&place, &plane, &name, *minor);
+                let server = start_server(&place, &plane, spec(ServerSpec::new(&name, *minor)));
                 Node {
                     place,
                     name,
                     server: Arc::new(server),
-                    minor: *minor,
                 }
             })
             .collect();
@@ -138,8 +143,13 @@ impl Cluster {
             clients,
             plane,
             bpffs: bpffs.to_owned(),
-            _router: router,
+            router,
         }
+    }
+
+    /// One more place of this number, which no other has: nodes count from 1, and clients are at 9.
+    pub fn place(&self, number: u8) -> Place {
+        Place::new(&self.router, number, &self.clients.binaries)
     }
 
     /// The configuration of the agent of a node, steering on.
@@ -220,101 +230,6 @@ impl Cluster {
     }
 }
 
-impl Place {
-    /// `10.66.NUMBER.1` and `fd66:NUMBER::1`, reached by the router.
-    fn new(router: &Namespace, number: u8) -> Self {
-        let namespace = Namespace::new().unwrap();
-        let (own, far) = (
-            format!("10.66.{number}.1/24"),
-            format!("10.66.{number}.254/24"),
-        );
-        let name = format!("node{number}");
-        namespace
-            .connect(("eth0", &own), router, (&name, &far))
-            .unwrap();
-        let gateway = format!("10.66.{number}.254");
-        namespace
-            .ip(&["route", "add", "default", "via", &gateway])
-            .unwrap();
-        let (own6, far6) = (format!("fd66:{number}::1"), format!("fd66:{number}::254"));
-        for (end, address, device) in [(&namespace, &own6, "eth0"), (router, &far6, name.as_str())]
-        {
-            let address = format!("{address}/64");
-            end.ip(&["address", "add", &address, "dev", device, "nodad"])
-                .unwrap();
-        }
-        namespace
-            .ip(&["-6", "route", "add", "default", "via", &far6])
-            .unwrap();
-        // Its threads are born in the namespace.
-        let runtime = namespace
-            .run(|| {
-                tokio::runtime::Builder::new_multi_thread()
-                    .worker_threads(2)
-                    .enable_all()
-                    .build()
-            })
-            .unwrap()
-            .unwrap();
-        Self {
-            runtime: Some(runtime),
-            namespace,
-            address: format!("10.66.{number}.1"),
-            address6: own6,
-        }
-    }
-
-    /// Runs a task in the namespace and waits for its result.
-    pub fn on<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        let runtime = self.runtime.as_ref().unwrap();
-        let task = runtime.spawn(work);
-        match runtime.handle().block_on(task) {
-            Ok(done) => done,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-
-    /// What `mvp` says there, in the namespace.
-    pub fn command(&self, arguments: &[&str]) -> String {
-        let output = self.try_command(arguments);
-        let text = String::from_utf8(output.stdout).unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {text}{error}");
-        text
-    }
-
-    /// As [`Self::command`], whatever its exit code.
-    pub fn try_command(&self, arguments: &[&str]) -> std::process::Output {
-        let mut command = Command::new(AGENT);
-        command.args(arguments);
-        self.on(async move { command.output().unwrap() })
-    }
-
-    /// Starts a task in the namespace.
-    pub fn spawn<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> tokio::task::JoinHandle<T> {
-        self.runtime.as_ref().unwrap().spawn(work)
-    }
-
-    /// Waits for a task of [`Self::spawn`].
-    pub fn join<T>(&self, task: tokio::task::JoinHandle<T>) -> T {
-        let handle = self.runtime.as_ref().unwrap().handle();
-        handle
-            .block_on(task)
-            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 impl Node {
     pub fn at(&self) -> SocketAddr {
         format!("{}:{PORT}", self.place.address).parse().unwrap()
@@ -350,10 +265,10 @@ impl Agent {
         std::fs::write(&file, config.to_string()).unwrap();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let mut command = match setpriv {
-            [] => Command::new(AGENT),
+            [] => Command::new(&place.binaries.agent),
             arguments => {
                 let mut command = Command::new("setpriv");
-                command.args(arguments).arg(AGENT);
+                command.args(arguments).arg(&place.binaries.agent);
                 command
             }
         };
@@ -396,7 +311,7 @@ impl Agent {
         answer.map(|(status, answer)| (status, answer.text()))
     }
 
-    /// [`mvp_tests::agent::TestAgent::metric`].
+    /// [`crate::agent::TestAgent::metric`].
     pub fn metric(&self, name: &str) -> f64 {
         let (_, scrape) = self.admin("GET", "/metrics").unwrap();
         sample(&scrape, name).unwrap()
@@ -456,7 +371,7 @@ impl Agent {
 
     /// The lowest descriptor that it does not have open: with this limit it gets no other.
     pub fn lowest_free_descriptor(&self) -> u64 {
-        mvp_tests::child::lowest_free_descriptor(self.child.id()).unwrap()
+        crate::child::lowest_free_descriptor(self.child.id()).unwrap()
     }
 
     pub fn kill(&mut self) {
@@ -491,15 +406,9 @@ impl Drop for Agent {
     }
 }
 
-fn start_server(
-    place: &Arc<Place>,
-    plane: &Arc<ControlPlane>,
-    name: &str,
-    minor: u8,
-) -> ChildServer {
+fn start_server(place: &Arc<Place>, plane: &Arc<ControlPlane>, spec: ServerSpec) -> ChildServer {
     // On every address of both families by one socket, as kube-apiserver does.
-    let any = (Ipv6Addr::UNSPECIFIED, PORT);
-    let spec = ServerSpec::new(name, minor).listen(any.into());
-    let plane = Arc::clone(plane);
-    place.on(async move { plane.spawn(Path::new(SERVER), &spec).await.unwrap() })
+    let spec = spec.listen((Ipv6Addr::UNSPECIFIED, PORT).into());
+    let (plane, binary) = (Arc::clone(plane), place.binaries.server.clone());
+    place.on(async move { plane.spawn(&binary, &spec).await.unwrap() })
 }
