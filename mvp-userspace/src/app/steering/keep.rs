@@ -13,9 +13,9 @@ use super::{GuardHandle, SharedSteering, SteeringStats};
 use crate::app::pass_through::never;
 use crate::app::{DrainSignal, DrainState};
 use crate::config::{Config, Endpoint};
-use crate::discovery::DiscoveryHandle;
+use crate::discovery::{DiscoveryHandle, ServerStatus};
 use crate::kernel::{Error, Reason, RouteWriter, Targets};
-use crate::route::{GuardReason, State};
+use crate::route::{GuardReason, Knowledge, State};
 use crate::steering::{Agents, PassingBy, Retiring, Schedule, Scope, Standing};
 
 /// A sign arms within twice this.
@@ -151,6 +151,8 @@ impl InKernel {
         };
         // What would come back to kube-apiserver itself stays where it is for as long.
         self.retiring.hold(keeper.standing.first().is_some());
+        self.retiring
+            .urge(imminent(state, &keeper.discovery.status()));
         self.retiring.set(scope, peers);
     }
 
@@ -234,6 +236,15 @@ impl InKernel {
             }
         }
     }
+}
+
+/// Whether false 404s are possible, or will be in some seconds: servers differ in what they serve, or one has ended, whose next version
+/// is about to start.
+fn imminent(state: State, servers: &[ServerStatus]) -> bool {
+    let mut reasons = state.reasons().iter();
+    let differ = reasons.any(|reason| reason == GuardReason::SetsDiffer);
+    let ended = |server: &ServerStatus| server.knowledge == Knowledge::Down;
+    state.is_armed() && (differ || servers.iter().any(ended))
 }
 
 fn retiring(config: &Config, stats: &SteeringStats) -> Retiring {

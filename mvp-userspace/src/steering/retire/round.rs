@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::seen::{Seen, Traffic};
 use super::tally::{Ended, Open, RetireTally};
-use super::{Due, Figures, Schedule};
+use super::{Due, Figures, QUIET_FIRST, Schedule};
 use crate::kernel::{LocalSource, steers_while_idle};
 use crate::net::{Established, Outcome, SockDiag, SockDiagError};
 use crate::route::share;
@@ -56,6 +56,7 @@ pub struct Retiring {
     tally: RetireTally,
     retirable: Retirable,
     held: Arc<AtomicBool>,
+    urgent: Arc<Mutex<Option<Instant>>>,
     running: Option<(Scope, Arc<AtomicBool>)>,
 }
 
@@ -71,6 +72,8 @@ struct Round {
     retirable: Retirable,
     /// Nothing is ended for now.
     held: Arc<AtomicBool>,
+    /// Since when it is urgent.
+    urgent: Arc<Mutex<Option<Instant>>>,
     go_on: Arc<AtomicBool>,
     /// Spreads the connections over the window, in another way in each round and on each node.
     hasher: RandomState,
@@ -94,6 +97,7 @@ impl Retiring {
             tally,
             retirable,
             held: Arc::default(),
+            urgent: Arc::default(),
             running: None,
         }
     }
@@ -102,6 +106,15 @@ impl Retiring {
     /// and then goes on: an agent that looks away for a moment, again and again, must not begin it anew each time.
     pub fn hold(&self, held: bool) {
         self.held.store(held, Ordering::Relaxed);
+    }
+
+    /// A false 404 is imminent, or possible already: connections leave in any good moment ([`Schedule::due_urgent`]).
+    pub fn urge(&self, urgent: bool) {
+        let mut since = self.urgent.lock().unwrap_or_else(PoisonError::into_inner);
+        match urgent {
+            true => drop(since.get_or_insert_with(Instant::now)),
+            false => *since = None,
+        }
     }
 
     /// Whose connections are to be ended from now on. `peers`: addresses of the other servers' nodes.
@@ -129,6 +142,7 @@ impl Retiring {
             tally: self.tally.clone(),
             retirable: self.retirable.clone(),
             held: Arc::clone(&self.held),
+            urgent: Arc::clone(&self.urgent),
             go_on: Arc::clone(&go_on),
             hasher: RandomState::new(),
             seen: HashMap::new(),
@@ -254,17 +268,24 @@ impl Round {
             return Ok(());
         };
         let due = |now: &Established| {
+            let traffic = Traffic::of(now);
+            let answered = seen.is_answered(&traffic)
+                || now.is_silent(QUIET_FIRST) && seen.may_be_answered(&traffic);
             let figures = Figures {
                 quiet: now.silent_for(),
                 answered: now.server_spoke_last()
                     && !now.may_be_asked_since()
                     && !(seen.may_be_of_before() && now.may_end_with_a_request())
-                    && seen.is_answered(&Traffic::of(now)),
+                    && answered,
                 in_flight: now.is_in_flight(),
             };
-            match self.tally.hurried_since() {
-                Some(at) => Schedule::due_hurried(at.elapsed(), &figures),
-                None => self.schedule.due(seen.first.elapsed(), phase, &figures),
+            let since = seen.first.elapsed();
+            match (self.tally.hurried_since(), self.urgent_since()) {
+                (Some(at), _) => Schedule::due_hurried(at.elapsed(), &figures),
+                (None, Some(at)) => self
+                    .schedule
+                    .due_urgent(at.elapsed(), since, phase, &figures),
+                (None, None) => self.schedule.due(since, phase, &figures),
             }
         };
         if due(found).is_none() {
@@ -321,6 +342,10 @@ impl Round {
         };
         // 0: it waits in an accept queue.
         in_scope && !of_agent && connection.inode() != 0 && !own.contains(&connection.inode())
+    }
+
+    fn urgent_since(&self) -> Option<Instant> {
+        *self.urgent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number in 0..1 of the connection's own.
