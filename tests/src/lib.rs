@@ -14,6 +14,7 @@ pub mod fleet;
 pub mod kubectl;
 pub mod load;
 pub mod netns;
+pub mod nodes;
 pub mod openssl;
 pub mod operator;
 pub mod pair;

@@ -4,7 +4,7 @@
 //! write only when it surely was not processed or the answer says that it may be.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../nodes/common/mod.rs"]
+#[path = "../nodes/common.rs"]
 mod common;
 mod faults;
 mod stage;

@@ -3,7 +3,7 @@
 
 mod blame;
 mod blame_limits;
-#[path = "../nodes/common/mod.rs"]
+#[path = "../nodes/common.rs"]
 mod common;
 mod isolation;
 mod isolation_descriptors;

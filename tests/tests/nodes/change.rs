@@ -261,6 +261,52 @@ fn a_connection_that_is_never_silent_leaves_within_the_window_and_no_request_is_
     });
 }
 
+/// An agent on a busy node has no room, or a slow thread, for a moment again and again. Connections of before are left alone in such a
+/// moment, since their clients would come back to the server itself, and the window goes on after it.
+#[test]
+fn a_window_goes_on_after_moments_in_which_connections_pass_the_agent_by() {
+    on_nodes("window", &[36, 36], |cluster| {
+        let node = &cluster.nodes[0];
+        let agent = cluster.agent_with(node, |config| {
+            config["retire"] = serde_json::json!({"within": "6s"});
+            config["limits"] = serde_json::json!({"connections": 1, "pendingHandshakes": 1});
+        });
+        agent.until("idle");
+        let tls = cluster
+            .plane
+            .pki()
+            .client_config(admin(&cluster.plane), &[]);
+        let tls: Arc<rustls::ClientConfig> = tls.unwrap().into();
+        let stop = Arc::new(AtomicBool::new(false));
+        let first = cluster.connect(&cluster.clients, node.at()).unwrap();
+        let asking = ask_on(first, node.at(), tls, Arc::clone(&stop));
+        let asking = cluster.clients.spawn(asking);
+        let left = || agent.metric("mvp_connections_of_before");
+        let full = || agent.metric("mvp_passing_by{reason=\"full\"}");
+        agent.admin("POST", "/arm").unwrap();
+        eventually("it is found", || left() == 1.0);
+        // While others pass by, what is left is not told.
+        let ended = || agent.metric("mvp_retired_connections_total{outcome=\"destroyed\"}");
+        let mut moments = 0;
+        while ended() == 0.0 && moments < 10 {
+            // The agent has room for this one only.
+            let through = cluster.connect(&cluster.clients, node.at()).unwrap();
+            eventually("others pass by", || full() == 1.0);
+            drop(through);
+            eventually("there is room again", || full() == 0.0);
+            let begun = Instant::now();
+            eventually("a third of the window is over", || {
+                ended() > 0.0 || begun.elapsed() > Duration::from_secs(2)
+            });
+            moments += 1;
+        }
+        assert_eq!(ended(), 1.0, "after {moments} such moments");
+        stop.store(true, Ordering::Relaxed);
+        let (answered, _) = cluster.clients.join(asking).unwrap();
+        assert!(answered > 5);
+    });
+}
+
 /// For a kernel without the modules, as a guest of `cargo xtask test --kernels` is before they are loaded: it sets the variable.
 #[test]
 fn without_socket_diagnosis_connections_of_before_stay_and_it_says_so() {

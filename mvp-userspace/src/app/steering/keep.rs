@@ -13,9 +13,9 @@ use super::{Cluster, GuardHandle, SharedSteering, SteeringStats};
 use crate::app::pass_through::never;
 use crate::app::{DrainSignal, DrainState};
 use crate::config::{Config, Endpoint};
-use crate::discovery::DiscoveryHandle;
+use crate::discovery::{DiscoveryHandle, ServerStatus};
 use crate::kernel::{Error, Reason, RouteWriter, Targets};
-use crate::route::{GuardReason, State};
+use crate::route::{GuardReason, Knowledge, State};
 use crate::steering::{Agents, PassingBy, Retiring, Schedule, Scope, Standing};
 
 /// A sign arms within twice this.
@@ -146,12 +146,15 @@ impl InKernel {
             Some(targets) => (&targets.local_sources[..], &targets.peers[..]),
             None => (&[][..], &[][..]),
         };
-        // What would come back to kube-apiserver itself stays where it is.
-        let scope = match keeper.standing.first() {
-            None if retires(state) => Scope::Everybody,
-            None if !state.is_armed() && !local.is_empty() => Scope::Local(local.to_vec()),
+        let scope = match state.is_armed() {
+            _ if retires(state) => Scope::Everybody,
+            false if !local.is_empty() => Scope::Local(local.to_vec()),
             _ => Scope::Nobody,
         };
+        // What would come back to kube-apiserver itself stays where it is for as long.
+        self.retiring.hold(keeper.standing.first().is_some());
+        self.retiring
+            .urge(imminent(state, &keeper.discovery.status()));
         self.retiring.set(scope, peers);
     }
 
@@ -235,6 +238,15 @@ impl InKernel {
             }
         }
     }
+}
+
+/// Whether false 404s are possible, or will be in some seconds: servers differ in what they serve, or one has ended, whose next version
+/// is about to start.
+fn imminent(state: State, servers: &[ServerStatus]) -> bool {
+    let mut reasons = state.reasons().iter();
+    let differ = reasons.any(|reason| reason == GuardReason::SetsDiffer);
+    let ended = |server: &ServerStatus| server.knowledge == Knowledge::Down;
+    state.is_armed() && (differ || servers.iter().any(ended))
 }
 
 fn retiring(config: &Config, stats: &SteeringStats) -> Retiring {

@@ -18,6 +18,11 @@ const SPREAD: f64 = 1.0 / 3.0;
 /// Share of the window after which only [`QUIET_LAST`] is asked for.
 const LOWEST: f64 = 0.8;
 
+/// From when it is urgent: over so long connections begin to be eligible with [`QUIET_LAST`], and after so much more with
+/// [`QUIET_LATE`]. Together less than a kube-apiserver takes from its start to its first ready answer.
+const URGENT_SPREAD: Duration = Duration::from_secs(2);
+const URGENT_SOON: Duration = Duration::from_secs(1);
+
 /// Within so long every connection is ended when an operator says so.
 const HURRY: Duration = Duration::from_secs(5);
 
@@ -82,6 +87,29 @@ impl Schedule {
         (idle && figures.quiet >= asked).then_some(Due::Quiet)
     }
 
+    /// As [`Self::due`], or sooner: `urgent` is the time since a server has ended, whose next version is about to serve, or since servers
+    /// have differed in what they serve. A false 404 is worse than a moment that is not the best; no request is cut for it all the same.
+    pub fn due_urgent(
+        &self,
+        urgent: Duration,
+        since: Duration,
+        phase: f64,
+        figures: &Figures,
+    ) -> Option<Due> {
+        let own = urgent.checked_sub(URGENT_SPREAD.mul_f64(phase.clamp(0.0, 1.0)));
+        let asked = match own {
+            None => None,
+            Some(_) if self.within.is_zero() => None,
+            Some(own) if own < URGENT_SOON => Some(QUIET_LAST),
+            Some(_) => Some(QUIET_LATE),
+        };
+        let idle = !figures.in_flight && figures.answered;
+        match asked {
+            Some(asked) if idle && figures.quiet >= asked => Some(Due::Quiet),
+            _ => self.due(since, phase, figures),
+        }
+    }
+
     /// The quiet that is asked for within the window; `None`: the connection's turn has not come.
     fn quiet_asked(&self, since: Duration, phase: f64) -> Option<Duration> {
         let progress = since.div_duration_f64(self.within);
@@ -143,6 +171,34 @@ mod tests {
         assert_eq!(due(2_400, 2_400, false), None, "the server thinks");
         assert_eq!(due(2_500, 2_500, false), Some(Due::Late));
         assert_eq!(due(5_000, 0, false), Some(Due::Late));
+    }
+
+    #[test]
+    fn what_is_urgent_leaves_within_three_seconds_wherever_it_has_a_moment() {
+        let due = |ms, phase, quiet, answered| {
+            let urgent = Duration::from_millis(ms);
+            let since = urgent + Duration::from_secs(3);
+            WINDOW.due_urgent(urgent, since, phase, &figures(quiet, answered, false))
+        };
+        // By the window alone 20 requests each second are ended after 20 s.
+        assert_eq!(
+            WINDOW.due(Duration::from_secs(6), 1.0, &figures(45, true, false)),
+            None
+        );
+        assert_eq!(due(0, 0.0, 45, true), Some(Due::Quiet));
+        assert_eq!(due(1_999, 1.0, 45, true), None, "spread");
+        assert_eq!(due(2_000, 1.0, 45, true), Some(Due::Quiet));
+        assert_eq!(due(2_999, 1.0, 5, true), None);
+        assert_eq!(due(3_000, 1.0, 5, true), Some(Due::Quiet));
+        assert_eq!(due(20_000, 1.0, 20_000, false), None, "the server thinks");
+        let stay = Schedule {
+            within: Duration::ZERO,
+        };
+        let hour = Duration::from_secs(3600);
+        assert_eq!(
+            stay.due_urgent(hour, hour, 0.5, &figures(4_999, true, false)),
+            None
+        );
     }
 
     #[test]

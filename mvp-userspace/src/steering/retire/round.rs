@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::seen::{Seen, Traffic};
 use super::tally::{Ended, Open, RetireTally};
-use super::{Due, Figures, Schedule};
+use super::{Due, Figures, QUIET_FIRST, Schedule};
 use crate::kernel::{LocalSource, steers_while_idle};
 use crate::net::{Established, Outcome, SockDiag, SockDiagError};
 use crate::route::share;
@@ -55,6 +55,8 @@ pub struct Retiring {
     schedule: Schedule,
     tally: RetireTally,
     retirable: Retirable,
+    held: Arc<AtomicBool>,
+    urgent: Arc<Mutex<Option<Instant>>>,
     running: Option<(Scope, Arc<AtomicBool>)>,
 }
 
@@ -68,6 +70,10 @@ struct Round {
     schedule: Schedule,
     tally: RetireTally,
     retirable: Retirable,
+    /// Nothing is ended for now.
+    held: Arc<AtomicBool>,
+    /// Since when it is urgent.
+    urgent: Arc<Mutex<Option<Instant>>>,
     go_on: Arc<AtomicBool>,
     /// Spreads the connections over the window, in another way in each round and on each node.
     hasher: RandomState,
@@ -90,7 +96,24 @@ impl Retiring {
             schedule,
             tally,
             retirable,
+            held: Arc::default(),
+            urgent: Arc::default(),
             running: None,
+        }
+    }
+
+    /// While it is held nothing is ended, since a client would come back to kube-apiserver itself. The window stands still meanwhile
+    /// and then goes on: an agent that looks away for a moment, again and again, must not begin it anew each time.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
+    }
+
+    /// A false 404 is imminent, or possible already: connections leave in any good moment ([`Schedule::due_urgent`]).
+    pub fn urge(&self, urgent: bool) {
+        let mut since = self.urgent.lock().unwrap_or_else(PoisonError::into_inner);
+        match urgent {
+            true => drop(since.get_or_insert_with(Instant::now)),
+            false => *since = None,
         }
     }
 
@@ -118,6 +141,8 @@ impl Retiring {
             schedule: self.schedule,
             tally: self.tally.clone(),
             retirable: self.retirable.clone(),
+            held: Arc::clone(&self.held),
+            urgent: Arc::clone(&self.urgent),
             go_on: Arc::clone(&go_on),
             hasher: RandomState::new(),
             seen: HashMap::new(),
@@ -153,14 +178,7 @@ impl Round {
         }
         let began = Instant::now();
         let before = [Ended::Destroyed, Ended::Late].map(|one| self.tally.counted(one));
-        let failed = SockDiag::open().and_then(|mut diag| self.looks(&mut diag, began));
-        let failed = failed.err().map(|error| error.to_string());
-        if let Some(error) = &failed {
-            tracing::warn!(
-                error,
-                "connections made before the guard armed stay with kube-apiserver"
-            );
-        }
+        self.look_on(began);
         let [destroyed, late] = [Ended::Destroyed, Ended::Late].map(|one| self.tally.counted(one));
         let (destroyed, late) = (destroyed - before[0], late - before[1]);
         let open = self.seen.len();
@@ -174,17 +192,43 @@ impl Round {
                 "the retirement of connections has ended"
             );
         }
-        let over = Open {
-            failed,
-            ..Open::default()
-        };
-        self.tally.set_open(self.round, over);
+        self.tally.set_open(self.round, Open::default());
+    }
+
+    /// Looks again and again, also after a look that failed: descriptors may be short for a moment.
+    fn look_on(&mut self, began: Instant) {
+        let mut told = false;
+        while self.go_on() {
+            let failed = SockDiag::open().and_then(|mut diag| self.looks(&mut diag, began));
+            let Err(error) = failed else { return };
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(
+                    %error,
+                    "connections made before the guard armed stay with kube-apiserver for now"
+                );
+            }
+            let open = Open {
+                failed: Some(error.to_string()),
+                retiring: true,
+                ..Open::default()
+            };
+            self.tally.set_open(self.round, open);
+            self.wait(LATER);
+        }
     }
 
     fn looks(&mut self, diag: &mut SockDiag, began: Instant) -> Result<(), SockDiagError> {
         let (mut announced, mut emptied) = (false, false);
+        let (mut still, mut last) = (Duration::ZERO, Instant::now());
         while self.go_on() {
             let look = Instant::now();
+            let held = self.held.load(Ordering::Relaxed);
+            if held {
+                let more = look.duration_since(last);
+                still += more;
+                self.seen.values_mut().for_each(|seen| seen.delay(more));
+            }
+            last = look;
             let mut connections = diag.established(self.port)?;
             // Listed after the connections: what the agent has accepted by then is in it.
             let own = own_inodes()?;
@@ -204,13 +248,13 @@ impl Round {
                 let seconds = began.elapsed().as_secs();
                 tracing::info!(seconds, "no connection of before is open any more");
             }
-            for connection in &connections {
+            for connection in connections.iter().filter(|_| !held) {
                 if !self.go_on() {
                     return Ok(());
                 }
                 self.consider(diag, connection)?;
             }
-            let over = look.duration_since(began) > self.schedule.within.saturating_mul(2);
+            let over = look.duration_since(began) > self.schedule.within.saturating_mul(2) + still;
             let pause = if over { LATER } else { STEP };
             self.wait(pause.max(look.elapsed().saturating_mul(SHARE)));
         }
@@ -224,17 +268,24 @@ impl Round {
             return Ok(());
         };
         let due = |now: &Established| {
+            let traffic = Traffic::of(now);
+            let answered = seen.is_answered(&traffic)
+                || now.is_silent(QUIET_FIRST) && seen.may_be_answered(&traffic);
             let figures = Figures {
                 quiet: now.silent_for(),
                 answered: now.server_spoke_last()
                     && !now.may_be_asked_since()
                     && !(seen.may_be_of_before() && now.may_end_with_a_request())
-                    && seen.is_answered(&Traffic::of(now)),
+                    && answered,
                 in_flight: now.is_in_flight(),
             };
-            match self.tally.hurried_since() {
-                Some(at) => Schedule::due_hurried(at.elapsed(), &figures),
-                None => self.schedule.due(seen.first.elapsed(), phase, &figures),
+            let since = seen.first.elapsed();
+            match (self.tally.hurried_since(), self.urgent_since()) {
+                (Some(at), _) => Schedule::due_hurried(at.elapsed(), &figures),
+                (None, Some(at)) => self
+                    .schedule
+                    .due_urgent(at.elapsed(), since, phase, &figures),
+                (None, None) => self.schedule.due(since, phase, &figures),
             }
         };
         if due(found).is_none() {
@@ -291,6 +342,10 @@ impl Round {
         };
         // 0: it waits in an accept queue.
         in_scope && !of_agent && connection.inode() != 0 && !own.contains(&connection.inode())
+    }
+
+    fn urgent_since(&self) -> Option<Instant> {
+        *self.urgent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number in 0..1 of the connection's own.

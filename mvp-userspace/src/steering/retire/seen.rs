@@ -3,7 +3,7 @@
 //! That the server spoke last is not enough: over HTTP/2 it also acknowledges settings and pings and opens windows, while it
 //! still thinks about a request. Those are small, and an answer is not.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::net::Established;
 
@@ -11,6 +11,11 @@ use crate::net::Established;
 /// of priority and fairness) has more. Less than this is an acknowledgement of a ping (17 bytes and 22 of the TLS record,
 /// RFC 9113 section 6.7 and RFC 8446 section 5.2) or two WINDOW_UPDATEs (13 bytes each).
 const ANSWER: u64 = 100;
+/// A further answer on a connection may be as small as this, if it has no body yet: that a watch is open. Its fields but for the audit-id
+/// are in the header table by then (RFC 7541 section 2.3.2). Two WINDOW_UPDATEs in one record have 48 bytes.
+const SMALL: u64 = 60;
+/// The acknowledgement of a ping, by which a client asks whether the connection is alive (client-go after 30 s without a frame).
+const PONG: u64 = 39;
 
 /// Bytes that a server has received and written on a connection so far.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -67,10 +72,25 @@ impl Seen {
         }
     }
 
+    /// As if it had been seen for the first time so much later.
+    pub fn delay(&mut self, time: Duration) {
+        self.first += time;
+    }
+
     /// Whether the answer that was written since the client last sent something may be to what it had sent before: between two looks
     /// an answer was written that was still awaited at the first of them, and something came from the client.
     pub fn may_be_of_before(&self) -> bool {
         self.behind
+    }
+
+    /// Whether what the server has written since the client last sent something may be all that is to come: an answer without a body, or
+    /// the acknowledgement of a ping. Only a long silence can bear that out.
+    pub fn may_be_answered(&self, now: &Traffic) -> bool {
+        let Some(asked) = self.asked else {
+            return self.is_answered(now);
+        };
+        let since = now.written.saturating_sub(asked);
+        now.received == self.last.received && (since == PONG || since >= SMALL)
     }
 
     /// Whether the server has written an answer since the client last sent something. True of a connection on which the client
@@ -126,6 +146,17 @@ mod tests {
         assert!(next.again(traffic(1300, 5900)).may_be_of_before());
         // One more, after that was answered as far as is known.
         assert!(!next.again(traffic(1400, 6200)).may_be_of_before());
+    }
+
+    #[test]
+    fn a_watch_that_was_opened_and_a_ping_may_be_answered_by_few_bytes() {
+        let asked = Seen::first(Instant::now(), traffic(1000, 5000)).again(traffic(1050, 5000));
+        let after = |written: u64| asked.may_be_answered(&traffic(1050, 5000 + written));
+        assert!(after(39) && after(72) && after(300));
+        // Nothing, an opened window, two of them in one record.
+        assert!(!after(0) && !after(35) && !after(48));
+        assert!(!asked.may_be_answered(&traffic(1060, 5072)), "asked again");
+        assert!(!asked.is_answered(&traffic(1050, 5072)));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Nodes for tests of kernel steering: each a network namespace with a simulated kube-apiserver on port 6443 and, if wanted, an
 //! agent, both processes of their own; a router between them, and a node with clients only.
-#![allow(dead_code)]
 
 mod agent;
 mod node;
 mod place;
+
+pub use agent::Agent;
+pub use node::Node;
+pub use place::Place;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,18 +15,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mvp_tests::bench;
-use mvp_tests::client::{Answer, Client};
-use mvp_tests::fixtures::admin;
-use mvp_tests::netns::{Namespace, privileged};
-use mvp_tests::sim::ControlPlane;
+use crate::bench;
+use crate::client::{Answer, Client};
+use crate::fixtures::admin;
+use crate::netns::Namespace;
+use crate::sim::{ControlPlane, ServerSpec};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
-
-pub use agent::Agent;
-pub use node::Node;
-pub use place::Place;
 
 /// Of every kube-apiserver.
 pub const PORT: u16 = 6443;
@@ -33,8 +32,14 @@ pub const ADMIN: &str = "127.0.0.1:9440";
 /// Longest wait for anything.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-const AGENT: &str = env!("CARGO_BIN_EXE_mvp-agent");
-const SERVER: &str = env!("CARGO_BIN_EXE_mvp-sim");
+/// The programs that run on nodes.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// `mvp`, or mvp-agent of the tests.
+    pub agent: PathBuf,
+    /// mvp-sim.
+    pub server: PathBuf,
+}
 
 /// Everything. Dropping it ends the processes and frees the namespaces.
 pub struct Cluster {
@@ -48,16 +53,19 @@ pub struct Cluster {
     pub router: Namespace,
 }
 
-/// Runs a test on nodes with servers of these minors, on a thread in a mount namespace of its own with a BPF file system.
-pub fn on_nodes(test: &str, minors: &'static [u8], work: impl FnOnce(Cluster) + Send + 'static) {
-    if !privileged(test, true) {
-        return;
-    }
+/// Runs `work` on nodes with servers of these minors, each set up as `server` says, on a thread in a mount namespace of its own with a
+/// BPF file system. A panic in it goes on in the caller.
+pub fn run_on_nodes<T: Send + 'static>(
+    binaries: Binaries,
+    minors: &[u8],
+    server: fn(ServerSpec) -> ServerSpec,
+    work: impl FnOnce(Cluster) -> T + Send + 'static,
+) -> T {
     let folder = tempfile::Builder::new()
         .prefix("mvp-bpf-")
         .tempdir()
         .unwrap();
-    let path = folder.path().to_owned();
+    let (path, minors) = (folder.path().to_owned(), minors.to_vec());
     let run = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
@@ -65,12 +73,12 @@ pub fn on_nodes(test: &str, minors: &'static [u8], work: impl FnOnce(Cluster) + 
         let none = MsFlags::empty();
         // As systemd mounts it: an agent refuses one that is open to others.
         mount(Some("bpf"), &path, Some("bpf"), none, Some("mode=0700")).unwrap();
-        work(Cluster::start(&path, minors));
+        work(Cluster::start(&path, &minors, &Arc::new(binaries), server))
     });
-    if let Err(panic) = run.join() {
+    run.join().unwrap_or_else(|panic| {
         drop(folder);
-        std::panic::resume_unwind(panic);
-    }
+        std::panic::resume_unwind(panic)
+    })
 }
 
 /// Waits for a condition.
@@ -94,7 +102,12 @@ pub fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
 }
 
 impl Cluster {
-    fn start(bpffs: &Path, minors: &[u8]) -> Self {
+    fn start(
+        bpffs: &Path,
+        minors: &[u8],
+        binaries: &Arc<Binaries>,
+        spec: fn(ServerSpec) -> ServerSpec,
+    ) -> Self {
         let router = Namespace::new().unwrap();
         router
             .run(|| {
@@ -103,12 +116,17 @@ impl Cluster {
                 }
             })
             .unwrap();
-        let clients = Place::new(&router, 9);
+        let clients = Place::new(&router, 9, binaries);
         let plane = clients.on(async { ControlPlane::builder().start().await.unwrap() });
         let plane = Arc::new(plane);
         let nodes = (1u8..)
             .zip(minors)
-            .map(|(number, minor)| Node::start(Place::new(&router, number), &plane, number, *minor))
+            .map(|(number, minor)| {
+                let place = Place::new(&router, number, binaries);
+                Node::start(place, &plane, number, |name| {
+                    spec(ServerSpec::new(name, *minor))
+                })
+            })
             .collect();
         Self {
             nodes,
@@ -117,6 +135,11 @@ impl Cluster {
             bpffs: bpffs.to_owned(),
             router,
         }
+    }
+
+    /// One more place of this number, which no other has: nodes count from 1, and clients are at 9.
+    pub fn place(&self, number: u8) -> Place {
+        Place::new(&self.router, number, &self.clients.binaries)
     }
 
     /// The configuration of the agent of a node, steering on.

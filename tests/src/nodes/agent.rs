@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mvp_tests::agent::sample;
-use mvp_tests::operator;
+use crate::agent::sample;
+use crate::operator;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{AGENT, PATIENCE, Place};
+use super::{PATIENCE, Place};
 
 /// `mvp agent` on a node. Killed when dropped.
 pub struct Agent {
@@ -32,10 +32,10 @@ impl Agent {
         std::fs::write(&file, config.to_string()).unwrap();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let mut command = match setpriv {
-            [] => Command::new(AGENT),
+            [] => Command::new(&place.binaries.agent),
             arguments => {
                 let mut command = Command::new("setpriv");
-                command.args(arguments).arg(AGENT);
+                command.args(arguments).arg(&place.binaries.agent);
                 command
             }
         };
@@ -78,7 +78,7 @@ impl Agent {
         answer.map(|(status, answer)| (status, answer.text()))
     }
 
-    /// [`mvp_tests::agent::TestAgent::metric`].
+    /// [`crate::agent::TestAgent::metric`].
     pub fn metric(&self, name: &str) -> f64 {
         let (_, scrape) = self.admin("GET", "/metrics").unwrap();
         sample(&scrape, name).unwrap()
@@ -138,7 +138,7 @@ impl Agent {
 
     /// The lowest descriptor that it does not have open: with this limit it gets no other.
     pub fn lowest_free_descriptor(&self) -> u64 {
-        mvp_tests::child::lowest_free_descriptor(self.child.id()).unwrap()
+        crate::child::lowest_free_descriptor(self.child.id()).unwrap()
     }
 
     pub fn kill(&mut self) {

@@ -1,12 +1,13 @@
-//! A network namespace with a runtime of its own.
+//! One node, or the place of clients: a network namespace with an address, and a runtime in it.
 
 use std::future::Future;
 use std::process::Command;
+use std::sync::Arc;
 
-use mvp_tests::netns::Namespace;
 use tokio::runtime::Runtime;
 
-use super::AGENT;
+use super::Binaries;
+use crate::netns::Namespace;
 
 /// A namespace with a runtime whose tasks, sockets and processes are in it.
 pub struct Place {
@@ -14,11 +15,12 @@ pub struct Place {
     pub namespace: Namespace,
     pub address: String,
     pub address6: String,
+    pub(super) binaries: Arc<Binaries>,
 }
 
 impl Place {
     /// `10.66.NUMBER.1` and `fd66:NUMBER::1`, reached by the router.
-    pub(super) fn new(router: &Namespace, number: u8) -> Self {
+    pub fn new(router: &Namespace, number: u8, binaries: &Arc<Binaries>) -> Self {
         let namespace = Namespace::new().unwrap();
         let (own, far) = (
             format!("10.66.{number}.1/24"),
@@ -57,6 +59,7 @@ impl Place {
             namespace,
             address: format!("10.66.{number}.1"),
             address6: own6,
+            binaries: Arc::clone(binaries),
         }
     }
 
@@ -81,7 +84,7 @@ impl Place {
 
     /// As [`Self::command`], whatever its exit code.
     pub fn try_command(&self, arguments: &[&str]) -> std::process::Output {
-        let mut command = Command::new(AGENT);
+        let mut command = Command::new(&self.binaries.agent);
         command.args(arguments);
         self.on(async move { command.output().unwrap() })
     }

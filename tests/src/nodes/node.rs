@@ -1,15 +1,14 @@
 //! A node with a simulated kube-apiserver, a process of its own that may be killed, stopped and started again.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use mvp_tests::sim::control;
-use mvp_tests::sim::identity::register_node;
-use mvp_tests::sim::{ChildServer, ControlPlane, ServerSpec};
+use crate::sim::control;
+use crate::sim::identity::register_node;
+use crate::sim::{ChildServer, ControlPlane, ServerSpec};
 use serde_json::Value;
 
-use super::{PORT, Place, SERVER};
+use super::{PORT, Place};
 
 pub struct Node {
     pub place: Arc<Place>,
@@ -21,15 +20,18 @@ pub struct Node {
 }
 
 impl Node {
-    /// Node `cp-a` is number 1.
-    pub(super) fn start(place: Place, plane: &Arc<ControlPlane>, number: u8, minor: u8) -> Self {
+    /// Node `cp-a` is number 1; `spec` sets up the server of this name.
+    pub(super) fn start(
+        place: Place,
+        plane: &Arc<ControlPlane>,
+        number: u8,
+        spec: impl FnOnce(&str) -> ServerSpec,
+    ) -> Self {
         let name = format!("cp-{}", char::from(b'a' + number - 1));
         // On every address of both families by one socket, and known to others by that of its node, as kube-apiserver does.
         let any = (Ipv6Addr::UNSPECIFIED, PORT);
         let address: IpAddr = place.address.parse().unwrap();
-        let spec = ServerSpec::new(&name, minor)
-            .listen(any.into())
-            .advertise(address);
+        let spec = spec(&name).listen(any.into()).advertise(address);
         let (store, node) = (plane.store().clone(), name.clone());
         place.on(async move { register_node(&store, &node, address).await.unwrap() });
         let started = Self {
@@ -68,7 +70,8 @@ impl Node {
     /// A new process, after [`Self::kill_server`].
     pub fn start_server(&self) {
         let (plane, spec) = (Arc::clone(&self.plane), self.spec.clone());
-        let started = async move { plane.spawn(Path::new(SERVER), &spec).await.unwrap() };
+        let binary = self.place.binaries.server.clone();
+        let started = async move { plane.spawn(&binary, &spec).await.unwrap() };
         let server = self.place.on(started);
         *self.server.lock().unwrap() = Some(Arc::new(server));
     }

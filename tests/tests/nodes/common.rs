@@ -1,0 +1,30 @@
+//! Nodes for tests of kernel steering, with the programs of this crate.
+#![allow(dead_code)]
+
+use std::path::PathBuf;
+
+use mvp_tests::netns::privileged;
+pub use mvp_tests::nodes::*;
+use mvp_tests::sim::ServerSpec;
+
+/// Runs a test on nodes with servers of these minors.
+pub fn on_nodes(test: &str, minors: &'static [u8], work: impl FnOnce(Cluster) + Send + 'static) {
+    on_nodes_with(test, minors, |spec| spec, work);
+}
+
+/// The same with servers that are set up in another way.
+pub fn on_nodes_with(
+    test: &str,
+    minors: &'static [u8],
+    server: fn(ServerSpec) -> ServerSpec,
+    work: impl FnOnce(Cluster) + Send + 'static,
+) {
+    if !privileged(test, true) {
+        return;
+    }
+    let binaries = Binaries {
+        agent: PathBuf::from(env!("CARGO_BIN_EXE_mvp-agent")),
+        server: PathBuf::from(env!("CARGO_BIN_EXE_mvp-sim")),
+    };
+    run_on_nodes(binaries, minors, server, work);
+}
