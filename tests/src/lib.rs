@@ -27,3 +27,4 @@ pub mod scrape;
 pub mod scripted;
 pub mod sim;
 pub mod tunnel;
+pub mod upgrade;

@@ -12,6 +12,7 @@ mod tls;
 mod upload;
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -39,9 +40,9 @@ use crate::sim::{
 };
 
 pub use app::{App, Ending, Phase};
-pub use connection::Connection;
+pub use connection::{Connection, THINKS};
 pub use faults::{Fault, Faults};
-pub use log::{Recorded, RequestLog};
+pub use log::{NUMBER, Numbered, Recorded, RequestLog};
 pub use tls::AnyCertificate;
 pub use upload::Upload;
 
@@ -256,6 +257,11 @@ impl Server {
 
     pub fn clear_requests(&self) {
         self.log.clear();
+    }
+
+    /// The requests that had a number of their own ([`NUMBER`]).
+    pub fn numbered(&self) -> HashMap<String, Numbered> {
+        self.log.numbered()
     }
 
     /// Open connections, upgraded ones included.
