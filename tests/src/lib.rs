@@ -28,3 +28,4 @@ pub mod scrape;
 pub mod scripted;
 pub mod sim;
 pub mod tunnel;
+pub mod upgrade;

@@ -15,7 +15,7 @@ use crate::{
 /// `decide` is the route lookup alone (criterion); every other name is a scenario of mvp-bench, over real sockets.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Which one: decide, forward, discovery, freshness, kernel, neighbour
+    /// Which one: decide, forward, discovery, freshness, kernel, neighbour, upgrade
     name: String,
     /// Also write the rows as JSON to this file (not for decide)
     #[arg(long, value_name = "FILE")]
@@ -38,12 +38,24 @@ pub fn main(args: &Args) -> Result<()> {
     build_ebpf::if_usable()?;
     // What ships is what is measured: the agent is a child process there.
     run(cargo("build").args(["--profile", "dist", "--bin", "mvp"]))?;
+    if args.name == "upgrade" {
+        // Its servers are child processes too.
+        run(cargo("build").args(["--release", "--bin", "mvp-sim"]))?;
+    }
     let mut bench = cargo("run");
     bench.args(["--release", "--bin", "mvp-bench", "--", &args.name]);
     if let Some(file) = &args.json {
         bench.arg("--json").arg(file);
     }
-    if ["forward", "discovery", "freshness", "kernel", "neighbour"].contains(&args.name.as_str()) {
+    let with_agent = [
+        "forward",
+        "discovery",
+        "freshness",
+        "kernel",
+        "neighbour",
+        "upgrade",
+    ];
+    if with_agent.contains(&args.name.as_str()) {
         bench
             .arg("--mvp-binary")
             .arg(root().join("target/dist/mvp"));

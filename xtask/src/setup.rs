@@ -25,7 +25,7 @@ pub struct Args {
     /// Change nothing; fail if something is missing
     #[arg(long)]
     check: bool,
-    /// Also what `cargo xtask bench` compares with: haproxy and h2load
+    /// Also what `cargo xtask bench` compares with: h2load
     #[arg(long)]
     bench: bool,
 }
@@ -263,20 +263,18 @@ const TEST_TOOLS: &[Tool] = &[
         variable: None,
         package: "openssl",
     },
-];
-
-const BENCH_TOOLS: &[Tool] = &[
     Tool {
         program: "haproxy",
         variable: None,
         package: "haproxy",
     },
-    Tool {
-        program: "h2load",
-        variable: None,
-        package: "nghttp2-client",
-    },
 ];
+
+const BENCH_TOOLS: &[Tool] = &[Tool {
+    program: "h2load",
+    variable: None,
+    package: "nghttp2-client",
+}];
 
 impl Tool {
     fn find(&self) -> Option<PathBuf> {

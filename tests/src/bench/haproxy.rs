@@ -14,9 +14,7 @@ use crate::sim::pki::Pki;
 /// Whether there is a HAProxy to compare with, and what to do if not.
 pub fn available() -> Result<()> {
     if find("haproxy").is_none() {
-        bail!(
-            "haproxy is neither on PATH nor in /usr/sbin; `cargo xtask setup --bench` installs it"
-        );
+        bail!("haproxy is neither on PATH nor in /usr/sbin; `cargo xtask setup` installs it");
     }
     Ok(())
 }

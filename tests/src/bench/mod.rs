@@ -11,6 +11,7 @@ pub mod neighbour;
 pub mod process;
 pub mod report;
 pub mod target;
+pub mod upgrade;
 pub mod upstream;
 
 pub(crate) mod answers;

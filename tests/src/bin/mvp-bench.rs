@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use http::Uri;
 use mvp_tests::bench::{
-    discovery, forward, freshness, haproxy, kernel, neighbour, target, upstream,
+    discovery, forward, freshness, haproxy, kernel, neighbour, target, upgrade, upstream,
 };
 use mvp_tests::load::{Endpoint, Limit, Session, bearer, tls};
 use mvp_tests::ports;
@@ -36,6 +36,8 @@ enum Verb {
     Kernel(kernel::Options),
     /// What a good client feels while a hostile neighbour attacks
     Neighbour(neighbour::Options),
+    /// Rolling upgrades under clients of every kind, which connected before
+    Upgrade(upgrade::Options),
     /// A part of `kernel`: relays whole connections to one server
     #[command(hide = true)]
     Relayer(kernel::relayer::Options),
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         Verb::Freshness(options) => freshness::run(&options),
         Verb::Kernel(options) => kernel::run(&options),
         Verb::Neighbour(options) => neighbour::run(&options),
+        Verb::Upgrade(options) => upgrade::run(&options),
         Verb::Relayer(options) => kernel::relayer::run(&options),
         Verb::Upstream(args) => run_upstream(&args),
         Verb::Load(args) => run_load(&args),

@@ -66,6 +66,9 @@ struct ServerArgs {
     max_concurrent_streams: u32,
     #[arg(long, default_value_t = 0)]
     crd_delay_ms: u64,
+    /// For how long a server that is told to stop goes on while requests or watches are open on it
+    #[arg(long, default_value_t = 0)]
+    lingers_ms: u64,
     #[arg(long, default_value_t = 4096)]
     log_capacity: usize,
     /// Names of the front-proxy headers, as JSON
@@ -132,6 +135,7 @@ async fn start(args: ServerArgs) -> Result<Server> {
     spec.http1_only = args.http1_only;
     spec.max_concurrent_streams = args.max_concurrent_streams;
     spec.crd_delay = Duration::from_millis(args.crd_delay_ms);
+    spec.lingers = Duration::from_millis(args.lingers_ms);
     spec.log_capacity = args.log_capacity;
     if let Some(names) = &args.header_names {
         spec.header_names = serde_json::from_str(names).context("--header-names")?;

@@ -53,6 +53,8 @@ pub enum Command {
     Status,
     /// The request log.
     Requests,
+    /// [`Server::numbered`].
+    Numbered,
 }
 
 /// The answer to one command: what it found out, or what went wrong.
@@ -82,6 +84,7 @@ pub async fn execute(server: &Server, command: Command) -> Result<Value> {
                 "requests": server.request_count(),
             }));
         }
+        Command::Numbered => return Ok(serde_json::to_value(server.numbered())?),
         Command::Requests => {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let all = server.requests().into_iter().map(|request| {

@@ -17,4 +17,4 @@ pub mod surface;
 
 pub use plane::{Builder, ControlPlane};
 pub use process::ChildServer;
-pub use server::{AnyCertificate, Fault, Recorded, Server, ServerSpec};
+pub use server::{AnyCertificate, Fault, NUMBER, Numbered, Recorded, Server, ServerSpec, THINKS};

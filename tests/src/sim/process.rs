@@ -53,6 +53,7 @@ impl ChildServer {
             &spec.max_concurrent_streams.to_string(),
         ]);
         process.args(["--crd-delay-ms", &spec.crd_delay.as_millis().to_string()]);
+        process.args(["--lingers-ms", &spec.lingers.as_millis().to_string()]);
         let names = serde_json::to_string(&spec.header_names)?;
         process.args(["--header-names", &names]);
         process.args(["--log-capacity", &spec.log_capacity.to_string()]);

@@ -4,6 +4,7 @@
 mod agent;
 mod change;
 mod common;
+mod controllers;
 mod ipv6;
 mod shortcut;
 mod signs;

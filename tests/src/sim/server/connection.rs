@@ -30,6 +30,8 @@ const STREAM_WINDOW: u32 = 256 << 10;
 pub(super) const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 /// Go's http.DefaultMaxHeaderBytes.
 const MAX_HEADER_LIST: u32 = 1 << 20;
+/// For how many milliseconds the server thinks about a request with this header.
+pub const THINKS: &str = "x-test-thinks-ms";
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What requests need to know of the connection they came over.
@@ -204,9 +206,21 @@ async fn respond(
     if concerned && !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
+    let number = app.log.number(&parts.headers);
+    let thinks = parts
+        .headers
+        .get(THINKS)
+        .and_then(|value| value.to_str().ok());
+    if let Some(thinks) = thinks.and_then(|millis| millis.parse().ok()) {
+        tokio::time::sleep(Duration::from_millis(thinks)).await;
+    }
+    let log = Arc::clone(&app.log);
     let malformed = Arc::new(AtomicBool::new(false));
     let body = Upload::new(body, &parts.headers, connection.http2, &malformed);
     let response = api::handle(app, &connection, parts, body).await;
+    if let Some(number) = number {
+        log.answered(&number, response.status());
+    }
     if malformed.load(Ordering::SeqCst) {
         return Err(h2::Error::from(h2::Reason::PROTOCOL_ERROR).into());
     }

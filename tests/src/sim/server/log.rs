@@ -1,12 +1,13 @@
 //! What a server received, for tests to look at.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use http::{HeaderMap, request::Parts};
+use http::{HeaderMap, StatusCode, request::Parts};
+use serde::{Deserialize, Serialize};
 
 use super::{Connection, Fault};
 use crate::sim::api::authn::{Method, User};
@@ -57,11 +58,23 @@ impl Recorded {
     }
 }
 
+/// A client's own name for a request, so that the server can tell later whether and how often it had it.
+pub const NUMBER: &str = "x-test-number";
+
+/// How often a request with a number of its own was received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbered {
+    pub received: u32,
+    /// So often it was answered with 404, 405, 429 or 503: it was not acted on, and may be sent elsewhere.
+    pub refused: u32,
+}
+
 /// The last requests, and how many there were in all.
 #[derive(Debug)]
 pub struct RequestLog {
     capacity: usize,
     entries: Mutex<(u64, VecDeque<Arc<Recorded>>)>,
+    numbered: Mutex<HashMap<String, Numbered>>,
 }
 
 impl RequestLog {
@@ -70,7 +83,35 @@ impl RequestLog {
         Self {
             capacity,
             entries: Mutex::default(),
+            numbered: Mutex::default(),
         }
+    }
+
+    /// Counts a request that has a number, and returns it.
+    pub fn number(&self, headers: &HeaderMap) -> Option<String> {
+        let number = headers.get(NUMBER)?.to_str().ok()?;
+        self.lock_numbered()
+            .entry(number.to_owned())
+            .or_default()
+            .received += 1;
+        Some(number.to_owned())
+    }
+
+    /// What it was answered with.
+    pub fn answered(&self, number: &str, status: StatusCode) {
+        if matches!(status.as_u16(), 404 | 405 | 429 | 503)
+            && let Some(counts) = self.lock_numbered().get_mut(number)
+        {
+            counts.refused += 1;
+        }
+    }
+
+    pub fn numbered(&self) -> HashMap<String, Numbered> {
+        self.lock_numbered().clone()
+    }
+
+    fn lock_numbered(&self) -> MutexGuard<'_, HashMap<String, Numbered>> {
+        self.numbered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn record(&self, request: Recorded) {

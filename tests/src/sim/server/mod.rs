@@ -13,6 +13,7 @@ mod tls;
 mod upload;
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -33,9 +34,9 @@ use tokio::{
 use crate::sim::{api::authz::Policy, identity, pki::Pki, store::Store, surface};
 
 pub use app::{App, Ending, Phase};
-pub use connection::Connection;
+pub use connection::{Connection, THINKS};
 pub use faults::{Fault, Faults};
-pub use log::{Recorded, RequestLog};
+pub use log::{NUMBER, Numbered, Recorded, RequestLog};
 pub use spec::ServerSpec;
 pub use tls::AnyCertificate;
 pub use upload::Upload;
@@ -124,6 +125,11 @@ impl Server {
 
     pub fn clear_requests(&self) {
         self.log.clear();
+    }
+
+    /// The requests that had a number of their own ([`NUMBER`]).
+    pub fn numbered(&self) -> HashMap<String, Numbered> {
+        self.log.numbered()
     }
 
     /// Open connections, upgraded ones included.
