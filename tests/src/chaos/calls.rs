@@ -143,7 +143,7 @@ impl Traffic {
     }
 
     fn judge(&self, open: Open, call: &Call, id: Option<String>, sent: Sent) {
-        let repeats = sent.repeats;
+        let repeats = sent.repeats();
         let write = id.is_some();
         let (wrong, text) = match sent.outcome {
             Ok(reply) => match (self.fault(open.kind, write, &reply), id) {

@@ -19,4 +19,4 @@ pub(crate) use endpoint::one_cipher;
 pub use endpoint::{Endpoint, bearer, tls};
 pub use latency::Latency;
 pub use open::{Due, open_loop};
-pub use persistent::{Persistent, Sent};
+pub use persistent::{Persistent, Sent, is_lost};

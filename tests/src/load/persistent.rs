@@ -15,8 +15,10 @@ pub struct Persistent(Client);
 #[derive(Debug)]
 pub struct Sent {
     pub outcome: Result<Reply, Failure>,
-    /// How often it was sent again.
-    pub repeats: u32,
+    /// How often an answer said that it is to be sent again.
+    pub deferred: u32,
+    /// How often its connection was lost.
+    pub lost: u32,
 }
 
 /// `rest.Request.maxRetries`.
@@ -24,26 +26,47 @@ const MOST: u32 = 10;
 /// Before a GET is sent again whose connection was lost.
 const LOST: Duration = Duration::from_secs(1);
 
+impl Sent {
+    /// How often it was sent again.
+    pub fn repeats(&self) -> u32 {
+        let last = match &self.outcome {
+            Err(failure) if is_lost(failure) => 1,
+            _ => 0,
+        };
+        self.deferred + self.lost - last
+    }
+}
+
 impl Persistent {
     pub fn new(client: Client) -> Self {
         Self(client)
     }
 
+    /// The transport alone, which sends nothing again that a server may have seen.
+    pub fn transport(&self) -> &Client {
+        &self.0
+    }
+
     /// Sends a request and reads the whole answer.
     pub async fn send(&self, call: &Call) -> Sent {
-        let mut repeats = 0;
+        let (mut deferred, mut lost) = (0, 0);
         loop {
             let outcome = self.0.send(call).await;
-            let wait = match &outcome {
-                Ok(reply) => told_to_wait(reply),
-                Err(failure) if call.method == Method::GET => lost(failure).then_some(LOST),
-                Err(_) => None,
-            };
+            let told = outcome.as_ref().ok().and_then(told_to_wait);
+            let broken = outcome.as_ref().err().is_some_and(is_lost);
+            lost += u32::from(broken);
+            let wait = told.or((broken && call.method == Method::GET).then_some(LOST));
             match wait {
-                Some(wait) if repeats < MOST => tokio::time::sleep(wait).await,
-                _ => return Sent { outcome, repeats },
+                Some(wait) if deferred + lost <= MOST => tokio::time::sleep(wait).await,
+                _ => {
+                    return Sent {
+                        outcome,
+                        deferred,
+                        lost,
+                    };
+                }
             }
-            repeats += 1;
+            deferred += u32::from(told.is_some());
         }
     }
 }
@@ -57,7 +80,7 @@ fn told_to_wait(reply: &Reply) -> Option<Duration> {
 }
 
 /// `IsConnectionReset` and `IsProbableEOF`: not a stream that was reset, which leaves the connection as it is.
-fn lost(failure: &Failure) -> bool {
+pub fn is_lost(failure: &Failure) -> bool {
     let error = match failure {
         Failure::Connect(error) => {
             return matches!(

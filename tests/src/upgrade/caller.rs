@@ -1,8 +1,6 @@
-//! One client as client-go makes it: the transport of [`crate::load::Client`], and above it the repetition of reads.
+//! One client as client-go makes it, which counts what becomes of its requests.
 
 use std::collections::BTreeSet;
-use std::error::Error;
-use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,14 +12,14 @@ use super::outcome::WRITE;
 use super::tally::Unanswered;
 use super::{Kind, Tally};
 use crate::fixtures::Events;
-use crate::load::{Answer, Call, Client, Endpoint, Failure, Reply};
+use crate::load::{Answer, Call, Client, Endpoint, Failure, Persistent, Reply, is_lost};
 use crate::sim::{NUMBER, THINKS};
 
 pub struct Caller {
     kind: Kind,
     /// Of no other client.
     name: String,
-    client: Client,
+    client: Persistent,
     tally: Arc<Tally>,
     next: AtomicU64,
     /// What discovery has said so far.
@@ -32,10 +30,6 @@ const DISCOVERY: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 /// The type that only the new version serves, as [`types`] names it.
 const NEW_TYPE: &str = "admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
-/// client-go sends a read again so often when its connection was reset, each time after a second (rest/request.go
-/// `isErrRetryableFunc`, rest/with_retry.go `retryAfterResponse`; `maxRetries` is 10).
-const REPEATS: u32 = 10;
-const PAUSE: Duration = Duration::from_secs(1);
 
 impl Caller {
     pub fn new(kind: Kind, name: String, endpoint: Endpoint, tally: &Arc<Tally>) -> Self {
@@ -43,7 +37,7 @@ impl Caller {
         Self {
             kind,
             name,
-            client: Client::new(endpoint, None),
+            client: Persistent::new(Client::new(endpoint, None)),
             tally: Arc::clone(tally),
             next: AtomicU64::new(0),
             known: Mutex::default(),
@@ -85,29 +79,12 @@ impl Caller {
         let number = self.number(&mut call);
         let news = self.has_news();
         self.tally.with(self.kind, |seen| seen.requests += 1);
-        let (mut ended, mut deferred) = (0, 0);
-        let result = loop {
-            match self.client.send(&call).await {
-                Err(failure) if is_reset(&failure) => {
-                    ended += 1;
-                    if call.method != Method::GET || ended > REPEATS {
-                        break Err(failure);
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                }
-                // Any verb (rest/with_retry.go `checkWait`).
-                Ok(reply) if deferred < REPEATS && retry_after(&reply).is_some() => {
-                    deferred += 1;
-                    tokio::time::sleep(retry_after(&reply).unwrap_or(PAUSE)).await;
-                }
-                result => break result,
-            }
-        };
-        if deferred > 0 {
+        let sent = self.client.send(&call).await;
+        if sent.deferred > 0 {
             self.tally.with(self.kind, |seen| seen.deferred += 1);
         }
-        if ended > 0 {
-            let answered_later = result.is_ok();
+        if sent.lost > 0 {
+            let answered_later = sent.outcome.is_ok();
             self.tally.with(self.kind, |seen| {
                 seen.unanswered.push(Unanswered {
                     number: number.clone(),
@@ -115,7 +92,7 @@ impl Caller {
                 });
             });
         }
-        self.judge(&call, &number, news, result, ended > 0)
+        self.judge(&call, &number, news, sent.outcome, sent.lost > 0)
     }
 
     fn judge(
@@ -184,7 +161,7 @@ impl Caller {
         let number = self.number(&mut call);
         let news = self.has_news();
         self.tally.with(self.kind, |seen| seen.requests += 1);
-        match self.client.open(&call).await {
+        match self.client.transport().open(&call).await {
             Ok(response) if response.status() == 200 => Events::of(response).ok(),
             Ok(response) => {
                 let (head, body) = response.into_parts();
@@ -199,7 +176,7 @@ impl Caller {
                 None
             }
             // Nothing of a watch is lost that was not open yet: its client opens it again.
-            Err(failure) if is_reset(&failure) => {
+            Err(failure) if is_lost(&failure) => {
                 self.tally.with(self.kind, |seen| seen.watches_broken += 1);
                 None
             }
@@ -222,35 +199,6 @@ impl Caller {
             call.headers.insert(HeaderName::from_static(NUMBER), value);
         }
         number
-    }
-}
-
-/// How long the server asks to wait before the request is sent again, if it does.
-fn retry_after(reply: &Reply) -> Option<Duration> {
-    let status = reply.status.as_u16();
-    let seconds = reply.headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    let asks = status == 429 || (500..600).contains(&status);
-    Some(Duration::from_secs(seconds.parse().ok()?)).filter(|_| asks)
-}
-
-/// Whether the connection ended under the request, or while it was being made.
-fn is_reset(failure: &Failure) -> bool {
-    match failure {
-        Failure::Broken(_) => true,
-        Failure::Connect(error) => matches!(
-            error.kind(),
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
-        ),
-        Failure::Timeout(_) | Failure::Request(_) => {
-            let mut next = failure.source();
-            while let Some(error) = next {
-                if let Some(error) = error.downcast_ref::<io::Error>() {
-                    return error.kind() == ErrorKind::ConnectionReset;
-                }
-                next = error.source();
-            }
-            false
-        }
     }
 }
 
