@@ -138,7 +138,12 @@ impl Established {
     pub fn is_in_flight(&self) -> bool {
         let arrival = self.round_trip.saturating_mul(2) + TICK;
         let sent_lately = self.unacknowledged != 0 && self.last_sent < arrival;
-        self.unread != 0 || self.stuck || sent_lately
+        self.is_queued() || sent_lately
+    }
+
+    /// Bytes were received and not read, or are not sent yet or to be sent again.
+    pub fn is_queued(&self) -> bool {
+        self.unread != 0 || self.stuck
     }
 
     /// Bytes that the server has received on this connection so far.

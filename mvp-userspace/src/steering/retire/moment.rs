@@ -110,6 +110,13 @@ impl Schedule {
         }
     }
 
+    /// Whether a connection that is still here is looked at closely ([`super::close`]), since it may never be quiet by the kernel's clock:
+    /// once the window is over, or it has been urgent for as long as others take to leave.
+    pub fn closely(&self, urgent: Option<Duration>, since: Duration) -> bool {
+        let pressing = urgent.is_some_and(|urgent| urgent >= URGENT_SPREAD + URGENT_SOON);
+        !self.within.is_zero() && (pressing || since >= self.within)
+    }
+
     /// The quiet that is asked for within the window; `None`: the connection's turn has not come.
     fn quiet_asked(&self, since: Duration, phase: f64) -> Option<Duration> {
         let progress = since.div_duration_f64(self.within);
@@ -199,6 +206,18 @@ mod tests {
             stay.due_urgent(hour, hour, 0.5, &figures(4_999, true, false)),
             None
         );
+    }
+
+    #[test]
+    fn who_is_still_here_is_looked_at_closely() {
+        let second = Duration::from_secs(1);
+        assert!(!WINDOW.closely(None, 29 * second) && WINDOW.closely(None, 30 * second));
+        assert!(!WINDOW.closely(Some(2 * second), second));
+        assert!(WINDOW.closely(Some(3 * second), 4 * second));
+        let stay = Schedule {
+            within: Duration::ZERO,
+        };
+        assert!(!stay.closely(Some(60 * second), 60 * second));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::close::{APART, Close, WATCHED};
 use super::seen::{Seen, Traffic};
 use super::tally::{Ended, Open, RetireTally};
 use super::{Due, Figures, QUIET_FIRST, Schedule};
@@ -289,7 +290,11 @@ impl Round {
             }
         };
         if due(found).is_none() {
-            return Ok(());
+            let urgent = self.urgent_since().map(|at| at.elapsed());
+            return match self.schedule.closely(urgent, seen.first.elapsed()) {
+                true => self.look_closely(diag, found),
+                false => Ok(()),
+            };
         }
         let mut why = Due::Quiet;
         let outcome = diag.retire(found, |now| {
@@ -304,6 +309,27 @@ impl Round {
             (Outcome::Gone, _) => Ended::Gone,
         });
         tracing::debug!(client = %found.remote(), ?outcome, ?why, "connection of before");
+        Ok(())
+    }
+
+    /// Ends the connection right after an answer, if one comes while it is looked at.
+    fn look_closely(&self, diag: &mut SockDiag, found: &Established) -> Result<(), SockDiagError> {
+        let began = Instant::now();
+        let mut close = Close::new(began);
+        while self.go_on() && began.elapsed() < WATCHED {
+            let outcome = diag.retire(found, |now| {
+                close.take(Traffic::of(now), now.is_queued(), Instant::now())
+            })?;
+            match outcome {
+                Outcome::Active => std::thread::sleep(APART),
+                Outcome::Gone => return Ok(()),
+                Outcome::Destroyed => {
+                    self.tally.count(Ended::Destroyed);
+                    tracing::debug!(client = %found.remote(), "connection of before, after an answer");
+                    return Ok(());
+                }
+            }
+        }
         Ok(())
     }
 

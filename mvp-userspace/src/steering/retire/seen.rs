@@ -10,7 +10,7 @@ use crate::net::Established;
 /// An answer has at least so many bytes: a TLS record with the fields that every kube-apiserver sends (date, audit-id, the two
 /// of priority and fairness) has more. Less than this is an acknowledgement of a ping (17 bytes and 22 of the TLS record,
 /// RFC 9113 section 6.7 and RFC 8446 section 5.2) or two WINDOW_UPDATEs (13 bytes each).
-const ANSWER: u64 = 100;
+pub(super) const ANSWER: u64 = 100;
 /// A further answer on a connection may be as small as this, if it has no body yet: that a watch is open. Its fields but for the audit-id
 /// are in the header table by then (RFC 7541 section 2.3.2). Two WINDOW_UPDATEs in one record have 48 bytes.
 const SMALL: u64 = 60;
