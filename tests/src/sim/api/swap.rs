@@ -15,15 +15,39 @@ use crate::sim::store::{Object, StoreError, revision};
 /// A change that meets another one is computed again this often.
 pub(super) const ATTEMPTS: usize = 5;
 
+/// A name that is generated and taken is generated again so often (apiserver `pkg/registry/generic/registry/store.go`,
+/// `maxNameGenerationCreateAttempts`; before 1.30 it was not).
+const NAMES: usize = 8;
+
 /// Stores a new object.
 pub(super) async fn insert(
     request: &Request,
     target: &Target,
-    mut object: Value,
+    object: Value,
     apply: bool,
 ) -> Result<Object, Failure> {
-    let name = admission::new_metadata(&mut object, target)?;
-    admission::namespace_allows(request, target, &name).await?;
+    let given = object["metadata"]["name"].as_str().unwrap_or_default();
+    let attempts = if given.is_empty() { NAMES } else { 1 };
+    let mut taken = given.to_owned();
+    for _ in 0..attempts {
+        let mut object = object.clone();
+        taken = admission::new_metadata(&mut object, target)?;
+        if let Some(created) = insert_named(request, target, object, &taken, apply).await? {
+            return Ok(created);
+        }
+    }
+    Err(status::already_exists(&target.path, &taken))
+}
+
+/// `None`: the name is taken.
+async fn insert_named(
+    request: &Request,
+    target: &Target,
+    mut object: Value,
+    name: &str,
+    apply: bool,
+) -> Result<Option<Object>, Failure> {
+    admission::namespace_allows(request, target, name).await?;
     if target.has_status()
         && let Some(fields) = object.as_object_mut()
     {
@@ -40,17 +64,20 @@ pub(super) async fn insert(
             subresource: "",
         },
     );
-    admission::defaults(&mut object, target, &name);
+    admission::defaults(&mut object, target, name);
+    let key = target.key(name);
     if request.dry_run() {
-        return match request.app.store.get(&target.key(&name)).await {
-            Ok(_) => Err(status::already_exists(&target.path, &name)),
-            Err(_) => Ok(object.into()),
-        };
+        let taken = request.app.store.get(&key).await.is_ok();
+        return Ok((!taken).then(|| object.into()));
     }
-    let created = request.app.store.create(&target.key(&name), object).await;
-    let created = created.map_err(|error| status::store(error, &target.path, &name))?;
-    changed_definitions(request, target).await;
-    Ok(created)
+    match request.app.store.create(&key, object).await {
+        Ok(created) => {
+            changed_definitions(request, target).await;
+            Ok(Some(created))
+        }
+        Err(StoreError::Exists) => Ok(None),
+        Err(error) => Err(status::store(error, &target.path, name)),
+    }
 }
 
 /// Changes the object that the path names.
