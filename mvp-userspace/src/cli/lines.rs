@@ -24,8 +24,11 @@ struct Inner {
     waiting: Mutex<Vec<u8>>,
     /// Something waits.
     news: Condvar,
-    out: Box<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>,
+    out: Box<Out>,
 }
+
+/// Writes whole lines.
+type Out = dyn Fn(&[u8]) -> io::Result<()> + Send + Sync;
 
 /// Takes what one event is formatted to.
 pub struct Line<'a> {
@@ -47,7 +50,7 @@ impl Lines {
         Ok(lines)
     }
 
-    fn to(out: Box<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>) -> Self {
+    fn to(out: Box<Out>) -> Self {
         Self(Arc::new(Inner {
             waiting: Mutex::new(Vec::with_capacity(2 * ENOUGH)),
             news: Condvar::new(),

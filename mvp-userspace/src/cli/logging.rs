@@ -1,7 +1,7 @@
 //! Logs: to standard error, for people or as JSON, with a level that can be changed while the agent runs.
 //!
 //! Access lines, one per request, have the target `access`: `--log-level info,access=off` silences them. They are written several at
-//! a time ([`Lines`]).
+//! a time (`lines`).
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;

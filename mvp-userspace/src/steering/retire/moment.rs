@@ -110,7 +110,7 @@ impl Schedule {
         }
     }
 
-    /// Whether a connection that is still here is looked at closely ([`super::close`]), since it may never be quiet by the kernel's clock:
+    /// Whether a connection that is still here is looked at closely (`close`), since it may never be quiet by the kernel's clock:
     /// once the window is over, or it has been urgent for as long as others take to leave.
     pub fn closely(&self, urgent: Option<Duration>, since: Duration) -> bool {
         let pressing = urgent.is_some_and(|urgent| urgent >= URGENT_SPREAD + URGENT_SOON);

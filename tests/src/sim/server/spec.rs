@@ -37,7 +37,7 @@ pub struct ServerSpec {
     pub discovery: Newest,
     /// How late this server is to serve a new CustomResourceDefinition.
     pub crd_delay: Duration,
-    /// Requests that are kept for [`Server::requests`].
+    /// Requests that are kept for [`super::Server::requests`].
     pub log_capacity: usize,
     /// By which front proxies assert users here (`--requestheader-*-headers`).
     pub header_names: HeaderNames,
