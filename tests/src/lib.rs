@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod bpffs;
 pub mod chaos;
 pub mod child;
 pub mod client;

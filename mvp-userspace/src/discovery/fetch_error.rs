@@ -113,14 +113,9 @@ pub(super) fn transport(what: &'static str, reason: impl ToString, failure: Fail
 
 /// Whether only the one stream was ended.
 fn stream_reset(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if let Some(h2) = error.downcast_ref::<h2::Error>() {
-            return h2.is_reset();
-        }
-        source = error.source();
-    }
-    false
+    std::iter::successors(std::error::Error::source(error), |error| error.source())
+        .find_map(|error| error.downcast_ref::<h2::Error>())
+        .is_some_and(h2::Error::is_reset)
 }
 
 fn http_failure(error: &hyper::Error) -> Failure {

@@ -223,9 +223,7 @@ impl Poller {
             }
             Err(errors) => {
                 let refuses = self.entry.proofs().refuses();
-                let failures = errors
-                    .iter()
-                    .filter(|error| !readiness::ended_by(refuses, error));
+                let failures = errors.iter().filter(|error| !ended_by(refuses, error));
                 let failure = failures.filter_map(FetchError::failure).next();
                 self.hub.counters.count(&errors);
                 if errors.iter().any(FetchError::lost) {
@@ -447,6 +445,13 @@ async fn version(connection: &Connection) -> Option<String> {
 
 fn backoff(before: u32, most: Duration) -> Duration {
     BACKOFF.saturating_mul(1 << before.min(16)).min(most)
+}
+
+/// Whether a connection was lost since the server `refuses` this agent: kube-apiserver ends a connection over which it answered 401, with
+/// whatever else was asked on it. That says nothing of how it serves others. One that cannot be had at all is another matter.
+fn ended_by(refuses: bool, error: &FetchError) -> bool {
+    let ended = matches!(error.failure(), Some(Failure::Reset | Failure::Protocol));
+    refuses && ended && error.lost()
 }
 
 /// Not after a timeout: a server that hangs on one connection hangs on the next, and the round would last twice as long.

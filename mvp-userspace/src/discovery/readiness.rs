@@ -4,8 +4,7 @@ use tracing::info;
 
 use super::connection::Connection;
 use super::entry::Entry;
-use super::fetch_error::FetchError;
-use crate::route::{Failure, Probe};
+use crate::route::Probe;
 
 /// Of an answer, which is a list of checks.
 const MAX_ANSWER: usize = 64 << 10;
@@ -48,13 +47,6 @@ pub(super) fn stopping(entry: &Entry, why: &str) {
             why, "the server stops: watches on it end and go on at others"
         );
     }
-}
-
-/// Whether a connection was lost since the server `refuses` this agent: kube-apiserver ends a connection over which it answered 401, with
-/// whatever else was asked on it. That says nothing of how it serves others. One that cannot be had at all is another matter.
-pub(super) fn ended_by(refuses: bool, error: &FetchError) -> bool {
-    let ended = matches!(error.failure(), Some(Failure::Reset | Failure::Protocol));
-    refuses && ended && error.lost()
 }
 
 /// Whether `/readyz` names the check that fails from SIGTERM on (apiserver `server/genericapiserver.go`, `AddReadyzChecks`).

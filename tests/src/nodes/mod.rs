@@ -16,12 +16,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::bench;
+use crate::bpffs::with_bpffs;
 use crate::client::{Answer, Client};
 use crate::fixtures::admin;
 use crate::netns::Namespace;
 use crate::sim::{ControlPlane, ServerSpec};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
 /// Of every kube-apiserver.
@@ -61,24 +60,8 @@ pub fn run_on_nodes<T: Send + 'static>(
     server: fn(ServerSpec) -> ServerSpec,
     work: impl FnOnce(Cluster) -> T + Send + 'static,
 ) -> T {
-    let folder = tempfile::Builder::new()
-        .prefix("mvp-bpf-")
-        .tempdir()
-        .unwrap();
-    let (path, minors) = (folder.path().to_owned(), minors.to_vec());
-    let run = thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        let none = MsFlags::empty();
-        // As systemd mounts it: an agent refuses one that is open to others.
-        mount(Some("bpf"), &path, Some("bpf"), none, Some("mode=0700")).unwrap();
-        work(Cluster::start(&path, &minors, &Arc::new(binaries), server))
-    });
-    run.join().unwrap_or_else(|panic| {
-        drop(folder);
-        std::panic::resume_unwind(panic)
-    })
+    let minors = minors.to_vec();
+    with_bpffs(move |bpffs| work(Cluster::start(bpffs, &minors, &Arc::new(binaries), server)))
 }
 
 /// Waits for a condition.

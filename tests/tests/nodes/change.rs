@@ -216,6 +216,22 @@ async fn ask_on(
     Ok((answered, failed))
 }
 
+/// Such a client, at work on a first connection until it is stopped.
+fn busy(cluster: &Cluster, to: SocketAddr, pause: Duration) -> (Arc<AtomicBool>, Asking) {
+    let tls = cluster
+        .plane
+        .pki()
+        .client_config(admin(&cluster.plane), &[]);
+    let tls: Arc<rustls::ClientConfig> = tls.unwrap().into();
+    let stop = Arc::new(AtomicBool::new(false));
+    let first = cluster.connect(&cluster.clients, to).unwrap();
+    let asking = ask_on(first, to, tls, pause, Arc::clone(&stop));
+    (stop, cluster.clients.spawn(asking))
+}
+
+/// What [`ask_on`] comes to.
+type Asking = tokio::task::JoinHandle<anyhow::Result<(u32, Vec<String>)>>;
+
 /// One connection of before leaves in a good moment, and no request of its client is cut.
 fn leaves(test: &str, within: &'static str, pause: Duration) {
     on_nodes(test, &[36, 36], move |cluster| {
@@ -224,15 +240,7 @@ fn leaves(test: &str, within: &'static str, pause: Duration) {
             config["retire"] = serde_json::json!({"within": within});
         });
         agent.until("idle");
-        let tls = cluster
-            .plane
-            .pki()
-            .client_config(admin(&cluster.plane), &[]);
-        let tls: Arc<rustls::ClientConfig> = tls.unwrap().into();
-        let stop = Arc::new(AtomicBool::new(false));
-        let first = cluster.connect(&cluster.clients, node.at()).unwrap();
-        let asking = ask_on(first, node.at(), tls, pause, Arc::clone(&stop));
-        let asking = cluster.clients.spawn(asking);
+        let (stop, asking) = busy(&cluster, node.at(), pause);
         eventually("the client is at work", || {
             !node.received(&format!("{CONFIG_MAPS}/busy-5")).is_empty()
         });
@@ -286,15 +294,7 @@ fn a_window_goes_on_after_moments_in_which_connections_pass_the_agent_by() {
             config["limits"] = serde_json::json!({"connections": 1, "pendingHandshakes": 1});
         });
         agent.until("idle");
-        let tls = cluster
-            .plane
-            .pki()
-            .client_config(admin(&cluster.plane), &[]);
-        let tls: Arc<rustls::ClientConfig> = tls.unwrap().into();
-        let stop = Arc::new(AtomicBool::new(false));
-        let first = cluster.connect(&cluster.clients, node.at()).unwrap();
-        let asking = ask_on(first, node.at(), tls, PAUSE, Arc::clone(&stop));
-        let asking = cluster.clients.spawn(asking);
+        let (stop, asking) = busy(&cluster, node.at(), PAUSE);
         let left = || agent.metric("mvp_connections_of_before");
         let full = || agent.metric("mvp_passing_by{reason=\"full\"}");
         agent.admin("POST", "/arm").unwrap();

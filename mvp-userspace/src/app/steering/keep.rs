@@ -13,7 +13,7 @@ use super::{Cluster, GuardHandle, SharedSteering, SteeringStats};
 use crate::app::pass_through::never;
 use crate::app::{DrainSignal, DrainState};
 use crate::config::{Config, Endpoint};
-use crate::discovery::{DiscoveryHandle, ServerStatus};
+use crate::discovery::DiscoveryHandle;
 use crate::kernel::{Error, Reason, RouteWriter, Targets};
 use crate::route::{GuardReason, Knowledge, State};
 use crate::steering::{Agents, PassingBy, Retiring, Schedule, Scope, Standing};
@@ -153,8 +153,7 @@ impl InKernel {
         };
         // What would come back to kube-apiserver itself stays where it is for as long.
         self.retiring.hold(keeper.standing.first().is_some());
-        self.retiring
-            .urge(imminent(state, &keeper.discovery.status()));
+        self.retiring.urge(imminent(state, &keeper.discovery));
         self.retiring.set(scope, peers);
     }
 
@@ -242,11 +241,14 @@ impl InKernel {
 
 /// Whether false 404s are possible, or will be in some seconds: servers differ in what they serve, or one has ended, whose next version
 /// is about to start.
-fn imminent(state: State, servers: &[ServerStatus]) -> bool {
-    let mut reasons = state.reasons().iter();
-    let differ = reasons.any(|reason| reason == GuardReason::SetsDiffer);
-    let ended = |server: &ServerStatus| server.knowledge == Knowledge::Down;
-    state.is_armed() && (differ || servers.iter().any(ended))
+fn imminent(state: State, discovery: &DiscoveryHandle) -> bool {
+    let differ = || state.reasons().contains(GuardReason::SetsDiffer);
+    // The servers are asked for last, since this is called many times a second and seldom needs them.
+    let ended = || {
+        let mut servers = discovery.status().into_iter();
+        servers.any(|server| server.knowledge == Knowledge::Down)
+    };
+    state.is_armed() && (differ() || ended())
 }
 
 fn retiring(config: &Config, stats: &SteeringStats) -> Retiring {

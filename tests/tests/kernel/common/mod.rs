@@ -18,11 +18,8 @@ use std::{
 };
 
 use mvp::kernel::{Error, Heartbeat, Reason, Steering, Targets};
+pub use mvp_tests::bpffs::with_bpffs;
 use mvp_tests::netns::{Namespace, privileged};
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// The steered port.
@@ -33,30 +30,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Room for more connections than any test makes.
 pub const ROOM: u32 = 1 << 20;
-
-/// Runs `work` on a thread in a mount namespace of its own, with a BPF file system at the path that it gets. Nothing of
-/// it is left afterwards, not even if the process is killed.
-pub fn with_bpffs(work: impl FnOnce(&Path) + Send + 'static) {
-    // Made and removed outside, where nothing is mounted on it.
-    let folder = tempfile::Builder::new()
-        .prefix("mvp-bpf-")
-        .tempdir()
-        .unwrap();
-    let path = folder.path().to_owned();
-    let run = thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        let none = MsFlags::empty();
-        // As systemd mounts it: an agent refuses one that is open to others.
-        mount(Some("bpf"), &path, Some("bpf"), none, Some("mode=0700")).unwrap();
-        work(&path);
-    });
-    if let Err(panic) = run.join() {
-        drop(folder);
-        std::panic::resume_unwind(panic);
-    }
-}
 
 /// Runs a test in a network namespace of its own, with a path for pins.
 pub fn pinned(test: &str, work: impl FnOnce(&Path) + Send + 'static) {

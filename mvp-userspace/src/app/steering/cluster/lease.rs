@@ -108,8 +108,8 @@ async fn speak(api: Api<Lease>, cluster: &Cluster, mut speaking: Speaking) {
 
 async fn write(api: &Api<Lease>, params: &PatchParams, patch: &Value) -> Result<(), String> {
     let patch = Patch::Merge(patch);
-    let mut pause = PAUSE;
-    for tried in 1.. {
+    let (mut tried, mut pause) = (0, PAUSE);
+    loop {
         let error = match api.patch(NAME, params, &patch).await {
             Ok(_) => return Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => return Err(MISSING.to_owned()),
@@ -118,13 +118,13 @@ async fn write(api: &Api<Lease>, params: &PatchParams, patch: &Value) -> Result<
             }
             Err(error) => error,
         };
+        tried += 1;
         if tried == TRIES {
             return Err(error.to_string());
         }
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
-    Ok(())
 }
 
 const MISSING: &str = "it is not there (deploy/rbac.yaml makes it)";

@@ -14,7 +14,8 @@ mod words;
 
 pub use lease::{Speaking, follow, try_out};
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,7 @@ struct Inner {
     words: Mutex<Words>,
     teller: Mutex<Teller>,
     /// Another agent's sign came and no observation has seen it yet.
-    news: Mutex<bool>,
+    news: AtomicBool,
     orders: mpsc::Sender<Order>,
     /// Why the Lease cannot be read and written.
     trouble: Mutex<Trouble>,
@@ -74,7 +75,7 @@ impl Cluster {
             node: node.to_owned(),
             words: Mutex::new(Words::new(node)),
             teller: Mutex::default(),
-            news: Mutex::new(false),
+            news: AtomicBool::new(false),
             orders,
             trouble: Mutex::default(),
             counts: Counts::default(),
@@ -94,7 +95,7 @@ impl Cluster {
             let _ = self.0.orders.try_send(Order::Sign(new));
         }
         let standing = lock(&self.0.words).standing(OffsetDateTime::now_utc());
-        let news = std::mem::take(&mut *lock(&self.0.news));
+        let news = self.0.news.swap(false, Ordering::Relaxed);
         signs.agent_armed = news || standing.agent.is_some();
         signs.cluster_armed = standing.operator.is_some();
     }
@@ -181,11 +182,11 @@ impl Cluster {
         }
     }
 
-    fn heard(&self, annotations: &std::collections::BTreeMap<String, String>) {
+    fn heard(&self, annotations: &BTreeMap<String, String>) {
         let mut words = lock(&self.0.words);
         if words.take(annotations, OffsetDateTime::now_utc()) {
             self.0.counts.heard.fetch_add(1, Ordering::Relaxed);
-            *lock(&self.0.news) = true;
+            self.0.news.store(true, Ordering::Relaxed);
             let last = words.last().cloned();
             drop(words);
             if let Some(Word { by, because, .. }) = last {
