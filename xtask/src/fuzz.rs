@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    run::{root, run, say},
+    run::{cargo_on, root, run, say},
     setup, toolchain,
 };
 
@@ -35,6 +35,8 @@ pub fn main(args: &Args) -> Result<()> {
     }
     let fuzzer = setup::install_cargo_fuzz()?;
     let folder = folder();
+    // cargo-fuzz has no --locked of its own, and would write another lock file.
+    run(&mut cargo_on("fetch", "tests/fuzz"))?;
     let compiler = setup::fuzz_compiler()?;
     // No sanitizer: the targets run code without `unsafe`, and without one the build is shorter and more inputs are tried.
     let mut build = compiler.command("cargo");

@@ -26,11 +26,15 @@ pub fn cargo(verb: &str) -> Command {
     cargo_on(verb, "")
 }
 
-/// As [`cargo`], on the package or workspace in a folder of the repository.
+/// As [`cargo`], on the package or workspace in a folder of the repository. Every verb that resolves dependencies takes the versions in the
+/// lock file, and fails if the manifests ask for others.
 pub fn cargo_on(verb: &str, folder: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let manifest = root().join(folder).join("Cargo.toml");
     command.arg(verb).arg("--manifest-path").arg(manifest);
+    if !["fmt", "deny"].contains(&verb) {
+        command.arg("--locked");
+    }
     command
 }
 
