@@ -1,10 +1,12 @@
-//! `cargo xtask VERB`: builds, tests, checks and measures mvp. One file a verb.
+//! `cargo xtask VERB`: builds, tests, checks and measures mvp. There is one file for each verb.
 
 mod bench;
 mod build;
 mod build_ebpf;
 mod check;
 mod demo;
+mod dependencies;
+mod docs;
 mod fuzz;
 mod kernels;
 mod python;
