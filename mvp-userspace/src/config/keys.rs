@@ -30,7 +30,7 @@ pub enum Kind {
     Count(u64, u64),
     /// `auto`, or a count.
     AutoCount(u64, u64),
-    /// Above 0, at most 1.
+    /// A number above 0, at most 1.
     Share,
 }
 
@@ -82,7 +82,7 @@ pub const KEYS: &[Key] = &[
     key("peers.static[].url", Url, WithSection, "Its address."),
     key("peers.kubernetes.enabled", Bool, Default("false"), "Find peers in EndpointSlice `default/kubernetes` and the identity Leases in `kube-system`."),
     key("peers.kubernetes.kubeconfig", Path, Optional("in-cluster"), "Fallback for reading them where the front-proxy pair cannot (as `system:mvp`, with the rights in deploy/rbac.yaml); `mvp status` says when it is used."),
-    key("admin.listen", Address, Default("127.0.0.1:9440"), "Readiness, metrics and status, for reading only. No authentication: it may be opened to whoever may know them."),
+    key("admin.listen", Address, Default("127.0.0.1:9440"), "Readiness, metrics and status, read-only. It has no authentication: open it only to those who may know them."),
     key("admin.hosts", TextList, Optional("addresses, `localhost` and `node`"), "Further names by which `admin.listen` may be called; others are refused, so that no web page reads it under a name of its own."),
     key("admin.socket", Path, Default("/run/mvp/admin.sock"), "Unix socket of mode 0600 for whatever changes something or speaks to servers; the `mvp` command uses it."),
     key("kernel.steering", Choice(&["auto", "on", "off"]), Default("off"), "Steer connections of kube-apiserver's port to the agent in the kernel."),
@@ -102,7 +102,7 @@ pub const KEYS: &[Key] = &[
     key("relay.window", Duration(100, HOUR), Default("10s"), "See `relay.after`."),
     key("relay.maxShare", Share, Default("0.5"), "Largest share of this node's connections that is relayed."),
     key("relay.withoutServerName", Bool, Default("false"), "Relay also clients that name no server in TLS."),
-    key("threads", AutoCount(1, 1024), Default("auto"), "Data threads; `auto`: one a core, at most 4."),
+    key("threads", AutoCount(1, 1024), Default("auto"), "Data threads; `auto`: one for each core, at most 4."),
     key("limits.connections", AutoCount(1, 10_000_000), Default("auto"), "Open client connections; `auto`: as many as the hard limit of open files is enough for, at most 20000. A number above that is lowered to it."),
     key("limits.pendingHandshakes", Count(1, 1_000_000), Default("1024"), "TLS handshakes under way. Above it the oldest silent connection of the address with most ends."),
     key("limits.handshakeTimeout", Duration(100, HOUR), Default("10s"), "Time for one TLS handshake."),
@@ -115,10 +115,10 @@ pub const KEYS: &[Key] = &[
     key("limits.pendingResets", Count(1, 1_000_000), Default("100"), "HTTP/2 streams a client may have reset before they are handled (CVE-2023-44487), and streams a minute that are reset for errors of its own; then GOAWAY."),
     key("limits.cancellations", Count(1, 1_000_000), Default("400"), "Requests under way that one client (address and user) may cancel at once; a tenth comes back each second. Above it: 429."),
     key("limits.tunnelsPerClient", Count(1, 1_000_000), Default("64"), "Upgraded connections (exec, attach, port-forward, WebSocket watches) of one client (address and user), each of which takes a connection to a server. Above it: 429."),
-    key("limits.idleTimeout", Duration(100, HOUR), Default("90s"), "An HTTP/2 connection without an open stream is told to leave after this; kube-apiserver does the same."),
+    key("limits.idleTimeout", Duration(100, HOUR), Default("90s"), "After this time an HTTP/2 connection without an open stream is ended by GOAWAY; kube-apiserver does the same."),
     key("limits.responseTimeout", Duration(100, 24 * HOUR), Default("65s"), "Time until the response head of a request that is not long-running; kube-apiserver gives up after 60s by itself."),
     key("discovery.interval", Duration(100, HOUR), Default("1s"), "Between two polls of one server."),
-    key("discovery.idleInterval", Duration(100, HOUR), Default("5s"), "The same while nothing differs and events tell of changes: `/readyz` is still asked every `discovery.interval`, and an event, a lost connection or a server that is not ready has everything asked at once."),
+    key("discovery.idleInterval", Duration(100, HOUR), Default("5s"), "The same while nothing differs and events report changes: `/readyz` is still queried every `discovery.interval`, and after an event, a lost connection or a server that is not ready everything is queried at once."),
     key("discovery.timeout", Duration(100, HOUR), Default("5s"), "Deadline of one poll."),
     key("discovery.refresh", Duration(1, MINUTE), Default("250ms"), "How long one client's request may wait for a refresh."),
     key("discovery.staleAfter", Duration(100, 24 * HOUR), Default("10s"), "Knowledge a reachable server has not confirmed for so long is stale."),

@@ -5,11 +5,11 @@ use std::fmt::Write;
 /// One metric family as it is scraped.
 #[derive(Debug)]
 pub struct Spec {
-    /// With `_total` for counters.
+    /// The name, with `_total` for counters.
     pub name: &'static str,
     pub kind: Kind,
     pub labels: &'static [&'static str],
-    /// Without a full stop at its end: the encoder adds one.
+    /// The help text, without a full stop at its end: the encoder adds one.
     pub help: &'static str,
 }
 
@@ -65,7 +65,7 @@ specs! {
     NOPEER_REQUESTS, Counter, "aggregator_discovery_nopeer_requests_total", [],
         "Number of discovery requests that asked for the local server's document only";
     BUILD_INFO, Gauge, "mvp_build_info", ["version"],
-        "Always 1; the label tells the agent's version";
+        "Always 1; the label is the agent's version";
     REQUESTS, Counter, "mvp_requests_total", ["decision", "server", "code"],
         "Requests, by why they went where, the server that answered (empty: the agent itself) and the status code; 499: the client went away before its answer";
     ADDED, Histogram, "mvp_added_seconds", [],
@@ -139,9 +139,9 @@ specs! {
     GUARD_TRANSITIONS, Counter, "mvp_guard_transitions_total", ["to", "reason"],
         "Changes of the guard's state, by the new state and each reason for it";
     CLUSTER_WORDS, Counter, "mvp_cluster_words_total", ["kind"],
-        "What agents told each other by their Lease: signs and operators' words that this one wrote (told) or could not write (failed), and signs that it heard of (heard)";
+        "Signs and operators' commands that agents exchange through their Lease: those that this agent wrote (told) or could not write (failed), and signs of others that it read (heard)";
     KERNEL_STEERING, Gauge, "mvp_kernel_steering", [],
-        "1 if the kernel gives new connections to the agent whenever the guard is armed: the program is attached, this agent directs it, its heartbeat is young and nothing speaks against it; otherwise 0";
+        "1 if the kernel gives new connections to the agent whenever the guard is armed: the program is attached, this agent controls it, its heartbeat is recent and no reason to pass by holds; otherwise 0";
     PASSING_BY, Gauge, "mvp_passing_by", ["reason"],
         "1 for each reason for which new connections pass to kube-apiserver itself, 0 for the others; docs/metrics.md lists them";
     KERNEL_EVENTS, Counter, "mvp_kernel_events_total", ["event"],

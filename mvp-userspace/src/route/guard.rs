@@ -11,14 +11,14 @@ codes! {
     /// Why the guard is in its state. `docs/relay.md` lists them; a test compares.
     GuardReason {
         Starting "starting" "the agent has just started: nothing has been seen for long enough",
-        SteeringOff "steering_off" "the kernel steers no connections here, and none may pass through: whoever comes to the agent is inspected",
+        SteeringOff "steering_off" "the kernel steers no connections here, and none may pass through: every connection to the agent is inspected",
         SetsDiffer "sets_differ" "the servers do not all serve the same, or nothing is known of one",
         VersionsDiffer "versions_differ" "the servers are not all of one version",
         ServerBroken "server_broken" "a server's connection broke or cannot be made",
         ServerNotReady "server_not_ready" "a server says that it is not ready",
         LeaseChanged "lease_changed" "a server's identity Lease changed its holder: it was restarted or replaced",
         ManifestChanged "manifest_changed" "the local kube-apiserver's static-pod manifest changed: it is about to restart",
-        AgentArmed "agent_armed" "another agent saw a sign, and told all agents",
+        AgentArmed "agent_armed" "another agent saw a sign and informed all agents",
         ClusterArmed "cluster_armed" "an operator armed all agents",
         OperatorArmed "operator_armed" "an operator said arm",
         OperatorDisarmed "operator_disarmed" "an operator said disarm",
@@ -88,7 +88,7 @@ pub enum State {
 pub struct Transition {
     pub at: Instant,
     pub to_armed: bool,
-    /// Never empty.
+    /// The reasons of the change; never empty.
     pub reasons: GuardReasons,
 }
 
@@ -105,7 +105,7 @@ pub struct Guard {
 struct Said {
     word: Word,
     at: Instant,
-    /// From when on it does not stand any more.
+    /// The time from which on it no longer holds.
     until: Option<Instant>,
 }
 
@@ -154,7 +154,8 @@ impl Guard {
         self.settle_state(now)
     }
 
-    /// Takes an operator's word, which stands until the next or for as long as it says. A time that no clock can tell is no end.
+    /// Takes an operator's command, which holds until the next one or for as long as it says. A time that no clock can represent has
+    /// no end.
     pub fn operator(&mut self, operator: Operator, now: Instant) -> Option<Transition> {
         let said = |word, until| {
             Some(Said {
@@ -356,7 +357,7 @@ impl GuardReasons {
         self.0 & Self::one(reason).0 != 0
     }
 
-    /// In the table's order.
+    /// The reasons in the order of the table.
     pub fn iter(self) -> impl Iterator<Item = GuardReason> {
         GuardReason::ALL
             .iter()
