@@ -42,7 +42,7 @@ pub struct TableHead {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(C)]
 pub struct RouteKey {
-    /// Of the four names.
+    /// The hash of the four names.
     pub hash: u64,
     /// The half of the table.
     pub half: u32,

@@ -79,7 +79,7 @@ pub fn count(counter: Counter) {
 }
 
 /// Stores what `first` returns if nothing has been stored yet, and says whether it did. Two CPUs at the very same time
-/// may both be told so: the caller only logs. (An atomic exchange would need a 5.12 kernel.)
+/// may both get this answer: the caller only logs. (An atomic exchange would need a 5.12 kernel.)
 #[inline(always)]
 pub fn note_first_lookup(first: impl FnOnce() -> LookupState) -> bool {
     let Some(state) = LOOKUP_STATE.get_ptr_mut(0) else {

@@ -1,11 +1,11 @@
-//! Who may ask what: the network reads, whoever may open the Unix socket does everything.
+//! Who may do what: over the network one can only read, over the Unix socket one can do everything.
 
 use std::net::IpAddr;
 
 use http::header::HOST;
 use http::{Request, StatusCode};
 
-/// By which door a request came.
+/// The way by which a request came.
 #[derive(Clone, Debug)]
 pub enum Access {
     /// `admin.listen`: reads only, and asks by one of these names only.
@@ -27,7 +27,7 @@ pub(super) const CHANGES: [&str; 6] =
     ["/drain", "/arm", "/disarm", "/auto", "/retire", "/loglevel"];
 
 impl Hosts {
-    /// Beside addresses and `localhost`.
+    /// The names that are allowed besides addresses and `localhost`.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let names = names.into_iter().map(|name| normal(&name));
         Self(names.collect())

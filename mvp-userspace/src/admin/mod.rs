@@ -1,7 +1,7 @@
 //! The admin port: what the agent knows and does, drain, log level. It decides nothing, and sees the rest of the agent
 //! only through the closures of [`Views`].
 //!
-//! It has two doors. `admin.listen` is for reading, meant to be opened to whoever scrapes, and has no authentication.
+//! There are two ways in. `admin.listen` is read-only, may be opened to those that scrape metrics, and has no authentication.
 //! `admin.socket` is a Unix socket that its owner alone may open (mode 0600): whatever changes something or speaks to servers is
 //! there only, marked with a star.
 //!

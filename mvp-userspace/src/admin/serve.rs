@@ -36,7 +36,7 @@ pub struct Admin {
     /// Why connections are not taken.
     pub standing: Standing,
     pub drain: DrainTrigger,
-    /// For a drain that names none.
+    /// The deadline of a drain that names none.
     pub drain_deadline: Duration,
     /// For another server to answer a probe, and for a request's body to arrive.
     pub answer_timeout: Duration,

@@ -54,9 +54,9 @@ pub struct SkewCell {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SkewState {
-    /// With every verb that any server has for the key.
+    /// The server serves the key with every verb that any server has for it.
     Serves,
-    /// Without some of those verbs.
+    /// The server serves the key without some of those verbs.
     Partial,
     Lacks,
     /// Nothing at all is known of the server.

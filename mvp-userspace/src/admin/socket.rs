@@ -11,7 +11,7 @@ use tokio::net::UnixListener;
 
 /// Root's alone, or of the user who runs the agent.
 const MODE: u32 = 0o600;
-/// Of a folder that has to be made for it.
+/// The mode of a folder that has to be created for it.
 const FOLDER: u32 = 0o700;
 
 /// A bound socket. The path is taken over from an agent that drains, and freed again at the end, unless another agent has taken it

@@ -8,7 +8,7 @@ pub fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String
     columns(&heading, rows)
 }
 
-/// The same where only the data tells how many columns there are.
+/// The same where only the data determines how many columns there are.
 pub fn columns<R: AsRef<[String]>>(heading: &[String], rows: &[R]) -> String {
     let clean = |row: &[String]| row.iter().map(|cell| clean(cell)).collect::<Vec<_>>();
     let lines: Vec<Vec<String>> = std::iter::once(clean(heading))

@@ -31,7 +31,7 @@ pub struct Views {
     pub probe: Box<dyn Fn(String, String) -> ProbeFuture + Send + Sync>,
     /// A level (`debug`) or a filter (`mvp=debug,access=off`).
     pub set_log_level: Box<SetLogLevelFn>,
-    /// Takes an operator's word and tells what the guard then is.
+    /// Takes an operator's command and returns the state that the guard then has.
     pub guard: Box<dyn Fn(Operator) -> GuardView + Send + Sync>,
     /// Says an operator's word to all agents. The line says what then holds.
     pub cluster: Box<dyn Fn(ClusterOrder) -> ClusterFuture + Send + Sync>,
@@ -77,12 +77,12 @@ pub struct StatusView {
     #[serde(default)]
     pub stance: StanceView,
     pub guard: GuardView,
-    /// How agents tell each other of signs, and what was said last.
+    /// How agents inform each other of signs, and the last annotation.
     #[serde(default)]
     pub cluster: String,
     /// How changes of definitions and APIServices come to be known: `watching`, `polling only: <reason>`, `starting`.
     pub events: String,
-    /// By which identity the list of servers is read.
+    /// The identity by which the list of servers is read.
     #[serde(default)]
     pub members: String,
     /// Where the list of servers comes from, and what is wrong with it.
@@ -134,7 +134,7 @@ pub struct StanceView {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReasonView {
-    /// As in `mvp_passing_by`.
+    /// The reason as in `mvp_passing_by`.
     pub reason: String,
     pub detail: String,
 }
@@ -298,7 +298,7 @@ pub struct ExplainView {
     pub subresource: String,
     pub namespace: String,
     pub name: String,
-    /// As in `mvp_requests_total` and the access log.
+    /// The reason as in `mvp_requests_total` and the access log.
     pub decision: String,
     pub reason: String,
     /// Where the request would go now; none: the agent answers.

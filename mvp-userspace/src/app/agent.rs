@@ -128,12 +128,12 @@ impl Agent {
         }
     }
 
-    /// Has every file of certificates, keys and CAs looked at now when it is notified; other files are watched by whoever reads them.
+    /// Has every file of certificates, keys and CAs looked at now when it is notified; other files are watched by their readers.
     pub fn reload_trigger(&self) -> Arc<Notify> {
         Arc::clone(&self.reload)
     }
 
-    /// For a signal handler that outlives the borrow.
+    /// The trigger and the deadline, for a signal handler that outlives the borrow.
     pub fn drain_trigger(&self) -> (DrainTrigger, Duration) {
         (self.drain.clone(), self.deadline)
     }

@@ -1,4 +1,4 @@
-//! How the agent ends: it is told to drain, has until a deadline, and then everything still open is closed.
+//! How the agent ends: it begins to drain, has until a deadline, and then everything that is still open is closed.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct DrainTrigger {
     replaced: Arc<AtomicBool>,
 }
 
-/// Is told. Cheap to clone, usable from any thread and runtime.
+/// The side that receives the signal. Cheap to clone, usable from any thread and runtime.
 #[derive(Clone, Debug)]
 pub struct DrainSignal(watch::Receiver<DrainState>);
 

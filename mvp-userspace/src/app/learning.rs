@@ -78,7 +78,7 @@ pub fn membership_dialer(
     ))
 }
 
-/// Passes on which servers were restarted, and tells the guard.
+/// Passes on which servers were restarted, also to the guard.
 pub fn tell_guard(
     mut restarts: mpsc::Receiver<Option<Endpoint>>,
     guard: GuardHandle,
@@ -95,7 +95,7 @@ pub fn tell_guard(
     receiver
 }
 
-/// Signs are told to other agents, and heard of from them, by the way by which the list of servers is read.
+/// Signs are published to other agents, and read from them, through the reader of the list of servers.
 pub fn share_signs(config: &Config, reader: Reader, guard: GuardHandle) -> Cluster {
     let (cluster, speaking) = Cluster::new(&config.node);
     tokio::spawn(steering::follow(

@@ -37,7 +37,7 @@ struct Line {
 }
 
 struct State {
-    /// Of the content last looked at.
+    /// The digest of the content that was last looked at.
     digest: Option<[u8; 32]>,
     /// The last attempt failed: a file that it names may come later than the manifest.
     failed: Option<String>,
@@ -135,7 +135,7 @@ impl ManifestFollower {
         if !keys.is_empty() {
             tracing::info!(
                 keys = keys.join(", "),
-                "the manifest has changed: taken over"
+                "the manifest has changed, and the changes are in use"
             );
         }
         let late: Vec<_> = changes
@@ -177,11 +177,11 @@ impl ManifestFollower {
         match &self.drain {
             Some((trigger, deadline)) if trigger.drain(*deadline) => tracing::warn!(
                 keys,
-                "the manifest has changed in what cannot while running: draining, for a successor to take over"
+                "the manifest has changed in keys that cannot change while the agent runs: it drains so that it is started again"
             ),
             None if news => tracing::error!(
                 keys,
-                "the manifest has changed in what cannot while running: the agent must be restarted"
+                "the manifest has changed in keys that cannot change while the agent runs: the agent must be restarted"
             ),
             Some(_) | None => {}
         }
@@ -196,7 +196,7 @@ impl ManifestFollower {
         self.stats.failed(error.clone());
         tracing::error!(
             error,
-            "the changed manifest cannot be used; the configuration of before stays"
+            "the changed manifest cannot be used; the previous configuration stays in use"
         );
         self.line.say(format!(
             "cannot be used, and the configuration of before stays: {error}"
@@ -221,7 +221,7 @@ impl Reload for ManifestFollower {
 }
 
 impl ManifestLine {
-    /// For the status.
+    /// The line in the status.
     pub fn get(&self) -> String {
         match self.text().as_str() {
             "" => "none: the configuration is a file of its own".to_owned(),

@@ -7,7 +7,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::kernel::{Resident, give_back};
 
-/// Between two looks, which cost some microseconds.
+/// The time between two looks, which cost some microseconds.
 const LOOK: Duration = Duration::from_secs(10);
 /// Kept without a word: giving back and taking again costs a page fault for each 4 KiB.
 const KEPT: u64 = 16 << 20;

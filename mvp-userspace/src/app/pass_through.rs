@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Between two looks at the local server's certificate while connections pass, or may soon.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// For `mvp status`.
+/// The line in `mvp status`.
 #[derive(Debug, Default)]
 pub struct PassThroughLine(Mutex<String>);
 

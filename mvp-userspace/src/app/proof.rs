@@ -65,7 +65,7 @@ pub async fn after_reloads(
             return;
         }
         if let Err(error) = own.rename(&named.borrow()) {
-            tracing::error!(%error, "requestHeader: the agent goes on asking by the names of before");
+            tracing::error!(%error, "requestHeader: the agent keeps using the previous names for its own requests");
         }
         discovery.prove_all();
     }

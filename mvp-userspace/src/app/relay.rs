@@ -21,7 +21,7 @@ const CALIBRATED: usize = 64;
 /// What is made before any port is bound.
 pub struct Prepared {
     pub relays: Arc<Relays>,
-    /// To be reloaded with the other files.
+    /// What is to be reloaded with the other files.
     pub reload: Option<Arc<dyn Reload>>,
     calibrate: bool,
 }

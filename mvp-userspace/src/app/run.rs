@@ -13,7 +13,7 @@ struct Signals {
     hang_up: Signal,
 }
 
-/// Runs until SIGTERM or SIGINT has drained the agent, or its socket was told to. SIGHUP has it look at its files at once, as
+/// Runs until SIGTERM, SIGINT or an operator's drain has ended the agent. SIGHUP makes it look at its files at once, as
 /// operators expect of a daemon.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let wait_when_replaced = config.drain.wait_when_replaced;

@@ -20,7 +20,7 @@ struct State {
     programs: Option<Shortcut>,
 }
 
-/// From where to where.
+/// The two ends: from where to where.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     own_source: Ipv4Addr,
@@ -74,12 +74,12 @@ impl ShortcutPart {
         Ok(part)
     }
 
-    /// For `mvp status`.
+    /// The line in `mvp status`.
     pub fn line(&self) -> String {
         self.lock().line.clone()
     }
 
-    /// Of the programs, while they are loaded.
+    /// The counters of the programs, while they are loaded.
     pub fn counters(&self) -> Option<Counters> {
         self.lock().programs.as_ref()?.counters().ok()
     }

@@ -1,4 +1,4 @@
-//! Metrics whose values live elsewhere: gauges read at each scrape, and counts that other modules keep, mirrored once a second.
+//! Metrics whose values live elsewhere: gauges read at each scrape, and counts that other modules keep, mirrored once per second.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

@@ -16,11 +16,11 @@ use crate::net::{Accepted, Sink};
 use crate::proxy::{self, ConnectSettings, Pool, PoolCounts, Shared, Thread};
 use crate::tls::ClientTls;
 
-/// Between two signs of life, without steering.
+/// The time between two signs of life, without steering.
 pub const TICK: Duration = Duration::from_secs(1);
-/// With it: the kernel is told every 100 ms whether all is well.
+/// The same with steering: every 100 ms the heartbeat needs to know whether all is well.
 pub const STEERING_TICK: Duration = Duration::from_millis(100);
-/// Between two looks for connections that nobody needs.
+/// The time between two looks for connections that nobody needs.
 const TIDY: Duration = Duration::from_secs(10);
 
 /// A running data thread, as the rest of the agent sees it.
@@ -119,7 +119,7 @@ impl Heartbeat {
         self.beat.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Time since the loop last turned. A healthy one turns once a second, or every 100 ms with steering.
+    /// Time since the loop last turned. A healthy one turns once per second, or every 100 ms with steering.
     pub fn age(&self) -> Duration {
         self.origin
             .elapsed()

@@ -30,7 +30,7 @@ use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, expla
 use crate::steering::{Retirable, RetireTally};
 use crate::tls::{IdentityClass, ReloadStats};
 
-/// A data thread whose loop has not turned for so long makes no progress: it turns once a second.
+/// A data thread whose loop has not turned for so long makes no progress: it turns once per second.
 const STALLED: Duration = Duration::from_secs(10);
 
 /// Everything the views read.
@@ -43,7 +43,7 @@ pub struct Sources {
     pub shortcut: Arc<ShortcutPart>,
     pub pass_through: Arc<PassThroughLine>,
     pub guard: GuardHandle,
-    /// `None`: agents cannot tell each other anything.
+    /// `None`: agents cannot exchange signs.
     pub cluster: Option<Cluster>,
     pub watch: Watch,
     pub read_by: ReadBy,

@@ -119,7 +119,7 @@ pub fn files(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
 
 /// A certificate that servers would take for a user's own, or not for a front proxy's, must not even be tried.
 fn front_proxy(config: &Config, file: &Path) -> Result<(), String> {
-    // What is wrong with the CAs themselves is told when they are loaded.
+    // What is wrong with the CAs themselves is reported when they are loaded.
     let Ok(trust) = TrustCell::open(config) else {
         return Ok(());
     };

@@ -17,7 +17,7 @@ pub struct ManifestSource {
 pub enum Effect {
     /// At once: for new connections, or for new requests.
     Live,
-    /// With the next start of the agent.
+    /// It takes effect with the next start of the agent.
     Restart,
 }
 

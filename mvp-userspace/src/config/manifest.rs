@@ -19,7 +19,7 @@ const PORT_DISTANCE: u16 = 10_000;
 const DEFAULT_PORT: u16 = 6443;
 /// By how much `limits.responseTimeout` is above `--request-timeout`.
 const RESPONSE_MARGIN: Duration = Duration::from_secs(5);
-/// As long as the key may be.
+/// The longest that the key may be.
 const LONGEST_RESPONSE: Duration = Duration::from_secs(24 * 3600);
 
 /// `folder` is the manifest's folder; on a kubeadm node the administrator's kubeconfig is in the one above.
@@ -187,7 +187,7 @@ fn addresses(flags: &Flags, host: &dyn Host, set: &mut Set<'_>) -> Result<(), Co
                 flag,
                 value = text,
                 ?address,
-                "the manifest does not tell this address; the one of the interface is taken"
+                "the manifest does not contain this address; that of the interface is used"
             );
             Ok(address)
         }

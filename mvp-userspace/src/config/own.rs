@@ -21,7 +21,7 @@ pub(super) trait ThisNode {
     fn name(&self) -> Option<String>;
 }
 
-/// This node as the system tells of it.
+/// This node as the system reports it.
 pub(super) struct System;
 
 /// Refuses a peer that is the local server.
@@ -50,7 +50,7 @@ pub(super) fn check(config: &Config, tree: &Tree, node: &dyn ThisNode) -> Result
 fn own(peer: &Endpoint, config: &Config, node: &dyn ThisNode) -> Option<String> {
     if let Ok(address) = peer.host.parse::<IpAddr>() {
         let address = address.to_canonical();
-        // Servers of a test have a loopback address each, and are told apart by them.
+        // Each server of a test has a loopback address of its own, by which it is distinguished.
         let told_apart = address.is_loopback() && is_loopback(&config.local);
         let own = address.is_unspecified() || (node.has(address) && !told_apart);
         return own.then(|| format!("{address} is an address of this node"));

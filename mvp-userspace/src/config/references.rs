@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-/// What the downward API of a static pod tells, as far as it can be known outside of the pod.
+/// What the downward API of a static pod reports, as far as it can be known outside of the pod.
 pub(super) trait Host {
     /// The address of the interface that leads to the other nodes. A static pod of the control plane has the host's network,
     /// so that it is the pod's too.
@@ -15,7 +15,7 @@ pub(super) trait Host {
     fn name(&self) -> Option<String>;
 }
 
-/// The host as the system tells of it.
+/// The host as the system reports it.
 pub(super) struct System;
 
 impl Host for System {

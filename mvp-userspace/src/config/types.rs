@@ -112,13 +112,13 @@ pub struct Peers {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KubernetesPeers {
     pub enabled: bool,
-    /// Empty: in-cluster.
+    /// `None` means in-cluster.
     pub kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
-    /// For reading, without authentication.
+    /// The read-only port, without authentication.
     pub listen: SocketAddr,
     /// Names beside addresses, `localhost` and the node's name by which `listen` may be called.
     pub hosts: Vec<String>,
@@ -162,7 +162,7 @@ pub struct Inspect {
     pub mode: InspectMode,
     /// Counted as clients on this node, beside loopback and the addresses of its interfaces.
     pub local_sources: Vec<Network>,
-    /// Not counted as clients on this node.
+    /// Networks whose clients do not count as clients on this node.
     pub except_sources: Vec<Network>,
 }
 
@@ -172,7 +172,7 @@ pub enum InspectMode {
     Auto,
     /// While the guard is armed.
     Armed,
-    /// At all times.
+    /// All connections, at all times.
     Always,
 }
 
@@ -220,7 +220,7 @@ pub struct Limits {
     pub header_bytes: u32,
     /// Of the requests of one connection that have no answer yet, bytes.
     pub header_bytes_per_connection: usize,
-    /// Of all requests that have no answer yet, bytes.
+    /// The sum for all requests that have no answer yet, bytes.
     pub header_bytes_total: usize,
     pub header_count: usize,
     /// Concurrent HTTP/2 streams a connection.
@@ -232,7 +232,7 @@ pub struct Limits {
     pub cancellations: u32,
     /// Upgraded connections of one client (address and user).
     pub tunnels_per_client: usize,
-    /// An HTTP/2 connection without an open stream is told to leave after this.
+    /// After this time an HTTP/2 connection without an open stream is ended by GOAWAY.
     pub idle_timeout: Duration,
     /// Time for a non-watch request until its response head; kube-apiserver's own is 60 s.
     pub response_timeout: Duration,
@@ -241,7 +241,7 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Discovery {
     pub interval: Duration,
-    /// While nothing differs and events tell of changes.
+    /// The interval while nothing differs and events report changes.
     pub idle_interval: Duration,
     /// Deadline of one poll.
     pub timeout: Duration,
@@ -251,7 +251,7 @@ pub struct Discovery {
     pub stale_after: Duration,
     /// Largest discovery document accepted, bytes.
     pub max_bytes: usize,
-    /// How long the merged view shows what only a server tells that cannot be asked any more.
+    /// How long the merged view shows what only a server reported that cannot be queried any more.
     pub retain: Duration,
 }
 

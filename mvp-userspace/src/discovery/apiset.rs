@@ -8,7 +8,7 @@ pub struct ApiEntry {
     pub group: Box<str>,
     pub version: Box<str>,
     pub resource: Box<str>,
-    /// Empty for the resource itself.
+    /// It is empty for the resource itself.
     pub subresource: Box<str>,
     pub verbs: VerbSet,
 }

@@ -12,9 +12,9 @@ pub const MAX_LINE: usize = 4 << 20;
 /// A page of a list.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Page {
-    /// Of the whole list: a watch goes on from there.
+    /// The revision of the whole list: a watch continues from it.
     pub revision: String,
-    /// Of the next page; `None`: this was the last.
+    /// The token of the next page; `None`: this was the last.
     pub next: Option<String>,
     /// Name and, of APIServices, what they say.
     pub items: Vec<(String, Option<ApiService>)>,
@@ -62,7 +62,7 @@ pub enum ChangeError {
 #[derive(Debug, Default)]
 pub struct Lines {
     waiting: BytesMut,
-    /// So many bytes of `waiting` have no line end.
+    /// How many bytes of `waiting` are known to contain no end of a line.
     searched: usize,
 }
 

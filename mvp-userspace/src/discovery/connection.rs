@@ -23,7 +23,7 @@ use crate::identity::proof::OwnUser;
 use crate::net::{DialFrom, dial_any};
 use crate::route::Failure;
 
-/// Names the agent in what it asks for itself, so that an audit policy and a server's log can tell it from clients.
+/// Names the agent in its own requests, so that an audit policy and a server's log can distinguish them from those of clients.
 pub const USER_AGENT: &str = concat!(
     "mvp/",
     env!("CARGO_PKG_VERSION"),
@@ -44,7 +44,7 @@ pub struct Dialer {
     pub from: DialFrom,
     /// For name resolution, TCP, TLS and HTTP/2 preface together.
     pub connect_timeout: Duration,
-    /// For one GET with its whole answer.
+    /// The time for one GET with its whole answer.
     pub timeout: Duration,
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
@@ -155,7 +155,7 @@ impl Connection {
         *self.closed.borrow()
     }
 
-    /// Resolves when the connection has ended, whoever ended it.
+    /// Resolves when the connection has ended, whichever side ended it.
     pub async fn closed(&self) {
         // An error means that the driver is gone, and so is the connection.
         let _ = self.closed.clone().wait_for(|closed| *closed).await;
@@ -213,7 +213,7 @@ impl Connection {
         })
     }
 
-    /// True if it carries several exchanges at a time.
+    /// True if it can have several exchanges at a time.
     pub fn is_multiplexed(&self) -> bool {
         matches!(self.sender, Sender::Http2(_))
     }
@@ -232,7 +232,7 @@ impl Connection {
                 sender.send_request(request).await.map_err(lost)?
             }
             Sender::Http1(sender) => {
-                // Held until the body is read: the connection carries one exchange at a time.
+                // Held until the body is read: the connection can have one exchange at a time.
                 let mut sender = sender.lock().await;
                 sender.ready().await.map_err(lost)?;
                 let response = sender.send_request(request).await.map_err(lost)?;

@@ -35,7 +35,7 @@ impl Root {
 ///
 /// - A version that is `Stale` keeps the resources it lists and is named in [`Decoded::stale`].
 /// - A resource without `responseKind` is only the parent of its subresources and is not itself served.
-/// - `null` and absent are the same; unknown fields are skipped; names no path can carry are left out and counted.
+/// - `null` and absent are the same; unknown fields are skipped; names that no path can contain are left out and counted.
 pub fn aggregated(document: &[u8], root: Root) -> Result<Decoded, DecodeError> {
     let mut list = ListSink {
         root,

@@ -63,7 +63,7 @@ impl Media {
 /// `apiserver/pkg/endpoints/handlers/responsewriters/writers.go`).
 pub const GZIP_ABOVE: usize = 128 * 1024;
 
-/// As kube-apiserver does it: level 1.
+/// Compresses as kube-apiserver does: level 1.
 pub fn gzip(bytes: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     // Writing into memory does not fail.

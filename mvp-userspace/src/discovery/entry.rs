@@ -1,4 +1,4 @@
-//! What is known of one server, shared by its poller, the table's builder and whoever looks.
+//! What is known of one server, shared by its poller, the builder of the table and all readers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -54,9 +54,9 @@ struct Asked {
     set: Option<Arc<ApiSet>>,
 }
 
-/// An index is read again so often while servers differ, whatever happens.
+/// How often an index is read again while servers differ, whatever happens.
 const OPENAPI_INTERVAL: Duration = Duration::from_secs(30);
-/// And no more often than this, whoever wants it.
+/// The shortest time between two reads of an index, however often it is requested.
 const OPENAPI_SPACING: Duration = Duration::from_secs(1);
 
 /// A server that cannot be asked for less than this may only be restarting: what it alone serves stays listed as current, and a
@@ -69,7 +69,7 @@ fn outage(stale_after: Duration) -> Duration {
 
 #[derive(Clone, Default)]
 struct State {
-    /// Since when the server is a member.
+    /// When the server became a member.
     since: Option<Instant>,
     set: Option<Arc<ApiSet>>,
     documents: Documents,
@@ -174,7 +174,7 @@ impl Entry {
         self.state().documents.clone()
     }
 
-    /// What the merged view is made from; `None` while nothing was told.
+    /// What the merged view is made from; `None` while the server has reported nothing.
     pub fn told(&self, now: Instant, stale_after: Duration) -> Option<Told> {
         let state = self.state();
         let confirmed = state.confirmed?;
@@ -280,7 +280,7 @@ impl Entry {
         self.server.probed(probe);
     }
 
-    /// It does not tell us. That one which was there before was not ready is not true of it for ever.
+    /// The server does not say whether it is ready. That the server which was there before was not ready must not count for ever.
     pub fn not_told_whether_ready(&self) {
         self.state().ready.take_if(|ready| !*ready);
     }
@@ -404,7 +404,7 @@ impl Entry {
         lock(&self.due).begin(Instant::now());
     }
 
-    /// Lends the poller's connection to whoever follows events, or takes it back.
+    /// Lends the poller's connection to the follower of events, or takes it back.
     pub fn set_connection(&self, connection: Option<Connection>) {
         self.connection.send_if_modified(|before| {
             let changed = before.is_some() || connection.is_some();

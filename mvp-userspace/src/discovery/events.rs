@@ -1,7 +1,7 @@
 //! Follows CustomResourceDefinitions and APIServices, so that a type made through any server is asked for at once and not
 //! only at the next poll.
 //!
-//! One server is watched at a time, the local one first: all servers share etcd, and so one tells what happens through any.
+//! One server is watched at a time, the local one first: all servers share etcd, so that one reports what happens through any.
 //! An event does not say what is served now (a server begins to serve a new type only some time after it), so that it only
 //! has every server polled, at once and then often for a while.
 
@@ -172,7 +172,7 @@ impl Followed {
 }
 
 impl Events {
-    /// Tells whoever looks at this type.
+    /// Wakes those that follow this type.
     pub fn note(&self, followed: Followed) {
         match followed {
             Followed::Definitions | Followed::Services => self.happened.notify_one(),

@@ -61,7 +61,7 @@ impl FetchError {
         )
     }
 
-    /// True if a connection that had been open was ended by the server: another tells how the server is, this does not.
+    /// True if a connection that had been open was ended by the server: another connection shows the server's state, this does not.
     pub fn ended(&self) -> bool {
         matches!(
             self,

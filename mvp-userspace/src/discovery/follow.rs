@@ -69,7 +69,7 @@ enum EventError {
 const BACKOFF: Duration = Duration::from_millis(50);
 /// A watch that lasted so long worked: what ends it is no failure.
 const LIVED: Duration = Duration::from_secs(1);
-/// For the server to end a watch before we do.
+/// The time in which the server can end a watch before the agent does.
 const GRACE: Duration = Duration::from_secs(10);
 const MAX_PAGE: usize = 8 << 20;
 

@@ -116,7 +116,7 @@ impl DiscoveryHandle {
         self.hub.table.load_full()
     }
 
-    /// For readers that look at every request.
+    /// The table for readers that look at it for every request.
     pub fn table_cell(&self) -> Arc<ArcSwap<RouteTable>> {
         self.hub.table.clone()
     }
@@ -425,7 +425,7 @@ impl Pollers {
 fn following(hub: &Arc<Hub>, runtime: &tokio::runtime::Handle) -> Vec<AbortOnDrop> {
     let proves = hub.settings.prover.is_some();
     let followed = Followed::ALL.into_iter();
-    // Names are of use only to whoever proves.
+    // Only the proof uses the names.
     let followed = followed.filter(|one| proves || *one != Followed::HeaderNames);
     let watches: Vec<_> = followed
         .map(|followed| runtime.spawn(follow(followed, hub.clone())))

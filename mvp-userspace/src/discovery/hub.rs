@@ -24,7 +24,7 @@ pub struct Settings {
     pub dialer: Dialer,
     /// From the start of one round to the start of the next, a server.
     pub interval: Duration,
-    /// The same while nothing differs and events tell of changes; `/readyz` is asked every `interval` nevertheless.
+    /// The same while nothing differs and events report changes; `/readyz` is queried every `interval` nevertheless.
     pub idle_interval: Duration,
     /// Longest time a refresh takes.
     pub refresh: Duration,
@@ -32,7 +32,7 @@ pub struct Settings {
     pub stale_after: Duration,
     /// Largest document accepted, bytes.
     pub max_bytes: usize,
-    /// How long the merged view shows what only a server tells that cannot be asked any more.
+    /// How long the merged view shows what only a server reported that cannot be queried any more.
     pub retain: Duration,
     pub events: EventTimes,
     /// How servers are proved; `None`: they are taken for proved.
@@ -58,7 +58,7 @@ pub struct SyncCounters {
 /// What a refresh brought.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Refreshed {
-    /// Of the table afterwards.
+    /// The generation of the table afterwards.
     pub generation: u64,
     /// False if a server did not answer in time: what it serves now is not known.
     pub complete: bool,
@@ -88,12 +88,12 @@ struct Published {
 
 /// Clients that keep asking for what nobody serves cost no more than one refresh in so long.
 const REFRESH_SPACING: Duration = Duration::from_millis(100);
-/// For the runtime that does the refresh to say so.
+/// The time in which the runtime that does the refresh can report its result.
 const REFRESH_SLACK: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 struct Refresh {
-    /// Announced and not begun: whoever asks before it begins gets its outcome.
+    /// Announced and not begun: all that ask before it begins get its result.
     waiting: Option<watch::Receiver<Option<Refreshed>>>,
     last_begun: Option<Instant>,
 }

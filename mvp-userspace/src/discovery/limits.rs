@@ -1,5 +1,5 @@
-//! What a discovery document may hold. Documents come over the network from a server that may be broken or hostile, and
-//! kube-apiserver copies into its own what extension API servers tell it, so that the limits stand between those and us.
+//! What a discovery document may contain. Documents come over the network from a server that may be broken or hostile, and
+//! kube-apiserver copies into its own what extension API servers report, so that the limits protect the agent from those as well.
 
 use super::apiset::ApiEntry;
 use crate::request::VerbSet;
@@ -49,7 +49,7 @@ pub struct Decoded {
     pub refused: usize,
 }
 
-/// True if a request path can carry `name` as one segment: not empty, not longer than [`MAX_NAME`], without '/', controls or
+/// True if a request path can contain `name` as one segment: not empty, not longer than [`MAX_NAME`], without '/', controls or
 /// blanks, and not a relative segment that clients and proxies would fold away.
 pub fn is_path_segment(name: &str) -> bool {
     !name.is_empty()
@@ -110,7 +110,7 @@ impl Collector {
         });
     }
 
-    /// Gives `name` to the entries from `start` on, or drops them if no path can carry it.
+    /// Gives `name` to the entries from `start` on, or drops them if no path can contain it.
     pub fn fill(
         &mut self,
         start: usize,

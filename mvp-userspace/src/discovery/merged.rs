@@ -22,7 +22,7 @@ use super::version::GitVersion;
 use super::view::{Document, Freshness, Input, Layout, Priorities, Text, Version, etag, merge};
 use crate::route::Server;
 
-/// What one server last told.
+/// What one server last reported.
 #[derive(Clone)]
 pub(super) struct Told {
     pub server: Arc<Server>,
@@ -48,7 +48,7 @@ pub struct View {
 /// One root of the view.
 #[derive(Default)]
 pub struct RootView {
-    /// `None`: all servers tell the same, and each may answer for itself.
+    /// `None`: all servers report the same, and each may answer for itself.
     pub merged: Option<Arc<Merged>>,
     told: Vec<(Arc<Server>, Source, HeaderValue)>,
 }
@@ -56,9 +56,9 @@ pub struct RootView {
 /// A document that no single server has, with its encodings.
 pub struct Merged {
     pub document: Document,
-    /// As `ETag` has it, with its quotes.
+    /// The value of the `ETag` field, with its quotes.
     pub etag: HeaderValue,
-    /// Groups and group versions of which some server would tell less, or in another order.
+    /// Groups and group versions of which some server would report less, or in another order.
     groups: HashSet<Text>,
     versions: HashMap<Text, HashSet<Text>>,
     encodings: Mutex<Vec<(Encoding, Arc<OnceLock<Bytes>>)>>,
@@ -80,7 +80,7 @@ impl View {
         }
     }
 
-    /// True if servers tell different things.
+    /// True if servers report different things.
     pub fn differs(&self) -> bool {
         self.core.merged.is_some() || self.groups.merged.is_some()
     }
@@ -133,7 +133,7 @@ impl View {
 }
 
 impl RootView {
-    /// The validator of what `server` itself was last known to tell in this form.
+    /// The ETag of what `server` itself last reported in this form, as far as it is known.
     pub fn etag_of(&self, server: &Arc<Server>, source: Source) -> Option<&HeaderValue> {
         self.told
             .iter()
@@ -235,7 +235,7 @@ impl Merged {
         of_group.is_some_and(|versions| versions.contains(version))
     }
 
-    /// The whole document: made by whoever needs the encoding first, then shared.
+    /// The whole document: made when the encoding is first needed, then shared.
     pub fn encoded(&self, encoding: Encoding) -> Bytes {
         let cell = {
             let mut encodings = lock(&self.encodings);
@@ -292,13 +292,13 @@ impl Views {
         }
     }
 
-    /// Wants a view of `told`, in which there may be servers that are long dead.
+    /// Requests a view of `told`, in which there may be servers that ended long ago.
     pub fn want(&self, told: impl Iterator<Item = Told>, now: Instant) {
         let fresh =
             |told: &Told| told.alive || now.saturating_duration_since(told.confirmed) < self.retain;
         let mut told: Vec<Told> = told.filter(fresh).collect();
         if !told.iter().any(|told| told.alive) {
-            // It is the agent that cannot ask. Whoever answers its client is alive, and none is known to be less so.
+            // It is the agent that cannot reach anybody. The server that answers its client is alive, and no other is known to be less so.
             told.iter_mut().for_each(|told| told.alive = true);
         }
         let told: Arc<[Told]> = told.into();
@@ -317,7 +317,7 @@ impl Views {
         });
     }
 
-    /// A server that runs on was seen to tell `after` after `before`.
+    /// A server that was not restarted reported `after`, having reported `before`.
     pub fn dropped(&self, before: &Documents, after: &Documents) {
         for root in [Root::Core, Root::Groups] {
             let (before, after) = (&before.root(root).document, &after.root(root).document);
@@ -377,7 +377,9 @@ impl Views {
                     self.merges.fetch_add(merged as u64, Ordering::Relaxed);
                     self.cell.store(Arc::new(view));
                 }
-                Err(error) => tracing::error!(%error, "the merged view of discovery was given up"),
+                Err(error) => {
+                    tracing::error!(%error, "the merged view of discovery could not be built")
+                }
             }
             self.built.send_replace(number);
             if wanted.changed().await.is_err() {

@@ -26,7 +26,7 @@ const BACKOFF: Duration = Duration::from_millis(50);
 /// A slow readiness check holds the round of a skipped server up for no longer.
 const PROBE_PATIENCE: Duration = Duration::from_millis(100);
 const MAX_VERSION: usize = 128;
-/// Between two looks at a server that has just started.
+/// The time between two looks at a server that has just started.
 const STARTING_PAUSE: Duration = Duration::from_millis(200);
 const STARTING: &str = "starting: it answers 403 and does not yet let anybody read what it serves";
 
@@ -65,7 +65,7 @@ struct Poller {
     roots: Roots,
     /// Rounds failed on the network since the last success.
     failures: u32,
-    /// When the connection was opened over which the server last told what it serves.
+    /// When the connection was opened over which the server last reported what it serves.
     told_over: Option<Instant>,
     /// Connections that ended young since one that did not.
     breaks: u32,
@@ -125,11 +125,11 @@ impl Poller {
             Err(error) => error.failure() == Some(Failure::Tls) && self.hub.proof_due(&self.entry),
         };
         if reached {
-            // Before anything is known of the server that answers here now: it may not be the one of before.
+            // Before anything is known of the server that answers here now: it may be another one.
             prove(&self.entry, &self.hub).await;
         }
         let connection = opened.map_err(|e| vec![e])?;
-        // What the server of before said does not count.
+        // What the previous server said does not count.
         self.ready_before = None;
         self.hold(Some(Open {
             connection,
@@ -269,7 +269,7 @@ impl Poller {
         }
     }
 
-    /// Keeps a connection, or none, and lends it to whoever follows events.
+    /// Keeps a connection, or none, and lends it to the follower of events.
     fn hold(&mut self, open: Option<Open>) {
         let connection = open.as_ref().map(|open| open.connection.clone());
         let opened = connection.is_some();
@@ -399,7 +399,7 @@ impl Open {
         }
     }
 
-    /// Whoever waits for the round of a server that is skipped wants to know whether it may be used again.
+    /// The readers that wait for the round of a server that is skipped need to know whether it may be used again.
     async fn await_probe(&mut self) {
         if let Some(probe) = &mut self.probe
             && timeout(PROBE_PATIENCE, probe).await.is_ok()

@@ -1,5 +1,5 @@
-//! What APIService objects say of the order of groups and versions. Every server shares them through etcd, so that they
-//! also tell the place of a group that only a newer server has.
+//! What APIService objects say about the order of groups and versions. All servers share them through etcd, so that they
+//! also determine the place of a group that only a newer server has.
 
 use std::collections::BTreeMap;
 

@@ -24,11 +24,11 @@ use crate::tls::IdentityClass;
 pub struct Prover {
     /// The configuration of connections without a certificate.
     pub bare: Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>,
-    /// By which users are asserted, as they are now.
+    /// The header names by which users are asserted, as they are now.
     pub names: Box<dyn Fn() -> HeaderNames + Send + Sync>,
     /// A server that is proved is proved again so often, whatever happens: [`Self::EVERY`] outside tests.
     pub every: Duration,
-    /// Is told whenever what servers publish may have changed, before anybody is asserted to them.
+    /// Is called whenever what servers publish may have changed, before any user is asserted to them.
     pub learn: Box<dyn Fn(Learned) + Send + Sync>,
     /// The likely cause of serving certificates that do not verify, if one can be named.
     pub tls_hint: Box<dyn Fn() -> Option<String> + Send + Sync>,
@@ -79,8 +79,8 @@ impl Due {
     }
 }
 
-/// Proves a server, tells what came of it, and lets requests go to it by that. Waits for a proof that is under way, and then does
-/// it again.
+/// Proves a server, publishes the result, and so allows or forbids requests to it. Waits for a proof that is under way, and then
+/// proves it again.
 pub(super) async fn prove(entry: &Entry, hub: &Hub) {
     let Some(prover) = &hub.settings.prover else {
         return;
@@ -281,7 +281,7 @@ async fn published(connection: &Connection) -> Option<Names> {
             Ok(names) => Names::Known(names),
             Err(reason) => Names::Unreadable(reason),
         }),
-        // Whoever is not accepted is told nothing; that is the proof's to say.
+        // An agent that is not accepted learns nothing here; the proof itself reports that.
         StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => None,
         status if status.is_server_error() => None,
         StatusCode::NOT_FOUND => Some(Names::Unreadable(

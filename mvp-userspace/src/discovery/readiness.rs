@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::entry::Entry;
 use crate::route::Probe;
 
-/// Of an answer, which is a list of checks.
+/// The largest answer, which is a list of checks.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Asks, and takes the answer into the entry.
@@ -39,7 +39,7 @@ pub(super) async fn ask(connection: &Connection, entry: &Entry) {
     }
 }
 
-/// Whoever holds something open on the server is to let go.
+/// Makes everything that holds something open on the server let go of it.
 pub(super) fn stopping(entry: &Entry, why: &str) {
     if entry.server.departure.begin() {
         info!(

@@ -15,11 +15,11 @@ use super::view::{Document, Freshness, Group, Version};
 use super::{ApiEntry, ApiSet, legacy};
 use crate::route::Failure;
 
-/// The form in which a server last told what it serves.
+/// The form in which a server last reported what it serves.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Source {
     /// Aggregated v2 (Kubernetes 1.30 and later). It is always asked for with `profile=nopeer`, so that a server with the
-    /// native feature on tells of itself only; no server says in its answer whether it knows the profile.
+    /// native feature on reports itself only; no server says in its answer whether it knows the profile.
     V2,
     /// Aggregated v2beta1 (1.26 behind a gate, 1.27-1.32 by default).
     V2beta1,
@@ -96,7 +96,7 @@ pub const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 
 /// Legacy documents are read again so often, whatever the roots say: they have no validators.
 const LEGACY_REFRESH: Duration = Duration::from_secs(10);
-/// For all documents of a legacy root together.
+/// The deadline for all documents of a legacy root together.
 const LEGACY_DEADLINE: Duration = Duration::from_secs(10);
 const LEGACY_CONCURRENT: usize = 8;
 const LEGACY_MAX_DOCUMENTS: usize = 1_024;
@@ -106,7 +106,7 @@ const DECODE_INLINE: usize = 256 << 10;
 impl Roots {
     /// Asks both roots. `known` is the set that the last successful round left; the validators are those of that set.
     ///
-    /// Nothing changes unless both roots answer. Errors are one a failing root.
+    /// Nothing changes unless both roots answer. There is one error for each root that fails.
     pub async fn round(
         &mut self,
         connection: &Connection,

@@ -29,9 +29,9 @@ pub struct ServerStatus {
     pub stale: Vec<GroupVersion>,
     /// Entries of its documents that no request path can name, left out.
     pub refused: usize,
-    /// Of `/apis`.
+    /// The ETag of `/apis`.
     pub etag: Option<String>,
-    /// Of the last round, if it failed.
+    /// The error of the last round, if it failed.
     pub last_error: Option<String>,
     /// Why the last round failed, as far as it matters to others.
     pub trouble: Trouble,
@@ -59,7 +59,7 @@ pub enum Trouble {
 /// Rounds by outcome, since the server became a member.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Polls {
-    /// Something new was told.
+    /// The server reported something new.
     pub changed: u64,
     /// What was known was confirmed.
     pub not_modified: u64,

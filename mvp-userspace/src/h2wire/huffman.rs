@@ -1,6 +1,6 @@
 //! The Huffman code of HPACK (RFC 7541 §5.2 and appendix B). It is canonical: the lengths of its codes say everything.
 
-/// Of the 256 bytes and of EOS.
+/// The lengths of the codes of the 256 bytes and of EOS.
 const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,
     28, 28, 28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5,

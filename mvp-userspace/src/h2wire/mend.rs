@@ -1,4 +1,4 @@
-//! Header blocks whose `:path` the HTTP library cannot carry, made such that it hands their requests on, marked.
+//! Header blocks whose `:path` the HTTP library cannot represent, changed so that it accepts their requests, which are marked.
 //!
 //! The library resets the stream of a malformed path, ends the connection over one that is not UTF-8, and cuts one off at a `#`. A
 //! kube-apiserver answers all of them. Here such a path is replaced by a stand-in of the same size, so that the library's HPACK table

@@ -1,4 +1,4 @@
-//! HTTP/2 as it is on the wire, read before the HTTP library where that does not tell everything. Pure.
+//! HTTP/2 as it is on the wire, read before the HTTP library where that does not report everything. Pure.
 
 mod huffman;
 mod mend;

@@ -1,8 +1,8 @@
 //! The `:path` of every request of an HTTP/2 connection, from the bytes that the client sends.
 //!
-//! The HTTP library cuts a target off at a `#` and tells nobody, so that `DELETE …/configmaps/a#b` would delete `a`; to a
+//! The HTTP library silently cuts a target off at a `#`, so that `DELETE …/configmaps/a#b` would delete `a`; to a
 //! kube-apiserver the `#` is a part of the path. Frames are followed (RFC 9113 §4) and header blocks decoded (RFC 7541) as far as it
-//! takes to read paths, with the state that indexed fields need. A path that the library cannot carry is replaced in its block.
+//! takes to read paths, with the state that indexed fields need. A path that the library cannot represent is replaced in its block.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Request targets that the HTTP library cannot carry, and what stands in for them.
+//! Request targets that the HTTP library cannot represent, and what replaces them.
 
 /// `http::Uri` takes no more bytes.
 const LONGEST: usize = 65_534;

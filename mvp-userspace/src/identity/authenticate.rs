@@ -34,7 +34,7 @@ pub enum Unauthorized {
     Certificate(Rejection),
     #[error("{0}")]
     Identity(BadIdentity),
-    /// A certificate that verified, but the agent could not tell a server so.
+    /// A certificate that verified, but whose user the agent cannot convey to a server.
     #[error("no front-proxy certificate (upstream.clientCertFile) to assert users with")]
     CannotAssert,
 }

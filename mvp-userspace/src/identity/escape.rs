@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-/// The part of a header name that carries `key`: bytes illegal in a header name, and `%`, become `%XX`.
+/// The part of a header name that contains `key`: bytes illegal in a header name, and `%`, become `%XX`.
 ///
 /// Upper-case letters are escaped as well, which client-go does not do: the receiver lower-cases the name before it unescapes,
 /// so this alone lets every key arrive as it was.
@@ -20,7 +20,7 @@ pub(super) fn escape_key(key: &str) -> String {
     escaped
 }
 
-/// The key that a header name's `suffix` carries. Malformed escapes leave the whole suffix as it is; `None` if the key is not
+/// The key that a header name's `suffix` contains. Malformed escapes leave the whole suffix as it is; `None` if the key is not
 /// UTF-8.
 pub(super) fn unescape_key(suffix: &str) -> Option<String> {
     let lower = suffix.to_ascii_lowercase();

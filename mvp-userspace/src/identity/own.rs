@@ -12,7 +12,7 @@ use crate::tls::{parse_certificate, validity};
 pub enum Unfit {
     #[error("its first certificate is malformed")]
     Malformed,
-    /// The dangerous one: servers would take whoever is asserted for the certificate's own user.
+    /// The dangerous case: servers would take every asserted user for the certificate's own user.
     #[error(
         "clientCAFile accepts it as the user {0:?}: every user would be served as that one; a front-proxy certificate is signed by \
          requestHeader.clientCAFile alone"

@@ -96,7 +96,7 @@ impl Trust {
 pub struct TrustCell {
     material: Mutex<Material>,
     current: ArcSwap<Trust>,
-    /// By which users are asserted.
+    /// The header names by which users are asserted.
     named: watch::Sender<HeaderNames>,
 }
 

@@ -76,7 +76,7 @@ pub use steering::{
 pub use trial::try_pins;
 pub use view::{PinnedRoute, PinnedServer, PinnedTable, PinnedView, read_pinned};
 
-/// The oldest kernel on which everything that steering needs was tested. Nothing is decided by it: it is what people are told.
+/// The oldest kernel on which everything that steering needs was tested. Nothing is decided by it: it is for messages and documentation.
 pub const OLDEST_KERNEL: &str = "5.10";
 
 /// The BPF object in this build (ELF, little endian), or `None` if the agent was built without one.

@@ -143,7 +143,7 @@ impl Locked {
         }
         // The new folder is in force, whatever becomes of the old one; the next agent tries again.
         if let Err(error) = remove(aside) {
-            tracing::warn!(%error, folder = %aside.display(), "old pins stay");
+            tracing::warn!(%error, folder = %aside.display(), "the previous pins could not be removed");
         }
         Ok(())
     }

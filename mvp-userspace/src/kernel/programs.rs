@@ -66,7 +66,7 @@ impl Programs {
     /// As [`Self::attach_lookup`], to the network namespace that `netns` refers to.
     ///
     /// # Errors
-    /// As [`Self::attach_lookup`].
+    /// The same as [`Self::attach_lookup`].
     pub fn attach_lookup_to(&mut self, netns: impl AsFd) -> Result<(), Error> {
         if self.lookup.is_none() {
             let link = self
@@ -118,7 +118,7 @@ impl Programs {
     /// What the `sk_lookup` program noted about the first lookup that it saw; `None` before that.
     ///
     /// # Errors
-    /// As [`Self::counters`].
+    /// The same as [`Self::counters`].
     pub fn first_lookup(&self) -> Result<Option<LookupState>, Error> {
         let map = self
             .bpf

@@ -30,7 +30,7 @@ pub struct Written {
     pub routes: u32,
     /// Servers in the table.
     pub servers: u32,
-    /// Routes left out, because the map has [`ROUTES_MAX`] or their names are too long. Readers are told.
+    /// Routes left out, because the map has [`ROUTES_MAX`] or their names are too long. Readers see this number.
     pub omitted: u32,
 }
 

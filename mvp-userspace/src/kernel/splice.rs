@@ -1,4 +1,4 @@
-//! Pairs of sockets joined by the `sk_skb` program: their maps, and who is told when a pair has moved another step.
+//! Pairs of sockets joined by the `sk_skb` program: their maps, and who is woken when a pair has moved another step.
 //!
 //! The object is loaded a second time for this, with maps of its own that are never pinned: they must go with the process, and
 //! a kernel that refuses this program must not cost the agent its steering.
@@ -53,7 +53,7 @@ impl Splice {
     /// Loads the program, attaches it to its own map, and starts the thread that reads its events.
     ///
     /// # Errors
-    /// As [`super::Programs::load`].
+    /// The same as [`super::Programs::load`].
     pub fn load() -> Result<Self, Error> {
         let mut bpf = EbpfLoader::new()
             .load(object().ok_or(Error::NoObject)?)

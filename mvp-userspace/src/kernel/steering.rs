@@ -30,7 +30,7 @@ pub const PORTS_MAX: usize = 8;
 /// Most exempt source addresses, own and peers'.
 pub const EXEMPT_MAX: usize = 512;
 
-/// The installed program and what it is told. Dropping it changes nothing in the kernel: the program stays attached, and
+/// The installed program and its maps. Dropping it changes nothing in the kernel: the program stays attached, and
 /// passes when the heartbeats end or the listener is gone. [`uninstall`] removes it.
 pub struct Steering {
     pub(super) maps: Maps,
@@ -238,7 +238,7 @@ impl Steering {
     /// What the program cost. Needs [`super::enable_run_time`], else the numbers stay.
     ///
     /// # Errors
-    /// As [`super::run_time`].
+    /// The same as [`super::run_time`].
     pub fn run_time(&self) -> Result<RunTime, Error> {
         run_time(&self.path)
     }

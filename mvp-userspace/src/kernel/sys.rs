@@ -156,7 +156,7 @@ pub(super) fn lookup_programs(netns: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     Ok(ids.iter().take(count).copied().collect())
 }
 
-/// Detaches a link at once, whoever else has a descriptor of it.
+/// Detaches a link at once, even if other processes have a descriptor of it.
 pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     const BPF_LINK_DETACH: libc::c_int = 34;
     #[repr(C)]

@@ -1,4 +1,4 @@
-//! What is pinned, read with no agent running.
+//! Reads what is pinned, when no agent runs.
 
 use std::{
     collections::HashMap,
@@ -110,7 +110,7 @@ pub fn read_pinned(path: &Path) -> Result<PinnedView, Error> {
     })
 }
 
-/// Only the route table.
+/// Reads only the route table.
 pub(super) fn read_table_at(path: &Path) -> Result<Option<PinnedTable>, Error> {
     check(path)?;
     read_table(&Maps::open(path)?)

@@ -25,7 +25,7 @@ pub fn fixed(endpoints: Vec<Endpoint>, local: &Endpoint) -> Membership {
     }
     let line = MembershipLine::default();
     line.set(facts);
-    // Both senders are dropped: nothing will be told, which readers take for what it is.
+    // Both senders are dropped: nothing will be sent any more, and readers notice that.
     let (_, members) = watch::channel(Arc::new(endpoints));
     let (_, restarts) = mpsc::channel(1);
     Membership {

@@ -56,7 +56,7 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, MembershipError
     Client::try_from(config).map_err(|e| MembershipError::Client(e.to_string()))
 }
 
-/// Where [`follow`] tells what it finds.
+/// The channels into which [`follow`] sends what it finds.
 pub struct Told {
     pub members: watch::Sender<Arc<Vec<Endpoint>>>,
     pub restarts: mpsc::Sender<Option<Endpoint>>,
@@ -140,14 +140,14 @@ struct Follower {
 
 /// How one of the lists is doing.
 struct Listing<K> {
-    /// Of the list under way.
+    /// The objects of the list that is being read.
     listed: Vec<K>,
     /// It was read, or could not be, at least once.
     asked: bool,
     /// It was read at least once.
     read: bool,
     error: Option<String>,
-    /// Since when it fails, and whether that was said.
+    /// When it began to fail, and whether that was logged.
     failing: Option<(Instant, bool)>,
 }
 

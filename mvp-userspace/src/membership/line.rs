@@ -1,4 +1,4 @@
-//! What an operator is told of the list of servers.
+//! What the status and the log say about the list of servers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -63,7 +63,7 @@ impl Facts {
         self.alarm().is_some()
     }
 
-    /// At what an operator should look.
+    /// What an operator should look at.
     fn alarm(&self) -> Option<(Source, bool, usize)> {
         let alone = self.peers == 0;
         (self.source != Source::Awaited && (alone || self.ignored > 0)).then_some((

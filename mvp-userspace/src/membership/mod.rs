@@ -41,7 +41,7 @@ pub struct Membership {
     pub restarts: mpsc::Receiver<Option<Endpoint>>,
     /// By which way the list is read; empty for a fixed one.
     pub read_by: ReadBy,
-    /// For the status.
+    /// The line in the status.
     pub line: MembershipLine,
     /// For other objects that are read by the same way, with a status of their own; `None` for a fixed list.
     pub reader: Option<Reader>,

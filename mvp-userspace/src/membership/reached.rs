@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Endpoint;
 
-/// The servers that have told this agent, or an earlier one, what they serve at least once. Only such a server is worth a 503
-/// while it is away: of one that never answered nobody knows that it ever was a kube-apiserver. Cheap to clone.
+/// The servers that have reported at least once, to this agent or an earlier one, what they serve. Only such a server is worth a 503
+/// while it is away: it is not known whether one that never answered ever was a kube-apiserver. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Reached(Arc<Mutex<BTreeSet<(String, u16)>>>);
 

@@ -53,7 +53,7 @@ pub struct Reader {
     /// `None`: there is no front-proxy pair.
     pub dialer: Option<Dialer>,
     pub local: Endpoint,
-    /// Asked when the local server does not answer. A sender, so that whoever writes the list still sees when nobody reads it.
+    /// The servers that are asked when the local one does not answer. A sender, so that its writer still notices when nobody reads it.
     pub members: watch::Sender<Arc<Vec<Endpoint>>>,
     /// What it is, for the status, and a client with it.
     pub fallback: Option<(String, Client)>,
@@ -63,7 +63,7 @@ pub struct Reader {
 }
 
 impl ReadBy {
-    /// For what is called so in the log.
+    /// The facts about `what`, which is its name in the log.
     pub fn of(what: &'static str) -> Self {
         Self {
             what,
@@ -71,7 +71,7 @@ impl ReadBy {
         }
     }
 
-    /// Empty: nothing was read yet.
+    /// An empty text means that nothing was read yet.
     pub fn get(&self) -> String {
         self.lock().now.clone()
     }
@@ -104,7 +104,7 @@ impl ReadBy {
 struct Asked {
     method: Method,
     path: String,
-    /// Of what is sent; `None`: nothing is.
+    /// The type of the body that is sent; `None`: there is no body.
     content_type: Option<HeaderValue>,
     body: Bytes,
 }

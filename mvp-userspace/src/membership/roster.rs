@@ -321,7 +321,7 @@ impl Roster {
     }
 }
 
-/// The one slice that kube-apiservers write. Whoever may write slices in any namespace can make others with the same label.
+/// The one slice that kube-apiservers write. Everybody who may write slices in some namespace can create others with the same label.
 fn is_kubernetes(metadata: &ObjectMeta) -> bool {
     let (name, namespace) = (metadata.name.as_deref(), metadata.namespace.as_deref());
     name == Some(super::SLICE_NAME) && namespace == Some(super::SLICE_NAMESPACE)
@@ -394,7 +394,7 @@ fn endpoint(address: SocketAddr, name: Option<&str>) -> Endpoint {
     }
 }
 
-/// Names tell servers apart in logs and metrics: a second server of the same name gets its address added.
+/// Names distinguish servers in logs and metrics: the name of a second server with the same name gets its address added.
 fn unique(mut endpoint: Endpoint, others: &[Endpoint], local: &Endpoint) -> Endpoint {
     if others
         .iter()

@@ -14,12 +14,12 @@ use tokio::time::MissedTickBehavior;
 use super::admission::{Admission, Place, Shortage};
 use super::descriptors::{self, Spare};
 
-/// Without anybody to call.
+/// The interval of turns if there is nothing to call.
 const IDLE_TICK: Duration = Duration::from_secs(3600);
 /// A failure to accept counts for so long at least; then as long as descriptors cannot be had, which nobody would find out
 /// about while nobody comes.
 const FAILING: Duration = Duration::from_secs(1);
-/// Between two tries to accept, while that fails.
+/// The time between two tries to accept, while that fails.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Connections that may be open beyond the limit: those that were asked to end and have not been closed yet.
 const ENDING: usize = 64;

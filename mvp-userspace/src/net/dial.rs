@@ -19,7 +19,7 @@ const ATTEMPTS: u16 = 64;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct DialFrom(Option<Reserved>);
 
-/// What steering is told to let pass ([`crate::kernel::Targets`]).
+/// What steering lets pass ([`crate::kernel::Targets`]).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Reserved {
     /// Loopback address that nobody else on the node uses. For every IPv4 address of this node.
@@ -57,7 +57,7 @@ pub async fn dial(host: &str, port: u16, from: &DialFrom) -> io::Result<TcpStrea
 /// As [`dial`], to the first of these addresses that answers.
 ///
 /// # Errors
-/// As [`dial`].
+/// The same as [`dial`].
 pub async fn dial_any(addresses: &[SocketAddr], from: &DialFrom) -> io::Result<TcpStream> {
     let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let mut last = None;
@@ -87,7 +87,7 @@ pub fn is_this_node(ip: IpAddr) -> bool {
     }
 }
 
-/// The addresses of this node's interfaces, without loopback ones; empty if the kernel does not tell. Link-local IPv6 addresses
+/// The addresses of this node's interfaces, without loopback ones; empty if the kernel does not say. Link-local IPv6 addresses
 /// are among them.
 pub fn this_node() -> Vec<IpAddr> {
     let addresses = interface_addresses().into_iter().flatten();
@@ -156,7 +156,7 @@ pub fn outward_address() -> Option<IpAddr> {
         })
 }
 
-/// `None`: the system does not tell.
+/// `None`: the system does not say.
 fn interface_addresses() -> Option<impl Iterator<Item = IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs().ok()?;
     Some(

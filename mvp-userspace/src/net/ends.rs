@@ -38,7 +38,7 @@ impl EndWatch {
     pub fn new(sockets: [&impl AsFd; 2]) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (index, socket) in sockets.into_iter().enumerate() {
-            // Edge-triggered: an end stays, and is to be told once. Errors are always told.
+            // Edge-triggered: an end stays, and is to be reported once. Errors are always reported.
             epoll::add(
                 &epoll,
                 socket,

@@ -18,7 +18,7 @@ impl TcpInfo {
     /// Reads it.
     ///
     /// # Errors
-    /// The system's. `Unsupported` from a kernel that does not tell bytes sent (before Linux 4.19).
+    /// The system's. `Unsupported` from a kernel that does not report bytes sent (before Linux 4.19).
     pub fn read(socket: impl AsFd) -> io::Result<Self> {
         let raw = read_raw(socket.as_fd().as_raw_fd())?;
         Ok(Self {

@@ -55,7 +55,7 @@ impl Verb {
 impl VerbSet {
     pub const EMPTY: VerbSet = VerbSet(0);
 
-    /// Unknown names are ignored: a verb no request can carry cannot be asked for.
+    /// Unknown names are ignored: a verb that no request can have cannot be requested.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut set = Self::EMPTY;
         for name in names {

@@ -1,4 +1,4 @@
-//! Which servers are about to stop. Whoever holds something open on one lets go, so that the server need not wait for it.
+//! Which servers are about to stop. Everything that is open on one is let go of, so that the server need not wait for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::config::Endpoint;
 
-/// Whether one server is stopping. Cheap to clone; all clones tell the same.
+/// Whether one server is stopping. Cheap to clone; all clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Departure(Arc<watch::Sender<State>>);
 

@@ -45,7 +45,7 @@ pub enum HealthState {
     Ejected,
 }
 
-/// For people: `/status`, `mvp servers`.
+/// The health as people see it: `/status`, `mvp servers`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HealthView {
     pub state: HealthState,

@@ -87,7 +87,7 @@ impl Server {
         self.update(|health, now| health.probed(probe, now));
     }
 
-    /// For people; takes the lock.
+    /// The health as people see it; takes the lock.
     pub fn health(&self) -> HealthView {
         // A panic cannot leave `Health` half-written: its methods do not panic.
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,7 +16,7 @@ pub const MAX_SERVERS: usize = 64;
 /// What the discovery poller can say about one server now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Knowledge {
-    /// Not one document yet.
+    /// There is no document of this server yet.
     Never,
     /// Not one document within `discovery.staleAfter` of becoming a member, and it is not the local server: nobody knows that
     /// there is a kube-apiserver at all, so that it is no reason to doubt a 404.

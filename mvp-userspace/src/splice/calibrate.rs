@@ -27,14 +27,14 @@ pub struct Figures {
     pub bulk: Duration,
 }
 
-/// What a connection is expected to carry.
+/// The kind of traffic that is expected on a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// Requests and answers, watches, terminals.
     Messages,
     /// Files, images, logs.
     Bulk,
-    /// Not known.
+    /// The kind is not known.
     Mixed,
 }
 

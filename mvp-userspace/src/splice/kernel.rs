@@ -19,7 +19,7 @@ pub(super) struct Phase {
     joined: Joined,
     sockets: [TcpStream; 2],
     watch: EndWatch,
-    /// By direction.
+    /// One for each direction.
     base: [Base; 2],
 }
 

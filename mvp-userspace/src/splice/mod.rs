@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 /// How bytes are moved between two sockets.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Mode {
-    /// By a BPF program, without waking the agent.
+    /// A BPF program moves the bytes, without waking the agent.
     Sockmap,
     /// Through a pipe by splice(2): no copy into userspace.
     Splice,
@@ -34,7 +34,7 @@ pub enum Mode {
 impl Mode {
     pub const ALL: [Self; 3] = [Self::Sockmap, Self::Splice, Self::Copy];
 
-    /// As in configuration, metrics and logs.
+    /// The name in configuration, metrics and logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sockmap => "sockmap",
@@ -113,7 +113,7 @@ pub enum End {
 pub enum Reason {
     /// The kernel part is not loaded.
     Unavailable,
-    /// As many pairs as allowed are in the kernel.
+    /// There are as many pairs in the kernel as are allowed.
     Cap,
     /// A side had ended before.
     Ended,

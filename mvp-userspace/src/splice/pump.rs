@@ -157,7 +157,7 @@ impl Pump {
         self.start < self.buffer.len() || self.pipe.as_ref().is_some_and(|pipe| pipe.holds > 0)
     }
 
-    /// Ready when the source has ended and the target has been told.
+    /// Ready when the source has ended and the target has been shut down.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -50,7 +50,7 @@ impl Case {
         Self::SlowReader,
     ];
 
-    /// For logs and `mvp doctor`.
+    /// The text for logs and `mvp doctor`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::EarlyBytes => "early bytes",

@@ -51,7 +51,7 @@ const ENDS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Trial {
-    /// At least a twentieth better than TCP.
+    /// Whether it is at least a twentieth better than TCP.
     pub fn helps(&self) -> bool {
         self.short * 20 <= self.plain * 19
     }

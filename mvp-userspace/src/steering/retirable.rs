@@ -1,5 +1,5 @@
 //! Whether connections that clients made with kube-apiserver before the guard armed can be ended here. If not, they stay with
-//! kube-apiserver until their clients make new ones, and whoever looks at the agent is told so.
+//! kube-apiserver until their clients make new ones, and the status, the log and a metric say so.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -54,7 +54,7 @@ impl Retirable {
         works
     }
 
-    /// For `mvp status`.
+    /// The line in `mvp status`.
     pub fn line(&self) -> String {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Untried => "off: nothing is steered".to_owned(),

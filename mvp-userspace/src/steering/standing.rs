@@ -1,5 +1,5 @@
-//! The reasons for which this agent does not take connections. Whoever finds such a reason sets it here, the heartbeat is withheld
-//! while one holds, and status, metrics and readiness show them: what the agent says of itself is what the kernel does.
+//! The reasons for which this agent does not take connections. Whatever finds such a reason sets it here. The heartbeat is
+//! withheld while one holds, and status, metrics and readiness show them: what the agent reports of itself is what the kernel does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -7,9 +7,9 @@ pub type Validity = (i64, i64);
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Lifetime {
     Fresh,
-    /// At most 20 % are left.
+    /// At most 20 % of the lifetime are left.
     Aging,
-    /// At most 5 % are left.
+    /// At most 5 % of the lifetime are left.
     Ending,
     Expired,
 }

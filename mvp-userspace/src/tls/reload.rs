@@ -79,7 +79,7 @@ impl Reloader {
         self.stats.clone()
     }
 
-    /// To have every file looked at now: whoever notifies it need not wait for an event or the next poll.
+    /// Notified to have every file looked at now, without waiting for an event or the next poll.
     pub fn now(&self) -> Arc<Notify> {
         self.changed.clone()
     }

@@ -14,9 +14,9 @@ use x509_parser::prelude::X509Certificate;
 #[derive(Debug)]
 pub(super) struct Resolver {
     pub names: Arc<HashMap<String, Arc<CertifiedKey>>>,
-    /// For a name that none of `names` is.
+    /// The certificate for a name that is none of `names`.
     pub default: Arc<CertifiedKey>,
-    /// For a client that sends no name.
+    /// The certificate for a client that sends no name.
     pub nameless: Arc<CertifiedKey>,
 }
 

@@ -34,7 +34,7 @@ pub struct FileStats {
 }
 
 impl FileStats {
-    /// Of a file that `key` names.
+    /// The statistics of a file that `key` names.
     pub(crate) fn new(key: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self {
             key: key.into(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::server::ProducesTickets;
 
-/// A ticket holds the client's certificate chain, which the client chooses. TLS can carry no ticket of 64 KiB, and one of
+/// A ticket holds the client's certificate chain, which the client chooses. TLS allows no ticket of 64 KiB, and one of
 /// this size is no saving to anyone.
 const MAX_SESSION: usize = 16 << 10;
 

@@ -30,7 +30,7 @@ pub struct Beat {
 }
 
 impl Beat {
-    /// For [`crate::net::AcceptLoop::run`].
+    /// What [`crate::net::AcceptLoop::run`] calls at its turns.
     pub fn on_tick(mut self) -> OnTick {
         let mut refused = false;
         let mut told = None;
@@ -134,7 +134,7 @@ impl Beat {
 }
 
 /// How many connections the kernel may steer until the next beat: what the accept queue has room for, and no more than there is
-/// room for once those are accepted that wait in it already. A listener that tells nothing has no room.
+/// room for once those are accepted that wait in it already. A listener whose state cannot be read has no room.
 fn grant(turn: &Turn<'_>) -> u32 {
     let listener = turn.listener.as_fd();
     let (Ok(room), Ok(queued)) = (room(&[listener]), queued(listener)) else {

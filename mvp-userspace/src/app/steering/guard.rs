@@ -13,7 +13,7 @@ use crate::config::{Config, InspectMode};
 use crate::discovery::DiscoveryHandle;
 use crate::route::{Guard, GuardReason, GuardReasons, Operator, Signs, State, Transition};
 
-/// Cheap to clone.
+/// The guard, for all who use it. Cheap to clone.
 #[derive(Clone)]
 pub struct GuardHandle(Arc<Inner>);
 
@@ -35,7 +35,7 @@ pub struct Observer {
     discovery: DiscoveryHandle,
     manifest: FileWatch,
     steering_off: bool,
-    /// `None`: agents cannot tell each other anything.
+    /// `None`: agents cannot exchange signs.
     cluster: Option<Cluster>,
     /// The guard was idle once.
     settled: bool,
@@ -74,13 +74,13 @@ impl GuardHandle {
             Operator::Auto | Operator::ArmFor(_) if self.0.always => Operator::Arm,
             word => word,
         };
-        tracing::info!(?word, "an operator speaks to the guard");
+        tracing::info!(?word, "an operator changes the guard");
         let transition = self.guard().operator(word, Instant::now());
         self.note(transition);
         self.0.wake.notify_one();
     }
 
-    /// The kernel is told what the guard's state is from now on.
+    /// From now on the guard's state is written into the kernel's maps.
     pub fn steers(&self) {
         self.0.steers.store(true, Ordering::Relaxed);
     }

@@ -107,7 +107,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// What the kernel was last told.
+/// What was last written into the kernel's maps.
 struct InKernel {
     steering: SharedSteering,
     applied: Option<(bool, Reason)>,
@@ -184,7 +184,7 @@ impl InKernel {
         if !state.is_armed() && reasons.any(|reason| reason == GuardReason::OperatorDisarmed) {
             targets.local_sources.clear();
         }
-        // Where it fails it is tried again at the next turn, since what was told last stays as it was.
+        // If it fails it is tried again at the next turn, since `self.targets` stays as it was.
         if self.targets.as_ref() != Some(&targets) {
             self.steering.lock().configure(&targets)?;
             self.targets = Some(targets);
@@ -220,7 +220,7 @@ impl InKernel {
         });
     }
 
-    /// Tells a failure once. While the kernel cannot be told, no heartbeat is sent: what it was told last may be wrong by now.
+    /// Logs a failure once. While the maps cannot be written no heartbeat is sent: what was written last may be wrong by now.
     fn note(&mut self, done: Result<(), Error>, standing: &Standing) {
         match done {
             Ok(()) | Err(Error::Replaced) => {
@@ -230,9 +230,10 @@ impl InKernel {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!(%error, "the kernel cannot be told");
+                    tracing::error!(%error, "the kernel's maps cannot be written");
                 }
-                let detail = format!("the kernel cannot be told of servers and guard: {error}");
+                let detail =
+                    format!("servers and guard cannot be written into the kernel's maps: {error}");
                 standing.set(PassingBy::Kernel, detail);
             }
         }

@@ -3,12 +3,12 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | `beat` | tells the kernel, from the accept loop, that connections are accepted and served |
+//! | `beat` | sends the heartbeat to the kernel, from the accept loop, while connections are accepted and served |
 //! | `guard` | observes the signs, arms and disarms, answers operators |
 //! | `signs` | what the guard sees |
-//! | `cluster` | tells the other agents of signs, and hears of theirs |
+//! | `cluster` | publishes signs to the other agents, and reads theirs |
 //! | `keep` | keeps the kernel's maps in step: guard, exempt addresses, routes |
-//! | `watch` | reads from the kernel's maps what becomes of new connections |
+//! | `watch` | reads from the kernel's maps what happens to new connections |
 
 mod beat;
 mod cluster;
@@ -57,7 +57,7 @@ pub struct Installed {
     pub log: Option<kernel::LogForwarder>,
     /// What the agent before this one knew.
     pub pinned: Option<PinnedTable>,
-    /// For `mvp status`.
+    /// The line in `mvp status`.
     pub start: String,
 }
 

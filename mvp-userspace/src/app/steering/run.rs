@@ -24,7 +24,7 @@ pub struct Wiring<'a> {
     pub config: &'a Config,
     pub kernel: Kernel,
     pub guard: GuardHandle,
-    /// `None`: agents cannot tell each other anything.
+    /// `None`: agents cannot exchange signs.
     pub cluster: Option<Cluster>,
     pub discovery: DiscoveryHandle,
     pub members: watch::Receiver<Arc<Vec<Endpoint>>>,
@@ -32,7 +32,7 @@ pub struct Wiring<'a> {
     pub known: Arc<AtomicBool>,
     pub stats: Arc<SteeringStats>,
     pub metrics: &'a Metrics,
-    /// Of the data threads.
+    /// The heartbeats of the data threads.
     pub threads: Vec<Heartbeat>,
     /// The agent's end, as asked for.
     pub drain: (DrainTrigger, DrainSignal),
@@ -47,11 +47,11 @@ pub struct Wiring<'a> {
 
 /// What the agent needs of it.
 pub struct Steered {
-    /// For the accept loop.
+    /// What the accept loop calls.
     pub on_tick: Option<OnTick>,
-    /// For `mvp status`.
+    /// The line in `mvp status`.
     pub line: String,
-    /// What becomes of new connections.
+    /// Reads what happens to new connections.
     pub watch: Watch,
 }
 

@@ -21,7 +21,7 @@ pub fn standing(table: &RouteTable, servers: &[ServerStatus]) -> Signs {
                 .is_some_and(|(failure, _)| failure == Failure::Tls);
         !member.server.available() && !ours
     });
-    // That a server has just started, if it has, is a sign of its own: its Lease, its connections and its readiness tell.
+    // That a server has just started, if it has, is a sign of its own: its Lease, its connections and its readiness show it.
     let refuses = |trouble: &Trouble| matches!(trouble, Trouble::Refused(_) | Trouble::Starting);
     let broken = servers.iter().any(|server| {
         let failed = server.knowledge != Knowledge::Confirmed || server.last_error.is_some();

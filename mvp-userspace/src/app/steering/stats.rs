@@ -18,7 +18,7 @@ use crate::steering::{Ended, PassingBy, Retirable, RetireTally};
 pub struct SteeringStats {
     transitions: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     withheld: [AtomicU64; PassingBy::ALL.len()],
-    /// What became of connections of before.
+    /// What happened to connections of before.
     pub retired: RetireTally,
     shortcut: OnceLock<Arc<ShortcutPart>>,
     retirable: Retirable,

@@ -22,7 +22,7 @@ pub enum Layout {
 }
 
 impl AggregatedVersion {
-    /// As in the `v` parameter of a media type.
+    /// The name as in the `v` parameter of a media type.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V2 => "v2",

@@ -45,7 +45,7 @@ pub fn merge(inputs: &[Input<'_>], priorities: &Priorities) -> Document {
     Document { groups }
 }
 
-/// Of one name: what each server that has it says.
+/// What each server that has a name says about it.
 struct Source<'a, T: ?Sized> {
     item: &'a T,
     alive: bool,

@@ -11,7 +11,7 @@ use std::hash::Hash;
 /// - Within a class an item that some list has before another stays before it, unless the lists disagree: then all items of the
 ///   circle that the disagreement makes stand together, by `key`. What no list orders comes by `key`.
 ///
-/// `key` must tell all items apart. A list names an item once.
+/// `key` must be different for all items. A list names an item once.
 pub(super) fn combine<T, K>(
     lists: &[Vec<T>],
     class: impl Fn(T) -> u8,

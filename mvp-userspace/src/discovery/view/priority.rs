@@ -51,7 +51,7 @@ impl Priorities {
         priorities
     }
 
-    /// Of a group; higher comes first.
+    /// The priority of a group; a higher one comes first.
     pub(super) fn group(&self, group: &str) -> i32 {
         self.groups.get(group).copied().unwrap_or_else(|| {
             let built_in = GROUPS.iter().find(|(name, _)| *name == group);

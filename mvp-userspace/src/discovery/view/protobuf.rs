@@ -22,7 +22,7 @@ pub fn aggregated_protobuf(document: &Document, version: AggregatedVersion) -> V
 }
 
 impl ApiVersions {
-    /// In its envelope, without apiVersion, as in JSON.
+    /// The encoding in its envelope, without apiVersion, as in JSON.
     pub fn to_protobuf(&self) -> Vec<u8> {
         let addresses = self.server_addresses.iter().map(|address| AddressProto {
             client_cidr: address.client_cidr.to_string(),

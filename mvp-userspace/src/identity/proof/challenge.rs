@@ -89,7 +89,7 @@ pub enum Finding {
     /// Part of the asserted user was lost or added.
     #[error("it does not take an asserted user over exactly: {0}")]
     Inexact(String),
-    /// Whoever comes without a certificate is believed to be whoever he says.
+    /// A caller without a certificate is believed to be the user that it names.
     #[error("it believes identity headers that come without the front-proxy certificate")]
     BelievesAnyone,
     /// The answer says nothing of who was asking.
@@ -107,7 +107,7 @@ impl OwnUser {
     /// Uses other names of headers from now on.
     ///
     /// # Errors
-    /// As [`Self::new`]; the names of before stay in use.
+    /// The same as [`Self::new`]; the previous names stay in use.
     pub fn rename(&self, names: &HeaderNames) -> Result<(), BadIdentity> {
         self.0.store(Self::new(names)?.0.load_full());
         Ok(())
@@ -140,7 +140,7 @@ impl OwnUser {
     }
 }
 
-/// By the standard names.
+/// The headers by the standard names.
 impl Default for OwnUser {
     fn default() -> Self {
         let mut headers = HeaderMap::new();

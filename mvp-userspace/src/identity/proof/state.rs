@@ -25,7 +25,7 @@ pub enum Names {
     Unreadable(String),
 }
 
-/// Of one server.
+/// The state of one server.
 #[derive(Clone, Debug, Default)]
 pub struct Proofs {
     pub front_proxy: ClassProof,
@@ -37,7 +37,7 @@ pub struct Proofs {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OwnPair {
     Absent,
-    /// For so long.
+    /// How long it has been so.
     Expired(Duration),
     Valid,
 }
@@ -48,7 +48,7 @@ pub struct LocalFacts<'a> {
     /// The local server's name.
     pub name: &'a str,
     pub proofs: &'a Proofs,
-    /// Why the local server does not tell this agent what it serves, although it serves others: 401 or 403 from a ready server.
+    /// Why the local server does not report to this agent what it serves, although it serves others: 401 or 403 from a ready server.
     pub discovery_refused: Option<&'a str>,
     /// Nobody answers at the local server's address.
     pub unreachable: bool,

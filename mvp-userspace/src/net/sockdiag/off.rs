@@ -1,5 +1,5 @@
 //! Why connections cannot be ended through socket diagnosis here, in words that an operator can act on. The kernel's answer is one
-//! number for several reasons; what else the machine shows tells them apart.
+//! number for several reasons; what else the machine shows distinguishes them.
 
 use std::fs;
 use std::io::Read as _;
@@ -90,7 +90,7 @@ impl Off {
     }
 }
 
-/// What of the machine tells why there is no handler.
+/// What the machine shows about why there is no handler.
 #[derive(Debug, Default)]
 struct Machine {
     /// The kernel's configuration, wherever it is to be seen.
@@ -162,7 +162,7 @@ fn config(release: &str) -> Option<String> {
         .or_else(packed)
 }
 
-/// Of this thread.
+/// Whether this thread has CAP_NET_ADMIN.
 fn may_net_admin() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
 }

@@ -124,7 +124,7 @@ impl Established {
             && quiet < SILENT
     }
 
-    /// The client's last bytes and the server's last came in one tick, and nothing tells which were first: what the client acknowledged
+    /// The client's last bytes and the server's last came in one tick, and it is not known which were first: what the client acknowledged
     /// it may have acknowledged with another request.
     pub fn may_end_with_a_request(&self) -> bool {
         self.last_sent == self.last_received
@@ -194,7 +194,7 @@ impl Established {
             unread: header.recv_queue,
             unacknowledged: header.send_queue,
             stuck: lost || number(NOT_SENT).unwrap_or(0) != 0,
-            // Not measured yet: all bits are set. A kernel that does not tell is as bad.
+            // Not measured yet: all bits are set. A kernel that does not report it is treated alike.
             round_trip: match number(MIN_ROUND_TRIP) {
                 None | Some(u32::MAX) => Duration::from_secs(1),
                 Some(micros) => Duration::from_micros(micros.into()),

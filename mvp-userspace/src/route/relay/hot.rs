@@ -28,7 +28,7 @@ const COUNT_BITS: u32 = 20;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 const EPOCH_MASK: u64 = (1 << (64 - 2 * COUNT_BITS)) - 1;
 
-/// From the configuration.
+/// The settings, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct HotSettings {
     /// `relay.after`: at most 1,000,000, which 20 bits hold.
@@ -68,7 +68,7 @@ pub struct Client {
     counts: AtomicU64,
     /// Hot until this millisecond of the clock.
     hot_until: AtomicU64,
-    /// Not to be asked before this millisecond.
+    /// The millisecond before which the client is not asked again.
     ask_after: AtomicU64,
     /// Where its last request was forwarded, as [`tag`].
     server: AtomicUsize,
@@ -251,7 +251,7 @@ fn raise(moment: &AtomicU64, to: u64) {
 }
 
 impl Clock {
-    /// Never zero, so that zero is before every moment.
+    /// The milliseconds since the start; never zero, so that zero is before every moment.
     fn millis(&self, now: Instant) -> u64 {
         as_millis(now.saturating_duration_since(self.start)).saturating_add(1)
     }

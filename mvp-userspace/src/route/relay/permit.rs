@@ -55,7 +55,7 @@ pub struct ClientHelloFacts<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ProbeFacts {
     pub age: Duration,
-    /// For how long the certificate has been the same.
+    /// How long the certificate has been the same.
     pub unchanged_for: Duration,
     /// The chain leads to the CA that issued the certificate which the agent itself shows for the name.
     pub same_ca: bool,
@@ -100,7 +100,7 @@ pub struct RelayView<'a> {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Decision {
-    /// To the member of the table with this index.
+    /// Relay to the member of the table with this index.
     Relay {
         server: usize,
     },

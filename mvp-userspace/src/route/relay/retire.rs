@@ -1,5 +1,5 @@
-//! What becomes of relayed connections when a condition ceases. They cannot be told to go (their TLS is not ours), only ended:
-//! in a silent moment, or at once if a client might otherwise hear a false 404.
+//! What happens to relayed connections when a condition no longer holds. Their clients cannot be asked to leave, because the TLS is not
+//! the agent's. They can only be ended: in a silent moment, or at once if a client might otherwise get a false 404.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +54,7 @@ pub struct RelayedFacts<'a> {
     pub not_superset_for: Option<Duration>,
     /// The last probe with this connection's server name.
     pub probe: Option<ProbeFacts>,
-    /// Since the last byte in either direction.
+    /// Time since the last byte in either direction.
     pub silent_for: Duration,
 }
 

@@ -1,8 +1,8 @@
 //! The moment after an answer on a connection that is never quiet for long, found by looks so close together that a request and its
 //! answer fall between different ones. Pure; time is passed in.
 //!
-//! The kernel tells how long a connection was quiet in ticks of up to 10 ms, so that a client with 200 requests each second never has a
-//! quiet moment by that, though it has 4 ms without a request after each answer.
+//! The kernel counts how long a connection was quiet in ticks of up to 10 ms, so that a client with 200 requests per second is never
+//! quiet by that clock, although it has 4 ms without a request after each answer.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::seen::{ANSWER, Traffic};
 
 /// So long a connection is looked at in one go: several times what a client of that kind has between two requests.
 pub(super) const WATCHED: Duration = Duration::from_millis(25);
-/// Between two looks.
+/// The time between two looks.
 pub(super) const APART: Duration = Duration::from_micros(50);
 /// An answer may be written in parts, its header first. It is whole if nothing follows for so long.
 const WHOLE: Duration = Duration::from_millis(1);

@@ -4,7 +4,7 @@
 //! | file | does |
 //! |---|---|
 //! | `moment` | decides when a connection may be ended |
-//! | `seen` | tells an answer from an acknowledgement, by the kernel's counts of bytes |
+//! | `seen` | distinguishes an answer from an acknowledgement, by the kernel's counts of bytes |
 //! | `close` | finds a moment on a connection that is never quiet for long |
 //! | `tally` | counts, and shows what is still open |
 //! | `round` | the thread that looks at the connections and ends them |

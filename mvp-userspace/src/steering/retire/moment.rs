@@ -1,8 +1,8 @@
 //! When a connection that a client made with kube-apiserver itself may be ended. Pure; time is passed in.
 //!
-//! From outside TLS a moment without a request cannot be told from one in which the server thinks, but some moments are better
-//! than others: the server has answered, nothing is under way, and it has been quiet for a while. How long a while is asked for
-//! falls over the window, so that a connection that is never silent for long still leaves, in the best moment that it has.
+//! From outside TLS a moment without a request cannot be distinguished from one in which the server works on its answer, but some
+//! moments are better than others: the server has answered, nothing is under way, and it has been quiet for a while. The required quiet
+//! time falls over the window, so that a connection that is never silent for long still leaves, in the best moment that it has.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const HURRY: Duration = Duration::from_secs(5);
 /// What the kernel says of a connection at one moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Figures {
-    /// Since data was last sent or received.
+    /// Time since data was last sent or received.
     pub quiet: Duration,
     /// The server sent an answer after it last received something: every request seen so far may have been answered.
     pub answered: bool,

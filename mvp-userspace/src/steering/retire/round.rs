@@ -17,7 +17,7 @@ use crate::net::{Established, Outcome, SockDiag, SockDiagError};
 use crate::route::share;
 use crate::steering::Retirable;
 
-/// Between two looks, at least.
+/// The shortest time between two looks.
 const STEP: Duration = Duration::from_millis(10);
 /// A look may take one part in so many of the thread's time: the kernel walks its table of connections for it.
 const SHARE: u32 = 5;
@@ -40,7 +40,7 @@ pub enum Scope {
     Everybody,
 }
 
-/// How the connections of agents are told from those of clients.
+/// How the connections of agents are distinguished from those of clients.
 #[derive(Clone, Debug)]
 pub struct Agents {
     /// This agent connects to the local server from here.
@@ -73,7 +73,7 @@ struct Round {
     retirable: Retirable,
     /// Nothing is ended for now.
     held: Arc<AtomicBool>,
-    /// Since when it is urgent.
+    /// When retirement became urgent, if it is.
     urgent: Arc<Mutex<Option<Instant>>>,
     go_on: Arc<AtomicBool>,
     /// Spreads the connections over the window, in another way in each round and on each node.
@@ -151,7 +151,7 @@ impl Retiring {
         let thread = std::thread::Builder::new().name("retire".into());
         match thread.spawn(move || work.run()) {
             Ok(_) => self.running = Some((scope, go_on)),
-            Err(error) => tracing::warn!(%error, "connections of before are not retired"),
+            Err(error) => tracing::warn!(%error, "connections from before cannot be retired"),
         }
     }
 
@@ -241,13 +241,13 @@ impl Round {
                 tracing::info!(
                     open = connections.len(),
                     within,
-                    "connections of before are retired"
+                    "connections from before are being retired"
                 );
             }
             if announced && !emptied && connections.is_empty() {
                 emptied = true;
                 let seconds = began.elapsed().as_secs();
-                tracing::info!(seconds, "no connection of before is open any more");
+                tracing::info!(seconds, "all connections from before are closed");
             }
             for connection in connections.iter().filter(|_| !held) {
                 if !self.go_on() {
@@ -396,8 +396,8 @@ impl Round {
     }
 }
 
-/// Sockets of this process. A steered connection has kube-apiserver's port as its own, and only this tells it from one of
-/// kube-apiserver's.
+/// The sockets of this process. A steered connection has kube-apiserver's port as its own, and only this distinguishes it from a
+/// connection of kube-apiserver itself.
 fn own_inodes() -> std::io::Result<HashSet<u32>> {
     let mut inodes = HashSet::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {

@@ -1,4 +1,4 @@
-//! Whether the server has answered what a client sent, as far as the kernel's counts of bytes tell. Pure.
+//! Whether the server has answered what a client sent, as far as the kernel's counts of bytes show it. Pure.
 //!
 //! That the server spoke last is not enough: over HTTP/2 it also acknowledges settings and pings and opens windows, while it
 //! still thinks about a request. Those are small, and an answer is not.
@@ -37,7 +37,7 @@ pub(super) struct Seen {
 }
 
 impl Traffic {
-    /// Of a connection, as the kernel has it now.
+    /// The counts of a connection as the kernel has them now.
     pub fn of(connection: &Established) -> Self {
         Self {
             received: connection.bytes_received(),
@@ -94,7 +94,7 @@ impl Seen {
     }
 
     /// Whether the server has written an answer since the client last sent something. True of a connection on which the client
-    /// was never seen to send: it was quiet when it was first seen, and only the quiet itself can tell.
+    /// was never seen to send: it was quiet when it was first seen, and only the quiet time itself can show it.
     pub fn is_answered(&self, now: &Traffic) -> bool {
         if now.received != self.last.received {
             return false;

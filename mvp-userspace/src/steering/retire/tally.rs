@@ -29,7 +29,7 @@ struct Inner {
     now: Mutex<Now>,
 }
 
-/// Of the retirement that is under way, if one is.
+/// The state of the retirement that is under way, if one is.
 #[derive(Debug, Default)]
 struct Now {
     round: u64,
@@ -51,7 +51,7 @@ pub struct Open {
     pub failed: Option<String>,
 }
 
-/// As `mvp status` shows it.
+/// The retirement as `mvp status` shows it.
 #[derive(Clone, Debug, Default, Eq, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RetireView {
@@ -87,7 +87,7 @@ impl RetireView {
     /// Clients shown at most.
     pub const CLIENTS: usize = 10;
 
-    /// In one line.
+    /// The same in one line.
     pub fn line(&self) -> String {
         let ended = format!(
             "{} ended so far, {} of them where a request may have been cut",
@@ -158,12 +158,12 @@ impl RetireTally {
         known.open.retiring
     }
 
-    /// Since when, if an operator said so.
+    /// When an operator demanded haste, if one did.
     pub fn hurried_since(&self) -> Option<Instant> {
         self.now().hurried
     }
 
-    /// For status.
+    /// What the status shows.
     pub fn view(&self) -> RetireView {
         let (open, hurried) = {
             let now = self.now();
@@ -239,7 +239,7 @@ mod tests {
         assert!(tally.view().hurried);
         tally.begin();
         assert_eq!(tally.hurried_since(), None);
-        // The thread of before has not noticed yet.
+        // The previous thread has not noticed yet.
         let late = Open {
             retiring: true,
             ..Open::default()

@@ -12,7 +12,7 @@ pub const MAX_PROBES: usize = 256;
 const REFRESH: Duration = Duration::from_secs(20);
 /// A pair that nobody asked for in so long is probed no more, and gives way to another.
 const IN_USE: Duration = Duration::from_secs(60);
-/// And forgotten after so long.
+/// The time after which a name is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 /// A probe that has not come back in so long never will: its task was dropped.
 const LOST: Duration = Duration::from_secs(120);
@@ -20,7 +20,7 @@ const LOST: Duration = Duration::from_secs(120);
 /// What is known of one server under one name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ProbeView {
-    /// Since the last probe that succeeded.
+    /// Time since the last probe that succeeded.
     pub age: Duration,
     /// Since the certificate was first seen, without another in between.
     pub unchanged_for: Duration,
@@ -34,7 +34,7 @@ pub struct ProbeView {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Target {
     pub server: Box<str>,
-    /// In lower case.
+    /// The name in lower case.
     pub server_name: Option<Box<str>>,
 }
 

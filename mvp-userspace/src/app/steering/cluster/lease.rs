@@ -22,7 +22,7 @@ pub const NAMESPACE: &str = "kube-system";
 pub const NAME: &str = "mvp";
 /// Longest wait before a failed watch is tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// A write that fails is tried so often: a server may just be restarting, but what is told late helps nobody.
+/// How often a write that fails is tried: a server may be restarting at this moment, but a sign that arrives late helps nobody.
 const TRIES: u32 = 4;
 /// Before the second try, then twice as long each time.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -93,7 +93,10 @@ async fn speak(api: Api<Lease>, cluster: &Cluster, mut speaking: Speaking) {
         let count = match &done {
             Ok(()) => &cluster.0.counts.told,
             Err(why) => {
-                tracing::warn!(why, "the other agents cannot be told");
+                tracing::warn!(
+                    why,
+                    "the Lease through which agents inform each other cannot be written"
+                );
                 &cluster.0.counts.failed
             }
         };

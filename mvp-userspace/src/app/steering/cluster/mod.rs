@@ -1,11 +1,11 @@
-//! What agents tell each other: one sees a sign and all arm, so that the last node to notice is as fast as the first; and operators
-//! arm all of them at once. They speak by annotations of one Lease, which `deploy/rbac.yaml` makes: every agent watches it, and their
+//! How agents inform each other: one sees a sign and all arm, so that the last node to notice is as fast as the first; and operators
+//! arm all of them at once. They use annotations of one Lease, which `deploy/rbac.yaml` creates: every agent watches it, and their
 //! user may change this one object and no other.
 //!
 //! | file | does |
 //! |---|---|
-//! | `words` | what stands in the Lease, and what follows from it |
-//! | `teller` | which signs are told, and how often |
+//! | `words` | what the Lease contains, and what follows from it |
+//! | `teller` | which signs are published, and how often |
 //! | `lease` | reads and writes the Lease |
 
 mod lease;
@@ -31,7 +31,7 @@ const WAITING: usize = 16;
 /// How long an operator waits for the Lease to be written.
 const OPERATOR_WAITS: Duration = Duration::from_secs(10);
 
-/// What this agent hears from the others, and what it tells them. Cheap to clone.
+/// What this agent reads from the others, and what it publishes. Cheap to clone.
 #[derive(Clone)]
 pub struct Cluster(Arc<Inner>);
 
@@ -83,8 +83,8 @@ impl Cluster {
         (Self(Arc::new(inner)), Speaking(speaking))
     }
 
-    /// Adds what others say to what this agent sees, and has the others told what is new of that. Until this agent's guard was idle
-    /// once (`settled`) it does not know yet what is as it should be, and tells of its manifest only.
+    /// Adds the signs of others to those that this agent sees, and publishes which of its own are new. Until this agent's guard was idle
+    /// once (`settled`) it does not know yet which state is the usual one, and publishes changes of its manifest only.
     pub fn share(&self, signs: &mut Signs, settled: bool) {
         let own = signs.reasons().without(match settled {
             true => GuardReasons::one(GuardReason::SteeringOff),
@@ -126,7 +126,7 @@ impl Cluster {
         })
     }
 
-    /// For the status.
+    /// The line in the status.
     pub fn line(&self) -> String {
         let trouble = lock(&self.0.trouble).clone();
         let words = lock(&self.0.words);
@@ -159,7 +159,7 @@ impl Cluster {
         line
     }
 
-    /// Words of this kind so far: `told`, `heard`, `failed`.
+    /// How many signs and commands were written (`told`), were read (`heard`), or could not be written (`failed`).
     pub fn counts(&self) -> [(&'static str, u64); 3] {
         let Counts {
             told,

@@ -1,25 +1,25 @@
-//! Which of an agent's own signs the others are told, and how often. Pure; time is passed in.
+//! Which of an agent's own signs are published for the others, and how often. Pure; time is passed in.
 
 use std::time::{Duration, Instant};
 
 use crate::route::GuardReasons;
 
-/// At most one word in this time: a server that comes and goes is no reason to write all the time.
+/// At most one annotation is written in this time: a server that comes and goes is no reason to write all the time.
 const APART: Duration = Duration::from_secs(10);
 
-/// What was told.
+/// What was published.
 #[derive(Debug, Default)]
 pub struct Teller {
-    /// Of the last observation.
+    /// The signs of the last observation.
     seen: GuardReasons,
-    /// New since what was told last.
+    /// The signs that are new since something was last published.
     untold: GuardReasons,
     told_at: Option<Instant>,
 }
 
 impl Teller {
-    /// Takes what is seen now, and says what is to be told. A sign that stands is told once: the others see for themselves whether it
-    /// still does.
+    /// Takes the signs that are seen now, and returns those that are to be published. A sign that lasts is published once: the others see
+    /// for themselves whether it still holds.
     pub fn next(&mut self, own: GuardReasons, now: Instant) -> Option<GuardReasons> {
         self.untold = self.untold.union(own.without(self.seen));
         self.seen = own;

@@ -1,7 +1,7 @@
-//! What stands in the agents' Lease, and what follows from it. Pure; time is passed in.
+//! What the agents' Lease contains, and what follows from it. Pure; time is passed in.
 //!
 //! Each agent has an annotation of its own, in which it says that it saw a sign, and operators share one, in which they say that all
-//! agents are to be armed. Whoever may write the Lease can have guards armed for a time, and nothing else.
+//! agents are to be armed. Somebody who may write the Lease can arm guards for a time, and can do nothing else with it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::route::GuardReasons;
 
-/// Of every annotation here.
+/// The prefix of every annotation here.
 const PREFIX: &str = "mvp/";
 /// Where operators say that all are to be armed.
 pub const OPERATOR: &str = "mvp/operator";
@@ -103,7 +103,7 @@ pub fn key_of(node: &str) -> String {
 }
 
 impl Words {
-    /// For the agent of this node.
+    /// The words as the agent of this node sees them.
     pub fn new(node: &str) -> Self {
         Self {
             own: key_of(node),
@@ -170,7 +170,7 @@ impl Words {
     }
 }
 
-/// In the form of the Lease, to the second.
+/// A time in the form that the Lease uses, to the second.
 pub fn written(at: OffsetDateTime) -> String {
     let at = at.replace_nanosecond(0).unwrap_or(at);
     at.format(&Rfc3339).unwrap_or_default()
