@@ -94,7 +94,7 @@ impl Seen {
     }
 
     /// Whether the server has written an answer since the client last sent something. True of a connection on which the client
-    /// was never seen to send: it was quiet when it was first seen, and only the quiet time itself can show it.
+    /// was never seen to send: it was quiet when it was first seen, and only the quiet itself can tell.
     pub fn is_answered(&self, now: &Traffic) -> bool {
         if now.received != self.last.received {
             return false;
