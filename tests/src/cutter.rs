@@ -2,8 +2,8 @@
 //! to a request is on its way.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::agent::eventually;
+
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// How the client learns that its connection has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,14 +36,10 @@ pub struct Cutter {
 #[derive(Default)]
 struct State {
     open: AtomicUsize,
-    orders: watch::Sender<Order>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Order {
-    end: Option<End>,
-    /// Not at once, but instead of the server's next bytes.
-    at_the_answer: bool,
+    /// All that are open end now.
+    all: watch::Sender<Option<End>>,
+    /// The connection on which the server answers next ends instead; taken by that one.
+    at_the_answer: Mutex<Option<End>>,
 }
 
 impl Cutter {
@@ -68,31 +66,33 @@ impl Cutter {
     /// # Errors
     /// One is still open after 10 s.
     pub async fn end(&self, end: End) -> Result<()> {
-        self.order(end, false);
-        self.none_open().await
-    }
-
-    /// The next answer of the server does not reach its client: its connection ends instead.
-    pub fn end_at_the_answer(&self, end: End) {
-        self.order(end, true);
-    }
-
-    /// Waits until no connection is open, and lets those that come be.
-    ///
-    /// # Errors
-    /// One is still open after 10 s.
-    pub async fn none_open(&self) -> Result<()> {
-        let open = || async { Ok(self.state.open.load(Ordering::Relaxed) == 0) };
-        eventually("every connection has ended", Duration::from_secs(10), open).await?;
-        self.state.orders.send_replace(Order::default());
+        self.state.all.send_replace(Some(end));
+        let none_open = || async { Ok(self.state.open.load(Ordering::Relaxed) == 0) };
+        eventually("every connection has ended", LIMIT, none_open).await?;
+        self.state.all.send_replace(None);
         Ok(())
     }
 
-    fn order(&self, end: End, at_the_answer: bool) {
-        self.state.orders.send_replace(Order {
-            end: Some(end),
-            at_the_answer,
-        });
+    /// The next answer of the server does not reach its client: its connection ends instead. Others, and those that are made later, go on.
+    pub fn end_at_the_answer(&self, end: End) {
+        *self.state.at_the_answer() = Some(end);
+    }
+
+    /// Waits until an answer was withheld.
+    ///
+    /// # Errors
+    /// None was within 10 s.
+    pub async fn withheld(&self) -> Result<()> {
+        let taken = || async { Ok(self.state.at_the_answer().is_none()) };
+        eventually("an answer was withheld", LIMIT, taken).await
+    }
+}
+
+impl State {
+    fn at_the_answer(&self) -> MutexGuard<'_, Option<End>> {
+        self.at_the_answer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,21 +103,17 @@ impl Drop for Cutter {
 }
 
 async fn relay(client: TcpStream, server: SocketAddr, state: Arc<State>) {
-    let mut orders = state.orders.subscribe();
     state.open.fetch_add(1, Ordering::Relaxed);
     if let Ok(server) = TcpStream::connect(server).await {
         // Either side may break off at any time.
-        let _ = pump(client, server, &mut orders).await;
+        let _ = pump(client, server, &state).await;
     }
     state.open.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Until either side has ended, or an order ends the client's.
-async fn pump(
-    mut client: TcpStream,
-    mut server: TcpStream,
-    orders: &mut watch::Receiver<Order>,
-) -> Result<()> {
+/// Until either side has ended, or the client's is to end.
+async fn pump(mut client: TcpStream, mut server: TcpStream, state: &State) -> Result<()> {
+    let mut all = state.all.subscribe();
     let (mut from_client, mut from_server) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
     loop {
         tokio::select! {
@@ -127,8 +123,7 @@ async fn pump(
             },
             count = server.read(&mut from_server) => {
                 let count = count?;
-                let order = *orders.borrow();
-                if let Some(end) = order.end.filter(|_| order.at_the_answer) {
+                if let Some(end) = state.at_the_answer().take() {
                     return finish(client, end);
                 }
                 match count {
@@ -136,12 +131,9 @@ async fn pump(
                     count => client.write_all(&from_server[..count]).await?,
                 }
             }
-            changed = orders.changed() => {
-                changed?;
-                let order = *orders.borrow();
-                if let Some(end) = order.end.filter(|_| !order.at_the_answer) {
-                    return finish(client, end);
-                }
+            end = all.wait_for(Option::is_some) => {
+                let end = *end?;
+                return end.map_or(Ok(()), |end| finish(client, end));
             }
         }
     }

@@ -227,7 +227,9 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     .await?;
     let listed = || Arc::clone(&members.borrow());
     // An agent that steers here goes on until this one can serve: what the kernel passed by meanwhile would meet the server as it is.
-    let (early, from) = match steering::replaces(&config) {
+    // Its heartbeat may be good for a moment after its end: then its ports are free.
+    let another = elsewhere || admin_port.is_taken();
+    let (early, from) = match another && steering::replaces(&config) {
         true => (None, steering::way_to_servers(&config)),
         false => {
             let kernel = Kernel::install(&config, &listener, &listed()).await?;
@@ -396,7 +398,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         Kernel::Off(why) if steers => {
             bail!("kernel.steering: the agent that runs here cannot be replaced: {why}")
         }
-        Kernel::Off(_) if elsewhere || admin_port.is_taken() => bail!(
+        Kernel::Off(_) if another => bail!(
             "listen or admin.listen: another process has the port, and without steering it cannot be replaced"
         ),
         _ => {}

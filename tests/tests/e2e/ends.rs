@@ -62,7 +62,7 @@ async fn check(
 
         let before = received("GET");
         cutter.end_at_the_answer(end);
-        let (answered, _) = tokio::join!(client.ask(Ask::List), cutter.none_open());
+        let (answered, _) = tokio::join!(client.ask(Ask::List), cutter.withheld());
         assert_eq!(answered, does.repeats_reads, "{how}: a read under way");
         let times = if does.repeats_reads { 2 } else { 1 };
         assert_eq!(received("GET") - before, times, "{how}: a read under way");
@@ -71,7 +71,7 @@ async fn check(
         let before = received("POST");
         cutter.end_at_the_answer(end);
         let name = format!("made-{end:?}").to_lowercase();
-        let (answered, _) = tokio::join!(client.ask(Ask::Create(&name)), cutter.none_open());
+        let (answered, _) = tokio::join!(client.ask(Ask::Create(&name)), cutter.withheld());
         assert!(
             !answered,
             "{how}: nobody knows what became of a write under way"

@@ -20,7 +20,7 @@ fn rolling(test: &'static str, with_agents: bool, check: fn(Outcome)) {
 fn no_kind_of_client_is_told_anything_wrong() {
     rolling("rolling", true, |outcome| {
         println!("{}\n{}", outcome.seconds.line(), outcome.table());
-        outcome.check_answers().unwrap();
+        outcome.check_truth().unwrap();
         assert!(outcome.seconds.inspected.is_some(), "{}", outcome.notes);
     });
 }
