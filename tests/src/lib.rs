@@ -8,6 +8,7 @@ pub mod chaos;
 pub mod child;
 pub mod client;
 pub mod crowd;
+pub mod cutter;
 pub mod demo;
 pub mod facts;
 pub mod fixtures;

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// A process that discovers when told to. Ended when dropped.
+/// A process that does what its script does for a line of input, and answers with a line. Ended when dropped.
 pub struct Python {
     child: Child,
     input: ChildStdin,
@@ -15,11 +15,11 @@ pub struct Python {
 }
 
 impl Python {
-    /// Starts the client with a kubeconfig. `None`, with a line that says why, where the client cannot be had.
+    /// Starts a script of `tests/python` with a kubeconfig. `None`, with a line that says why, where the client cannot be had.
     ///
     /// # Panics
     /// It cannot be had although everything is required (`CI` is set to something).
-    pub fn start(kubeconfig: &Path) -> Option<Self> {
+    pub fn start(script: &str, kubeconfig: &Path) -> Option<Self> {
         let python = match environment() {
             Ok(python) => python,
             Err(missing) => {
@@ -30,7 +30,7 @@ impl Python {
             }
         };
         let mut child = Command::new(python)
-            .arg(folder().join("discover.py"))
+            .arg(folder().join(script))
             .arg(kubeconfig)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -43,17 +43,25 @@ impl Python {
         })
     }
 
-    /// Everything it finds, as `GROUP/VERSION RESOURCE`, without subresources.
+    /// Everything that `discover.py` finds, as `GROUP/VERSION RESOURCE`, without subresources.
     ///
     /// # Errors
     /// The discovery failed; what Python says of it is on standard error.
     pub fn discover(&mut self) -> Result<Vec<String>> {
-        self.input.write_all(b"\n")?;
-        let mut line = String::new();
-        if self.output.read_line(&mut line)? == 0 {
+        Ok(serde_json::from_str(&self.answer("")?)?)
+    }
+
+    /// What the script answers to this line.
+    ///
+    /// # Errors
+    /// The script has ended.
+    pub fn answer(&mut self, line: &str) -> Result<String> {
+        writeln!(self.input, "{line}")?;
+        let mut answer = String::new();
+        if self.output.read_line(&mut answer)? == 0 {
             bail!("the Python client has failed");
         }
-        Ok(serde_json::from_str(&line)?)
+        Ok(answer.trim_end().to_owned())
     }
 }
 

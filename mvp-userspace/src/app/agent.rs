@@ -28,7 +28,7 @@ use crate::identity::TrustCell;
 use crate::kernel;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
-use crate::net::{self, AcceptLoop, Admission, AdmissionLimits, OnTick};
+use crate::net::{self, AcceptLoop, Admission, AdmissionLimits, OnTick, Turns};
 use crate::proxy::{
     Cancels, ConnectSettings, Hasher, HeaderBudget, Load, ResponseTimeout, Shared, Tunnels,
     Unknowns,
@@ -225,22 +225,26 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         Arc::clone(&counters),
     )
     .await?;
-    let listed = Arc::clone(&members.borrow());
-    let kernel = Kernel::install(&config, &listener, &listed).await?;
-    let open_since = Instant::now();
-    if !kernel.is_on() && (elsewhere || admin_port.is_taken()) {
-        bail!(
-            "listen or admin.listen: another process has the port, and without steering it cannot be replaced"
-        );
-    }
+    let listed = || Arc::clone(&members.borrow());
+    // An agent that steers here goes on until this one can serve: what the kernel passed by meanwhile would meet the server as it is.
+    // Its heartbeat may be good for a moment after its end: then its ports are free.
+    let another = elsewhere || admin_port.is_taken();
+    let (early, from) = match another && steering::replaces(&config) {
+        true => (None, steering::way_to_servers(&config)),
+        false => {
+            let kernel = Kernel::install(&config, &listener, &listed()).await?;
+            let from = kernel.dial_from(&config);
+            (Some(kernel), from)
+        }
+    };
+    let steers = early.as_ref().is_none_or(Kernel::is_on);
     let (retirable, retired) = (stats.retirable().clone(), stats.retired.clone());
-    if kernel.is_on() {
+    if steers {
         let tried = retirable.clone();
         tokio::task::spawn_blocking(move || tried.probe()).await?;
     }
-    let from = kernel.dial_from(&config);
     // Before the first connection of the agent's own, so that `on` means all of them.
-    let shortcut = ShortcutPart::start(&config, kernel.is_on()).await?;
+    let shortcut = ShortcutPart::start(&config, steers).await?;
     stats.set_shortcut(&shortcut);
     relay.relays.dial_from(from.clone());
     let restarts = tell_guard(restarts, guard.clone());
@@ -267,7 +271,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         Arc::clone(&client_tls),
         standing.clone(),
         leave,
-        kernel.is_on(),
+        steers,
     ));
     tokio::spawn(proof::after_reloads(
         discovery.clone(),
@@ -288,9 +292,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         &config,
         reloaded.clone(),
         Arc::clone(&response_timeout),
-        kernel
-            .is_on()
-            .then(|| (trigger.clone(), config.drain.deadline)),
+        steers.then(|| (trigger.clone(), config.drain.deadline)),
         manifest_line.clone(),
     );
     if let Some(manifest) = manifest {
@@ -301,9 +303,9 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let (reload, reload_now) = (reloader.stats(), reloader.now());
     tokio::spawn(reloader.run(Reloader::POLL));
 
-    let (data_trigger, data_drain) = match &kernel {
-        Kernel::On(_) => Drain::new(),
-        Kernel::Off(_) => (trigger.clone(), drain.clone()),
+    let (data_trigger, data_drain) = match steers {
+        true => Drain::new(),
+        false => (trigger.clone(), drain.clone()),
     };
     let shared = Arc::new(Shared {
         table: discovery.table_cell(),
@@ -331,7 +333,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         ),
         hasher: Hasher::default(),
         unknowns: Unknowns::new(config.discovery.interval),
-        open_since,
+        open_since: Instant::now(),
         no_server: Arc::from(""),
     });
     sources::register(
@@ -348,9 +350,10 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         Arc::clone(&reload),
     ));
     let pool = PoolSettings {
-        tls: client_tls,
+        tls: Arc::clone(&client_tls),
         connect: ConnectSettings {
             from: from.clone(),
+            turns: Turns::unlimited(),
             timeout: config.upstream.connect_timeout,
             ping_interval: config.upstream.ping_interval,
             ping_timeout: config.upstream.ping_timeout,
@@ -360,7 +363,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         counts: shared.load.pools.clone(),
     };
     let pass_through = Arc::new(PassThroughLine::default());
-    match pass_through::never(&config, kernel.is_on()) {
+    match pass_through::never(&config, steers) {
         Some(why) => pass_through.set(why),
         None => {
             let (relays, line) = (Arc::clone(&shared.relays), Arc::clone(&pass_through));
@@ -373,9 +376,33 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         }
     }
     let threads = (0..config.threads)
-        .map(|index| DataThread::spawn(index, Arc::clone(&shared), pool.clone(), kernel.tick()))
+        .map(|index| {
+            DataThread::spawn(
+                index,
+                Arc::clone(&shared),
+                pool.clone(),
+                steering::tick(steers),
+            )
+        })
         .collect::<Result<Vec<_>, _>>()
         .context("data thread")?;
+    let kernel = match early {
+        Some(kernel) => kernel,
+        None => {
+            proof::awaited(&discovery, &client_tls, &standing).await;
+            Kernel::install(&config, &listener, &listed()).await?
+        }
+    };
+    match &kernel {
+        // What was started meanwhile counts on steering; the agent before goes on.
+        Kernel::Off(why) if steers => {
+            bail!("kernel.steering: the agent that runs here cannot be replaced: {why}")
+        }
+        Kernel::Off(_) if another => bail!(
+            "listen or admin.listen: another process has the port, and without steering it cannot be replaced"
+        ),
+        _ => {}
+    }
     let steered = steering::run(steering::Wiring {
         config: &config,
         kernel,
@@ -426,7 +453,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         manifest: manifest_line,
         threads: threads.iter().map(DataThread::source).collect(),
         reload,
-        pool: pool.pool(),
+        pool: pool.pool(Turns::unlimited()),
         own,
         config,
     };

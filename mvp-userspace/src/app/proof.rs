@@ -1,13 +1,10 @@
 //! The proof of the servers in a running agent: what proves, what follows a replaced certificate, and what becomes of the agent while
 //! its local server is not proved.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -20,6 +17,10 @@ use crate::tls::{Alpn, ClientTls, IdentityClass};
 /// The outcome may change without an event: a certificate expires.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How often an agent that is to take over looks whether it may, and how long it waits for that.
+const TAKE_OVER_LOOK: Duration = Duration::from_millis(20);
+const TAKE_OVER_WITHIN: Duration = Duration::from_secs(15);
+
 /// What proves servers, and whom the agent asks as.
 pub fn prover(
     config: &Config,
@@ -30,13 +31,13 @@ pub fn prover(
     let own = OwnUser::new(&names).context("requestHeader")?;
     let named = trust.named();
     let (bare, learning) = (Arc::clone(client_tls), Arc::clone(trust));
-    let (hinting, client_ca) = (Arc::clone(client_tls), config.client_ca_file.clone());
+    let (hinting, trusted) = (Arc::clone(client_tls), Arc::clone(trust));
     let prover = Prover {
         bare: Arc::new(move || bare.config(IdentityClass::Bare, Alpn::H2OrHttp1)),
         names: Box::new(move || named.borrow().clone()),
         every: Prover::EVERY,
         learn: Box::new(move |learned| learning.learn(learned)),
-        tls_hint: Box::new(move || client_only_ca(&hinting, client_ca.as_ref())),
+        tls_hint: Box::new(move || client_only_ca(&hinting, &trusted)),
     };
     // A pair that is a user's, or nobody's, is not taken into use either when it comes by a reload.
     let trusting = Arc::clone(trust);
@@ -101,6 +102,32 @@ pub async fn keep(
     }
 }
 
+/// Waits until this agent serves as well as the one that it replaces: nothing speaks against taking connections, and of each server it
+/// is known whether it accepts this agent. Without the second, the first requests for what only another server has would fail. Returns
+/// after [`TAKE_OVER_WITHIN`] in any case, since an agent that its servers do not accept gets no better by waiting.
+pub async fn awaited(discovery: &DiscoveryHandle, client_tls: &ClientTls, standing: &Standing) {
+    let fit = async {
+        while standing.first().is_some() || !judged(&discovery.status(), own_pair(client_tls)) {
+            tokio::time::sleep(TAKE_OVER_LOOK).await;
+        }
+    };
+    if tokio::time::timeout(TAKE_OVER_WITHIN, fit).await.is_err() {
+        tracing::warn!(
+            within = ?TAKE_OVER_WITHIN,
+            "this agent replaces the one before it, although its servers are not all proved"
+        );
+    }
+}
+
+/// Whether everything was found out about each server that can be had for now. A server in trouble is not waited for.
+fn judged(servers: &[ServerStatus], pair: OwnPair) -> bool {
+    servers.iter().all(|server| {
+        let proofs = &server.proofs;
+        let asserted = pair != OwnPair::Valid || proofs.refuses() || proofs.asserts();
+        server.trouble != Trouble::None || (proofs.bare.is_known() && asserted)
+    })
+}
+
 fn unproved(servers: &[ServerStatus], pair: OwnPair) -> Option<String> {
     let local = servers.iter().find(|server| server.local)?;
     let mut peers = servers.iter().filter(|server| !server.local);
@@ -132,9 +159,8 @@ fn own_pair(client_tls: &ClientTls) -> OwnPair {
 }
 
 /// k3s and RKE2 sign client certificates and serving certificates with CAs of their own, and `--client-ca-file` names the first.
-fn client_only_ca(client_tls: &ClientTls, client_ca: Option<&PathBuf>) -> Option<String> {
-    let clients = CertificateDer::pem_file_iter(client_ca?).ok()?;
-    let clients: Vec<_> = clients.filter_map(Result::ok).collect();
+fn client_only_ca(client_tls: &ClientTls, trust: &TrustCell) -> Option<String> {
+    let clients = trust.client_ca();
     let roots = client_tls.roots();
     roots.iter().all(|root| clients.contains(root)).then(|| {
         "upstream.caFile holds nothing but the CA of clientCAFile, which with k3s and RKE2 signs client certificates only: name the \

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::views::ThreadSource;
-use crate::net::{Accepted, Sink};
+use crate::net::{Accepted, Sink, Turns};
 use crate::proxy::{self, ConnectSettings, Pool, PoolCounts, Shared, Thread};
 use crate::tls::ClientTls;
 
@@ -48,10 +48,15 @@ pub struct PoolSettings {
 }
 
 impl PoolSettings {
-    pub fn pool(&self) -> Arc<Pool> {
+    /// `turns`: of the thread that the pool is for.
+    pub fn pool(&self, turns: Turns) -> Arc<Pool> {
+        let connect = ConnectSettings {
+            turns,
+            ..self.connect.clone()
+        };
         Arc::new(Pool::new(
             Arc::clone(&self.tls),
-            self.connect.clone(),
+            connect,
             self.connections,
             self.counts.clone(),
         ))
@@ -134,10 +139,14 @@ async fn run(
     heartbeat: Heartbeat,
     tick: Duration,
 ) {
+    let turns = Turns::of_thread();
     let thread = Arc::new(Thread {
         shared: Arc::clone(&shared),
-        pool: settings.pool(),
+        pool: settings.pool(turns.clone()),
+        turns: turns.clone(),
     });
+    // Ends with the runtime.
+    tokio::spawn(async move { turns.run().await });
     let mut connections = JoinSet::new();
     let mut tick = tokio::time::interval(tick);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

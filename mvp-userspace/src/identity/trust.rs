@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
+use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use super::certificate::Roots;
@@ -151,6 +152,13 @@ impl TrustCell {
 
     pub fn load(&self) -> Arc<Trust> {
         self.current.load_full()
+    }
+
+    /// The CAs of users' client certificates, as they are now; none without `clientCAFile`.
+    pub fn client_ca(&self) -> Vec<CertificateDer<'static>> {
+        let material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+        let bundle = material.client_ca.as_ref();
+        bundle.map_or_else(Vec::new, |source| source.value().certificates.clone())
     }
 
     /// Deletes from requests what servers publish as well, from now on. What was learned before stays: see [`Learned::with`].

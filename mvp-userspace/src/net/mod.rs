@@ -1,4 +1,4 @@
-//! Sockets: listeners, the accept loop and its limits, socket options, deferred flushes.
+//! Sockets: listeners, the accept loop and its limits, socket options, deferred flushes, and turns for what is costly.
 
 mod accept;
 mod admission;
@@ -10,6 +10,7 @@ mod hello;
 mod sockdiag;
 mod sockopt;
 mod tcp_info;
+mod turns;
 
 pub use accept::{AcceptLoop, Accepted, OnTick, Sink, Slot, Turn};
 pub use admission::{Admission, AdmissionLimits, Place, Shortage};
@@ -25,3 +26,4 @@ pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};
 pub use sockdiag::{Established, Off, Outcome, SockDiag, SockDiagError};
 pub use sockopt::{forget_on_close, listen, tune_client, tune_upstream};
 pub use tcp_info::{TcpInfo, offer_again};
+pub use turns::Turns;

@@ -20,7 +20,7 @@ use super::body::UploadBody;
 use super::error::AttemptError;
 use super::windows::{Watched, Windows};
 use crate::config::Endpoint;
-use crate::net::{self, Deferred, DialFrom, forget_on_close, tune_upstream};
+use crate::net::{self, Deferred, DialFrom, Turns, forget_on_close, tune_upstream};
 
 /// Window a stream, towards the agent. A client that stops reading holds at most this much of the agent's memory.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -40,6 +40,8 @@ type UpstreamIo = TokioIo<Watched<Deferred<TlsStream<TcpStream>>>>;
 pub struct ConnectSettings {
     /// Where connections come from.
     pub from: DialFrom,
+    /// Of the thread that makes them.
+    pub turns: Turns,
     pub timeout: Duration,
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
@@ -82,7 +84,7 @@ pub async fn connect(
     settings: &ConnectSettings,
     purpose: Purpose,
 ) -> Result<Connected, AttemptError> {
-    let dial = dial(endpoint, tls, server_name, &settings.from);
+    let dial = dial(endpoint, tls, server_name, settings);
     let stream = match tokio::time::timeout(settings.timeout, dial).await {
         Ok(result) => result?,
         Err(_elapsed) => {
@@ -183,14 +185,16 @@ async fn dial(
     endpoint: &Endpoint,
     tls: Arc<rustls::ClientConfig>,
     server_name: ServerName<'static>,
-    from: &DialFrom,
+    settings: &ConnectSettings,
 ) -> Result<TlsStream<TcpStream>, AttemptError> {
-    let stream = net::dial(&endpoint.host, endpoint.port, from)
+    let stream = net::dial(&endpoint.host, endpoint.port, &settings.from)
         .await
         .map_err(|error| connect_error(dial_ending(&error), &error))?;
     tune_upstream(&stream).map_err(|error| connect_error(Ending::ConnectReset, &error))?;
-    TlsConnector::from(tls)
-        .connect(server_name, stream)
+    let handshake = TlsConnector::from(tls).connect(server_name, stream);
+    settings
+        .turns
+        .limit(handshake)
         .await
         .map_err(|error| connect_error(dial_ending(&error), &error))
 }

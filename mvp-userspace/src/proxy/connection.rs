@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::Thread;
 use super::cut_targets::{CutTargets, Watched};
 use super::flood::FloodGuard;
 use super::header_budget::ConnectionHeaders;
@@ -27,7 +28,6 @@ use super::preface::PrefaceTimeout;
 use super::relay::{self, Memory, Offered};
 use super::service::handle;
 use super::upgrade::Tunnel;
-use super::{Shared, Thread};
 use crate::app::DrainSignal;
 use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Deferred, Place, Slot, tune_client};
@@ -101,7 +101,7 @@ pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
     } = accepted;
     let _open = thread.shared.metrics.client_connection();
     let established = tokio::select! {
-        established = establish(&thread.shared, stream, peer, &place) => established,
+        established = establish(&thread, stream, peer, &place) => established,
         () = place.evicted() => None,
     };
     if let Some(stream) = established {
@@ -112,11 +112,12 @@ pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
 
 /// The TLS handshake. `None`: the connection has ended, or was carried whole to its end.
 async fn establish(
-    shared: &Shared,
+    thread: &Thread,
     stream: StdTcpStream,
     peer: SocketAddr,
     place: &Place,
 ) -> Option<TlsStream<TcpStream>> {
+    let shared = &*thread.shared;
     let stream = match TcpStream::from_std(stream)
         .and_then(|stream| tune_client(&stream).map(|()| stream))
     {
@@ -131,7 +132,8 @@ async fn establish(
         Offered::Inspect { stream, left } => (stream, left),
     };
     let tls = shared.server_tls.config_for(stream.local_addr().ok()?.ip());
-    match tokio::time::timeout(left, TlsAcceptor::from(tls).accept(stream)).await {
+    let handshake = thread.turns.limit(TlsAcceptor::from(tls).accept(stream));
+    match tokio::time::timeout(left, handshake).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
             shared.metrics.handshake_failure("error");

@@ -3,6 +3,9 @@
 //! The h2 crate has a limit for this that counts over a connection's whole life, so that a client whose uploads are refused early a
 //! hundred times, each of them in order, loses its connection. Here the resets that the agent sends are counted as they leave, by
 //! their code, against an allowance that comes back.
+//!
+//! A burst of requests is spread as well: no connection begins more than a few of them in one turn of its thread's event loop, so that
+//! others come between them.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +16,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frames::{Seen, Walker};
+use super::frames::{FRAME_HEADER, Seen, Walker};
 use super::rate::{Allowance, Rate};
 
 /// Codes of RFC 9113 §7.
@@ -28,6 +31,8 @@ const LATE_FRAMES: f64 = 20_000.0;
 /// Frames taken from a client that does not take what the agent has to say, as Go's server counts its own control frames
 /// (`maxQueuedControlFrames`).
 const UNHEARD_FRAMES: usize = 10_000;
+/// Requests that begin in one turn. One may take a millisecond, with as many header fields as are allowed.
+const BEGUN_A_TURN: usize = 4;
 
 /// Whether a connection was closed for a flood.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +50,10 @@ pub struct FloodGuard<S> {
     late: (Rate, Allowance),
     /// Frames since the client last took anything while something waits for it.
     unheard: usize,
+    /// Requests that have begun in this turn.
+    begun: usize,
+    /// What was read and is for a later turn, from its second field on.
+    held: (Vec<u8>, usize),
     blocked: bool,
     flooded: Flooded,
     /// GOAWAY, once it is decided, and how much of it was sent.
@@ -77,6 +86,8 @@ impl<S> FloodGuard<S> {
             errors: (errors, Allowance::full(errors, now)),
             late: (late, Allowance::full(late, now)),
             unheard: 0,
+            begun: 0,
+            held: (Vec::new(), 0),
             blocked: false,
             flooded: flooded.clone(),
             farewell: None,
@@ -96,13 +107,28 @@ impl<S> FloodGuard<S> {
         self.farewell = Some((frame, 0));
     }
 
-    fn received(&mut self, bytes: &[u8]) {
-        let (mut frames, mut last) = (0, self.last_stream);
-        self.incoming.walk(bytes, |seen| match seen {
-            Seen::Frame => frames += 1,
-            Seen::Headers { stream } => last = last.max(stream),
-            _ => {}
-        });
+    /// Takes note of what is received, up to where this turn has enough. Returns how much that is.
+    fn received(&mut self, bytes: &[u8]) -> usize {
+        let (mut frames, mut last, mut begun) = (0, self.last_stream, self.begun);
+        let mut taken = 0;
+        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+            let step = match self.incoming.until_boundary() {
+                0 if begun >= BEGUN_A_TURN => break,
+                0 => FRAME_HEADER,
+                within => within,
+            };
+            let part = rest.get(..step).unwrap_or(rest);
+            self.incoming.walk(part, |seen| match seen {
+                Seen::Frame => frames += 1,
+                Seen::Headers { stream } => {
+                    begun += 1;
+                    last = last.max(stream);
+                }
+                _ => {}
+            });
+            taken += part.len();
+        }
+        self.begun = begun;
         self.last_stream = last;
         if self.blocked {
             self.unheard += frames;
@@ -110,6 +136,7 @@ impl<S> FloodGuard<S> {
                 self.flood();
             }
         }
+        taken
     }
 
     fn sent(&mut self, bytes: &[u8]) {
@@ -180,6 +207,49 @@ impl<S: AsyncWrite + Unpin> FloodGuard<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> FloodGuard<S> {
+    fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.begun >= BEGUN_A_TURN {
+            // Whatever else is ready is polled before this is again.
+            self.begun = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let (held, from) = &mut self.held;
+        match held.get(*from..).filter(|rest| !rest.is_empty()) {
+            Some(rest) => {
+                let part = rest.get(..buf.remaining()).unwrap_or(rest);
+                buf.put_slice(part);
+                *from += part.len();
+            }
+            None => {
+                self.held = (Vec::new(), 0);
+                match Pin::new(&mut self.stream).poll_read(cx, buf) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Pending => {
+                        self.begun = 0;
+                        return Poll::Pending;
+                    }
+                    failed => return failed,
+                }
+            }
+        }
+        let received = buf.filled().get(before..).unwrap_or_default();
+        let taken = self.received(received);
+        if let Some(later) = received.get(taken..).filter(|later| !later.is_empty()) {
+            let (_, from) = &mut self.held;
+            match *from >= later.len() && *from > 0 {
+                // It came from there.
+                true => *from -= later.len(),
+                false => self.held = (later.to_vec(), 0),
+            }
+            buf.set_filled(before + taken);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for FloodGuard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -188,13 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for FloodGuard<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.farewell.is_none() {
-            let before = buf.filled().len();
-            let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-            let received = buf.filled().get(before..).unwrap_or_default();
-            if !received.is_empty() {
-                this.received(received);
-            }
-            return read;
+            return this.poll_some(cx, buf);
         }
         if this.may_write() {
             // A frame is half sent; whoever sends it wakes this task.
@@ -264,5 +328,83 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FloodGuard<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEADERS: u8 = 1;
+    const DATA: u8 = 0;
+
+    fn frame(kind: u8, stream: u32, payload: usize) -> Vec<u8> {
+        let length = u32::try_from(payload).unwrap().to_be_bytes();
+        let mut frame = vec![length[1], length[2], length[3], kind, 0];
+        frame.extend(stream.to_be_bytes());
+        frame.resize(FRAME_HEADER + payload, 0x55);
+        frame
+    }
+
+    fn headers(bytes: &[u8]) -> usize {
+        let (mut walker, mut headers) = (Walker::of_server(), 0);
+        walker.walk(bytes, |seen| {
+            headers += usize::from(matches!(seen, Seen::Headers { .. }));
+        });
+        headers
+    }
+
+    proptest! {
+        /// However the bytes come and are asked for: none is lost, and no turn begins more requests than it may.
+        #[test]
+        fn a_burst_of_requests_is_spread_over_turns(
+            frames in prop::collection::vec((any::<bool>(), 0usize..300), 1..60),
+            written in 1usize..5000,
+            asked in 1usize..5000,
+        ) {
+            const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+            let mut sent = Vec::new();
+            for (number, (is_headers, payload)) in (0..).zip(frames) {
+                let kind = if is_headers { HEADERS } else { DATA };
+                sent.extend(frame(kind, 1 + 2 * number, payload));
+            }
+            let (mut client, server) = tokio::io::duplex(written);
+            let (mut guard, _) = FloodGuard::new(server, 100);
+            let (mut got, mut of_turn) = (Vec::new(), Vec::new());
+            let mut unsent: &[u8] = &[PREFACE, &sent].concat();
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let mut still = 0;
+            while still < 2 {
+                if let Poll::Ready(Ok(count)) = Pin::new(&mut client).poll_write(&mut cx, unsent) {
+                    unsent = &unsent[count..];
+                }
+                let mut room = vec![0; asked];
+                let mut buf = ReadBuf::new(&mut room);
+                match Pin::new(&mut guard).poll_read(&mut cx, &mut buf) {
+                    Poll::Ready(read) => {
+                        read.unwrap();
+                        still = if buf.filled().is_empty() { still + 1 } else { 0 };
+                        of_turn.extend_from_slice(buf.filled());
+                    }
+                    Poll::Pending => {
+                        still += 1;
+                        got.push(std::mem::take(&mut of_turn));
+                    }
+                }
+            }
+            got.push(of_turn);
+            let whole = got.concat();
+            prop_assert_eq!(&whole[..PREFACE.len()], PREFACE);
+            prop_assert_eq!(&whole[PREFACE.len()..], &sent);
+            let mut passed = 0;
+            for turn in got {
+                let before = headers(&whole[PREFACE.len()..passed.max(PREFACE.len())]);
+                passed += turn.len();
+                let after = headers(&whole[PREFACE.len()..passed.max(PREFACE.len())]);
+                prop_assert!(after - before <= BEGUN_A_TURN);
+            }
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 /// The client's connection preface (§3.4), which comes before its first frame.
 const PREFACE: usize = 24;
-const HEADER: usize = 9;
+/// Bytes of a frame's header (§4.1).
+pub const FRAME_HEADER: usize = 9;
+const HEADER: usize = FRAME_HEADER;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;

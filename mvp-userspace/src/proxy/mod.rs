@@ -41,6 +41,7 @@ mod status;
 mod trace;
 mod tunnels;
 mod upgrade;
+mod websocket;
 mod windows;
 
 use std::sync::Arc;
@@ -54,6 +55,7 @@ use crate::config::Limits;
 use crate::discovery::{DiscoveryHandle, View};
 use crate::identity::TrustCell;
 use crate::metrics::Metrics;
+use crate::net::Turns;
 use crate::route::RouteTable;
 use crate::steering::Standing;
 use crate::tls::ServerTls;
@@ -126,4 +128,6 @@ pub struct Load {
 pub struct Thread {
     pub shared: Arc<Shared>,
     pub pool: Arc<Pool>,
+    /// For handshakes.
+    pub turns: Turns,
 }

@@ -29,7 +29,7 @@ use super::response::{CancelNote, Download};
 use super::status::error_response;
 use super::trace::Trace;
 use super::tunnels::ClientPlace;
-use super::upgrade::tunnel;
+use super::upgrade::{WatchEnd, is_websocket, tunnel};
 use crate::config::Limits;
 use crate::h2wire::REFUSED;
 use crate::identity::{self, HopMark, Stripped};
@@ -236,12 +236,21 @@ impl Call<'_> {
         if let Some(record) = &mut record {
             record.server_address = Some(answer.address);
         }
+        let end = (info.verb == Verb::Watch).then(|| {
+            let class = self.credentials.map(|credentials| credentials.class());
+            watch_end(shared, &answer.server, class, info, answer.reason)
+        });
         if answer.is_upgrade() {
             return match (on_upgrade, answer.into_upgrade()) {
                 (Some(client), Some((response, lease))) => {
                     let metrics = Arc::clone(&shared.metrics);
+                    let place = self.tunnel.take();
+                    let websocket = is_websocket(response.headers());
+                    let end = end
+                        .filter(|_| websocket)
+                        .map(|end| Box::pin(end) as WatchEnd);
                     let (head, tunnel) =
-                        tunnel(client, response, lease, self.tunnel.take(), metrics, record);
+                        tunnel(client, response, lease, place, metrics, record, end);
                     self.connection.upgraded(tunnel);
                     head.map(|()| Download::whole(Bytes::new(), None))
                 }
@@ -274,13 +283,9 @@ impl Call<'_> {
             }
             AnswerBody::Streaming(incoming, lease) => {
                 let body = Download::upstream(incoming, lease, record);
-                if info.verb == Verb::Watch && status == StatusCode::OK {
-                    let events = Events::of(head.headers.get(CONTENT_TYPE));
-                    let class = self.credentials.map(|credentials| credentials.class());
-                    let end = watch_end(shared, &answer.server, class, info, answer.reason);
-                    body.watch(events, end)
-                } else {
-                    body
+                match end.filter(|_| status == StatusCode::OK) {
+                    Some(end) => body.watch(Events::of(head.headers.get(CONTENT_TYPE)), end),
+                    None => body,
                 }
             }
         };

@@ -1,18 +1,21 @@
 //! `Connection: Upgrade` tunnels (WebSocket, SPDY): exec, attach, port-forward, and watches over WebSocket. The request goes
-//! over an HTTP/1.1 connection of its own with the caller's identity on it; after 101 the bytes are relayed as they are.
+//! over an HTTP/1.1 connection of its own with the caller's identity on it; after 101 the bytes are relayed as they are. A watch over
+//! WebSocket can be ended between two of its events, as any other watch.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::time::timeout;
 
 use super::access::AccessRecord;
 use super::attempt::attempt_error;
@@ -23,12 +26,15 @@ use super::connect::{Connected, Purpose, connect};
 use super::error::AttemptError;
 use super::pool::Pool;
 use super::tunnels::{ClientPlace, Tunnels};
+use super::websocket::{GOING_AWAY, Messages};
 use crate::metrics::Metrics;
 use crate::route::Server;
 use crate::tls::{Alpn, IdentityClass};
 
 /// Relay buffer in each direction. Tunnels carry terminal traffic and port-forwards; TLS records are at most 16 KiB.
 const BUFFER: usize = 32 * 1024;
+/// A client that does not read is not waited for longer when its watch ends.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A connection on which one upgrade request can be sent.
 pub struct UpgradeConnection {
@@ -94,8 +100,18 @@ impl UpgradeConnection {
 /// What is left to do on a connection that was upgraded. Dropping it cuts both sides.
 pub type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// When a watch over WebSocket is to end at its next event.
+pub type WatchEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Whether an answer of 101 switches to a WebSocket, and not to SPDY.
+pub fn is_websocket(answer: &HeaderMap) -> bool {
+    let protocol = answer.get(UPGRADE).map(HeaderValue::as_bytes);
+    protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+}
+
 /// After a 101: the head to give to the client, and the relay, which runs until both sides have ended. It belongs to whoever
-/// serves the client's connection, so that a tunnel counts as its connection and is drained with it.
+/// serves the client's connection, so that a tunnel counts as its connection and is drained with it. `end`: it carries a watch over
+/// WebSocket; anything else, such as a shell, has no moment at which it could go on elsewhere.
 pub fn tunnel(
     client: OnUpgrade,
     mut response: Response<Incoming>,
@@ -103,6 +119,7 @@ pub fn tunnel(
     place: Option<ClientPlace>,
     metrics: Arc<Metrics>,
     record: Option<Box<AccessRecord>>,
+    end: Option<WatchEnd>,
 ) -> (Response<()>, Tunnel) {
     let server = hyper::upgrade::on(&mut response);
     let (mut parts, _body) = response.into_parts();
@@ -124,17 +141,11 @@ pub fn tunnel(
                     stream: TokioIo::new(client),
                     metrics: &metrics,
                     record,
+                    watch: end.is_some().then(Watch::default),
                 };
                 let mut server = TokioIo::new(server);
                 // An error is how most tunnels end (a side closes without TLS close_notify): nothing to report.
-                if let Err(error) = tokio::io::copy_bidirectional_with_sizes(
-                    &mut client,
-                    &mut server,
-                    BUFFER,
-                    BUFFER,
-                )
-                .await
-                {
+                if let Err(error) = join(&mut client, &mut server, end).await {
                     tracing::debug!(%error, "tunnel broke off");
                 }
                 if let Some(record) = &mut client.record {
@@ -147,11 +158,90 @@ pub fn tunnel(
     (Response::from_parts(parts, ()), Box::pin(relay))
 }
 
+/// Relays until both sides have ended, or until the watch is to end and a whole event has passed.
+async fn join<C, S>(
+    client: &mut Counted<'_, C>,
+    server: &mut S,
+    end: Option<WatchEnd>,
+) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (Some(end), Some(state)) = (end, client.watch.as_ref().map(|w| Arc::clone(&w.state)))
+    else {
+        let copied = tokio::io::copy_bidirectional_with_sizes(client, server, BUFFER, BUFFER);
+        return copied.await.map(|_| ());
+    };
+    let copied = {
+        let copying = tokio::io::copy_bidirectional_with_sizes(client, server, BUFFER, BUFFER);
+        let mut copying = std::pin::pin!(copying);
+        tokio::select! {
+            done = &mut copying => return done.map(|_| ()),
+            () = end => state.ends.store(true, Ordering::Relaxed),
+        }
+        match state.between.load(Ordering::Relaxed) {
+            true => Ok(()),
+            // It fails at the end of the event that is under way.
+            false => copying.await.map(|_| ()),
+        }
+    };
+    if !state.between.load(Ordering::Relaxed) {
+        return copied;
+    }
+    let goodbye = async {
+        client.stream.write_all(&GOING_AWAY).await?;
+        client.stream.shutdown().await
+    };
+    timeout(GOODBYE, goodbye).await.unwrap_or(Ok(()))
+}
+
 /// The client's end of a tunnel. Bytes are counted as they pass, since a port-forward may be open for days.
 struct Counted<'a, S> {
     stream: S,
     metrics: &'a Metrics,
     record: Option<Box<AccessRecord>>,
+    watch: Option<Watch>,
+}
+
+/// What the client has got of a watch over WebSocket.
+#[derive(Default)]
+struct Watch {
+    messages: Messages,
+    state: Arc<WatchState>,
+}
+
+struct WatchState {
+    /// It is to end with the event that is under way.
+    ends: AtomicBool,
+    /// No event is under way.
+    between: AtomicBool,
+}
+
+impl Default for WatchState {
+    fn default() -> Self {
+        Self {
+            ends: AtomicBool::new(false),
+            between: AtomicBool::new(true),
+        }
+    }
+}
+
+impl Watch {
+    /// How many of these bytes the client may have yet.
+    fn may_pass(&self, bytes: &[u8]) -> usize {
+        match self.state.ends.load(Ordering::Relaxed) {
+            true if self.messages.between() => 0,
+            true => self.messages.until_between(bytes),
+            false => bytes.len(),
+        }
+    }
+
+    fn passed(&mut self, bytes: &[u8]) {
+        self.messages.pass(bytes);
+        let between = self.messages.between();
+        self.state.between.store(between, Ordering::Relaxed);
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
@@ -179,7 +269,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let may_pass = self
+            .watch
+            .as_ref()
+            .map_or(bytes.len(), |watch| watch.may_pass(bytes));
+        let bytes = bytes.get(..may_pass).unwrap_or_default();
+        if bytes.is_empty() {
+            return Poll::Ready(Err(io::Error::other("the watch ends here")));
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        if let Some(watch) = &mut self.watch {
+            watch.passed(bytes.get(..written).unwrap_or_default());
+        }
         self.metrics.tunnel_bytes(0, written as u64);
         if let Some(record) = &mut self.record {
             record.sent(written);

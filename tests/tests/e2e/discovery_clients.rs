@@ -289,7 +289,7 @@ async fn start_clients(
         }));
         clients += 1;
     }
-    let python = tokio::task::spawn_blocking(move || Python::start(&file))
+    let python = tokio::task::spawn_blocking(move || Python::start("discover.py", &file))
         .await
         .unwrap();
     if let Some(mut python) = python {

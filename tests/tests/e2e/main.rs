@@ -12,6 +12,7 @@ mod discovery_changes;
 mod discovery_clients;
 mod discovery_legacy;
 mod drain;
+mod ends;
 mod errors;
 mod faults;
 mod forward;

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::Client;
 use mvp_tests::fixtures::{
-    CONFIG_MAPS, Events, ONLY_36, SOON, available, client, config_map, policy, policy_key,
-    revision, spec,
+    CONFIG_MAPS, Events, ONLY_36, SOON, admin, available, client, config_map, direct, policy,
+    policy_key, revision, spec,
 };
 use mvp_tests::rbac;
 use mvp_tests::sim::store::Key;
 use mvp_tests::sim::{ControlPlane, Server};
+use mvp_tests::tunnel::{RawConnection, WEBSOCKET};
+use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
@@ -179,6 +181,89 @@ async fn the_watches_by_which_members_are_read_are_let_go_too() {
     eventually("they go on elsewhere", SOON, || async { Ok(watches(peer)) })
         .await
         .unwrap();
+}
+
+/// The next frame of a server: its opcode and its payload, which is shorter than 64 KiB in these tests.
+async fn frame(watch: &mut RawConnection) -> (u8, Vec<u8>) {
+    let stream = &mut watch.stream;
+    let first = stream.read_u8().await.unwrap();
+    assert_eq!(first & 0xf0, 0x80, "a message in one frame");
+    let length = match stream.read_u8().await.unwrap() {
+        126 => stream.read_u16().await.unwrap().into(),
+        short => {
+            assert!(short < 126, "{short}");
+            short.into()
+        }
+    };
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).await.unwrap();
+    (first & 0x0f, payload)
+}
+
+#[tokio::test]
+async fn a_watch_over_websocket_is_let_go_between_two_events() {
+    let plane = lingering(&[36, 36]).await;
+    let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
+    available(&agent, "cp-b").await;
+    let first = client(&plane, &agent).await;
+    let from = revision(&first.get(CONFIG_MAPS, &[]).await.unwrap().json());
+    let target = format!("{CONFIG_MAPS}?watch=true&resourceVersion={from}");
+    let mut watches = Vec::new();
+    for _ in 0..10 {
+        let opened = RawConnection::open(agent.address, &plane, admin(&plane)).await;
+        let mut watch = opened.unwrap();
+        let (status, _) = watch.exchange("GET", &target, WEBSOCKET).await.unwrap();
+        assert_eq!(status, 101);
+        watches.push(watch);
+    }
+    // A server waits for watches like this one, and not for a connection that was upgraded, which breaks off with the process.
+    let local = plane.named("cp-a").unwrap();
+    let beside = Arc::new(direct(&plane, local).await);
+    let held = Events::open(&beside, &target).await.unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let adding = async {
+        let mut added = 0;
+        while !over.load(Ordering::Relaxed) {
+            add(&plane, &format!("event-{added:04}")).await;
+            added += 1;
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    let mut readers = JoinSet::new();
+    for mut watch in watches {
+        readers.spawn(async move {
+            let mut events = 0;
+            loop {
+                match frame(&mut watch).await {
+                    (0x1, event) => {
+                        let event: serde_json::Value = serde_json::from_slice(&event).unwrap();
+                        let name = event["object"]["metadata"]["name"].as_str().unwrap();
+                        assert_eq!(name, format!("event-{events:04}"));
+                        events += 1;
+                    }
+                    // Going away, by RFC 6455 §7.4.1.
+                    (0x8, code) => {
+                        assert_eq!(code, 1001u16.to_be_bytes());
+                        break;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(
+                watch.read_some().await.unwrap().is_empty(),
+                "nothing follows"
+            );
+            events
+        });
+    }
+    let reading = async {
+        let events = timeout(SOON, readers.join_all()).await;
+        over.store(true, Ordering::Relaxed);
+        drop(held);
+        events.expect("every watch is ended while the server still runs")
+    };
+    let (_, _, events) = tokio::join!(adding, stop(local), reading);
+    assert!(events.iter().any(|events| *events > 0), "{events:?}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Cluster, Place, eventually, on_nodes};
 use mvp_tests::client::Client;
-use mvp_tests::fixtures::{CONFIG_MAPS, admin};
+use mvp_tests::fixtures::{CONFIG_MAPS, ONLY_36, admin};
 use mvp_tests::sim::control::Command;
 use rustix::process::Signal;
 
@@ -23,6 +23,10 @@ struct Knocking {
 
 impl Knocking {
     fn start(cluster: &Cluster, to: SocketAddr) -> Self {
+        Self::asking(cluster, to, CONFIG_MAPS)
+    }
+
+    fn asking(cluster: &Cluster, to: SocketAddr, target: &'static str) -> Self {
         let knocking = Self {
             stop: Arc::default(),
             done: Arc::default(),
@@ -39,7 +43,7 @@ impl Knocking {
             let (failed, tls) = (Arc::clone(&knocking.failed), Arc::clone(&tls));
             cluster.clients.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    match knock(to, &tls).await {
+                    match knock(to, &tls, target).await {
                         Ok(200) => {
                             done.fetch_add(1, Ordering::Relaxed);
                         }
@@ -73,9 +77,13 @@ impl Knocking {
     }
 }
 
-async fn knock(to: SocketAddr, tls: &Arc<rustls::ClientConfig>) -> anyhow::Result<u16> {
+async fn knock(
+    to: SocketAddr,
+    tls: &Arc<rustls::ClientConfig>,
+    target: &str,
+) -> anyhow::Result<u16> {
     let client = Client::http2(to, tls).await?;
-    Ok(client.get(CONFIG_MAPS, &[]).await?.status.as_u16())
+    Ok(client.get(target, &[]).await?.status.as_u16())
 }
 
 /// Asks over this connection; whoever wants the status waits for it.
@@ -415,6 +423,29 @@ fn another_agent_takes_over_late_and_nobody_is_refused() {
         next.ready();
         knocking.until_more(20);
         assert_eq!(old.exit_code(), Some(0), "{}", old.log());
+        assert!(next.accepted() > 0.0);
+        knocking.end(&cluster.clients);
+    });
+}
+
+/// While it is not proved it takes nothing, and what the kernel passed by would meet an old server, which denies the new types.
+#[test]
+fn an_agent_takes_over_only_once_it_can_serve() {
+    on_nodes("fit", &[36, 35], |cluster| {
+        let node = &cluster.nodes[1];
+        let mut old = cluster.agent(node);
+        old.until("armed");
+        let knocking = Knocking::asking(&cluster, node.at(), ONLY_36);
+        knocking.until_more(20);
+        // Its proof takes longer than a heartbeat is good for.
+        for node in &cluster.nodes {
+            node.command(Command::Slow { micros: 1_200_000 });
+        }
+        let next = cluster.agent_with(node, |config| {
+            config["admin"]["listen"] = "127.0.0.1:9441".into();
+        });
+        assert_eq!(old.exit_code(), Some(0), "{}", old.log());
+        knocking.until_more(8);
         assert!(next.accepted() > 0.0);
         knocking.end(&cluster.clients);
     });

@@ -6,6 +6,7 @@ mod change;
 mod common;
 mod controllers;
 mod ipv6;
+mod rolling;
 mod shortcut;
 mod signs;
 mod state;

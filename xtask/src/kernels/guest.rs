@@ -232,7 +232,8 @@ impl Hearing {
         };
         self.outcome.took = began.elapsed();
         say(&format!(
-            "{}: {}, {:.1} s",
+            "{}: {}: {}, {:.1} s",
+            self.report.version,
             case.name,
             self.outcome.word(),
             self.outcome.took.as_secs_f64()

@@ -153,8 +153,10 @@ impl InKernel {
         };
         // What would come back to kube-apiserver itself stays where it is for as long.
         self.retiring.hold(keeper.standing.first().is_some());
-        self.retiring.urge(imminent(state, &keeper.discovery));
         self.retiring.set(scope, peers);
+        if imminent(state, &keeper.discovery) {
+            self.retiring.urge();
+        }
     }
 
     fn apply(&mut self, state: State) -> Result<(), Error> {

@@ -117,20 +117,20 @@ impl Kernel {
         matches!(self, Self::On(_))
     }
 
-    /// How often data threads show that they make progress.
-    pub fn tick(&self) -> Duration {
-        match self {
-            Self::Off(_) => TICK,
-            Self::On(_) => STEERING_TICK,
-        }
-    }
-
     /// Where the agent's own connections come from.
     pub fn dial_from(&self, config: &Config) -> DialFrom {
         match self {
             Self::Off(_) => DialFrom::anywhere(),
             Self::On(_) => DialFrom::reserved(reserved(config)),
         }
+    }
+}
+
+/// How often data threads show that they make progress.
+pub fn tick(steers: bool) -> Duration {
+    match steers {
+        false => TICK,
+        true => STEERING_TICK,
     }
 }
 
@@ -156,6 +156,16 @@ pub fn way_to_servers(config: &Config) -> DialFrom {
         Mode::Auto | Mode::On if usable(config).is_ok() => DialFrom::reserved(reserved(config)),
         _ => DialFrom::anywhere(),
     }
+}
+
+/// An agent that is alive steers here, and this one is to take its place.
+pub fn replaces(config: &Config) -> bool {
+    let wanted = config.kernel.steering != Mode::Off && config.interoperability_proxy;
+    let alive = || {
+        let pinned = kernel::read_pinned(&config.kernel.pin_path);
+        pinned.is_ok_and(|pinned| pinned.attached && pinned.guard.alive)
+    };
+    wanted && alive() && usable(config).is_ok()
 }
 
 fn reserved(config: &Config) -> Reserved {

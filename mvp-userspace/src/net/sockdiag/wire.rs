@@ -29,8 +29,6 @@ const NOT_SENT: usize = 144;
 const MIN_ROUND_TRIP: usize = 148;
 /// Linux acknowledges within so long (`TCP_DELACK_MAX` in `include/net/tcp.h`), others within 500 ms (RFC 9293 section 3.8.6.3).
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(200);
-/// No request of which nothing is known is expected to take longer.
-const SILENT: Duration = Duration::from_secs(5);
 /// The kernel's ages are as coarse as its ticks, at most 10 ms.
 const TICK: Duration = Duration::from_millis(10);
 const HEADER: usize = 16;
@@ -115,13 +113,13 @@ impl Established {
     ///
     /// A request and its quick answer share a tick of up to 10 ms, and so do an answer and the client's next request. The second have no
     /// acknowledgement after them: the client had nothing to acknowledge yet. The first have one, at the latest
-    /// 200 ms later. It may come within the tick too, so that a connection that has been silent for 5 s is not suspected.
-    pub fn may_be_asked_since(&self) -> bool {
+    /// 200 ms later. It may come within the tick too, so that a connection that has been silent for `silence` is not suspected.
+    pub fn may_be_asked_since(&self, silence: Duration) -> bool {
         let quiet = self.silent_for();
         self.last_sent == self.last_received
             && self.last_acknowledged >= self.last_received
             && quiet >= ACKNOWLEDGED_WITHIN
-            && quiet < SILENT
+            && quiet < silence
     }
 
     /// The client's last bytes and the server's last came in one tick, and it is not known which were first: what the client acknowledged
@@ -349,6 +347,8 @@ mod tests {
 
     use super::*;
 
+    const SILENCE: Duration = Duration::from_secs(5);
+
     #[test]
     fn requests_are_as_the_kernel_wants_them() {
         let dump = dump(AF_INET6, 6443, 7);
@@ -395,15 +395,18 @@ mod tests {
             last_acknowledged: Duration::from_millis(acknowledged),
             ..Established::example(9, Duration::from_millis(ago))
         };
-        assert!(tie(1300, 1300).may_be_asked_since(), "asked again");
+        assert!(tie(1300, 1300).may_be_asked_since(SILENCE), "asked again");
         let acknowledged = tie(1300, 1260);
         assert!(
-            !acknowledged.may_be_asked_since(),
+            !acknowledged.may_be_asked_since(SILENCE),
             "an answer was acknowledged"
         );
         let yet = tie(100, 100);
-        assert!(!yet.may_be_asked_since(), "it may be acknowledged yet");
-        assert!(!tie(5000, 5000).may_be_asked_since(), "silent");
+        assert!(
+            !yet.may_be_asked_since(SILENCE),
+            "it may be acknowledged yet"
+        );
+        assert!(!tie(5000, 5000).may_be_asked_since(SILENCE), "silent");
         assert!(tie(20, 20).may_end_with_a_request());
         assert!(!tie(20, 10).may_end_with_a_request(), "acknowledged later");
         let unacknowledged = Established {
@@ -415,7 +418,7 @@ mod tests {
             "a request would have acknowledged the answer"
         );
         let sent = Established::example(9, Duration::from_millis(1300));
-        assert!(sent.server_spoke_last() && !sent.may_be_asked_since());
+        assert!(sent.server_spoke_last() && !sent.may_be_asked_since(SILENCE));
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub const QUIET_FIRST: Duration = Duration::from_secs(5);
 pub const QUIET_LAST: Duration = Duration::from_millis(20);
 /// Quiet that is asked for after the window. The kernel keeps the times in ticks of 1 to 10 ms.
 pub const QUIET_LATE: Duration = Duration::from_millis(5);
+/// Silence after which no request is thought to be under way on a connection of which too little was seen: a third of the window, between
+/// [`QUIET_FIRST`] and this. Few requests take longer, and those of which nothing is seen for so long can be told from no request by nothing.
+const SILENCE_MOST: Duration = Duration::from_secs(10);
 /// Share of the window over which connections begin to be eligible, so that their clients do not all come back at once.
 const SPREAD: f64 = 1.0 / 3.0;
 /// Share of the window after which only [`QUIET_LAST`] is asked for.
@@ -55,6 +58,11 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The silence that bears out that nothing is under way, where the counts of bytes do not tell.
+    pub fn silence(&self) -> Duration {
+        (self.within / 3).clamp(QUIET_FIRST, SILENCE_MOST)
+    }
+
     /// Whether a connection is to be ended now that an operator has said so, that long ago: as after a window of five seconds, so that
     /// a connection with a request under way has that long to have it answered.
     pub fn due_hurried(since: Duration, figures: &Figures) -> Option<Due> {
@@ -156,6 +164,15 @@ mod tests {
         assert!(asked(12_000) < Duration::from_millis(350));
         assert_eq!(asked(24_000), QUIET_LAST);
         assert_eq!(asked(29_999), QUIET_LAST);
+    }
+
+    #[test]
+    fn silence_that_bears_something_out_is_a_third_of_the_window_within_bounds() {
+        let silence = |seconds| {
+            let within = Duration::from_secs(seconds);
+            Schedule { within }.silence().as_secs()
+        };
+        assert_eq!([0, 10, 24, 30, 300].map(silence), [5, 5, 8, 10, 10]);
     }
 
     #[test]

@@ -3,10 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use rustix::thread::set_current_timer_slack;
 
 use super::close::{APART, Close, WATCHED};
 use super::seen::{Seen, Traffic};
@@ -109,13 +112,12 @@ impl Retiring {
         self.held.store(held, Ordering::Relaxed);
     }
 
-    /// A false 404 is imminent, or possible already: connections leave in any good moment ([`Schedule::due_urgent`]).
-    pub fn urge(&self, urgent: bool) {
+    /// A false 404 is imminent, or possible already: connections leave in any good moment ([`Schedule::due_urgent`]). It stays so until
+    /// others are to be ended: between the end of a server and its next version's first answer nothing may be urgent for a moment, which is
+    /// no reason to begin anew.
+    pub fn urge(&self) {
         let mut since = self.urgent.lock().unwrap_or_else(PoisonError::into_inner);
-        match urgent {
-            true => drop(since.get_or_insert_with(Instant::now)),
-            false => *since = None,
-        }
+        since.get_or_insert_with(Instant::now);
     }
 
     /// Whose connections are to be ended from now on. `peers`: addresses of the other servers' nodes.
@@ -128,6 +130,7 @@ impl Retiring {
             return;
         }
         self.stop();
+        *self.urgent.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let round = self.tally.begin();
         if scope == Scope::Nobody {
             return;
@@ -177,6 +180,9 @@ impl Round {
                 return;
             }
         }
+        // Looks that are 50 us apart would be 100 us apart with the kernel's usual 50 us of slack, and a quick answer falls between them.
+        // Nothing is lost where it is refused.
+        let _ = set_current_timer_slack(NonZeroU64::new(1));
         let began = Instant::now();
         let before = [Ended::Destroyed, Ended::Late].map(|one| self.tally.counted(one));
         self.look_on(began);
@@ -268,14 +274,18 @@ impl Round {
         let Some(seen) = self.seen.get(&found.cookie()) else {
             return Ok(());
         };
+        let silence = match self.tally.hurried_since() {
+            Some(_) => QUIET_FIRST,
+            None => self.schedule.silence(),
+        };
         let due = |now: &Established| {
             let traffic = Traffic::of(now);
-            let answered = seen.is_answered(&traffic)
-                || now.is_silent(QUIET_FIRST) && seen.may_be_answered(&traffic);
+            let answered = seen.is_known() && seen.is_answered(&traffic)
+                || now.is_silent(silence) && seen.may_be_answered(&traffic);
             let figures = Figures {
                 quiet: now.silent_for(),
                 answered: now.server_spoke_last()
-                    && !now.may_be_asked_since()
+                    && !now.may_be_asked_since(silence)
                     && !(seen.may_be_of_before() && now.may_end_with_a_request())
                     && answered,
                 in_flight: now.is_in_flight(),

@@ -93,8 +93,14 @@ impl Seen {
         now.received == self.last.received && (since == PONG || since >= SMALL)
     }
 
+    /// Whether the client was seen to send something, so that what the server wrote since can be told from what it wrote before.
+    pub fn is_known(&self) -> bool {
+        self.asked.is_some()
+    }
+
     /// Whether the server has written an answer since the client last sent something. True of a connection on which the client
-    /// was never seen to send: it was quiet when it was first seen, and only the quiet itself can tell.
+    /// was never seen to send ([`Self::is_known`]): only a long silence can bear that out, since the server may have acknowledged settings
+    /// after a request about which it thinks.
     pub fn is_answered(&self, now: &Traffic) -> bool {
         if now.received != self.last.received {
             return false;
