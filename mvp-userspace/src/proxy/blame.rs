@@ -100,7 +100,7 @@ pub enum Told {
     Nothing,
     /// 400 BadRequest.
     BadRequest,
-    /// 503 ServiceUnavailable, naming the server; with Retry-After if the request may be sent again.
+    /// 503 ServiceUnavailable with Retry-After, naming the server; 502 without it if the request may not be sent again.
     Unavailable,
     /// The same, naming the agent.
     AgentUnavailable,

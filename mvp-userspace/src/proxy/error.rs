@@ -93,8 +93,18 @@ pub struct AttemptError {
 }
 
 impl ProxyError {
+    /// The status of the answer.
+    ///
+    /// A request that a server may have acted on, and that is no read, is answered with 502: kube-rs sends again whatever is answered with
+    /// 429, 503 or 504, with any method and without Retry-After (kube-client 5, `client/retry.rs`), and would write twice.
     pub fn code(&self) -> StatusCode {
         match self {
+            Self::Upstream {
+                repeatable: false, ..
+            }
+            | Self::Agent {
+                repeatable: false, ..
+            } => StatusCode::BAD_GATEWAY,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Request(error) => error.status(),
             Self::BadRequest(_) | Self::Rejected { .. } => StatusCode::BAD_REQUEST,
@@ -119,7 +129,8 @@ impl ProxyError {
             StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
             StatusCode::GATEWAY_TIMEOUT => "Timeout",
-            StatusCode::INTERNAL_SERVER_ERROR => "InternalError",
+            // Kubernetes has no word for 502, and client-go calls what it has no word for an internal error.
+            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY => "InternalError",
             _ => "",
         }
     }

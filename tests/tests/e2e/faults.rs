@@ -177,8 +177,8 @@ async fn a_reset_before_the_answer_repeats_reads_and_never_writes() {
             .post_json(CONFIG_MAPS, &[], &config_map("m"))
             .await
             .unwrap();
-        assert_eq!(answer.status, 503, "{}", answer.text());
-        // Nobody knows whether the server acted on it, and client-go sends again whatever is answered with Retry-After.
+        assert_eq!(answer.status, 502, "{}", answer.text());
+        // Nobody knows whether the server acted on it: client-go sends again whatever is answered with Retry-After, kube-rs any 503.
         assert!(!answer.headers.contains_key("retry-after"));
         assert!(answer.json()["details"]["retryAfterSeconds"].is_null());
         assert_eq!(answer.json()["reason"], "ServiceUnavailable");

@@ -65,7 +65,7 @@ async fn a_peer_that_hangs_is_found_under_an_idle_watch_and_under_requests() {
     assert_eq!(reads.unwrap(), [200; 20]);
     let writes = writes.unwrap();
     assert!(
-        writes.iter().all(|code| [201, 503].contains(code)),
+        writes.iter().all(|code| [201, 502].contains(code)),
         "{writes:?}"
     );
     assert!(writes.contains(&201), "the other peer served none");
