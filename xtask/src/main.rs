@@ -7,6 +7,8 @@ mod check;
 mod demo;
 mod fuzz;
 mod kernels;
+mod manifests;
+mod promtool;
 mod python;
 mod run;
 mod setup;
@@ -29,6 +31,7 @@ enum Verb {
     Setup(setup::Args),
     BuildEbpf(build_ebpf::Args),
     Build(build::Args),
+    Manifests(manifests::Args),
     Demo(demo::Args),
     Test(test::Args),
     Check(check::Args),
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::main(&args),
         Verb::BuildEbpf(args) => build_ebpf::main(&args),
         Verb::Build(args) => build::main(&args),
+        Verb::Manifests(args) => manifests::main(&args),
         Verb::Demo(args) => demo::main(&args),
         Verb::Test(args) => test::main(&args),
         Verb::Check(args) => check::main(&args),
