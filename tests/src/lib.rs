@@ -13,6 +13,7 @@ pub mod demo;
 pub mod facts;
 pub mod fixtures;
 pub mod fleet;
+pub mod helm;
 pub mod kubectl;
 pub mod load;
 pub mod netns;

@@ -20,15 +20,7 @@ impl Python {
     /// # Panics
     /// It cannot be had although everything is required (`CI` is set to something).
     pub fn start(script: &str, kubeconfig: &Path) -> Option<Self> {
-        let python = match environment() {
-            Ok(python) => python,
-            Err(missing) => {
-                let required = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
-                assert!(!required, "{missing:#}");
-                println!("skipped: no Python client: {missing:#}");
-                return None;
-            }
-        };
+        let python = environment("python-client", "kubernetes", "python/requirements.txt")?;
         let mut child = Command::new(python)
             .arg(folder().join(script))
             .arg(kubeconfig)
@@ -76,15 +68,34 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("python")
 }
 
-/// The environment's interpreter; the environment is made by whoever comes first.
-fn environment() -> Result<PathBuf> {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+/// The interpreter of an environment below target/ that has `module`; whoever comes first makes it. `None`, with a line that says why,
+/// where it cannot be had.
+///
+/// # Panics
+/// It cannot be had although everything is required (`CI` is set to something).
+pub fn environment(name: &str, module: &str, requirements: &str) -> Option<PathBuf> {
+    match made(name, module, requirements) {
+        Ok(python) => Some(python),
+        Err(missing) => {
+            let required = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+            assert!(!required, "{missing:#}");
+            println!("skipped: {name} cannot be had: {missing:#}");
+            None
+        }
+    }
+}
+
+fn made(name: &str, module: &str, requirements: &str) -> Result<PathBuf> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = tests.with_file_name("target");
     std::fs::create_dir_all(&target)?;
-    let lock = File::create(target.join("python-client.lock"))?;
+    let lock = File::create(target.join(format!("{name}.lock")))?;
     lock.lock()?;
-    let environment = target.join("python-client");
+    let environment = target.join(name);
     let output = Command::new(folder().join("make-venv.sh"))
         .arg(&environment)
+        .arg(module)
+        .arg(tests.join(requirements))
         .output()
         .context("make-venv.sh")?;
     if !output.status.success() {

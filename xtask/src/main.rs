@@ -9,6 +9,8 @@ mod dependencies;
 mod docs;
 mod fuzz;
 mod kernels;
+mod manifests;
+mod promtool;
 mod python;
 mod run;
 mod setup;
@@ -31,6 +33,7 @@ enum Verb {
     Setup(setup::Args),
     BuildEbpf(build_ebpf::Args),
     Build(build::Args),
+    Manifests(manifests::Args),
     Demo(demo::Args),
     Test(test::Args),
     Check(check::Args),
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::main(&args),
         Verb::BuildEbpf(args) => build_ebpf::main(&args),
         Verb::Build(args) => build::main(&args),
+        Verb::Manifests(args) => manifests::main(&args),
         Verb::Demo(args) => demo::main(&args),
         Verb::Test(args) => test::main(&args),
         Verb::Check(args) => check::main(&args),

@@ -1,6 +1,6 @@
-//! Kubernetes' Python client, which one test runs: Debian's python3-venv, and an environment below target/.
+//! What tests run with Python: Debian's python3-venv, and an environment below target/ for each library.
 
-use std::{path::PathBuf, process::Command};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -9,29 +9,63 @@ use crate::{
     setup::apt_install,
 };
 
-/// PyPI serves the client and what it needs, some 10 MB.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
+/// A library from PyPI in an environment of its own.
+pub struct Library {
+    /// For messages.
+    pub name: &'static str,
+    module: &'static str,
+    /// Below target/.
+    environment: &'static str,
+    requirements: &'static str,
+    /// PyPI serves it within this.
+    limit: Duration,
+}
 
-/// The environment's interpreter. With `check` nothing is changed.
-///
-/// # Errors
-/// It is not there, or it cannot be brought here.
-pub fn client(check: bool) -> Result<PathBuf> {
-    let environment = root().join("target/python-client");
-    let interpreter = environment.join("bin/python");
-    if output(Command::new(&interpreter).args(["-c", "import kubernetes"])).is_some() {
-        return Ok(interpreter);
+/// Kubernetes' Python client, some 10 MB.
+pub const CLIENT: Library = Library {
+    name: "Kubernetes' Python client",
+    module: "kubernetes",
+    environment: "python-client",
+    requirements: "tests/python/requirements.txt",
+    limit: Duration::from_secs(300),
+};
+
+/// Helm's library, 75 MB: Helm itself is in no registry.
+pub const HELM: Library = Library {
+    name: "Helm's library",
+    module: "helm_python",
+    environment: "python-helm",
+    requirements: "tests/helm/requirements.txt",
+    limit: Duration::from_secs(300),
+};
+
+pub const LIBRARIES: &[&Library] = &[&CLIENT, &HELM];
+
+impl Library {
+    /// The environment's interpreter. With `check` nothing is changed.
+    ///
+    /// # Errors
+    /// It is not there, or it cannot be brought here.
+    pub fn interpreter(&self, check: bool) -> Result<PathBuf> {
+        let environment = root().join("target").join(self.environment);
+        let interpreter = environment.join("bin/python");
+        let import = format!("import {}", self.module);
+        if output(Command::new(&interpreter).args(["-c", &import])).is_some() {
+            return Ok(interpreter);
+        }
+        if check {
+            bail!("{} in {}", self.name, environment.display());
+        }
+        // Debian's python3 has the module venv without this one, and fails half-way.
+        if output(Command::new("python3").args(["-c", "import ensurepip"])).is_none() {
+            apt_install(&["python3-venv"])?;
+        }
+        std::fs::create_dir_all(root().join("target"))?;
+        let script = root().join("tests/python/make-venv.sh");
+        let mut make = Command::new(script);
+        make.arg(&environment).arg(self.module);
+        make.arg(root().join(self.requirements));
+        run_within(&mut make, self.limit).with_context(|| format!("{} from PyPI", self.name))?;
+        Ok(interpreter)
     }
-    if check {
-        bail!("Kubernetes' Python client in {}", environment.display());
-    }
-    // Debian's python3 has the module venv without this one, and fails half-way.
-    if output(Command::new("python3").args(["-c", "import ensurepip"])).is_none() {
-        apt_install(&["python3-venv"])?;
-    }
-    std::fs::create_dir_all(root().join("target"))?;
-    let script = root().join("tests/python/make-venv.sh");
-    run_within(Command::new(script).arg(&environment), LIMIT)
-        .context("Kubernetes' Python client from PyPI")?;
-    Ok(interpreter)
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    fuzz, python,
+    fuzz, promtool, python,
     run::{find, is_root, output, require_all, run, run_within, say},
     toolchain::{self, Compiler, LLVM, NIGHTLIES, Toolchain},
 };
@@ -18,8 +18,8 @@ use crate::{
 /// Find or install what builds, tests and benchmarks need
 ///
 /// Rust with the sources of `core` (a rustup nightly, or Debian's rustc-web), bpf-linker (built into .cache/tools), and
-/// the programs that tests run: ip, kubectl and Kubernetes' Python client (in target/python-client). Says what it does
-/// and does nothing twice. Without root, or elsewhere than on Debian, it installs no packages and says what is missing.
+/// the programs that tests run: ip, kubectl, Kubernetes' Python client and Helm's library (in target/python-*), promtool (in
+/// .cache/tools). Says what it does and does nothing twice. Without root, or elsewhere than on Debian, it installs no packages and says what is missing.
 #[derive(clap::Args)]
 pub struct Args {
     /// Change nothing; fail if something is missing
@@ -64,8 +64,14 @@ pub fn main(args: &Args) -> Result<()> {
         Ok(path) => say(&format!("fuzzer: {}", path.display())),
         Err(error) => missing.push(format!("{error:#}")),
     }
-    match python::client(args.check) {
-        Ok(path) => say(&format!("Python client: {}", path.display())),
+    for library in python::LIBRARIES {
+        match library.interpreter(args.check) {
+            Ok(path) => say(&format!("{}: {}", library.name, path.display())),
+            Err(error) => missing.push(format!("{error:#}")),
+        }
+    }
+    match promtool::program(args.check) {
+        Ok(path) => say(&format!("promtool: {}", path.display())),
         Err(error) => missing.push(format!("{error:#}")),
     }
     for reason in &missing {
@@ -100,9 +106,17 @@ pub fn toolchain_if_possible() -> Result<Option<Toolchain>> {
 /// # Errors
 /// Where one cannot be had although [`require_all`] asks for everything.
 pub fn tools_if_possible(bench: bool) -> Result<()> {
-    // The one test that needs it fails by itself where it may not be missing.
-    if !bench && let Err(error) = python::client(false) {
-        say(&format!("missing: {error:#}"));
+    // The tests that need one of these fail by themselves where it may not be missing.
+    if !bench {
+        let libraries = python::LIBRARIES
+            .iter()
+            .map(|library| library.interpreter(false));
+        for error in libraries
+            .chain([promtool::program(false)])
+            .filter_map(Result::err)
+        {
+            say(&format!("missing: {error:#}"));
+        }
     }
     let bench: &[Tool] = if bench { BENCH_TOOLS } else { &[] };
     for tool in TEST_TOOLS
@@ -267,6 +281,11 @@ const TEST_TOOLS: &[Tool] = &[
         program: "haproxy",
         variable: None,
         package: "haproxy",
+    },
+    Tool {
+        program: "systemd-analyze",
+        variable: None,
+        package: "systemd",
     },
 ];
 

@@ -111,6 +111,7 @@ pub async fn mirror(
             .for_each(|_| metrics.peer_aggregated_cache(false));
         for member in discovery.members() {
             let server = &member.server;
+            metrics.server(&server.name);
             grown(
                 format!("ejections of {}", server.name),
                 server.health().ejections,
@@ -119,6 +120,7 @@ pub async fn mirror(
         }
         for file in &reload.files() {
             let path = file.path.display().to_string();
+            metrics.file(&path);
             // By key: two keys may name one file and count for themselves.
             grown(
                 format!("failures of {} at {path}", file.key),

@@ -7,6 +7,19 @@ use crate::config::{self, Config, ConfigError, Overrides};
 
 #[derive(clap::Args, Debug)]
 pub struct Agent {
+    #[command(flatten)]
+    pub source: Source,
+
+    /// error, warn, info, debug, trace, or a filter such as mvp=debug,access=off; default: RUST_LOG, else info.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+    pub log_format: LogFormat,
+}
+
+/// Where the agent's configuration comes from, and what overrides it.
+#[derive(clap::Args, Debug)]
+pub struct Source {
     /// Configuration file; docs/configuration.md.
     #[arg(long, value_name = "FILE", required_unless_present = "from_manifest")]
     config: Option<PathBuf>,
@@ -57,12 +70,6 @@ pub struct Agent {
     /// Its port.
     #[arg(long, value_name = "PORT", help_heading = "As kube-apiserver has them")]
     peer_advertise_port: Option<std::num::NonZeroU16>,
-
-    /// error, warn, info, debug, trace, or a filter such as mvp=debug,access=off; default: RUST_LOG, else info.
-    #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<String>,
-    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
-    pub log_format: LogFormat,
 }
 
 /// A configuration for a command that can do without one.
@@ -94,7 +101,7 @@ impl Given {
     }
 }
 
-impl Agent {
+impl Source {
     pub fn config(&self) -> Result<Config, ConfigError> {
         let overrides = self.overrides()?;
         match (&self.config, &self.from_manifest) {
@@ -102,6 +109,23 @@ impl Agent {
             (None, Some(path)) => config::from_manifest(path, &overrides),
             (None, None) => Err(ConfigError::new("--config", "missing")),
         }
+    }
+
+    /// Every key with its value, as a configuration file has them.
+    pub fn effective(&self) -> Result<serde_json::Value, ConfigError> {
+        let overrides = self.overrides()?;
+        match (&self.config, &self.from_manifest) {
+            (Some(path), _) => config::effective_file(path, &overrides),
+            (None, Some(path)) => config::effective_manifest(path, &overrides),
+            (None, None) => Err(ConfigError::new("--config", "missing")),
+        }
+    }
+
+    /// For messages.
+    pub fn name(&self) -> String {
+        let path = self.config.as_ref().or(self.from_manifest.as_ref());
+        path.map(|path| path.display().to_string())
+            .unwrap_or_default()
     }
 
     fn overrides(&self) -> Result<Overrides, ConfigError> {

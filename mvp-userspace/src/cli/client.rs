@@ -46,12 +46,16 @@ pub struct Reply {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("no agent answers at {address}: {problem} (is it running? is --admin right?)")]
+    #[error(
+        "no agent answers at {address}: {problem} (is it running? is --admin, or MVP_ADMIN, right?)"
+    )]
     Unreachable { address: String, problem: String },
     #[error("the agent says {status}: {body}")]
     Refused { status: StatusCode, body: String },
     #[error(transparent)]
     Pins(#[from] crate::kernel::Error),
+    #[error("{}: {}", .0.display(), .1)]
+    File(PathBuf, io::Error),
     #[error("the answer is not that of an mvp agent of this version: {0}")]
     Unexpected(String),
 }

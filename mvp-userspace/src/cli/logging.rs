@@ -38,7 +38,7 @@ pub fn init(format: LogFormat, level: Option<&str>) -> Result<(), ConfigError> {
     })?;
     let lines = fmt::layer().with_writer(writer.clone());
     let lines = match format {
-        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Human => lines.with_ansi(colours()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry()
@@ -63,6 +63,12 @@ pub fn set_level(level: &str) -> Result<(), String> {
     let filter = parse(level)?;
     let handle = FILTER.get().ok_or("logging is not set up")?;
     handle.reload(filter).map_err(|error| error.to_string())
+}
+
+/// Only where people look, and not where they have said that they want none (no-color.org: set, and not to nothing).
+fn colours() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !unwanted
 }
 
 /// A level, or directives `target=level` separated by commas. EnvFilter alone would take a misspelt level for a target.

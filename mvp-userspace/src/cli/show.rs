@@ -1,12 +1,11 @@
 //! Views of the admin port as text for people.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::table::{age, clean, table};
-use crate::admin::{ProofView, RelayView, RouteView, ServerView, StatusView};
+use super::table::{age, clean, columns, table};
+use crate::admin::{ClassProofView, ProofView, RelayView, ServerView, StatusView};
 
-pub fn status(view: &StatusView) -> String {
+pub fn status(view: &StatusView, wide: bool) -> String {
     let state = match (view.ready, view.awaiting.is_empty(), view.drain.as_str()) {
         (true, ..) => "ready".to_owned(),
         (_, _, drain) if drain != "running" => drain.to_owned(),
@@ -80,7 +79,7 @@ pub fn status(view: &StatusView) -> String {
         let _ = write!(out, "\n{}", table(heading, &certificates));
     }
     if !view.servers.is_empty() {
-        let _ = write!(out, "\n{}", servers(&view.servers));
+        let _ = write!(out, "\n{}", servers(&view.servers, wide));
     }
     out
 }
@@ -127,12 +126,32 @@ fn relay(view: &RelayView) -> String {
     )
 }
 
-pub fn servers(servers: &[ServerView]) -> String {
+/// `wide`: also what was proved of each identity class, and whether the server's header names are known.
+pub fn servers(servers: &[ServerView], wide: bool) -> String {
     let yes = |truth: bool| if truth { "yes" } else { "no" }.to_owned();
+    let mut heading = vec![
+        "NAME",
+        "ROLE",
+        "URL",
+        "VERSION",
+        "READY",
+        "AVAILABLE",
+        "PROVED",
+        "KNOWLEDGE",
+        "AGE",
+        "SOURCE",
+        "KEYS",
+        "OUTSTANDING",
+    ];
+    if wide {
+        heading.extend(["USERS", "TOKENS", "HEADER NAMES"]);
+    }
+    heading.push("LAST ERROR");
+    let heading: Vec<String> = heading.into_iter().map(str::to_owned).collect();
     let rows: Vec<_> = servers
         .iter()
         .map(|s| {
-            [
+            let mut row = vec![
                 s.name.clone(),
                 if s.local { "local" } else { "peer" }.to_owned(),
                 s.url.clone(),
@@ -148,28 +167,26 @@ pub fn servers(servers: &[ServerView]) -> String {
                 s.source.clone(),
                 s.keys.to_string(),
                 s.outstanding.to_string(),
-                s.last_error.clone().unwrap_or_default(),
-            ]
+            ];
+            if wide {
+                row.push(class(&s.proof.asserted_users));
+                row.push(class(&s.proof.tokens));
+                row.push(s.proof.header_names.clone());
+            }
+            row.push(s.last_error.clone().unwrap_or_default());
+            row
         })
         .collect();
-    table(
-        [
-            "NAME",
-            "ROLE",
-            "URL",
-            "VERSION",
-            "READY",
-            "AVAILABLE",
-            "PROVED",
-            "KNOWLEDGE",
-            "AGE",
-            "SOURCE",
-            "KEYS",
-            "OUTSTANDING",
-            "LAST ERROR",
-        ],
-        &rows,
-    )
+    columns(&heading, &rows)
+}
+
+/// `yes`, or why not.
+fn class(proof: &ClassProofView) -> String {
+    match (proof.proved, &proof.why) {
+        (true, _) => "yes".to_owned(),
+        (false, Some(why)) => format!("no: {why}"),
+        (false, None) => "no".to_owned(),
+    }
 }
 
 /// `yes, 12s ago`: the outcome for asserted users and tokens, and its age.
@@ -178,55 +195,6 @@ fn proved(proof: &ProofView) -> String {
         Some(ms) => format!("{}, {} ago", proof.word(), age(ms)),
         None => proof.word().to_owned(),
     }
-}
-
-pub fn routes(routes: &[RouteView]) -> String {
-    let rows: Vec<_> = routes
-        .iter()
-        .map(|route| {
-            let group_version = match route.group.as_str() {
-                "" => route.version.clone(),
-                group => format!("{group}/{}", route.version),
-            };
-            let resource = match route.subresource.as_str() {
-                "" => route.resource.clone(),
-                subresource => format!("{}/{subresource}", route.resource),
-            };
-            [group_version, resource, by_verbs(route)]
-        })
-        .collect();
-    table(["GROUP/VERSION", "RESOURCE", "SERVERS (VERBS)"], &rows)
-}
-
-/// Routes that not every server serves with the same verbs.
-pub fn differences(routes: Vec<RouteView>) -> Vec<RouteView> {
-    let all: BTreeSet<String> = routes
-        .iter()
-        .flat_map(|route| route.verbs.keys().cloned())
-        .collect();
-    routes
-        .into_iter()
-        .filter(|route| {
-            let mut verbs = route.verbs.values();
-            let first = verbs.next();
-            route.verbs.len() != all.len() || verbs.any(|other| Some(other) != first)
-        })
-        .collect()
-}
-
-/// `cp-a,cp-b (get,list) cp-c (get)`: servers with the same verbs together.
-fn by_verbs(route: &RouteView) -> String {
-    let mut groups: BTreeMap<&Vec<String>, Vec<&str>> = BTreeMap::new();
-    for (server, verbs) in &route.verbs {
-        groups.entry(verbs).or_default().push(server);
-    }
-    let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by(|a, b| a.1.cmp(&b.1));
-    groups
-        .iter()
-        .map(|(verbs, servers)| format!("{} ({})", servers.join(","), verbs.join(",")))
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 fn expiry(seconds: i64) -> String {
@@ -241,7 +209,7 @@ fn expiry(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{CertificateView, ClassProofView, ThreadView};
+    use crate::admin::{CertificateView, ThreadView};
 
     fn servers_view() -> Vec<ServerView> {
         vec![
@@ -286,13 +254,37 @@ mod tests {
     #[test]
     fn servers_as_a_table() {
         assert_eq!(
-            servers(&servers_view()),
+            servers(&servers_view(), false),
             "\
 NAME  ROLE   URL                     VERSION  READY     AVAILABLE  PROVED        KNOWLEDGE  AGE    SOURCE  KEYS  OUTSTANDING  LAST ERROR
 cp-a  local  https://127.0.0.2:6443  v1.35.6  yes       yes        yes, 12s ago  fresh      350ms  v2      412   7
 cp-b  peer   https://127.0.0.3:6443  -        stopping  no         no            none       -              0     0            connection refused?
 "
         );
+    }
+
+    #[test]
+    fn servers_as_a_wide_table() {
+        let mut view = servers_view();
+        view[1].proof.asserted_users.why = Some("it answers 401".into());
+        view[1].proof.header_names = "unknown".into();
+        let wide = servers(&view, true);
+        let rows: Vec<Vec<&str>> = wide
+            .lines()
+            .map(|line| {
+                line.split("  ")
+                    .filter(|cell| !cell.is_empty())
+                    .map(str::trim)
+                    .collect()
+            })
+            .collect();
+        assert_eq!(
+            rows[0][12..],
+            ["USERS", "TOKENS", "HEADER NAMES", "LAST ERROR"]
+        );
+        assert_eq!(rows[1][12..], ["yes", "yes", "known"]);
+        let peer = ["no: it answers 401", "no", "unknown", "connection refused?"];
+        assert!(rows[2].ends_with(&peer), "{wide}");
     }
 
     #[test]
@@ -349,7 +341,7 @@ cp-b  peer   https://127.0.0.3:6443  -        stopping  no         no           
             ..StatusView::default()
         };
         assert_eq!(
-            status(&view),
+            status(&view, false),
             "\
 inspecting (sets_differ)
 node    cp-a
@@ -380,51 +372,8 @@ FILE                KEY               EXPIRES   ERROR
         );
         view.ready = false;
         view.awaiting = vec!["listener".into()];
-        assert!(status(&view).contains("state   not ready, awaiting listener\n"));
+        assert!(status(&view, false).contains("state   not ready, awaiting listener\n"));
         view.drain = "draining".into();
-        assert!(status(&view).contains("state   draining\n"));
-    }
-
-    fn route(group: &str, resource: &str, verbs: &[(&str, &[&str])]) -> RouteView {
-        RouteView {
-            group: group.into(),
-            version: "v1".into(),
-            resource: resource.into(),
-            subresource: String::new(),
-            verbs: verbs
-                .iter()
-                .map(|(server, verbs)| {
-                    let verbs = verbs.iter().map(|v| (*v).to_owned()).collect();
-                    ((*server).to_owned(), verbs)
-                })
-                .collect(),
-        }
-    }
-
-    #[test]
-    fn routes_as_a_table() {
-        let both = route(
-            "",
-            "pods",
-            &[("cp-a", &["get", "list"]), ("cp-b", &["get", "list"])],
-        );
-        let one = route("batch", "jobs", &[("cp-b", &["get"])]);
-        let less = route(
-            "apps",
-            "x",
-            &[("cp-b", &["get"]), ("cp-a", &["get", "list"])],
-        );
-        let all = vec![both, one, less];
-        assert_eq!(
-            routes(&all),
-            "\
-GROUP/VERSION  RESOURCE  SERVERS (VERBS)
-v1             pods      cp-a,cp-b (get,list)
-batch/v1       jobs      cp-b (get)
-apps/v1        x         cp-a (get,list) cp-b (get)
-"
-        );
-        let names: Vec<_> = differences(all).into_iter().map(|r| r.resource).collect();
-        assert_eq!(names, ["jobs", "x"]);
+        assert!(status(&view, false).contains("state   draining\n"));
     }
 }

@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use super::tree::Tree;
 use super::*;
 use crate::identity::TrustCell;
+use crate::tls::{ClientTls, ServerTls, TlsError};
 
 /// More requests a second than one client sends, whatever it is.
 const MAX_RELAY_RATE: f64 = 100_000.0;
@@ -22,6 +23,7 @@ pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
         let problem = format!("{:?} is no server name", config.upstream.server_name);
         tree.fail("upstream.serverName", problem)
     })?;
+    sni_names(config, tree)?;
     peers(config, tree)?;
     listeners(config, tree)?;
     if let Some(headers) = &config.request_header {
@@ -56,6 +58,20 @@ pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
     if config.kernel.shortcut == Mode::On && config.kernel.steering == Mode::Off {
         let problem = "needs kernel.steering, which gives the agent's connections a source address of their own";
         return Err(tree.fail("kernel.shortcut", problem));
+    }
+    Ok(())
+}
+
+/// A name that no client can ask for would never be answered for.
+fn sni_names(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
+    for (i, sni) in config.sni.iter().enumerate() {
+        for name in &sni.names {
+            let bare = name.strip_prefix("*.").unwrap_or(name);
+            ServerName::try_from(bare).map_err(|_| {
+                let problem = format!("{name:?} is neither a DNS name nor an address");
+                tree.fail(&format!("sni[{i}].names"), problem)
+            })?;
+        }
     }
     Ok(())
 }
@@ -107,13 +123,24 @@ pub fn files(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
             .map_err(|problem| tree.fail("upstream.clientCertFile", problem))?;
     }
     if let Some(path) = &config.peers.kubernetes.kubeconfig {
-        std::fs::File::open(path).map_err(|error| {
-            tree.fail(
-                "peers.kubernetes.kubeconfig",
-                format!("{}: {error}", path.display()),
-            )
+        words::kubeconfig(path).map_err(|problem| {
+            let problem = format!("{}: {problem}", path.display());
+            tree.fail("peers.kubernetes.kubeconfig", problem)
         })?;
     }
+    loads(config, tree)
+}
+
+/// What the agent loads when it starts is loaded here too: whatever it would refuse then is the configuration's fault.
+fn loads(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
+    let refused = |error: TlsError| {
+        let text = error.to_string();
+        let problem = text.strip_prefix(&format!("{}: ", error.key()));
+        tree.fail(error.key(), problem.unwrap_or(&text))
+    };
+    ServerTls::load(config).map_err(refused)?;
+    ClientTls::load(config).map_err(refused)?;
+    TrustCell::open(config).map_err(refused)?;
     Ok(())
 }
 
@@ -277,9 +304,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     if found.is_empty() {
         return Err(format!("{shown}: holds no certificate"));
     }
-    for certificate in &found {
-        x509_parser::parse_x509_certificate(certificate)
-            .map_err(|error| format!("{shown}: holds a broken certificate: {error}"))?;
+    for (i, certificate) in found.iter().enumerate() {
+        x509_parser::parse_x509_certificate(certificate).map_err(|_| {
+            let number = i + 1;
+            format!("{shown}: its certificate number {number} is none, though it is PEM")
+        })?;
     }
     Ok(found)
 }

@@ -8,22 +8,30 @@ use sha2::{Digest, Sha256};
 
 use super::tree::Tree;
 use super::{
-    Config, ConfigError, Endpoint, ManifestSource, Overrides, build, check, manifest, own,
-    references,
+    Config, ConfigError, Endpoint, ManifestSource, Overrides, build, check, effective, manifest,
+    own, references, words,
 };
 
 /// Reads, overrides and checks a configuration file, and the files it names.
 pub fn from_file(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
-    let document = read_yaml(path)?;
-    finish(Tree::from_document(document, &folder(path)?)?, overrides)
+    finish(file_tree(path)?, overrides).map(|(config, _)| config)
+}
+
+/// What [`from_file`] reads, with every default written out.
+pub fn effective_file(path: &Path, overrides: &Overrides) -> Result<Value, ConfigError> {
+    let (config, tree) = finish(file_tree(path)?, overrides)?;
+    effective::document(&tree, &config)
+}
+
+/// What [`from_manifest`] reads, as a configuration file that says the same.
+pub fn effective_manifest(path: &Path, overrides: &Overrides) -> Result<Value, ConfigError> {
+    let (config, tree) = finish(manifest_tree(path)?, overrides)?;
+    effective::document(&tree, &config)
 }
 
 /// Takes everything from the manifest of the local kube-apiserver's static pod.
 pub fn from_manifest(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
-    let pod = read_yaml(path)?;
-    let folder = folder(path)?;
-    let tree = manifest::to_tree(&pod, path, &folder, &references::System)?;
-    let mut config = finish(tree, overrides)?;
+    let (mut config, _) = finish(manifest_tree(path)?, overrides)?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     config.manifest = Some(ManifestSource::new(path, overrides.clone()));
     Ok(config)
@@ -79,7 +87,20 @@ impl Config {
     }
 }
 
-fn finish(mut tree: Tree, overrides: &Overrides) -> Result<Config, ConfigError> {
+fn file_tree(path: &Path) -> Result<Tree, ConfigError> {
+    let whole = |error: ConfigError| match error.key.as_str() {
+        "file" => ConfigError::new(path.display().to_string(), error.problem),
+        _ => error,
+    };
+    Tree::from_document(read_yaml(path)?, &folder(path)?).map_err(whole)
+}
+
+fn manifest_tree(path: &Path) -> Result<Tree, ConfigError> {
+    let pod = read_yaml(path)?;
+    manifest::to_tree(&pod, path, &folder(path)?, &references::System)
+}
+
+fn finish(mut tree: Tree, overrides: &Overrides) -> Result<(Config, Tree), ConfigError> {
     overrides.apply(&mut tree)?;
     let mut config = build::build(&tree)?;
     check::rules(&config, &tree)?;
@@ -88,7 +109,7 @@ fn finish(mut tree: Tree, overrides: &Overrides) -> Result<Config, ConfigError> 
     if let Some(enabled) = overrides.interoperability_proxy {
         config.interoperability_proxy = enabled;
     }
-    Ok(config)
+    Ok((config, tree))
 }
 
 fn read_yaml(path: &Path) -> Result<Value, ConfigError> {
@@ -101,8 +122,9 @@ fn read_yaml(path: &Path) -> Result<Value, ConfigError> {
 fn yaml(name: &str, text: &str) -> Result<Value, ConfigError> {
     // Without strict booleans `steering: off` would arrive as `false`.
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-    serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| ConfigError::new(name, format!("is no valid YAML: {error}")))
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        ConfigError::new(name, format!("is no valid YAML: {}", words::yaml(&error)))
+    })
 }
 
 fn folder(path: &Path) -> Result<std::path::PathBuf, ConfigError> {

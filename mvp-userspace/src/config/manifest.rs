@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::references::{Environment, Host, is_unresolved};
 use super::tree::Tree;
-use super::{ConfigError, value};
+use super::{ConfigError, value, words};
 
 /// kube-apiserver's port belongs to kube-apiserver, so without steering the agent listens this much higher.
 const PORT_DISTANCE: u16 = 10_000;
@@ -248,7 +248,7 @@ fn peers(folder: &Path, set: &mut Set<'_>) -> Result<(), ConfigError> {
     let kubeconfig = ["admin.conf", "super-admin.conf"]
         .map(|name| above.join(name))
         .into_iter()
-        .find(|path| path.is_file());
+        .find(|path| path.is_file() && is_kubeconfig(path));
     if let Some(path) = kubeconfig.as_deref().and_then(Path::to_str) {
         set(
             "peers.kubernetes.kubeconfig",
@@ -257,6 +257,15 @@ fn peers(folder: &Path, set: &mut Set<'_>) -> Result<(), ConfigError> {
         )?;
     }
     Ok(())
+}
+
+/// The file is only a fallback here, so that one that is none is not worth an agent.
+fn is_kubeconfig(path: &Path) -> bool {
+    let read = words::kubeconfig(path);
+    if let Err(problem) = &read {
+        tracing::warn!(path = %path.display(), %problem, "not used as the fallback for finding peers");
+    }
+    read.is_ok()
 }
 
 /// `command` and `args` of the container that runs kube-apiserver, without the program's name.

@@ -8,6 +8,7 @@
 
 mod build;
 mod check;
+mod effective;
 mod error;
 mod follow;
 mod keys;
@@ -23,11 +24,14 @@ mod tests;
 mod tree;
 mod types;
 mod value;
+mod words;
 
 pub use error::ConfigError;
 pub use follow::{Effect, FOLLOWED, Followed, ManifestSource, changes, followed_table};
 pub use keys::{KEYS, Key, Kind, Need, markdown_table};
-pub use load::{from_file, from_manifest, goaway_chance, parse};
+pub use load::{
+    effective_file, effective_manifest, from_file, from_manifest, goaway_chance, parse,
+};
 pub use overrides::{Overrides, parse_feature_gates};
 pub use types::*;
 pub use value::duration as parse_duration;

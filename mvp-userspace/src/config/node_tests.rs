@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::tls::testing::{ca, client, self_signed, signed_by};
 
+/// As small as one can be.
+const KUBECONFIG: &str = "{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: c, user: u}}], \
+    clusters: [{name: c, cluster: {server: 'https://127.0.0.1:6443'}}], users: [{name: u}]}";
+
 /// Real files in a folder, as a control-plane node has them.
 struct Node {
     dir: tempfile::TempDir,
@@ -103,7 +107,7 @@ status: {{}}
 #[test]
 fn a_kubeadm_node_needs_no_configuration() {
     let node = Node::new();
-    node.write("admin.conf", "");
+    node.write("admin.conf", KUBECONFIG);
     let config = from_manifest(&node.manifest(""), &Overrides::default()).unwrap();
     assert_eq!(config.serving.cert_file, node.path("pki/apiserver.crt"));
     assert_eq!(config.client_ca_file, Some(node.path("pki/ca.crt")));
@@ -128,10 +132,23 @@ fn a_kubeadm_node_needs_no_configuration() {
     assert!(!config.node.is_empty());
 }
 
+/// It is a fallback for finding peers, and no reason not to start.
+#[test]
+fn a_kubeconfig_that_is_none_is_left_out() {
+    let node = Node::new();
+    node.write("admin.conf", "} nothing {");
+    let config = from_manifest(&node.manifest(""), &Overrides::default()).unwrap();
+    assert_eq!(config.peers.kubernetes.kubeconfig, None);
+    node.write("super-admin.conf", KUBECONFIG);
+    let config = from_manifest(&node.manifest(""), &Overrides::default()).unwrap();
+    let found = config.peers.kubernetes.kubeconfig;
+    assert_eq!(found, Some(node.path("super-admin.conf")));
+}
+
 #[test]
 fn manifest_flags_in_their_other_forms() {
     let node = Node::new();
-    node.write("super-admin.conf", "");
+    node.write("super-admin.conf", KUBECONFIG);
     let pki = node.path("pki");
     let pki = pki.display();
     let more = format!(

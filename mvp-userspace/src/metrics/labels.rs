@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::Spec;
+use super::{Spec, zeros};
 
 /// Name and value of each label.
 pub type Labels<const N: usize> = [(&'static str, Arc<str>); N];
@@ -26,9 +26,30 @@ impl<const N: usize> Counters<N> {
         Self { spec, family }
     }
 
+    /// One of a counter whose label values are known before. In tests another value is an error of the list.
+    pub fn known(&self, values: [&str; N]) -> Counter {
+        debug_assert!(
+            values
+                .iter()
+                .all(|value| zeros::words(self.spec).contains(value)),
+            "metrics/zeros.rs does not know {values:?} of {}",
+            self.spec.name
+        );
+        self.get(values)
+    }
+
     /// Takes a lock and allocates: not for every request.
     pub fn get(&self, values: [&str; N]) -> Counter {
         self.family.get_or_create_owned(&self.labels(values))
+    }
+}
+
+impl Counters<1> {
+    /// With a zero for every value that is known.
+    pub fn start(&self) {
+        for word in zeros::words(self.spec) {
+            self.get([word]);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod source;
 mod specs;
 #[cfg(test)]
 mod tests;
+mod zeros;
 
 pub use record::{Metrics, Open};
 pub use source::Sink;

@@ -104,9 +104,17 @@ impl Metrics {
             registry,
             sources,
         };
-        // A rate needs its zero: an alert must see the first error.
-        for kind in ["lease_list", "hostport_resolution", "fetch_discovery"] {
-            metrics.peer_discovery_sync_errors.get([kind]);
+        for counters in [
+            &metrics.peer_discovery_sync_errors,
+            &metrics.retries,
+            &metrics.refused,
+            &metrics.headers_stripped,
+            &metrics.handshake_failures,
+            &metrics.refreshes,
+            &metrics.relay_decisions,
+            &metrics.relay_retired,
+        ] {
+            counters.start();
         }
         metrics.register_source(Box::new(|sink| {
             sink.set(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
@@ -171,7 +179,7 @@ impl Metrics {
 
     /// `kind`: `lease_list`, `hostport_resolution` or `fetch_discovery`, as the native proxy.
     pub fn peer_discovery_sync_error(&self, kind: &'static str) {
-        self.peer_discovery_sync_errors.get([kind]).inc();
+        self.peer_discovery_sync_errors.known([kind]).inc();
     }
 
     pub fn peer_aggregated_cache(&self, hit: bool) {
@@ -187,7 +195,7 @@ impl Metrics {
     }
 
     pub fn retry(&self, reason: &'static str) {
-        self.retries.get([reason]).inc();
+        self.retries.known([reason]).inc();
     }
 
     pub fn let_go(&self, server: &str) {
@@ -196,6 +204,17 @@ impl Metrics {
 
     pub fn ejection(&self, server: &str) {
         self.ejections.get([server]).inc();
+    }
+
+    /// A server that requests may be sent to: what is counted for it begins with its zero.
+    pub fn server(&self, server: &str) {
+        self.let_go.get([server]);
+        self.ejections.get([server]);
+    }
+
+    /// A file that is reloaded when it changes, likewise.
+    pub fn file(&self, file: &str) {
+        self.reload_failures.get([file]);
     }
 
     /// Counts an accepted connection; keep the answer as long as it is open.
@@ -214,12 +233,12 @@ impl Metrics {
 
     /// `limit`: the last word of the limit's key, such as `connections`.
     pub fn refused(&self, limit: &'static str) {
-        self.refused.get([limit]).inc();
+        self.refused.known([limit]).inc();
     }
 
     pub fn headers_stripped(&self, kind: &'static str, count: u64) {
         if count > 0 {
-            self.headers_stripped.get([kind]).inc_by(count);
+            self.headers_stripped.known([kind]).inc_by(count);
         }
     }
 
@@ -228,7 +247,7 @@ impl Metrics {
     }
 
     pub fn handshake_failure(&self, reason: &'static str) {
-        self.handshake_failures.get([reason]).inc();
+        self.handshake_failures.known([reason]).inc();
     }
 
     pub fn reload_failure(&self, file: &str) {
@@ -236,7 +255,7 @@ impl Metrics {
     }
 
     pub fn refresh(&self, result: &'static str) {
-        self.refreshes.get([result]).inc();
+        self.refreshes.known([result]).inc();
     }
 
     /// Keep the answer as long as the upgraded connection is open.
@@ -259,7 +278,7 @@ impl Metrics {
 
     /// A new connection was looked at: `relayed`, `dial_failed`, or a reason of `route::relay::InspectReason`.
     pub fn relay_decision(&self, decision: &'static str) {
-        self.relay_decisions.get([decision]).inc();
+        self.relay_decisions.known([decision]).inc();
     }
 
     pub fn relay_asked(&self) {
@@ -268,7 +287,7 @@ impl Metrics {
 
     /// A connection that was forwarded whole was ended by the agent.
     pub fn relay_retired(&self, reason: &'static str) {
-        self.relay_retired.get([reason]).inc();
+        self.relay_retired.known([reason]).inc();
     }
 
     /// `source` is called on every scrape, by the thread that scrapes; it must not wait.

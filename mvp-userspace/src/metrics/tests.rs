@@ -14,14 +14,14 @@ fn touched() -> Metrics {
     metrics.rerouted(200, "batch", "v2", "jobs");
     metrics.peer_proxy_error("proxy_transport", "batch", "v2", "jobs");
     metrics.peer_discovery_sync_error("fetch_discovery");
-    metrics.retry("refused_stream");
+    metrics.retry("unprocessed");
     metrics.let_go("cp-a");
     metrics.ejection("cp-b");
     metrics.refused("connections");
-    metrics.headers_stripped("remote_user", 2);
+    metrics.headers_stripped("username", 2);
     metrics.handshake_failure("timeout");
     metrics.reload_failure("/pki/a.crt");
-    metrics.refresh("unchanged");
+    metrics.refresh("complete");
     metrics.relay_decision("not_hot");
     metrics.relay_retired("lost_key");
     metrics.register_source(Box::new(|sink| {
@@ -111,6 +111,33 @@ fn the_scrape_has_exactly_the_families_of_the_table() {
     assert!(output.ends_with("# EOF\n"));
 }
 
+/// What Prometheus compares with must be there before the first event.
+#[test]
+fn counters_whose_labels_are_known_begin_with_zero() {
+    let output = Metrics::new().render();
+    let known: Vec<_> = ALL
+        .iter()
+        .filter(|spec| !zeros::words(spec).is_empty())
+        .collect();
+    assert_eq!(known.len(), 8);
+    for spec in known {
+        assert_eq!(spec.kind, Kind::Counter);
+        for word in zeros::words(spec) {
+            let sample = format!("{}{{{}=\"{word}\"}}", spec.name, spec.labels[0]);
+            assert_eq!(value(&output, &sample), Some(0.0), "{sample}");
+        }
+    }
+    for spec in ALL.iter().filter(|spec| spec.kind == Kind::Counter) {
+        let announced = format!("# TYPE {} counter", spec.base());
+        let own = output.contains(&announced);
+        let sample = format!("\n{}", spec.name);
+        // Their labels are told by requests, servers and files.
+        let open = spec.labels.len() > 1
+            || ["server", "file"].contains(spec.labels.first().unwrap_or(&""));
+        assert!(!own || open || output.contains(&sample), "{}", spec.name);
+    }
+}
+
 #[test]
 fn values_arrive() {
     let metrics = touched();
@@ -164,7 +191,7 @@ fn values_arrive() {
             -1.0,
         ),
         (r#"mvp_tunnel_bytes_total{direction="to_client"}"#, 20.0),
-        (r#"mvp_headers_stripped_total{kind="remote_user"}"#, 2.0),
+        (r#"mvp_headers_stripped_total{kind="username"}"#, 2.0),
     ] {
         assert_eq!(value(&output, sample), Some(expected), "{sample}\n{output}");
     }

@@ -5,6 +5,7 @@ mod access_log;
 mod admin;
 mod cancel;
 mod cli;
+mod cli_habits;
 mod clients;
 mod discovery;
 mod discovery_access;

@@ -1,0 +1,48 @@
+//! Answers in the form that was asked for.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use super::client::ClientError;
+use super::command::Output;
+
+/// Writes `value` as data, or the text that people read. `human` is told whether there is room for more columns.
+///
+/// # Errors
+/// The value has no such form.
+pub fn print(
+    output: Output,
+    value: &impl Serialize,
+    human: impl FnOnce(bool) -> String,
+    out: &mut dyn Write,
+) -> Result<(), ClientError> {
+    let text = match output {
+        Output::Json => json(value)?,
+        Output::Yaml => yaml(value)?,
+        Output::Table => human(false),
+        Output::Wide => human(true),
+    };
+    // Whoever reads may have gone; a watch finds out by itself.
+    let _ = out.write_all(text.as_bytes());
+    Ok(())
+}
+
+/// # Errors
+/// The value has no such form.
+pub fn json(value: &impl Serialize) -> Result<String, ClientError> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|error| ClientError::Unexpected(error.to_string()))
+}
+
+/// # Errors
+/// The value has no such form.
+pub fn yaml(value: &impl Serialize) -> Result<String, ClientError> {
+    let mut text = serde_saphyr::to_string(value)
+        .map_err(|error| ClientError::Unexpected(error.to_string()))?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}

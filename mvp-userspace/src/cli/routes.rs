@@ -1,0 +1,135 @@
+//! Which server serves which resource, as text for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::table::table;
+use crate::admin::RouteView;
+
+/// `wide`: a line for each server.
+pub fn table_of(routes: &[RouteView], wide: bool) -> String {
+    if wide {
+        return by_server(routes);
+    }
+    let rows: Vec<_> = routes
+        .iter()
+        .map(|route| {
+            let [group_version, resource] = names(route);
+            [group_version, resource, by_verbs(route)]
+        })
+        .collect();
+    table(["GROUP/VERSION", "RESOURCE", "SERVERS (VERBS)"], &rows)
+}
+
+fn by_server(routes: &[RouteView]) -> String {
+    let rows: Vec<_> = routes
+        .iter()
+        .flat_map(|route| {
+            route.verbs.iter().map(|(server, verbs)| {
+                let [group_version, resource] = names(route);
+                [group_version, resource, server.clone(), verbs.join(",")]
+            })
+        })
+        .collect();
+    table(["GROUP/VERSION", "RESOURCE", "SERVER", "VERBS"], &rows)
+}
+
+/// Group and version, resource and subresource, as Kubernetes writes them.
+fn names(route: &RouteView) -> [String; 2] {
+    let group_version = match route.group.as_str() {
+        "" => route.version.clone(),
+        group => format!("{group}/{}", route.version),
+    };
+    let resource = match route.subresource.as_str() {
+        "" => route.resource.clone(),
+        subresource => format!("{}/{subresource}", route.resource),
+    };
+    [group_version, resource]
+}
+
+/// Routes that not every server serves with the same verbs.
+pub fn differences(routes: Vec<RouteView>) -> Vec<RouteView> {
+    let all: BTreeSet<String> = routes
+        .iter()
+        .flat_map(|route| route.verbs.keys().cloned())
+        .collect();
+    routes
+        .into_iter()
+        .filter(|route| {
+            let mut verbs = route.verbs.values();
+            let first = verbs.next();
+            route.verbs.len() != all.len() || verbs.any(|other| Some(other) != first)
+        })
+        .collect()
+}
+
+/// `cp-a,cp-b (get,list) cp-c (get)`: servers with the same verbs together.
+fn by_verbs(route: &RouteView) -> String {
+    let mut groups: BTreeMap<&Vec<String>, Vec<&str>> = BTreeMap::new();
+    for (server, verbs) in &route.verbs {
+        groups.entry(verbs).or_default().push(server);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by(|a, b| a.1.cmp(&b.1));
+    groups
+        .iter()
+        .map(|(verbs, servers)| format!("{} ({})", servers.join(","), verbs.join(",")))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(group: &str, resource: &str, verbs: &[(&str, &[&str])]) -> RouteView {
+        RouteView {
+            group: group.into(),
+            version: "v1".into(),
+            resource: resource.into(),
+            subresource: String::new(),
+            verbs: verbs
+                .iter()
+                .map(|(server, verbs)| {
+                    let verbs = verbs.iter().map(|v| (*v).to_owned()).collect();
+                    ((*server).to_owned(), verbs)
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn routes_as_a_table() {
+        let both = route(
+            "",
+            "pods",
+            &[("cp-a", &["get", "list"]), ("cp-b", &["get", "list"])],
+        );
+        let one = route("batch", "jobs", &[("cp-b", &["get"])]);
+        let less = route(
+            "apps",
+            "x",
+            &[("cp-b", &["get"]), ("cp-a", &["get", "list"])],
+        );
+        let all = vec![both, one, less];
+        assert_eq!(
+            table_of(&all, false),
+            "\
+GROUP/VERSION  RESOURCE  SERVERS (VERBS)
+v1             pods      cp-a,cp-b (get,list)
+batch/v1       jobs      cp-b (get)
+apps/v1        x         cp-a (get,list) cp-b (get)
+"
+        );
+        assert_eq!(
+            table_of(&all[1..], true),
+            "\
+GROUP/VERSION  RESOURCE  SERVER  VERBS
+batch/v1       jobs      cp-b    get
+apps/v1        x         cp-a    get,list
+apps/v1        x         cp-b    get
+"
+        );
+        let names: Vec<_> = differences(all).into_iter().map(|r| r.resource).collect();
+        assert_eq!(names, ["jobs", "x"]);
+    }
+}

@@ -1,0 +1,128 @@
+//! What commands ask a running agent, and tell it.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::client::{self, ClientError, Question, Reply};
+use super::command::Ask;
+use super::output::print;
+use super::table;
+use crate::admin::{StatusView, encode};
+
+/// Between two looks whether the agent has drained.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The answer's data, or as text for people.
+pub fn show<T: DeserializeOwned>(
+    ask: &Ask,
+    target: &str,
+    out: &mut dyn Write,
+    human: impl FnOnce(&T, bool) -> String,
+) -> Result<(), ClientError> {
+    let body = get(ask, target)?.success()?;
+    // Whatever the agent tells, also what this program does not know.
+    let value: Value = parse(&body)?;
+    let view: T = parse(&body)?;
+    print(ask.form.output, &value, |wide| human(&view, wide), out)
+}
+
+pub fn get(ask: &Ask, target: &str) -> Result<Reply, ClientError> {
+    let question = Question {
+        method: "GET",
+        target,
+        body: "",
+    };
+    client::ask(ask.admin.as_ref(), question)
+}
+
+/// Posts, and shows the answer's line.
+pub fn tell(ask: &Ask, target: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+    let question = Question {
+        method: "POST",
+        target,
+        body: "",
+    };
+    let body = client::ask(ask.admin.as_ref(), question)?.success()?;
+    say(
+        ask,
+        &table::clean(String::from_utf8_lossy(&body).trim()),
+        out,
+    )
+}
+
+pub fn loglevel(ask: &Ask, level: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+    let question = Question {
+        method: "PUT",
+        target: "/loglevel",
+        body: level,
+    };
+    client::ask(ask.admin.as_ref(), question)?.success()?;
+    say(ask, &format!("the log level is {level}"), out)
+}
+
+/// Shows the server's own answer, whatever it is; an error unless it is a success.
+pub fn probe(ask: &Ask, server: &str, path: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+    let target = format!(
+        "/mvp/servers/{}/{}",
+        encode(server),
+        path.trim_start_matches('/')
+    );
+    let body = get(ask, &target)?.success()?;
+    let _ = out.write_all(&body);
+    if !body.ends_with(b"\n") {
+        let _ = out.write_all(b"\n");
+    }
+    Ok(())
+}
+
+/// Has the agent drain; with `wait` it returns when nothing of it is left, which `drain.deadline` bounds.
+pub fn drain(ask: &Ask, target: &str, wait: bool, out: &mut dyn Write) -> Result<(), ClientError> {
+    if !wait {
+        return tell(ask, target, out);
+    }
+    let before: StatusView = parse(&get(ask, "/status")?.success()?)?;
+    tell(ask, target, out)?;
+    let _ = out.flush();
+    let mut uptime = before.uptime_ms;
+    loop {
+        match get(ask, "/status").and_then(Reply::success) {
+            Ok(body) => {
+                let view: StatusView = parse(&body)?;
+                // Whoever started the agent may have started it again already, or another one has taken its place.
+                if view.uptime_ms < uptime || view.drain == "running" {
+                    break;
+                }
+                uptime = view.uptime_ms;
+            }
+            Err(ClientError::Unreachable { .. }) => break,
+            Err(error) => return Err(error),
+        }
+        std::thread::sleep(LOOK);
+    }
+    say(ask, "drained", out)
+}
+
+fn say(ask: &Ask, message: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+    let text = |_| format!("{message}\n");
+    print(ask.form.output, &json!({ "message": message }), text, out)
+}
+
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(|error| ClientError::Unexpected(error.to_string()))
+}
+
+impl Reply {
+    pub fn success(self) -> Result<bytes::Bytes, ClientError> {
+        if self.status.is_success() {
+            return Ok(self.body);
+        }
+        let body = String::from_utf8_lossy(&self.body);
+        Err(ClientError::Refused {
+            status: self.status,
+            body: table::clean(body.trim()),
+        })
+    }
+}
