@@ -131,12 +131,14 @@ async fn pump(mut client: TcpStream, mut server: TcpStream, state: &State) -> Re
                     count => client.write_all(&from_server[..count]).await?,
                 }
             }
-            end = all.wait_for(Option::is_some) => {
-                let end = *end?;
-                return end.map_or(Ok(()), |end| finish(client, end));
-            }
+            end = wanted(&mut all) => return end.map_or(Ok(()), |end| finish(client, end)),
         }
     }
+}
+
+/// How all connections are to end, once they are; `None`: nobody is left to say so.
+async fn wanted(all: &mut watch::Receiver<Option<End>>) -> Option<End> {
+    *all.wait_for(Option::is_some).await.ok()?
 }
 
 /// Nothing of the client's is left unread here, so that closing sends what is wanted.
