@@ -5,6 +5,7 @@ mod build;
 mod build_ebpf;
 mod check;
 mod demo;
+mod dist;
 mod fuzz;
 mod kernels;
 mod manifests;
@@ -31,6 +32,7 @@ enum Verb {
     Setup(setup::Args),
     BuildEbpf(build_ebpf::Args),
     Build(build::Args),
+    Dist(dist::Args),
     Manifests(manifests::Args),
     Demo(demo::Args),
     Test(test::Args),
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::main(&args),
         Verb::BuildEbpf(args) => build_ebpf::main(&args),
         Verb::Build(args) => build::main(&args),
+        Verb::Dist(args) => dist::main(&args),
         Verb::Manifests(args) => manifests::main(&args),
         Verb::Demo(args) => demo::main(&args),
         Verb::Test(args) => test::main(&args),
