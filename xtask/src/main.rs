@@ -6,6 +6,7 @@ mod build_ebpf;
 mod check;
 mod demo;
 mod dependencies;
+mod dist;
 mod docs;
 mod fuzz;
 mod kernels;
@@ -33,6 +34,7 @@ enum Verb {
     Setup(setup::Args),
     BuildEbpf(build_ebpf::Args),
     Build(build::Args),
+    Dist(dist::Args),
     Manifests(manifests::Args),
     Demo(demo::Args),
     Test(test::Args),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::main(&args),
         Verb::BuildEbpf(args) => build_ebpf::main(&args),
         Verb::Build(args) => build::main(&args),
+        Verb::Dist(args) => dist::main(&args),
         Verb::Manifests(args) => manifests::main(&args),
         Verb::Demo(args) => demo::main(&args),
         Verb::Test(args) => test::main(&args),

@@ -222,3 +222,22 @@ fn a_static_pod_has_what_the_daemon_sets_pods_have() {
     assert!(pod["spec"]["serviceAccountName"].is_null());
     assert!(files["NOTES.txt"].contains("helm template"));
 }
+
+#[test]
+fn chart_manifests_and_image_are_of_the_programs_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let read = |path: &str| std::fs::read_to_string(deploy().join(path)).unwrap();
+    let chart: Value = serde_saphyr::from_str(&read("chart/Chart.yaml")).unwrap();
+    assert_eq!(
+        (&chart["version"], &chart["appVersion"]),
+        (&version.into(), &version.into())
+    );
+    for name in ["daemonset.yaml", "static-pod.yaml"] {
+        assert!(
+            read(name).contains(&format!("image: mvp:{version}\n")),
+            "{name}"
+        );
+    }
+    let label = format!("org.opencontainers.image.version=\"{version}\"");
+    assert!(read("Dockerfile").contains(&label));
+}
