@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
 /// So many waits in a row that gathered nothing, and flushes do not wait any more: a connection with one stream at a time only
@@ -134,13 +133,13 @@ impl<S: TlsIo> AsyncWrite for Deferred<S> {
     }
 }
 
-impl TlsIo for server::TlsStream<TcpStream> {
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsIo for server::TlsStream<S> {
     fn encrypt(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         io::Write::write_vectored(&mut self.get_mut().1.writer(), bufs)
     }
 }
 
-impl TlsIo for client::TlsStream<TcpStream> {
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsIo for client::TlsStream<S> {
     fn encrypt(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         io::Write::write_vectored(&mut self.get_mut().1.writer(), bufs)
     }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod admission;
+mod bulk;
 mod deferred;
 mod descriptors;
 mod dial;
@@ -13,6 +14,7 @@ mod tcp_info;
 
 pub use accept::{AcceptLoop, Accepted, OnTick, Sink, Slot, Turn};
 pub use admission::{Admission, AdmissionLimits, Place, Shortage};
+pub use bulk::Bulk;
 pub use deferred::Deferred;
 pub use descriptors::{connections_for, hard_limit, raise_limit};
 pub use dial::{

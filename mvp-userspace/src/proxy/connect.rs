@@ -20,7 +20,7 @@ use super::body::UploadBody;
 use super::error::AttemptError;
 use super::windows::{Watched, Windows};
 use crate::config::Endpoint;
-use crate::net::{self, Deferred, DialFrom, forget_on_close, tune_upstream};
+use crate::net::{self, Bulk, Deferred, DialFrom, forget_on_close, tune_upstream};
 
 /// Window a stream, towards the agent. A client that stops reading holds at most this much of the agent's memory.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -33,7 +33,7 @@ const STREAMS_THAT_FIT: usize = (CONNECTION_WINDOW / STREAM_WINDOW) as usize;
 /// Cancelled streams that are remembered for a second, so that what a server still sends on them is not answered frame by frame.
 const REMEMBERED_RESETS: usize = 4096;
 
-type UpstreamIo = TokioIo<Watched<Deferred<TlsStream<TcpStream>>>>;
+type UpstreamIo = TokioIo<Watched<Deferred<TlsStream<Bulk<TcpStream>>>>>;
 
 /// How connections are made; the same for all servers.
 #[derive(Clone, Debug)]
@@ -95,11 +95,12 @@ pub async fn connect(
     let address = stream
         .get_ref()
         .0
+        .get_ref()
         .peer_addr()
         .map_err(|error| connect_error(Ending::ConnectReset, &error))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     if purpose == Purpose::Alone {
-        forget_on_close(stream.get_ref().0)
+        forget_on_close(stream.get_ref().0.get_ref())
             .map_err(|error| connect_error(Ending::ConnectReset, &error))?;
     }
     let stream = Deferred::new(stream);
@@ -184,13 +185,13 @@ async fn dial(
     tls: Arc<rustls::ClientConfig>,
     server_name: ServerName<'static>,
     from: &DialFrom,
-) -> Result<TlsStream<TcpStream>, AttemptError> {
+) -> Result<TlsStream<Bulk<TcpStream>>, AttemptError> {
     let stream = net::dial(&endpoint.host, endpoint.port, from)
         .await
         .map_err(|error| connect_error(dial_ending(&error), &error))?;
     tune_upstream(&stream).map_err(|error| connect_error(Ending::ConnectReset, &error))?;
     TlsConnector::from(tls)
-        .connect(server_name, stream)
+        .connect(server_name, Bulk::new(stream))
         .await
         .map_err(|error| connect_error(dial_ending(&error), &error))
 }

@@ -30,7 +30,7 @@ use super::upgrade::Tunnel;
 use super::{Shared, Thread};
 use crate::app::DrainSignal;
 use crate::identity::PeerCertificates;
-use crate::net::{Accepted, Deferred, Place, Slot, tune_client};
+use crate::net::{Accepted, Bulk, Deferred, Place, Slot, tune_client};
 
 /// Header fields of an HTTP/1.1 request, whatever the limit is.
 const MAX_HTTP1_FIELDS: usize = 4096;
@@ -116,7 +116,7 @@ async fn establish(
     stream: StdTcpStream,
     peer: SocketAddr,
     place: &Place,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<TlsStream<Bulk<TcpStream>>> {
     let stream = match TcpStream::from_std(stream)
         .and_then(|stream| tune_client(&stream).map(|()| stream))
     {
@@ -131,7 +131,7 @@ async fn establish(
         Offered::Inspect { stream, left } => (stream, left),
     };
     let tls = shared.server_tls.config_for(stream.local_addr().ok()?.ip());
-    match tokio::time::timeout(left, TlsAcceptor::from(tls).accept(stream)).await {
+    match tokio::time::timeout(left, TlsAcceptor::from(tls).accept(Bulk::new(stream))).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
             shared.metrics.handshake_failure("error");
@@ -148,7 +148,7 @@ async fn establish(
 async fn serve_http(
     thread: Arc<Thread>,
     peer: SocketAddr,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Bulk<TcpStream>>,
     place: Place,
     slot: Slot,
 ) {
