@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,6 +21,7 @@ use super::checkout::Lease;
 use super::connect::{Connected, Purpose, connect};
 use super::error::AttemptError;
 use super::pool::Pool;
+use super::server_body::ServerBody;
 use super::tunnels::{ClientPlace, Tunnels};
 use crate::metrics::Metrics;
 use crate::route::Server;
@@ -79,13 +79,13 @@ impl UpgradeConnection {
         mut self,
         mut request: Request<UploadBody>,
         protocol: HeaderValue,
-    ) -> Result<(Response<Incoming>, Lease), AttemptError> {
+    ) -> Result<(Response<ServerBody>, Lease), AttemptError> {
         request
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         request.headers_mut().insert(UPGRADE, protocol);
         match self.sender.try_send_request(request).await {
-            Ok(response) => Ok((response, self.lease)),
+            Ok(response) => Ok((response.map(ServerBody::Http1), self.lease)),
             Err(error) => Err(attempt_error(error.into_error())),
         }
     }
@@ -98,7 +98,7 @@ pub type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// serves the client's connection, so that a tunnel counts as its connection and is drained with it.
 pub fn tunnel(
     client: OnUpgrade,
-    mut response: Response<Incoming>,
+    mut response: Response<ServerBody>,
     lease: Lease,
     place: Option<ClientPlace>,
     metrics: Arc<Metrics>,
