@@ -4,7 +4,7 @@ use std::io;
 
 use super::blame::Ending;
 use super::error::AttemptError;
-use super::server_body::BodyError;
+use super::wire_body::BodyError;
 use crate::net::is_local_shortage;
 
 /// What hyper's error says about the request. HTTP/2: RFC 9113 §6.8 (a stream above GOAWAY's last id was not processed) and

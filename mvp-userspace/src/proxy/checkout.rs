@@ -16,8 +16,8 @@ use super::error::AttemptError;
 use super::http2;
 use super::pool::{Host, Http1, lock};
 use super::quarantine::Place;
-use super::server_body::ServerBody;
 use super::tunnels::PeerPlace;
+use super::wire_body::WireBody;
 use crate::route::Server;
 
 /// A place on a connection, taken for one request until its answer has ended.
@@ -111,7 +111,7 @@ impl Checkout {
     pub async fn send(
         self,
         request: Request<UploadBody>,
-    ) -> Result<(Response<ServerBody>, Lease), AttemptError> {
+    ) -> Result<(Response<WireBody>, Lease), AttemptError> {
         let _upload = self.upload;
         match self.sender {
             Sender::Http2(mut sender) => match sender.send(request).await {
@@ -122,7 +122,7 @@ impl Checkout {
                 let sent = match alone {
                     Alone::Http2(mut sender) => sender.send(request).await,
                     Alone::Http1(mut sender) => match sender.try_send_request(request).await {
-                        Ok(response) => Ok(response.map(ServerBody::Http1)),
+                        Ok(response) => Ok(response.map(WireBody::Http1)),
                         Err(error) => Err(attempt_error(error.into_error())),
                     },
                 };
@@ -143,7 +143,7 @@ impl Checkout {
                             lock(&host.state).http1.push(connection);
                         }
                     });
-                    Ok((response.map(ServerBody::Http1), self.lease))
+                    Ok((response.map(WireBody::Http1), self.lease))
                 }
                 Err(error) => Err(attempt_error(error.into_error())),
             },

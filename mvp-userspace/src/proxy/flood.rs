@@ -14,6 +14,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{Seen, Walker};
+use super::keep_alive::Reads;
 use super::rate::{Allowance, Rate};
 
 /// Codes of RFC 9113 §7.
@@ -37,6 +38,7 @@ pub struct Flooded(Arc<AtomicBool>);
 #[derive(Debug)]
 pub struct FloodGuard<S> {
     stream: S,
+    reads: Reads,
     incoming: Walker,
     outgoing: Walker,
     /// The highest stream that the client opened.
@@ -59,7 +61,8 @@ impl Flooded {
 
 impl<S> FloodGuard<S> {
     /// `errors`: resets for the client's own errors, at once and each minute.
-    pub fn new(stream: S, errors: usize) -> (Self, Flooded) {
+    /// `reads` counts.
+    pub fn new(stream: S, errors: usize, reads: Reads) -> (Self, Flooded) {
         let now = Instant::now();
         let rate = |burst: f64| Rate {
             burst,
@@ -71,6 +74,7 @@ impl<S> FloodGuard<S> {
         let flooded = Flooded::default();
         let guard = Self {
             stream,
+            reads,
             incoming: Walker::of_client(),
             outgoing: Walker::of_server(),
             last_stream: 0,
@@ -97,6 +101,9 @@ impl<S> FloodGuard<S> {
     }
 
     fn received(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.reads.count();
+        }
         let (mut frames, mut last) = (0, self.last_stream);
         self.incoming.walk(bytes, |seen| match seen {
             Seen::Frame => frames += 1,

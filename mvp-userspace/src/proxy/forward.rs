@@ -18,9 +18,9 @@ use super::first_proof::first_proof;
 use super::headers::upstream_target;
 use super::interpret::{is_no_such_type, may_mean_the_type, read_not_found};
 use super::lane::Credentials;
-use super::server_body::ServerBody;
 use super::trace::Trace;
 use super::upgrade::connect_for_upgrade;
+use super::wire_body::WireBody;
 use super::{Shared, Thread};
 use crate::identity::PEER_PROXIED;
 use crate::request::{PathClass, RequestInfo, classify};
@@ -62,11 +62,11 @@ pub struct Answer {
 }
 
 pub enum AnswerBody {
-    Streaming(ServerBody, Lease),
+    Streaming(WireBody, Lease),
     /// Read already, to see which 404 it is.
     Whole(Bytes),
     /// Read in part, which was more than such a 404 has.
-    Begun(Bytes, ServerBody, Lease),
+    Begun(Bytes, WireBody, Lease),
 }
 
 /// Forwards one request. `trace` is filled in as attempts are made.
@@ -460,7 +460,7 @@ impl Answer {
     }
 
     /// The response as hyper made it, for a tunnel.
-    pub fn into_upgrade(self) -> Option<(Response<ServerBody>, Lease)> {
+    pub fn into_upgrade(self) -> Option<(Response<WireBody>, Lease)> {
         match self.body {
             AnswerBody::Streaming(body, lease) => {
                 Some((Response::from_parts(self.head, body), lease))

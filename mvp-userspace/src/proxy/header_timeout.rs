@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::response::Download;
-use super::server_body::BodyError;
+use super::wire_body::BodyError;
 
 /// How far a connection's requests have come. Counts their beginnings and their ends: odd while one is being answered.
 #[derive(Clone, Debug, Default)]

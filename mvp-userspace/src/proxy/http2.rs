@@ -22,7 +22,7 @@ use super::body::UploadBody;
 use super::error::AttemptError;
 use super::keep_alive::KeepAlive;
 use super::pipe::{Pipe, Piping};
-use super::server_body::ServerBody;
+use super::wire_body::WireBody;
 
 /// Streams before the server has said how many it allows: what RFC 9113 §6.5.2 recommends as the least.
 const FIRST_STREAMS: usize = 100;
@@ -106,7 +106,7 @@ impl Sender {
     pub async fn send(
         &mut self,
         request: Request<UploadBody>,
-    ) -> Result<Response<ServerBody>, AttemptError> {
+    ) -> Result<Response<WireBody>, AttemptError> {
         let (mut head, upload) = request.into_parts();
         announce_length(&mut head, &upload);
         let ends = upload.is_end_stream();
@@ -122,12 +122,13 @@ impl Sender {
             Pin::new(&mut answer).poll(cx)
         })
         .await;
-        match answer {
-            // What is left of the upload goes on beside the answer.
-            Ok(answer) => Ok(answer.map(|body| (body, pipe.map(Piping::spawn)))),
-            Err(error) => Err(self.link.error(&error)),
-        }
-        .map(|answer| ServerBody::of_http2(answer))
+        let (head, body) = match answer {
+            Ok(answer) => answer.into_parts(),
+            Err(error) => return Err(self.link.error(&error)),
+        };
+        // What is left of the upload goes on beside the answer.
+        let body = WireBody::http2(&head.headers, body, pipe.map(Piping::spawn));
+        Ok(Response::from_parts(head, body))
     }
 }
 

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, sleep};
 
 use super::response::Download;
-use super::server_body::BodyError;
+use super::wire_body::BodyError;
 
 /// The streams of one connection.
 #[derive(Clone, Debug)]

@@ -17,6 +17,8 @@ mod first_proof;
 mod flood;
 mod forward;
 mod frames;
+#[cfg(test)]
+mod future_sizes;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
 mod header_budget;
@@ -39,13 +41,14 @@ mod rate;
 mod relay;
 mod response;
 mod response_timeout;
-mod server_body;
 mod service;
 mod status;
+mod streams;
 mod trace;
 mod tunnels;
 mod upgrade;
 mod windows;
+mod wire_body;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

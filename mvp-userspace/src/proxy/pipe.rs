@@ -1,29 +1,31 @@
-//! An upload on its way to a server over HTTP/2.
+//! A body on its way out over HTTP/2.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::{Reason, SendStream};
+use h2::SendStream;
 use http_body::Body;
 use tokio::task::JoinHandle;
 
 use super::body::UploadBody;
+use super::wire_body::BodyError;
 
-/// Ends when the upload has been handed to h2, when the server does not want more of it, or when the client breaks it off; the stream
-/// is then reset as the client's was.
-pub struct Pipe {
-    body: UploadBody,
+/// Ends when all of the body has been handed to h2, when the other side does not want more of it, or when the body breaks off; the
+/// stream is then reset as that on which it came.
+pub struct Pipe<B> {
+    body: B,
     stream: SendStream<Bytes>,
-    /// A chunk that waits for the server's window, and whether it is the last.
+    /// A chunk that waits for the other side's window, and whether it is the last.
     waiting: Option<(Bytes, bool)>,
 }
 
-/// A pipe with a task of its own. Dropped, it goes on; cancelled, it resets the stream.
+/// An upload with a task of its own. Dropped, it goes on; cancelled, it resets the stream.
+#[derive(Debug)]
 pub struct Piping(JoinHandle<()>);
 
-impl Pipe {
-    pub fn new(body: UploadBody, stream: SendStream<Bytes>) -> Self {
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pipe<B> {
+    pub fn new(body: B, stream: SendStream<Bytes>) -> Self {
         Self {
             body,
             stream,
@@ -79,7 +81,7 @@ impl Pipe {
                     }
                 },
                 Some(Err(error)) => {
-                    self.stream.send_reset(reason(&error));
+                    self.stream.send_reset(error.reset());
                     return Poll::Ready(Ok(()));
                 }
                 None => {
@@ -91,36 +93,24 @@ impl Pipe {
     }
 }
 
-impl Future for Pipe {
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Future for Pipe<B> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if let Err(error) = ready!(self.poll_pipe(cx)) {
-            // Whoever waits for the answer hears of it.
-            tracing::debug!(%error, "an upload ended early");
+            // Whoever is at the other end of the body notices that it is dropped.
+            tracing::debug!(%error, "a body ended early");
         }
         Poll::Ready(())
     }
 }
 
 impl Piping {
-    pub fn spawn(pipe: Pipe) -> Self {
+    pub fn spawn(pipe: Pipe<UploadBody>) -> Self {
         Self(tokio::spawn(pipe))
     }
 
     pub fn cancel(&self) {
         self.0.abort();
     }
-}
-
-/// As the client said, if it did.
-fn reason(error: &hyper::Error) -> Reason {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = source {
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            return h2.reason().unwrap_or(Reason::INTERNAL_ERROR);
-        }
-        source = cause.source();
-    }
-    Reason::INTERNAL_ERROR
 }

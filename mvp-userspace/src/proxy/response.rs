@@ -14,7 +14,7 @@ use super::access::AccessRecord;
 use super::checkout::Lease;
 use super::events::Events;
 use super::lane::ClientKey;
-use super::server_body::{BodyError, ServerBody};
+use super::wire_body::{BodyError, WireBody};
 
 /// What hyper sends to the client. Dropping it ends the server's stream at once (hyper resets it).
 pub struct Download {
@@ -36,7 +36,7 @@ pub struct CancelNote {
 }
 
 enum Inner {
-    Upstream(ServerBody),
+    Upstream(WireBody),
     Whole(Option<Bytes>),
 }
 
@@ -49,7 +49,7 @@ struct WatchEnd {
 
 impl Download {
     pub fn upstream(
-        incoming: ServerBody,
+        incoming: WireBody,
         lease: Lease,
         mut record: Option<Box<AccessRecord>>,
     ) -> Self {

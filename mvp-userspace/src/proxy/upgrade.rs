@@ -21,8 +21,8 @@ use super::checkout::Lease;
 use super::connect::{Connected, Purpose, connect};
 use super::error::AttemptError;
 use super::pool::Pool;
-use super::server_body::ServerBody;
 use super::tunnels::{ClientPlace, Tunnels};
+use super::wire_body::WireBody;
 use crate::metrics::Metrics;
 use crate::route::Server;
 use crate::tls::{Alpn, IdentityClass};
@@ -79,13 +79,13 @@ impl UpgradeConnection {
         mut self,
         mut request: Request<UploadBody>,
         protocol: HeaderValue,
-    ) -> Result<(Response<ServerBody>, Lease), AttemptError> {
+    ) -> Result<(Response<WireBody>, Lease), AttemptError> {
         request
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         request.headers_mut().insert(UPGRADE, protocol);
         match self.sender.try_send_request(request).await {
-            Ok(response) => Ok((response.map(ServerBody::Http1), self.lease)),
+            Ok(response) => Ok((response.map(WireBody::Http1), self.lease)),
             Err(error) => Err(attempt_error(error.into_error())),
         }
     }
@@ -98,7 +98,7 @@ pub type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// serves the client's connection, so that a tunnel counts as its connection and is drained with it.
 pub fn tunnel(
     client: OnUpgrade,
-    mut response: Response<ServerBody>,
+    mut response: Response<WireBody>,
     lease: Lease,
     place: Option<ClientPlace>,
     metrics: Arc<Metrics>,

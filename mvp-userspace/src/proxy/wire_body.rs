@@ -1,34 +1,35 @@
-//! The body of a server's answer as it comes, over either HTTP version.
+//! Bodies as they come, of requests and of answers, over either HTTP version.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
+use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::pipe::Piping;
 
-/// Dropping it ends the server's stream.
-pub enum ServerBody {
+/// Dropping one that has not ended resets its stream.
+#[derive(Debug)]
+pub enum WireBody {
     Http1(Incoming),
     Http2(Http2Body),
 }
 
+#[derive(Debug)]
 pub struct Http2Body {
     stream: RecvStream,
-    /// What is still to come, if the server said how much there is.
+    /// What is still to come, if the sender said how much there is.
     left: Option<u64>,
     data_ended: bool,
-    /// What is left of the request's own body.
+    /// Of an answer: what is left of the request's own body.
     upload: Option<Piping>,
 }
 
-/// How a server's answer broke off. The source is the HTTP library's error: towards an HTTP/2 client the stream is reset with the same
-/// code.
+/// How a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("{0}")]
@@ -37,22 +38,20 @@ pub enum BodyError {
     Http2(#[source] h2::Error),
 }
 
-impl ServerBody {
-    /// An answer whose upload may still be under way.
-    pub fn of_http2(answer: Response<(RecvStream, Option<Piping>)>) -> Response<Self> {
-        let (head, (stream, upload)) = answer.into_parts();
+impl WireBody {
+    /// The body that comes on a stream behind `headers`.
+    pub fn http2(headers: &HeaderMap, stream: RecvStream, upload: Option<Piping>) -> Self {
         let ended = stream.is_end_stream();
-        let body = Http2Body {
-            left: content_length(&head.headers).or(ended.then_some(0)),
+        Self::Http2(Http2Body {
+            left: content_length(headers).or(ended.then_some(0)),
             stream,
             data_ended: false,
             upload,
-        };
-        Response::from_parts(head, Self::Http2(body))
+        })
     }
 }
 
-impl Body for ServerBody {
+impl Body for WireBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -123,6 +122,17 @@ fn ended<T>(error: h2::Error) -> Option<Result<T, h2::Error>> {
     match error.reason() {
         Some(Reason::NO_ERROR) => None,
         _ => Some(Err(error)),
+    }
+}
+
+impl BodyError {
+    /// What to reset the stream with on which the body goes on: the code that ended the one on which it came.
+    pub fn reset(&self) -> Reason {
+        match self {
+            Self::Http2(error) => error.reason(),
+            Self::Http1(_) => None,
+        }
+        .unwrap_or(Reason::INTERNAL_ERROR)
     }
 }
 
