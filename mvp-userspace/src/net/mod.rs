@@ -2,6 +2,7 @@
 
 mod accept;
 mod admission;
+mod bulk;
 mod deferred;
 mod descriptors;
 mod dial;
@@ -14,6 +15,7 @@ mod turns;
 
 pub use accept::{AcceptLoop, Accepted, OnTick, Sink, Slot, Turn};
 pub use admission::{Admission, AdmissionLimits, Place, Shortage};
+pub use bulk::Bulk;
 pub use deferred::Deferred;
 pub use descriptors::{connections_for, hard_limit, raise_limit};
 pub use dial::{

@@ -4,6 +4,7 @@ use std::io;
 
 use super::blame::Ending;
 use super::error::AttemptError;
+use super::wire_body::BodyError;
 use crate::net::is_local_shortage;
 
 /// What hyper's error says about the request. HTTP/2: RFC 9113 §6.8 (a stream above GOAWAY's last id was not processed) and
@@ -33,6 +34,23 @@ pub fn dial_ending(error: &io::Error) -> Ending {
         | io::ErrorKind::NotConnected => Ending::ConnectReset,
         io::ErrorKind::TimedOut => Ending::ConnectTimedOut,
         _ => Ending::Unreachable,
+    }
+}
+
+/// The same of h2's.
+pub fn http2_error(error: &h2::Error) -> AttemptError {
+    let ending = of_http2(error).unwrap_or(match error.get_io().map(io::Error::kind) {
+        Some(io::ErrorKind::TimedOut) => Ending::PingUnanswered,
+        _ => Ending::ConnectionBroken,
+    });
+    AttemptError::new(ending, error.to_string())
+}
+
+/// The same of what broke an answer off.
+pub fn body_error(error: BodyError) -> AttemptError {
+    match error {
+        BodyError::Http1(error) => attempt_error(error),
+        BodyError::Http2(error) => http2_error(&error),
     }
 }
 

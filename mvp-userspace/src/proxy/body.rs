@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::counts::OpenCount;
 use super::headers::strip_forbidden_trailers;
+use super::wire_body::{BodyError, WireBody};
 use crate::identity::{Trust, strip_headers};
 
 /// Chunks of an upload kept until the server's answer begins, so that a request which a server certainly did not process can
@@ -25,7 +25,7 @@ pub enum Upload {
 
 #[derive(Debug)]
 pub struct Source {
-    incoming: Incoming,
+    incoming: WireBody,
     trust: Arc<Trust>,
     kept: Vec<Bytes>,
     kept_bytes: usize,
@@ -51,7 +51,7 @@ pub struct UploadBody {
 
 impl Upload {
     /// `trust` names the identity headers, which must not come in by the trailers either.
-    pub fn new(incoming: Incoming, trust: &Arc<Trust>) -> Self {
+    pub fn new(incoming: WireBody, trust: &Arc<Trust>) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
@@ -135,12 +135,12 @@ impl Source {
 
 impl Body for UploadBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let Upload::Stream(source) = &this.upload else {
             return Poll::Ready(None);

@@ -2,21 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 
 use super::attempt::attempt_error;
 use super::blame::Ending;
 use super::body::UploadBody;
 use super::counts::OpenCount;
 use super::error::AttemptError;
+use super::http2;
 use super::pool::{Host, Http1, lock};
 use super::quarantine::Place;
 use super::tunnels::PeerPlace;
+use super::wire_body::WireBody;
 use crate::route::Server;
 
 /// A place on a connection, taken for one request until its answer has ended.
@@ -42,10 +43,7 @@ pub struct Checkout {
 }
 
 pub(super) enum Sender {
-    Http2 {
-        sender: http2::SendRequest<UploadBody>,
-        broken: Arc<AtomicBool>,
-    },
+    Http2(http2::Sender),
     /// A connection for this request only.
     Alone(Alone),
     Http1 {
@@ -55,7 +53,7 @@ pub(super) enum Sender {
 }
 
 pub(super) enum Alone {
-    Http2(http2::SendRequest<UploadBody>),
+    Http2(http2::Sender),
     Http1(http1::SendRequest<UploadBody>),
 }
 
@@ -99,7 +97,7 @@ impl Drop for Lease {
 impl Checkout {
     pub fn version(&self) -> Version {
         match self.sender {
-            Sender::Http2 { .. } | Sender::Alone(Alone::Http2(_)) => Version::HTTP_2,
+            Sender::Http2(_) | Sender::Alone(Alone::Http2(_)) => Version::HTTP_2,
             Sender::Http1 { .. } | Sender::Alone(Alone::Http1(_)) => Version::HTTP_11,
         }
     }
@@ -113,21 +111,24 @@ impl Checkout {
     pub async fn send(
         self,
         request: Request<UploadBody>,
-    ) -> Result<(Response<Incoming>, Lease), AttemptError> {
+    ) -> Result<(Response<WireBody>, Lease), AttemptError> {
         let _upload = self.upload;
         match self.sender {
-            Sender::Http2 { mut sender, broken } => match sender.try_send_request(request).await {
+            Sender::Http2(mut sender) => match sender.send(request).await {
                 Ok(response) => Ok((response, self.lease)),
-                Err(error) => Err(once(attempt_error(error.into_error()), &broken)),
+                Err(error) => Err(once(error, || sender.breaks_first())),
             },
             Sender::Alone(alone) => {
                 let sent = match alone {
-                    Alone::Http2(mut sender) => sender.try_send_request(request).await,
-                    Alone::Http1(mut sender) => sender.try_send_request(request).await,
+                    Alone::Http2(mut sender) => sender.send(request).await,
+                    Alone::Http1(mut sender) => match sender.try_send_request(request).await {
+                        Ok(response) => Ok(response.map(WireBody::Http1)),
+                        Err(error) => Err(attempt_error(error.into_error())),
+                    },
                 };
                 match sent {
                     Ok(response) => Ok((response, self.lease)),
-                    Err(error) => Err(quarantined(attempt_error(error.into_error()))),
+                    Err(error) => Err(quarantined(error)),
                 }
             }
             Sender::Http1 {
@@ -142,7 +143,7 @@ impl Checkout {
                             lock(&host.state).http1.push(connection);
                         }
                     });
-                    Ok((response, self.lease))
+                    Ok((response.map(WireBody::Http1), self.lease))
                 }
                 Err(error) => Err(attempt_error(error.into_error())),
             },
@@ -151,12 +152,12 @@ impl Checkout {
 }
 
 /// One connection's break is one failure of its server, however many requests were under way on it.
-fn once(error: AttemptError, broken: &AtomicBool) -> AttemptError {
+fn once(error: AttemptError, breaks_first: impl FnOnce() -> bool) -> AttemptError {
     let breaks = matches!(
         error.ending,
         Ending::ConnectionBroken | Ending::ConnectionMalformed
     );
-    match breaks && broken.swap(true, Ordering::Relaxed) {
+    match breaks && !breaks_first() {
         true => error.becomes(Ending::SharedBreak),
         false => error,
     }
@@ -178,8 +179,8 @@ mod tests {
 
     #[test]
     fn a_break_is_one_failure_however_many_requests_notice_it() {
-        let broken = AtomicBool::new(false);
-        let notice = |ending| once(AttemptError::bare(ending), &broken).ending;
+        let broken = std::cell::Cell::new(false);
+        let notice = |ending| once(AttemptError::bare(ending), || !broken.replace(true)).ending;
         assert_eq!(notice(Ending::RequestRejected), Ending::RequestRejected);
         assert_eq!(notice(Ending::ConnectionBroken), Ending::ConnectionBroken);
         for _ in 0..10 {

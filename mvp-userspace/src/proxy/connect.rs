@@ -1,14 +1,11 @@
 //! One new connection to a kube-apiserver: TCP, TLS, and the HTTP version both sides speak.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,9 +15,11 @@ use super::attempt::dial_ending;
 use super::blame::Ending;
 use super::body::UploadBody;
 use super::error::AttemptError;
+use super::http2;
+use super::keep_alive::{KeepAlive, Reads};
 use super::windows::{Watched, Windows};
 use crate::config::Endpoint;
-use crate::net::{self, Deferred, DialFrom, Turns, forget_on_close, tune_upstream};
+use crate::net::{self, Bulk, Deferred, DialFrom, Turns, forget_on_close, tune_upstream};
 
 /// Window a stream, towards the agent. A client that stops reading holds at most this much of the agent's memory.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -32,8 +31,6 @@ const MAX_FRAME: u32 = 64 * 1024;
 const STREAMS_THAT_FIT: usize = (CONNECTION_WINDOW / STREAM_WINDOW) as usize;
 /// Cancelled streams that are remembered for a second, so that what a server still sends on them is not answered frame by frame.
 const REMEMBERED_RESETS: usize = 4096;
-
-type UpstreamIo = TokioIo<Watched<Deferred<TlsStream<TcpStream>>>>;
 
 /// How connections are made; the same for all servers.
 #[derive(Clone, Debug)]
@@ -52,10 +49,8 @@ pub struct ConnectSettings {
 /// A connection ready for requests.
 pub enum Connected {
     Http2 {
-        sender: http2::SendRequest<UploadBody>,
+        sender: http2::Sender,
         address: SocketAddr,
-        /// Streams the server allows at a time, as its SETTINGS last said, and no more than the connection's window holds.
-        stream_limit: Arc<AtomicUsize>,
         /// What the server grants uploads.
         windows: Arc<Windows>,
     },
@@ -97,39 +92,33 @@ pub async fn connect(
     let address = stream
         .get_ref()
         .0
+        .get_ref()
         .peer_addr()
         .map_err(|error| connect_error(Ending::ConnectReset, &error))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     if purpose == Purpose::Alone {
-        forget_on_close(stream.get_ref().0)
+        forget_on_close(stream.get_ref().0.get_ref())
             .map_err(|error| connect_error(Ending::ConnectReset, &error))?;
     }
     let stream = Deferred::new(stream);
     if http2 {
-        let (stream, windows) = Watched::new(stream);
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
+        let reads = Reads::default();
+        let (stream, windows) = Watched::new(stream, reads.clone());
+        let keep_alive = KeepAlive::new(reads, settings.ping_interval, settings.ping_timeout);
+        let mut builder = h2::client::Builder::new();
+        builder
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(settings.header_bytes)
             // The connection is shared: what one client cancels must not end it for the others. h2 counts over the connection's whole
             // life, the frames that a server still sends on cancelled streams among them.
             .max_local_error_reset_streams(None)
-            .max_concurrent_reset_streams(REMEMBERED_RESETS)
-            .keep_alive_interval(settings.ping_interval)
-            .keep_alive_timeout(settings.ping_timeout)
-            .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(stream))
+            .max_concurrent_reset_streams(REMEMBERED_RESETS);
+        // No more streams than the connection's window holds.
+        let (sender, driver) = http2::handshake(&mut builder, stream, keep_alive, STREAMS_THAT_FIT)
             .await
             .map_err(|error| connect_error(Ending::ConnectProtocol, &error))?;
-        let stream_limit = Arc::new(AtomicUsize::new(
-            connection.current_max_send_streams().min(STREAMS_THAT_FIT),
-        ));
-        let driver = Driver {
-            connection,
-            stream_limit: Arc::clone(&stream_limit),
-        };
         tokio::spawn(async move {
             if let Err(error) = driver.await {
                 tracing::debug!(%address, %error, "connection to a server ended");
@@ -138,7 +127,6 @@ pub async fn connect(
         return Ok(Connected::Http2 {
             sender,
             address,
-            stream_limit,
             windows,
         });
     }
@@ -160,38 +148,17 @@ pub async fn connect(
     Ok(Connected::Http1 { sender, address })
 }
 
-/// Drives an HTTP/2 connection and notes the server's stream limit, which hyper tells only the connection's owner.
-struct Driver {
-    connection: http2::Connection<UpstreamIo, UploadBody, TokioExecutor>,
-    stream_limit: Arc<AtomicUsize>,
-}
-
-impl Future for Driver {
-    type Output = hyper::Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        let ended = Pin::new(&mut self.connection).poll(cx);
-        self.stream_limit.store(
-            self.connection
-                .current_max_send_streams()
-                .min(STREAMS_THAT_FIT),
-            Ordering::Relaxed,
-        );
-        ended
-    }
-}
-
 async fn dial(
     endpoint: &Endpoint,
     tls: Arc<rustls::ClientConfig>,
     server_name: ServerName<'static>,
     settings: &ConnectSettings,
-) -> Result<TlsStream<TcpStream>, AttemptError> {
+) -> Result<TlsStream<Bulk<TcpStream>>, AttemptError> {
     let stream = net::dial(&endpoint.host, endpoint.port, &settings.from)
         .await
         .map_err(|error| connect_error(dial_ending(&error), &error))?;
     tune_upstream(&stream).map_err(|error| connect_error(Ending::ConnectReset, &error))?;
-    let handshake = TlsConnector::from(tls).connect(server_name, stream);
+    let handshake = TlsConnector::from(tls).connect(server_name, Bulk::new(stream));
     settings
         .turns
         .limit(handshake)

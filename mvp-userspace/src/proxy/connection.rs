@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::CONNECTION;
-use hyper::server::conn::{http1, http2};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
@@ -24,13 +25,16 @@ use super::header_budget::ConnectionHeaders;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
 use super::headers::forwarded_for;
 use super::idle::{InStream, Streams};
+use super::keep_alive::{KeepAlive, Reads};
 use super::preface::PrefaceTimeout;
 use super::relay::{self, Memory, Offered};
 use super::service::handle;
+use super::streams::Serving;
 use super::upgrade::Tunnel;
+use super::wire_body::WireBody;
 use crate::app::DrainSignal;
 use crate::identity::PeerCertificates;
-use crate::net::{Accepted, Deferred, Place, Slot, tune_client};
+use crate::net::{Accepted, Bulk, Deferred, Place, Slot, tune_client};
 
 /// Header fields of an HTTP/1.1 request, whatever the limit is.
 const MAX_HTTP1_FIELDS: usize = 4096;
@@ -116,7 +120,7 @@ async fn establish(
     stream: StdTcpStream,
     peer: SocketAddr,
     place: &Place,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<TlsStream<Bulk<TcpStream>>> {
     let shared = &*thread.shared;
     let stream = match TcpStream::from_std(stream)
         .and_then(|stream| tune_client(&stream).map(|()| stream))
@@ -132,7 +136,8 @@ async fn establish(
         Offered::Inspect { stream, left } => (stream, left),
     };
     let tls = shared.server_tls.config_for(stream.local_addr().ok()?.ip());
-    let handshake = thread.turns.limit(TlsAcceptor::from(tls).accept(stream));
+    let accepting = TlsAcceptor::from(tls).accept(Bulk::new(stream));
+    let handshake = thread.turns.limit(accepting);
     match tokio::time::timeout(left, handshake).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
@@ -150,7 +155,7 @@ async fn establish(
 async fn serve_http(
     thread: Arc<Thread>,
     peer: SocketAddr,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Bulk<TcpStream>>,
     place: Place,
     slot: Slot,
 ) {
@@ -177,35 +182,33 @@ async fn serve_http(
     let shared = Arc::clone(&thread.shared);
     let mut drain = shared.drain.clone();
     let limits = &shared.limits;
-    let ended = if http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+    if http2 {
+        let mut builder = h2::server::Builder::new();
         builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(connection_window(limits.streams_per_connection))
             .max_frame_size(MAX_FRAME)
             .max_concurrent_streams(limits.streams_per_connection)
-            // hyper refuses above this by itself and tells nobody; `service` refuses from the limit on, and counts. h2 derives
+            // h2 refuses above this by itself and tells nobody; `service` refuses from the limit on, and counts. h2 derives
             // from it, and from the frame size, how many frames a header may come in; clients' frames are smaller than ours.
             .max_header_list_size(limits.header_bytes.saturating_mul(4))
             .max_pending_accept_reset_streams(limits.pending_resets)
             // Counted over the connection's whole life; `FloodGuard` counts by rate.
-            .max_local_error_reset_streams(None)
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT);
+            .max_local_error_reset_streams(None);
         let streams = Streams::new();
         let of_requests_streams = streams.clone();
-        let service = service_fn(move |request| {
+        let answer = move |request| {
             let (connection, open) = (Arc::clone(&of_requests), of_requests_streams.begin());
-            // Boxed: hyper moves the future of every stream several times.
-            Box::pin(async move {
+            async move {
                 let response = handle(connection, request).await;
-                Ok::<_, Infallible>(response.map(|body| InStream::new(body, open)))
-            })
-        });
+                response.map(|body| InStream::new(body, open))
+            }
+        };
+        let reads = Reads::default();
+        let keep_alive = KeepAlive::new(reads.clone(), PING_INTERVAL, PING_TIMEOUT);
         let io = PrefaceTimeout::new(stream, limits.header_timeout);
-        let (io, flooded) = FloodGuard::new(io, limits.pending_resets);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let (io, flooded) = FloodGuard::new(io, limits.pending_resets, reads);
+        let mut connection = pin!(Serving::new(&builder, io, keep_alive, answer));
         let idle = streams.idle_for(limits.idle_timeout);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -227,12 +230,14 @@ async fn serve_http(
                 }
             }
         };
-        if flooded.happened() {
-            note_flood(&thread, peer);
-            return;
+        match ended {
+            _ if flooded.happened() => note_flood(&thread, peer),
+            Err(error) => note_end(&thread, peer, &error),
+            Ok(()) => {}
         }
-        ended
-    } else {
+        return;
+    };
+    let ended = {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
@@ -245,8 +250,9 @@ async fn serve_http(
             .max_buf_size(limits.header_bytes as usize + 64 * 1024);
         let clock = RequestClock::default();
         let io = HeaderTimeout::new(stream, clock.clone(), limits.header_timeout);
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: http::Request<Incoming>| {
             clock.begin();
+            let request = request.map(WireBody::Http1);
             let (connection, clock) = (Arc::clone(&of_requests), clock.clone());
             Box::pin(async move {
                 let mut response = handle(Arc::clone(&connection), request).await;
@@ -327,27 +333,30 @@ async fn told_to_leave(connection: &Connection) {
 }
 
 /// Counts the ends that are a client's attack or breach of protocol; the rest is the usual coming and going.
-fn note_end(thread: &Thread, peer: SocketAddr, error: &hyper::Error) {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+fn note_end(thread: &Thread, peer: SocketAddr, error: &(dyn std::error::Error + 'static)) {
+    let mut source = Some(error);
     while let Some(cause) = source {
-        if let Some(h2) = cause.downcast_ref::<h2::Error>()
-            && h2.is_library()
-            && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+        let h2 = cause.downcast_ref::<h2::Error>();
+        if h2
+            .is_some_and(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
         {
             note_flood(thread, peer);
             return;
         }
-        if let Some(io) = cause.downcast_ref::<std::io::Error>()
-            && io
-                .get_ref()
-                .is_some_and(|inner| inner.is::<HeaderTooSlow>())
+        let io = h2.and_then(h2::Error::get_io);
+        if let Some(inner) = io
+            .or(cause.downcast_ref::<std::io::Error>())
+            .and_then(std::io::Error::get_ref)
+            && inner.is::<HeaderTooSlow>()
         {
             thread.shared.metrics.refused("header_timeout");
         }
+        if let Some(hyper) = cause.downcast_ref::<hyper::Error>()
+            && hyper.is_parse_too_large()
+        {
+            thread.shared.metrics.refused("header_bytes");
+        }
         source = cause.source();
-    }
-    if error.is_parse_too_large() {
-        thread.shared.metrics.refused("header_bytes");
     }
     tracing::debug!(%peer, %error, "client connection ended");
 }

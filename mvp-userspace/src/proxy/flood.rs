@@ -17,6 +17,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{FRAME_HEADER, Seen, Walker};
+use super::keep_alive::Reads;
 use super::rate::{Allowance, Rate};
 
 /// Codes of RFC 9113 §7.
@@ -42,6 +43,7 @@ pub struct Flooded(Arc<AtomicBool>);
 #[derive(Debug)]
 pub struct FloodGuard<S> {
     stream: S,
+    reads: Reads,
     incoming: Walker,
     outgoing: Walker,
     /// The highest stream that the client opened.
@@ -68,7 +70,8 @@ impl Flooded {
 
 impl<S> FloodGuard<S> {
     /// `errors`: resets for the client's own errors, at once and each minute.
-    pub fn new(stream: S, errors: usize) -> (Self, Flooded) {
+    /// `reads` counts.
+    pub fn new(stream: S, errors: usize, reads: Reads) -> (Self, Flooded) {
         let now = Instant::now();
         let rate = |burst: f64| Rate {
             burst,
@@ -80,6 +83,7 @@ impl<S> FloodGuard<S> {
         let flooded = Flooded::default();
         let guard = Self {
             stream,
+            reads,
             incoming: Walker::of_client(),
             outgoing: Walker::of_server(),
             last_stream: 0,
@@ -109,6 +113,9 @@ impl<S> FloodGuard<S> {
 
     /// Takes note of what is received, up to where this turn has enough. Returns how much that is.
     fn received(&mut self, bytes: &[u8]) -> usize {
+        if !bytes.is_empty() {
+            self.reads.count();
+        }
         let (mut frames, mut last, mut begun) = (0, self.last_stream, self.begun);
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
@@ -371,7 +378,7 @@ mod tests {
                 sent.extend(frame(kind, 1 + 2 * number, payload));
             }
             let (mut client, server) = tokio::io::duplex(written);
-            let (mut guard, _) = FloodGuard::new(server, 100);
+            let (mut guard, _) = FloodGuard::new(server, 100, Reads::default());
             let (mut got, mut of_turn) = (Vec::new(), Vec::new());
             let mut unsent: &[u8] = &[PREFACE, &sent].concat();
             let mut cx = Context::from_waker(std::task::Waker::noop());

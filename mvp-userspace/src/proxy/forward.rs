@@ -1,16 +1,13 @@
 //! From a parsed request to the head of a server's answer: pick a server, try it, and try again where that is safe.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
 
-use super::attempt::attempt_error;
 use super::blame::{Ending, Retry, Told};
 use super::body::Upload;
 use super::checkout::Lease;
@@ -19,10 +16,11 @@ use super::discovery::{Preferred, Validators};
 use super::error::{AttemptError, ProxyError};
 use super::first_proof::first_proof;
 use super::headers::upstream_target;
-use super::interpret::{is_no_such_type, may_mean_the_type};
+use super::interpret::{is_no_such_type, may_mean_the_type, read_not_found};
 use super::lane::Credentials;
 use super::trace::Trace;
 use super::upgrade::connect_for_upgrade;
+use super::wire_body::WireBody;
 use super::{Shared, Thread};
 use crate::identity::PEER_PROXIED;
 use crate::request::{PathClass, RequestInfo, classify};
@@ -34,9 +32,6 @@ use crate::tls::IdentityClass;
 
 /// Attempts for one request, over all servers. A control plane has 3 to 7 servers; each excluded one is not tried again.
 const ATTEMPTS: u32 = 6;
-/// "No such resource type" answers are at most a short Status; anything longer is another 404.
-const NOT_FOUND_BYTES: usize = 4096;
-
 /// A request as it leaves: hop-by-hop headers gone, identity set.
 pub struct Outgoing<'a> {
     pub method: &'a Method,
@@ -67,11 +62,11 @@ pub struct Answer {
 }
 
 pub enum AnswerBody {
-    Streaming(Incoming, Lease),
+    Streaming(WireBody, Lease),
     /// Read already, to see which 404 it is.
     Whole(Bytes),
     /// Read in part, which was more than such a 404 has.
-    Begun(Bytes, Incoming, Lease),
+    Begun(Bytes, WireBody, Lease),
 }
 
 /// Forwards one request. `trace` is filled in as attempts are made.
@@ -284,59 +279,71 @@ async fn attempt(
     if !server.proved(outgoing.credentials.class()) {
         return Err(AttemptError::bare(Ending::Unproved));
     }
-    let answer = async {
-        if let Some(protocol) = outgoing.upgrade {
-            let tunnels = &thread.shared.tunnels;
-            let class = outgoing.credentials.class();
-            let connection =
-                Box::pin(connect_for_upgrade(&thread.pool, server, class, tunnels)).await?;
-            let request = build(server, outgoing, http::Version::HTTP_11, None)?;
-            trace.sent();
-            connection.send(request, protocol.clone()).await
+    let answer = {
+        // Pinned here and lent: an async block that is moved into another is copied with all that it has room for.
+        let mut answer = pin!(ask(thread, server, reason, outgoing, info, trace));
+        if info.is_long_running() {
+            answer.await
         } else {
-            let (credentials, client) = (outgoing.credentials, outgoing.client);
-            let checkout = thread
-                .pool
-                .checkout_for(server, credentials, client, !outgoing.upload.is_empty())
-                .await?;
-            let request = build(server, outgoing, checkout.version(), checkout.upload())?;
-            trace.sent();
-            checkout.send(request).await
+            tokio::time::timeout(thread.shared.response_timeout.get(), answer.as_mut())
+                .await
+                .unwrap_or(Err(AttemptError::bare(Ending::NoAnswer)))
         }
-    };
-    let doubt_404 = info.is_resource && !outgoing.hop_marked && thread.shared.interoperability;
-    let answer = async {
-        let (response, mut lease) = answer.await?;
-        let status = response.status();
-        thread
-            .pool
-            .answered(server, outgoing.credentials, status, &mut lease);
-        let (head, body) = response.into_parts();
-        let answer = Answer {
-            address: lease.address,
-            body: AnswerBody::Streaming(body, lease),
-            head,
-            server: Arc::clone(server),
-            reason,
-        };
-        // By what is known now, not by what was known when the server was chosen.
-        let doubt_404 = answer.head.status == StatusCode::NOT_FOUND
-            && doubt_404
-            && may_mean_the_type(info, &thread.shared.table.load(), server);
-        match doubt_404 {
-            true => Box::pin(read_not_found(answer, outgoing.method)).await,
-            false => Ok(answer),
-        }
-    };
-    let answer = if info.is_long_running() {
-        answer.await
-    } else {
-        tokio::time::timeout(thread.shared.response_timeout.get(), answer)
-            .await
-            .unwrap_or(Err(AttemptError::bare(Ending::NoAnswer)))
     };
     trace.ended();
     answer
+}
+
+/// Sends the request to this server, and waits for the head of its answer.
+async fn ask(
+    thread: &Thread,
+    server: &Arc<Server>,
+    reason: Reason,
+    outgoing: &Outgoing<'_>,
+    info: &RequestInfo<'_>,
+    trace: &mut Trace,
+) -> Result<Answer, AttemptError> {
+    let (response, mut lease) = if let Some(protocol) = outgoing.upgrade {
+        let tunnels = &thread.shared.tunnels;
+        let class = outgoing.credentials.class();
+        let connection =
+            Box::pin(connect_for_upgrade(&thread.pool, server, class, tunnels)).await?;
+        let request = build(server, outgoing, http::Version::HTTP_11, None)?;
+        trace.sent();
+        Box::pin(connection.send(request, protocol.clone())).await?
+    } else {
+        let (credentials, client) = (outgoing.credentials, outgoing.client);
+        let checkout = thread
+            .pool
+            .checkout_for(server, credentials, client, !outgoing.upload.is_empty())
+            .await?;
+        let request = build(server, outgoing, checkout.version(), checkout.upload())?;
+        trace.sent();
+        checkout.send(request).await?
+    };
+    let status = response.status();
+    let credentials = outgoing.credentials;
+    thread
+        .pool
+        .answered(server, credentials, status, &mut lease);
+    let (head, body) = response.into_parts();
+    let answer = Answer {
+        address: lease.address,
+        body: AnswerBody::Streaming(body, lease),
+        head,
+        server: Arc::clone(server),
+        reason,
+    };
+    // By what is known now, not by what was known when the server was chosen.
+    let doubt_404 = answer.head.status == StatusCode::NOT_FOUND
+        && info.is_resource
+        && !outgoing.hop_marked
+        && thread.shared.interoperability
+        && may_mean_the_type(info, &thread.shared.table.load(), server);
+    match doubt_404 {
+        true => Box::pin(read_not_found(answer, outgoing.method)).await,
+        false => Ok(answer),
+    }
 }
 
 fn build(
@@ -421,39 +428,6 @@ fn proxy_error(
     }
 }
 
-/// Reads a short 404 so that its kind can be seen; leaves long ones as they are. One that breaks off is no answer: what is
-/// left of it would pass for a 404 of another kind.
-async fn read_not_found(mut answer: Answer, method: &Method) -> Result<Answer, AttemptError> {
-    let AnswerBody::Streaming(body, lease) = answer.body else {
-        return Ok(answer);
-    };
-    if body.size_hint().lower() > NOT_FOUND_BYTES as u64 {
-        answer.body = AnswerBody::Streaming(body, lease);
-        return Ok(answer);
-    }
-    let mut bytes = BytesMut::new();
-    let mut body = body;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(attempt_error)?;
-        if let Some(chunk) = frame.data_ref() {
-            bytes.extend_from_slice(chunk);
-        }
-        if bytes.len() > NOT_FOUND_BYTES {
-            answer.body = AnswerBody::Begun(bytes.freeze(), body, lease);
-            return Ok(answer);
-        }
-    }
-    // To HEAD it tells the length of a body that is not there.
-    if *method != Method::HEAD {
-        answer
-            .head
-            .headers
-            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-    }
-    answer.body = AnswerBody::Whole(bytes.freeze());
-    Ok(answer)
-}
-
 fn lists(table: &RouteTable, server: &Arc<Server>, info: &RequestInfo<'_>) -> bool {
     table.lookup(info.key()).is_some_and(|entry| {
         !entry
@@ -486,7 +460,7 @@ impl Answer {
     }
 
     /// The response as hyper made it, for a tunnel.
-    pub fn into_upgrade(self) -> Option<(Response<Incoming>, Lease)> {
+    pub fn into_upgrade(self) -> Option<(Response<WireBody>, Lease)> {
         match self.body {
             AnswerBody::Streaming(body, lease) => {
                 Some((Response::from_parts(self.head, body), lease))

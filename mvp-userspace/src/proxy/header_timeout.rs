@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::response::Download;
+use super::wire_body::BodyError;
 
 /// How far a connection's requests have come. Counts their beginnings and their ends: odd while one is being answered.
 #[derive(Clone, Debug, Default)]
@@ -162,12 +163,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderTimeout<S> {
 
 impl Body for Tracked {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -4,8 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::header::CONTENT_TYPE;
+use bytes::BytesMut;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method};
+use http_body::Body;
+use http_body_util::BodyExt;
 
+use super::attempt::body_error;
+use super::error::AttemptError;
 use super::forward::{Answer, AnswerBody};
 use crate::request::{Key, RequestInfo};
 use crate::route::{Knowledge, Reason, RouteTable, Server};
@@ -13,6 +19,9 @@ use crate::route::{Knowledge, Reason, RouteTable, Server};
 /// Types remembered as unknown to all servers. Above it all are forgotten: whoever asks for so many makes them up, and is
 /// answered by refreshes that all share.
 const MOST_KEYS: usize = 4096;
+
+/// "No such resource type" answers are at most a short Status; anything longer is another 404.
+const NOT_FOUND_BYTES: usize = 4096;
 
 /// Whether a 404 of `server` may mean that it has no such type. Otherwise the answer is final: nobody else is asked.
 ///
@@ -33,6 +42,39 @@ pub fn may_mean_the_type(info: &RequestInfo<'_>, table: &RouteTable, server: &Ar
         .member(position)
         .is_some_and(|member| member.knowledge == Knowledge::Confirmed);
     !(listed && fresh)
+}
+
+/// Reads a short 404 so that its kind can be seen; leaves long ones as they are. One that breaks off is no answer: what is
+/// left of it would pass for a 404 of another kind.
+pub async fn read_not_found(mut answer: Answer, method: &Method) -> Result<Answer, AttemptError> {
+    let AnswerBody::Streaming(body, lease) = answer.body else {
+        return Ok(answer);
+    };
+    if body.size_hint().lower() > NOT_FOUND_BYTES as u64 {
+        answer.body = AnswerBody::Streaming(body, lease);
+        return Ok(answer);
+    }
+    let mut bytes = BytesMut::new();
+    let mut body = body;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(body_error)?;
+        if let Some(chunk) = frame.data_ref() {
+            bytes.extend_from_slice(chunk);
+        }
+        if bytes.len() > NOT_FOUND_BYTES {
+            answer.body = AnswerBody::Begun(bytes.freeze(), body, lease);
+            return Ok(answer);
+        }
+    }
+    // To HEAD it tells the length of a body that is not there.
+    if *method != Method::HEAD {
+        answer
+            .head
+            .headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    }
+    answer.body = AnswerBody::Whole(bytes.freeze());
+    Ok(answer)
 }
 
 /// The two shapes with which a kube-apiserver says that it has no such resource type: the plain page of its

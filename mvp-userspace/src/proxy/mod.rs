@@ -17,16 +17,21 @@ mod first_proof;
 mod flood;
 mod forward;
 mod frames;
+#[cfg(test)]
+mod future_sizes;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
 mod header_budget;
 mod header_timeout;
 mod headers;
+mod http2;
 mod idle;
 mod interpret;
+mod keep_alive;
 mod lane;
 mod let_go;
 mod negotiate;
+mod pipe;
 mod pool;
 mod preface;
 mod printable;
@@ -38,11 +43,13 @@ mod response;
 mod response_timeout;
 mod service;
 mod status;
+mod streams;
 mod trace;
 mod tunnels;
 mod upgrade;
 mod websocket;
 mod windows;
+mod wire_body;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

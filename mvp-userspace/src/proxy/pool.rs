@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use rustls_pki_types::ServerName;
 
 use super::body::UploadBody;
@@ -16,6 +16,7 @@ use super::checkout::{Alone, Checkout, Lease, Sender};
 use super::connect::{ConnectSettings, Connected, Purpose, connect};
 use super::counts::{OpenCount, PoolCounts};
 use super::error::AttemptError;
+use super::http2;
 use super::lane::{AcceptedTokens, Credentials, Lane};
 use super::quarantine::{Place, Quarantine};
 use super::windows::Windows;
@@ -65,15 +66,12 @@ pub(super) struct State {
 }
 
 struct Http2 {
-    sender: http2::SendRequest<UploadBody>,
+    sender: http2::Sender,
     address: SocketAddr,
     active: Arc<AtomicUsize>,
-    stream_limit: Arc<AtomicUsize>,
     /// Uploads under way on it, and what the server grants them.
     uploads: Arc<AtomicUsize>,
     windows: Arc<Windows>,
-    /// A request has noticed that it broke.
-    broken: Arc<AtomicBool>,
     /// The TLS configuration it was made with: after a certificate rotation new requests go over new connections, since
     /// kube-apiserver checks a certificate's validity on every request.
     tls: Arc<rustls::ClientConfig>,
@@ -117,6 +115,23 @@ impl Pool {
 
     /// A connection for one request of a caller with these credentials, from this address.
     pub async fn checkout_for(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        credentials: Credentials,
+        address: IpAddr,
+        uploads: bool,
+    ) -> Result<Checkout, AttemptError> {
+        let lane = lock(&self.tokens).lane(key_of(server), credentials, Instant::now());
+        if !lane.is_quarantine()
+            && let Some(found) = self.find_in(server, lane, uploads)
+        {
+            return Ok(found);
+        }
+        // Apart, since the future is large (a TLS handshake is in it): every request's would have room for it.
+        Box::pin(self.wait_for(server, credentials, address, uploads)).await
+    }
+
+    async fn wait_for(
         self: &Arc<Self>,
         server: &Arc<Server>,
         credentials: Credentials,
@@ -201,7 +216,7 @@ impl Pool {
         let tls = self.tls.config(lane.class(), Alpn::H2OrHttp1);
         let name = self.tls.server_name();
         let dial = connect(&server.endpoint, tls, name, &self.settings, Purpose::Alone);
-        let fresh = Box::pin(dial).await?;
+        let fresh = dial.await?;
         let (address, sender) = match fresh {
             Connected::Http2 {
                 sender, address, ..
@@ -258,6 +273,16 @@ impl Pool {
         }))
     }
 
+    fn find_in(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        lane: Lane,
+        uploads: bool,
+    ) -> Option<Checkout> {
+        let tls = self.tls.config(lane.class(), Alpn::H2OrHttp1);
+        self.find(&self.host(server, lane), &tls, uploads)
+    }
+
     /// The least busy connection with room. Starts one more in the background when even that one is busy.
     fn find(
         self: &Arc<Self>,
@@ -276,7 +301,7 @@ impl Pool {
                 },
             });
         }
-        state.http2.retain(|c| !c.sender.is_closed());
+        state.http2.retain_mut(|c| !c.sender.is_closed());
         let full = state.http2.len() >= MOST;
         let usable = state.http2.iter().filter(|c| {
             let takes = !uploads || full || c.uploads.load(Ordering::Relaxed) < c.windows.uploads();
@@ -294,17 +319,14 @@ impl Pool {
             )
         });
         let (active, connection) = best?;
-        let has_room = active < connection.stream_limit.load(Ordering::Relaxed);
+        let has_room = active < connection.sender.stream_limit();
         if !has_room && count < MOST {
             return None;
         }
         let found = Checkout {
             upload: uploads.then(|| Arc::new(OpenCount::new(&connection.uploads))),
             lease: Lease::new(&host.server, connection.address, Some(&connection.active)),
-            sender: Sender::Http2 {
-                sender: connection.sender.clone(),
-                broken: Arc::clone(&connection.broken),
-            },
+            sender: Sender::Http2(connection.sender.clone()),
         };
         if active >= DENSE && count < self.connections && !state.growing {
             state.growing = true;
@@ -320,21 +342,19 @@ impl Pool {
         Some(found)
     }
 
-    /// Boxed, since the future of a dial is large (a TLS handshake is in it), and every request's future would have room for one
-    /// and be moved with it, although nearly all find a connection.
     async fn dial(
         &self,
         host: &Arc<Host>,
         tls: Arc<rustls::ClientConfig>,
     ) -> Result<(Connected, Arc<rustls::ClientConfig>), AttemptError> {
         let name: ServerName<'static> = self.tls.server_name();
-        Box::pin(connect(
+        connect(
             &host.server.endpoint,
             Arc::clone(&tls),
             name,
             &self.settings,
             Purpose::Shared,
-        ))
+        )
         .await
         .map(|c| (c, tls))
     }
@@ -352,21 +372,17 @@ impl Pool {
             Connected::Http2 {
                 sender,
                 address,
-                stream_limit,
                 windows,
             } => {
                 let under_way = Arc::new(AtomicUsize::new(0));
                 let upload = uploads.then(|| Arc::new(OpenCount::new(&under_way)));
                 let active = Arc::new(AtomicUsize::new(0));
-                let broken = Arc::new(AtomicBool::new(false));
                 let lease = Lease::new(&host.server, address, Some(&active));
                 state.speaks_http1 = false;
                 state.http2.push(Http2 {
                     sender: sender.clone(),
                     address,
                     active,
-                    stream_limit,
-                    broken: Arc::clone(&broken),
                     uploads: under_way,
                     windows,
                     tls,
@@ -376,7 +392,7 @@ impl Pool {
                 Checkout {
                     upload,
                     lease,
-                    sender: Sender::Http2 { sender, broken },
+                    sender: Sender::Http2(sender),
                 }
             }
             Connected::Http1 { sender, address } => {

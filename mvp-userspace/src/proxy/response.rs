@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::Shared;
 use super::access::AccessRecord;
 use super::checkout::Lease;
 use super::events::Events;
 use super::lane::ClientKey;
+use super::wire_body::{BodyError, WireBody};
 
 /// What hyper sends to the client. Dropping it ends the server's stream at once (hyper resets it).
 pub struct Download {
@@ -36,7 +36,7 @@ pub struct CancelNote {
 }
 
 enum Inner {
-    Upstream(Incoming),
+    Upstream(WireBody),
     Whole(Option<Bytes>),
 }
 
@@ -49,7 +49,7 @@ struct WatchEnd {
 
 impl Download {
     pub fn upstream(
-        incoming: Incoming,
+        incoming: WireBody,
         lease: Lease,
         mut record: Option<Box<AccessRecord>>,
     ) -> Self {
@@ -109,12 +109,12 @@ impl Download {
 
 impl Body for Download {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         if let Some(bytes) = this.before.take() {
             if let Some(record) = &mut this.record {

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
 use super::access::{AccessRecord, CLIENT_GONE};
@@ -30,6 +29,7 @@ use super::status::error_response;
 use super::trace::Trace;
 use super::tunnels::ClientPlace;
 use super::upgrade::{WatchEnd, is_websocket, tunnel};
+use super::wire_body::WireBody;
 use crate::config::Limits;
 use crate::h2wire::REFUSED;
 use crate::identity::{self, HopMark, Stripped};
@@ -40,7 +40,7 @@ use crate::route::Reason;
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
 pub async fn handle(
     connection: Arc<Connection>,
-    mut request: Request<Incoming>,
+    mut request: Request<WireBody>,
 ) -> Response<Download> {
     let started = Instant::now();
     let shared = &connection.thread.shared;

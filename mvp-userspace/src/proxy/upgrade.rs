@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -27,6 +26,7 @@ use super::error::AttemptError;
 use super::pool::Pool;
 use super::tunnels::{ClientPlace, Tunnels};
 use super::websocket::{GOING_AWAY, Messages};
+use super::wire_body::WireBody;
 use crate::metrics::Metrics;
 use crate::route::Server;
 use crate::tls::{Alpn, IdentityClass};
@@ -85,13 +85,13 @@ impl UpgradeConnection {
         mut self,
         mut request: Request<UploadBody>,
         protocol: HeaderValue,
-    ) -> Result<(Response<Incoming>, Lease), AttemptError> {
+    ) -> Result<(Response<WireBody>, Lease), AttemptError> {
         request
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         request.headers_mut().insert(UPGRADE, protocol);
         match self.sender.try_send_request(request).await {
-            Ok(response) => Ok((response, self.lease)),
+            Ok(response) => Ok((response.map(WireBody::Http1), self.lease)),
             Err(error) => Err(attempt_error(error.into_error())),
         }
     }
@@ -114,7 +114,7 @@ pub fn is_websocket(answer: &HeaderMap) -> bool {
 /// WebSocket; anything else, such as a shell, has no moment at which it could go on elsewhere.
 pub fn tunnel(
     client: OnUpgrade,
-    mut response: Response<Incoming>,
+    mut response: Response<WireBody>,
     lease: Lease,
     place: Option<ClientPlace>,
     metrics: Arc<Metrics>,

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{Seen, Walker};
+use super::keep_alive::Reads;
 
 /// RFC 9113 §6.9.2.
 const INITIAL: usize = 65_535;
@@ -25,12 +26,13 @@ pub struct Windows {
     known: AtomicBool,
 }
 
-/// A connection to a server, watched until its first answer.
+/// A connection to a server, whose frames are watched until its first answer.
 #[derive(Debug)]
 pub struct Watched<S> {
     stream: S,
     walker: Option<Walker>,
     windows: Arc<Windows>,
+    reads: Reads,
     /// The first WINDOW_UPDATE of the connection is what it grants; those that follow give back what was used.
     granted: bool,
 }
@@ -57,13 +59,15 @@ impl Windows {
 }
 
 impl<S> Watched<S> {
-    pub fn new(stream: S) -> (Self, Arc<Windows>) {
+    /// `reads` counts.
+    pub fn new(stream: S, reads: Reads) -> (Self, Arc<Windows>) {
         let windows = Arc::new(Windows::default());
         let watched = Self {
             stream,
             walker: Some(Walker::of_server()),
             windows: Arc::clone(&windows),
             granted: false,
+            reads,
         };
         (watched, windows)
     }
@@ -103,6 +107,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let received = buf.filled().get(before..).unwrap_or_default();
+        if !received.is_empty() {
+            self.reads.count();
+        }
         self.received(received);
         Poll::Ready(Ok(()))
     }
@@ -143,7 +150,7 @@ mod tests {
     use super::*;
 
     fn grants(frames: &[&[u8]]) -> usize {
-        let (mut watched, windows) = Watched::new(());
+        let (mut watched, windows) = Watched::new((), Reads::default());
         for frame in frames {
             watched.received(frame);
         }
