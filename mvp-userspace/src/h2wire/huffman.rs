@@ -53,38 +53,118 @@ const fn codes() -> Codes {
     codes
 }
 
+/// Bits that are looked up at once: of all but rare codes.
+const QUICK: u32 = 9;
+
+/// By the next bits: the symbol and the length of its code; 0 for a longer one.
+static QUICKLY: [(u8, u8); 1 << QUICK] = quickly();
+
+const fn quickly() -> [(u8, u8); 1 << QUICK] {
+    let mut table = [(0, 0); 1 << QUICK];
+    let mut window = 0;
+    while window < table.len() {
+        let mut length = 1;
+        while length <= QUICK as usize {
+            let code = (window >> (QUICK as usize - length)) as u32;
+            if code >= CODES.first[length] && code - CODES.first[length] < CODES.count[length] {
+                let at = CODES.begin[length] + (code - CODES.first[length]) as usize;
+                table[window] = (CODES.symbols[at] as u8, length as u8);
+                break;
+            }
+            length += 1;
+        }
+        window += 1;
+    }
+    table
+}
+
 /// Appends the decoded bytes. `None` for what is no text in this code: EOS in it, or padding other than the begin of EOS.
 pub fn decode(coded: &[u8], decoded: &mut Vec<u8>) -> Option<()> {
-    let (mut code, mut length) = (0u32, 0usize);
-    for byte in coded {
-        for shift in (0..8).rev() {
-            code = (code << 1) | u32::from((byte >> shift) & 1);
-            length += 1;
-            let (Some(first), Some(count), Some(begin)) = (
-                CODES.first.get(length),
-                CODES.count.get(length),
-                CODES.begin.get(length),
-            ) else {
-                return None;
-            };
-            let Some(at) = code.checked_sub(*first).filter(|at| at < count) else {
-                continue;
-            };
-            let symbol = *CODES.symbols.get(begin + at as usize)?;
-            if symbol == EOS {
-                return None;
+    // The last `have` bits of `bits` are still to be decoded.
+    let (mut bits, mut have) = (0u64, 0u32);
+    let mut rest = coded;
+    decoded.reserve(coded.len() * 8 / 5);
+    loop {
+        if have < 32 {
+            if let Some((four, behind)) = rest.split_first_chunk() {
+                bits = (bits << 32) | u64::from(u32::from_be_bytes(*four));
+                have += 32;
+                rest = behind;
+            } else {
+                for byte in std::mem::take(&mut rest) {
+                    bits = (bits << 8) | u64::from(*byte);
+                    have += 8;
+                }
             }
-            decoded.push(symbol as u8);
-            (code, length) = (0, 0);
         }
+        if have == 0 {
+            return Some(());
+        }
+        // The next 32 bits, behind the end those of EOS, which are ones.
+        let next = match have.checked_sub(32) {
+            Some(behind) => (bits >> behind) as u32,
+            None => ((bits << (32 - have)) as u32) | (u32::MAX >> have),
+        };
+        let (symbol, length) = match QUICKLY.get((next >> (32 - QUICK)) as usize)? {
+            (_, 0) => of_rare(next)?,
+            (symbol, length) => (u16::from(*symbol), u32::from(*length)),
+        };
+        if length > have {
+            let padding = (1u64 << have) - 1;
+            return (have < 8 && bits & padding == padding).then_some(());
+        }
+        if symbol == EOS {
+            return None;
+        }
+        decoded.push(symbol as u8);
+        have -= length;
     }
-    let padding = (1u32 << length.min(8)) - 1;
-    (length < 8 && code == padding).then_some(())
+}
+
+/// The symbol with which these bits begin, if its code is longer than what is looked up at once.
+fn of_rare(next: u32) -> Option<(u16, u32)> {
+    (QUICK + 1..=LONGEST as u32).find_map(|length| {
+        let at = length as usize;
+        let code = (next >> (32 - length)).checked_sub(CODES.first[at])?;
+        let is_one = code < CODES.count[at];
+        is_one.then(|| (CODES.symbols[CODES.begin[at] + code as usize], length))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Bit by bit, as the RFC describes it.
+    fn decode_by_bits(coded: &[u8], decoded: &mut Vec<u8>) -> Option<()> {
+        let (mut code, mut length) = (0u32, 0usize);
+        for byte in coded {
+            for shift in (0..8).rev() {
+                code = (code << 1) | u32::from((byte >> shift) & 1);
+                length += 1;
+                let (Some(first), Some(count), Some(begin)) = (
+                    CODES.first.get(length),
+                    CODES.count.get(length),
+                    CODES.begin.get(length),
+                ) else {
+                    return None;
+                };
+                let Some(at) = code.checked_sub(*first).filter(|at| at < count) else {
+                    continue;
+                };
+                let symbol = *CODES.symbols.get(begin + at as usize)?;
+                if symbol == EOS {
+                    return None;
+                }
+                decoded.push(symbol as u8);
+                (code, length) = (0, 0);
+            }
+        }
+        let padding = (1u32 << length.min(8)) - 1;
+        (length < 8 && code == padding).then_some(())
+    }
 
     #[test]
     fn the_examples_of_the_rfc() {
@@ -116,6 +196,43 @@ mod tests {
             &[0x00, 0x00],
         ] {
             assert_eq!(decode(bad, &mut Vec::new()), None, "{bad:?}");
+        }
+    }
+    proptest! {
+        #[test]
+        fn it_is_what_bit_by_bit_gives(
+            symbols in proptest::collection::vec(0..256_usize, 0..60),
+            noise in proptest::collection::vec(any::<u8>(), 0..20),
+            ones in 0..6_usize,
+        ) {
+            // All symbols one after the other, padded with ones; then what is no text, mostly.
+            let mut bits = String::new();
+            for symbol in &symbols {
+                let length = usize::from(LENGTHS[*symbol]);
+                let begin = CODES.begin[length];
+                let at = CODES.symbols[begin..].iter().position(|s| usize::from(*s) == *symbol);
+                let code = CODES.first[length] as usize + at.unwrap();
+                bits += &format!("{code:0length$b}");
+            }
+            while !bits.len().is_multiple_of(8) {
+                bits.push('1');
+            }
+            let text: Vec<u8> = (0..bits.len() / 8)
+                .map(|at| u8::from_str_radix(&bits[at * 8..][..8], 2).unwrap())
+                .collect();
+            let mut decoded = Vec::new();
+            prop_assert_eq!(decode(&text, &mut decoded), Some(()));
+            let bytes: Vec<u8> = symbols.iter().map(|symbol| *symbol as u8).collect();
+            prop_assert_eq!(decoded, bytes);
+            let padded = [&text[..], &vec![0xff; ones]].concat();
+            for coded in [padded, [text, noise.clone()].concat(), noise] {
+                let (mut one, mut other) = (Vec::new(), Vec::new());
+                let outcome = decode(&coded, &mut one);
+                prop_assert_eq!(outcome, decode_by_bits(&coded, &mut other));
+                if outcome.is_some() {
+                    prop_assert_eq!(one, other);
+                }
+            }
         }
     }
 }

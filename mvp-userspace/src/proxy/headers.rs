@@ -11,6 +11,7 @@ use http::{HeaderMap, Uri, Version};
 
 /// One id for a request in every server's audit log (`apiserver/pkg/audit`).
 pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -129,14 +130,17 @@ pub fn ensure_audit_id(headers: &mut HeaderMap) {
         let id = uuid::Uuid::new_v4().hyphenated();
         insert(headers, AUDIT_ID, id.encode_lower(&mut buffer));
     }
-    keep_audit_id_out_of_tables(headers);
+    keep_ids_out_of_tables(headers);
 }
 
 /// Has HPACK send the id as it is and remember nothing of it ("never indexed", RFC 7541 §6.2.3). It never comes a second time, and
 /// the entries that it would make push out those of fields which do: a table of 4 KiB holds about fifty of them.
-pub fn keep_audit_id_out_of_tables(headers: &mut HeaderMap) {
-    if let Some(id) = headers.get_mut(AUDIT_ID) {
-        id.set_sensitive(true);
+/// The same of the span of a trace (W3C Trace Context), which a client with tracing sends, another for each request.
+pub fn keep_ids_out_of_tables(headers: &mut HeaderMap) {
+    for name in [AUDIT_ID, TRACEPARENT] {
+        if let Some(id) = headers.get_mut(name) {
+            id.set_sensitive(true);
+        }
     }
 }
 
@@ -336,6 +340,9 @@ mod tests {
         ensure_audit_id(&mut headers);
         assert_eq!(headers[AUDIT_ID], "abc");
         assert!(headers[AUDIT_ID].is_sensitive());
+        headers.insert(TRACEPARENT, HeaderValue::from_static("00-1-2-01"));
+        ensure_audit_id(&mut headers);
+        assert!(headers[TRACEPARENT].is_sensitive());
         headers.clear();
         ensure_audit_id(&mut headers);
         assert_eq!(headers[AUDIT_ID].len(), 36);

@@ -18,7 +18,7 @@ use super::error::{AttemptError, ProxyError};
 use super::events::Events;
 use super::forward::{Answer, AnswerBody, Outgoing};
 use super::headers::{
-    AUDIT_ID, ensure_audit_id, keep_audit_id_out_of_tables, prepare_request, strip_hop_by_hop,
+    AUDIT_ID, ensure_audit_id, keep_ids_out_of_tables, prepare_request, strip_hop_by_hop,
     upgrade_protocol,
 };
 use super::lane::{ClientKey, Credentials};
@@ -264,7 +264,7 @@ impl Call<'_> {
         }
         let mut head = answer.head;
         strip_hop_by_hop(&mut head.headers);
-        keep_audit_id_out_of_tables(&mut head.headers);
+        keep_ids_out_of_tables(&mut head.headers);
         if comes_again && self.version != Version::HTTP_2 {
             // HTTP/2 clients are told by GOAWAY.
             head.headers
