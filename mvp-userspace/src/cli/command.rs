@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::agent::{Agent, Given, Source};
+use super::check::Upgrade;
 use super::pinned::Pins;
 use super::{asked, client};
 use crate::config::parse_duration;
@@ -123,6 +124,9 @@ pub enum Command {
     /// Test or show a configuration; needs no agent.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Tell what should be looked at before something is done.
+    #[command(subcommand)]
+    Check(CheckCommand),
     /// Detach the agent's program and remove its pins: nothing of it is left in the kernel.
     #[command(after_help = "Examples:
   mvp uninstall
@@ -244,6 +248,17 @@ pub enum ConfigCommand {
         #[arg(short, long, value_name = "FORM", value_parser = ["yaml", "json"], default_value = "yaml")]
         output: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CheckCommand {
+    /// Whether the control plane can be upgraded now: servers, versions, deprecated APIs that were requested lately, certificates. Exit
+    /// code: 0 nothing found, 1 something to look at, 2 something to mend before.
+    #[command(after_help = "Examples:
+  mvp check upgrade
+  mvp check upgrade --to v1.36 --within 72h
+  mvp check upgrade -o json")]
+    Upgrade(Upgrade),
 }
 
 #[derive(clap::Args, Debug)]

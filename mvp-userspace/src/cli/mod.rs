@@ -6,6 +6,7 @@
 mod about;
 mod agent;
 mod asked;
+mod check;
 mod client;
 mod command;
 mod doctor;
@@ -31,7 +32,7 @@ use crate::admin::{
 };
 use crate::config::Config;
 use client::ClientError;
-use command::{Ask, Cli, Command, ConfigCommand, Output};
+use command::{Ask, CheckCommand, Cli, Command, ConfigCommand, Output};
 use pinned::Pins;
 use talk::{get, parse, tell};
 
@@ -69,6 +70,10 @@ fn run_command(
             output,
         } => return run_doctor(&given, pin_path, output.output, out),
         Command::Config(command) => return run_config(&command, out),
+        Command::Check(CheckCommand::Upgrade(upgrade)) => match check::upgrade(&upgrade, out) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Version(form) => about::version(form.output, out),
         Command::Completion { shell } => {
             about::completion(shell, out);
@@ -175,6 +180,7 @@ fn ask_agent(command: Command, out: &mut dyn Write) -> Result<(), ClientError> {
         Command::Agent(_)
         | Command::Doctor { .. }
         | Command::Config(_)
+        | Command::Check(_)
         | Command::Version(_)
         | Command::Completion { .. }
         | Command::Man { .. }

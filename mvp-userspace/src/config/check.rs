@@ -307,7 +307,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     for (i, certificate) in found.iter().enumerate() {
         x509_parser::parse_x509_certificate(certificate).map_err(|_| {
             let number = i + 1;
-            format!("{shown}: its certificate number {number} is none, though it is PEM")
+            format!("{shown}: holds a broken certificate: number {number} in the file")
         })?;
     }
     Ok(found)
