@@ -19,8 +19,11 @@ const LIMIT: std::time::Duration = std::time::Duration::from_secs(240);
 pub fn prepare(build: &mut Command, target: &str) -> Result<()> {
     let prefix = prefix(target);
     let compiler = format!("{prefix}-gcc");
-    if find(&compiler).is_none() {
-        setup::apt_install(&[&format!("gcc-{prefix}")])?;
+    // Debian's compiler only recommends the C library's headers, without which it compiles nothing.
+    let headers = Path::new("/usr").join(&prefix).join("include/stdlib.h");
+    if find(&compiler).is_none() || !headers.exists() {
+        let headers = format!("libc6-dev-{}-cross", super::machine(target)?);
+        setup::apt_install(&[&format!("gcc-{prefix}"), &headers])?;
     }
     if !has_std(target) {
         say(&format!("adding the standard library for {target}"));

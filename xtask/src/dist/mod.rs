@@ -209,10 +209,14 @@ fn host() -> Result<String> {
 
 /// As Kubernetes and its tools write it.
 fn system(target: &str) -> Result<String> {
-    let machine = match target.split('-').next() {
+    Ok(format!("linux-{}", machine(target)?))
+}
+
+/// The processor, as Go and Debian call it.
+fn machine(target: &str) -> Result<&'static str> {
+    Ok(match target.split('-').next() {
         Some("x86_64") => "amd64",
         Some("aarch64") => "arm64",
         _ => bail!("{target}: the agent is built for x86_64 and aarch64 only"),
-    };
-    Ok(format!("linux-{machine}"))
+    })
 }
