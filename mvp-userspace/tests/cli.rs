@@ -531,7 +531,7 @@ fn the_agent_is_granted_what_it_uses_and_no_more() {
 #[test]
 fn the_image_is_built_with_the_kernel_part_from_sources_alone() {
     let dockerfile = deployed("deploy/Dockerfile");
-    assert!(dockerfile.contains("RUN MVP_REQUIRE_ALL=1 cargo xtask build\n"));
+    assert!(dockerfile.contains("RUN MVP_REQUIRE_ALL=1 cargo xtask dist\n"));
     let ignored = deployed(".dockerignore");
     assert!(ignored.lines().any(|line| line == "**/target"));
 }

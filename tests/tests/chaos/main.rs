@@ -9,6 +9,7 @@ mod common;
 mod faults;
 mod stage;
 
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,7 +47,11 @@ fn run(stage: &mut Stage, row: &Row) -> Line {
     let over = stage.next_row();
     drop(over);
     stage.all_is_told(row.name, &ledger);
-    let harm = faults::Harm { begun, mended };
+    let harm = faults::Harm {
+        begun,
+        mended,
+        cut: Cell::new(false),
+    };
     Line::new(row.name, ledger.seen(), begun, |event| {
         (row.excuse)(&harm, event)
     })

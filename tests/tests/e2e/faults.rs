@@ -181,7 +181,7 @@ async fn a_reset_before_the_answer_repeats_reads_and_never_writes() {
         // Nobody knows whether the server acted on it: client-go sends again whatever is answered with Retry-After, kube-rs any 503.
         assert!(!answer.headers.contains_key("retry-after"));
         assert!(answer.json()["details"]["retryAfterSeconds"].is_null());
-        assert_eq!(answer.json()["reason"], "ServiceUnavailable");
+        assert_eq!(answer.json()["reason"], "InternalError");
         assert_eq!(
             (received(local, CONFIG_MAPS), received(peer, CONFIG_MAPS)),
             (1, 0)

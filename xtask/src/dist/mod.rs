@@ -115,7 +115,7 @@ pub fn main(args: &Args) -> Result<()> {
 /// The agent, built for `target` or for this machine.
 fn build(profile: &str, target: Option<&str>) -> Result<PathBuf> {
     let mut build = cargo("build");
-    build.args(["--locked", "--profile", profile, "--bin", "mvp"]);
+    build.args(["--profile", profile, "--bin", "mvp"]);
     let mut folder = root().join("target");
     if let Some(target) = target {
         cross::prepare(&mut build, target)?;

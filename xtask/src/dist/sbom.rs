@@ -70,7 +70,7 @@ struct Packages(Value);
 impl Packages {
     fn read(folder: &str, more: &[&str]) -> Result<Self> {
         let mut cargo = cargo_on("metadata", folder);
-        cargo.args(["--format-version", "1", "--locked"]).args(more);
+        cargo.args(["--format-version", "1"]).args(more);
         let told = cargo.output().context("cargo metadata")?;
         if !told.status.success() {
             bail!("cargo metadata: {}", String::from_utf8_lossy(&told.stderr));

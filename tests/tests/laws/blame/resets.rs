@@ -147,7 +147,7 @@ async fn a_stream_reset_as_malformed_is_the_requests_affair() {
     local.reset_next(20);
     for _ in 0..20 {
         let made = client.post_json(MAPS, &[], &serde_json::json!({})).await;
-        assert_eq!(made.unwrap().status, 503);
+        assert_eq!(made.unwrap().status, 502);
     }
     nobody_is_blamed(&plane, &agent).await;
     assert_eq!(client.get(MAPS, &[]).await.unwrap().status, 200);
