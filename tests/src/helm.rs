@@ -1,20 +1,14 @@
 //! Helm's own library on the chart in deploy/, in a Python process. Helm itself is in no registry; its Go SDK is, packed for Python.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::python::environment;
+use crate::python::{Python, environment};
 
 /// Ended when dropped.
-pub struct Helm {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
+pub struct Helm(Python);
 
 /// Rendered templates by their names.
 pub type Files = BTreeMap<String, String>;
@@ -26,18 +20,8 @@ impl Helm {
     /// It cannot be had although everything is required (`CI` is set to something).
     pub fn start() -> Option<Self> {
         let python = environment("python-helm", "helm_python", "helm/requirements.txt")?;
-        let mut child = Command::new(python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("helm/render.py"))
-            .arg(chart())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Some(Self {
-            input: child.stdin.take().unwrap(),
-            output: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        })
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("helm/render.py");
+        Some(Self(Python::run(&python, &script, &chart())))
     }
 
     /// What the chart is with these values, or why Helm refuses them.
@@ -71,20 +55,8 @@ impl Helm {
     }
 
     fn ask(&mut self, question: &Value) -> Value {
-        writeln!(self.input, "{question}").unwrap();
-        let mut line = String::new();
-        assert!(
-            self.output.read_line(&mut line).unwrap() > 0,
-            "Helm's library has failed"
-        );
+        let line = self.0.answer(&question.to_string()).unwrap();
         serde_json::from_str(&line).unwrap()
-    }
-}
-
-impl Drop for Helm {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

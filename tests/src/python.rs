@@ -21,18 +21,23 @@ impl Python {
     /// It cannot be had although everything is required (`CI` is set to something).
     pub fn start(script: &str, kubeconfig: &Path) -> Option<Self> {
         let python = environment("python-client", "kubernetes", "python/requirements.txt")?;
+        Some(Self::run(&python, &folder().join(script), kubeconfig))
+    }
+
+    /// Starts a script with one argument in an environment of [`environment`].
+    pub(crate) fn run(python: &Path, script: &Path, argument: &Path) -> Self {
         let mut child = Command::new(python)
-            .arg(folder().join(script))
-            .arg(kubeconfig)
+            .arg(script)
+            .arg(argument)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        Some(Self {
+        Self {
             input: child.stdin.take().unwrap(),
             output: BufReader::new(child.stdout.take().unwrap()),
             child,
-        })
+        }
     }
 
     /// Everything that `discover.py` finds, as `GROUP/VERSION RESOURCE`, without subresources.
@@ -51,7 +56,7 @@ impl Python {
         writeln!(self.input, "{line}")?;
         let mut answer = String::new();
         if self.output.read_line(&mut answer)? == 0 {
-            bail!("the Python client has failed");
+            bail!("the Python script has failed");
         }
         Ok(answer.trim_end().to_owned())
     }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{Notify, watch};
 
 use super::admin_port::AdminPort;
+use super::descriptors;
 use super::learning::{
     Asking, await_first_round, membership_dialer, share_signs, start_discovery, tell_guard,
 };
@@ -22,13 +23,13 @@ use super::threads::{DataThread, PoolSettings};
 use super::views::{SetLogLevel, Sources, views};
 use super::{Drain, DrainSignal, DrainTrigger, Readiness};
 use crate::admin::Admin;
-use crate::config::{Config, Limits};
+use crate::config::Config;
 use crate::discovery::SyncCounters;
 use crate::identity::TrustCell;
 use crate::kernel;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
-use crate::net::{self, AcceptLoop, Admission, AdmissionLimits, OnTick, Turns};
+use crate::net::{AcceptLoop, Admission, AdmissionLimits, OnTick, Turns};
 use crate::proxy::{
     Cancels, ConnectSettings, Hasher, HeaderBudget, Load, ResponseTimeout, Shared, Tunnels,
     Unknowns,
@@ -66,7 +67,7 @@ impl Agent {
     /// Loads every file, binds the ports, starts all threads. Returns once clients can connect; `/readyz` says when the agent
     /// knows its servers.
     pub fn start(mut config: Config, set_log_level: SetLogLevel) -> anyhow::Result<Self> {
-        fit_descriptors(&mut config.limits);
+        descriptors::fit(&mut config.limits);
         let prepared = Prepared {
             server_tls: Arc::new(ServerTls::load(&config)?),
             client_tls: Arc::new(ClientTls::load(&config)?),
@@ -137,22 +138,6 @@ impl Agent {
     pub fn drain_trigger(&self) -> (DrainTrigger, Duration) {
         (self.drain.clone(), self.deadline)
     }
-}
-
-/// Lowers what the descriptors that this process may have are not enough for: what is promised is kept.
-fn fit_descriptors(limits: &mut Limits) {
-    let descriptors = net::raise_limit();
-    let allowed = net::connections_for(descriptors, Some(limits.connections));
-    if allowed < limits.connections {
-        tracing::warn!(
-            configured = limits.connections,
-            allowed,
-            descriptors,
-            "limits.connections is lowered to what the limit of open files allows"
-        );
-        limits.connections = allowed;
-    }
-    limits.pending_handshakes = limits.pending_handshakes.min(limits.connections);
 }
 
 async fn control(prepared: Prepared, started: std_mpsc::Sender<anyhow::Result<Started>>) {

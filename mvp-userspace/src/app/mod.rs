@@ -2,6 +2,7 @@
 
 mod admin_port;
 mod agent;
+mod descriptors;
 mod drain;
 mod learning;
 mod manifest;

@@ -273,10 +273,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
             .watch
             .as_ref()
             .map_or(bytes.len(), |watch| watch.may_pass(bytes));
-        let bytes = bytes.get(..may_pass).unwrap_or_default();
-        if bytes.is_empty() {
+        if may_pass == 0 && !bytes.is_empty() {
             return Poll::Ready(Err(io::Error::other("the watch ends here")));
         }
+        let bytes = bytes.get(..may_pass).unwrap_or_default();
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         if let Some(watch) = &mut self.watch {
             watch.passed(bytes.get(..written).unwrap_or_default());

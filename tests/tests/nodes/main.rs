@@ -6,6 +6,7 @@ mod change;
 mod common;
 mod controllers;
 mod ipv6;
+mod knocking;
 mod rolling;
 mod shortcut;
 mod signs;
