@@ -219,6 +219,10 @@ impl Hearing {
                         .push(rest.trim_start_matches("note: ").to_owned());
                 }
             }
+            // Before the first case: what all of them need is not there.
+            "failed" if self.case.is_none() => {
+                self.report.broken = Some(format!("the guest is not prepared: {rest}"));
+            }
             "failed" | "|" => self.outcome.failures.push(rest.to_owned()),
             "end" => self.ended(),
             "done" => self.done = true,
@@ -300,6 +304,17 @@ mod tests {
         assert!(report.cases["doctor"].failures.is_empty());
         assert_eq!(report.cases["steering idle"].failures.len(), 2);
         assert!(report.broken.is_none());
+        assert!(report.failed());
+    }
+
+    #[test]
+    fn a_module_that_cannot_be_loaded_is_a_failure_of_the_guest() {
+        let mut hearing = hearing();
+        for line in ["@mvp failed module veth", "@mvp up", "@mvp done"] {
+            hearing.take(line);
+        }
+        let report = hearing.report("");
+        assert!(report.broken.as_ref().is_some_and(|why| why.contains("veth")));
         assert!(report.failed());
     }
 

@@ -68,12 +68,12 @@ pub fn base(programs: &Programs, cases: &[&'static Case]) -> Result<Base> {
     Ok(Base { archive })
 }
 
-/// The whole of a kernel's initramfs.
+/// The whole of a kernel's initramfs, in a file of its own: several guests boot at a time.
 ///
 /// # Errors
 /// If a module's file cannot be read.
 pub fn with_modules(base: &Base, kernel: &Kernel) -> Result<PathBuf> {
-    let staging = cache().join("modules");
+    let staging = cache().join(of("modules", kernel));
     renew(&staging)?;
     let all = modules(kernel)?;
     let folder = staging.join("modules");
@@ -99,14 +99,19 @@ pub fn with_modules(base: &Base, kernel: &Kernel) -> Result<PathBuf> {
         &kernel.file("config")?,
         &Path::new("/boot").join(format!("config-{}", kernel.release)),
     )?;
-    let archive = cache().join("modules.cpio");
+    let archive = cache().join(of("modules.cpio", kernel));
     pack(&staging, &archive)?;
-    let path = cache().join("initramfs.cpio");
+    let path = cache().join(of("initramfs.cpio", kernel));
     let mut whole = File::create(&path)?;
     for part in [&base.archive, &archive] {
         std::io::copy(&mut File::open(part)?, &mut whole)?;
     }
     Ok(path)
+}
+
+/// A name in the cache that is one kernel's alone.
+fn of(what: &str, kernel: &Kernel) -> String {
+    format!("{}-{what}", kernel.release)
 }
 
 /// Adds a module behind those that it depends on; nothing if it is built in.
@@ -251,6 +256,19 @@ mod tests {
         );
         assert_eq!(depends(b"\0depends=\0name=inet_diag\0"), [""; 0]);
         assert_eq!(depends(b"nothing"), [""; 0]);
+    }
+
+    #[test]
+    fn every_kernel_has_files_of_its_own() {
+        let kernel = |release: &str| Kernel {
+            series: "6.1".into(),
+            version: "6.1.192".into(),
+            release: release.into(),
+            files: PathBuf::new(),
+        };
+        let [one, other] = ["6.1.0-56-cloud-amd64", "5.10.0-46-cloud-amd64"].map(kernel);
+        assert_ne!(of("initramfs.cpio", &one), of("initramfs.cpio", &other));
+        assert_ne!(of("modules.cpio", &one), of("initramfs.cpio", &one));
     }
 
     #[test]
