@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Method;
+use mvp::api::VerbSet;
+use mvp::api::{ApiEntry, ApiSet};
 use mvp::config::Endpoint;
-use mvp::discovery::{ApiEntry, ApiSet};
-use mvp::request::{RequestInfo, VerbSet};
+use mvp::request::RequestInfo;
 use mvp::route::{Context, Knowledge, Member, RouteTable, Server, Target, decide};
 use mvp::tls::IdentityClass;
 

@@ -1,6 +1,7 @@
 //! The log level of a process can be changed. A test binary of its own: logging is set up once a process.
 
-use mvp::cli::logging::{LogFormat, init, set_level};
+use mvp::logging::LogFormat;
+use mvp::logging::{init, set_level};
 
 #[test]
 fn the_level_follows_the_operator() {

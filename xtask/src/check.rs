@@ -1,15 +1,15 @@
-//! `cargo xtask check`: format, dependencies, documentation and lints.
+//! `cargo xtask check`: format, dependencies, documentation, rooms and lints.
 
 use anyhow::Result;
 
 use crate::{
-    dependencies, docs,
+    dependencies, docs, rooms,
     run::{cargo, cargo_on, output, root, run, say},
     setup,
     toolchain::{TARGET, Toolchain},
 };
 
-/// Check format, dependencies, documentation and lints, of the workspace and of the BPF programs
+/// Check format, dependencies, documentation, rooms and lints, of the workspace and of the BPF programs
 #[derive(clap::Args)]
 pub struct Args {}
 
@@ -17,6 +17,7 @@ pub fn main(_: &Args) -> Result<()> {
     run(cargo("fmt").args(["--all", "--", "--check"]))?;
     run(cargo_on("fmt", "mvp-ebpf").args(["--", "--check"]))?;
     docs::check()?;
+    rooms::check()?;
     dependencies::check()?;
     // In the release profile, which the tests use too: build scripts (aws-lc's C code) and macros are compiled once.
     run(cargo("clippy").args([

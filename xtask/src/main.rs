@@ -13,6 +13,7 @@ mod kernels;
 mod manifests;
 mod promtool;
 mod python;
+mod rooms;
 mod run;
 mod setup;
 mod test;

@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::access::{CHANGES, SERVERS};
 use super::query::{decode, parameter};
 use super::{Access, Admin, Probe, ProbeError};
-use crate::app::DrainState;
-use crate::route::{ClusterOrder, Operator};
-use crate::steering::PassingBy;
+use crate::drain::DrainState;
+use crate::readiness::PassingBy;
+use crate::steering::{ClusterOrder, Operator};
 
 /// Longest body read: a log filter.
 const BODY: usize = 4096;

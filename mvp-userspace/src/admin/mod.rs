@@ -29,6 +29,8 @@ mod skew;
 mod socket;
 pub mod table;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod views;
 

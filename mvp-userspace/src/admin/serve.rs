@@ -16,8 +16,9 @@ use tokio::sync::Semaphore;
 
 use super::answer::answer;
 use super::{Access, Hosts, PublishedSocket, Views};
-use crate::app::{DrainTrigger, Readiness};
-use crate::steering::Standing;
+use crate::drain::DrainTrigger;
+use crate::readiness::Readiness;
+use crate::readiness::Standing;
 
 /// Open connections; a scraper, two probes and a few people need far fewer.
 const CONNECTIONS: usize = 64;

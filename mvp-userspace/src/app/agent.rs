@@ -9,22 +9,18 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{Notify, watch};
 
 use super::admin_port::AdminPort;
-use super::descriptors;
 use super::learning::{
     Asking, await_first_round, membership_dialer, share_signs, start_discovery, tell_guard,
 };
 use super::manifest::{ManifestFollower, ManifestLine};
 use super::pass_through::{self, PassThroughLine};
-use super::proof;
-use super::shortcut::ShortcutPart;
-use super::sources;
-use super::steering::{self, GuardHandle, Kernel, SteeringStats};
 use super::threads::{DataThread, PoolSettings};
 use super::views::{SetLogLevel, Sources, views};
-use super::{Drain, DrainSignal, DrainTrigger, Readiness};
+use super::{descriptors, proof, sources};
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::discovery::SyncCounters;
+use crate::drain::{Drain, DrainSignal, DrainTrigger};
 use crate::identity::TrustCell;
 use crate::kernel;
 use crate::membership::Membership;
@@ -34,7 +30,10 @@ use crate::proxy::{
     Cancels, ConnectSettings, Hasher, HeaderBudget, Load, ResponseTimeout, Shared, Tunnels,
     Unknowns,
 };
-use crate::steering::{PassingBy, Standing};
+use crate::readiness::Readiness;
+use crate::readiness::{PassingBy, Standing};
+use crate::splice::ShortcutPart;
+use crate::steering::{self, GuardHandle, Kernel, SteeringStats};
 use crate::tls::{ClientTls, Reload, Reloader, ServerTls};
 
 /// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
@@ -348,7 +347,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         counts: shared.load.pools.clone(),
     };
     let pass_through = Arc::new(PassThroughLine::default());
-    match pass_through::never(&config, steers) {
+    match steering::always_inspects(&config, steers) {
         Some(why) => pass_through.set(why),
         None => {
             let (relays, line) = (Arc::clone(&shared.relays), Arc::clone(&pass_through));

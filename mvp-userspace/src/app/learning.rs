@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
-use super::Readiness;
-use super::steering::{self, Cluster, GuardHandle};
 use crate::config::{Config, Endpoint};
 use crate::discovery::{Dialer, Discovery, DiscoveryHandle, Prover, Settings, SyncCounters};
 use crate::identity::proof::OwnUser;
 use crate::membership::Reader;
 use crate::net::DialFrom;
-use crate::steering::{PassingBy, Standing};
+use crate::readiness::Readiness;
+use crate::readiness::{PassingBy, Standing};
+use crate::steering::{self, Cluster, GuardHandle};
 use crate::tls::{Alpn, ClientTls, IdentityClass};
 
 /// How servers are asked and proved.

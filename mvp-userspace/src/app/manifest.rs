@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::DrainTrigger;
 use crate::config::{Config, ConfigError, Effect, ManifestSource, changes};
+use crate::drain::DrainTrigger;
+use crate::preflight;
 use crate::proxy::ResponseTimeout;
 use crate::tls::{FileStats, Outcome, Reload, Validity};
 
@@ -90,7 +91,7 @@ impl ManifestFollower {
         if digest.is_some() && state.digest == digest && state.failed.is_none() {
             return Look::Unchanged;
         }
-        let loaded = self.source.load();
+        let loaded = preflight::again(&self.source);
         match loaded.and_then(|config| self.take_over(&mut state, config)) {
             Ok(keys) => {
                 state.digest = digest;

@@ -1,8 +1,9 @@
 use std::path::Path;
 
 use super::*;
-use crate::app::{Drain, DrainState};
-use crate::config::{self, Overrides};
+use crate::config::Overrides;
+use crate::drain::{Drain, DrainState};
+use crate::preflight;
 
 /// A manifest with its files in a folder.
 fn write(dir: &Path, flags: &str) {
@@ -29,7 +30,7 @@ fn follower(
     drain: Option<(DrainTrigger, Duration)>,
 ) -> (ManifestFollower, Arc<ResponseTimeout>, ManifestLine) {
     let path = dir.join("kube-apiserver.yaml");
-    let config = config::from_manifest(&path, &Overrides::default()).unwrap();
+    let config = preflight::from_manifest(&path, &Overrides::default()).unwrap();
     let timeout = Arc::new(ResponseTimeout::new(config.limits.response_timeout));
     let line = ManifestLine::default();
     let follower = ManifestFollower::new(

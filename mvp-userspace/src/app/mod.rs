@@ -3,26 +3,18 @@
 mod admin_port;
 mod agent;
 mod descriptors;
-mod drain;
 mod learning;
 mod manifest;
 mod memory;
 mod pass_through;
 mod proof;
-mod readiness;
 mod relay;
 mod run;
-mod shortcut;
 mod skew;
 mod sources;
-mod steering;
 mod threads;
 mod views;
 
 pub use agent::Agent;
-pub use drain::{Drain, DrainSignal, DrainState, DrainTrigger};
-pub use readiness::{Readiness, Task};
 pub use run::run;
 pub(crate) use skew::skew;
-pub use steering::try_to_share;
-pub(crate) use steering::way_to_servers;

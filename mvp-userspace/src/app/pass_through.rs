@@ -13,10 +13,10 @@ use rustls_pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use tokio::time::MissedTickBehavior;
 
-use super::steering::GuardHandle;
-use crate::config::{Config, InspectMode};
+use crate::config::Config;
 use crate::net::DialFrom;
 use crate::proxy::Relays;
+use crate::steering::GuardHandle;
 use crate::tls::probe;
 
 /// From the guard's arming to the first connection that is inspected, at most.
@@ -42,24 +42,6 @@ impl PassThroughLine {
             tracing::info!("whole connections to the local server: {line}");
             line.clone_into(&mut now);
         }
-    }
-}
-
-/// Why connections never pass by this configuration, if they do not. `steered`: the kernel gives clients' connections to the local
-/// server itself while the guard is idle, and what comes to the agent is to be inspected.
-pub fn never(config: &Config, steered: bool) -> Option<&'static str> {
-    if steered {
-        Some("off: the kernel steers")
-    } else if config.inspect.mode == InspectMode::Always {
-        Some("off: inspect is always")
-    } else if !config.interoperability_proxy {
-        Some("off: everything is answered locally")
-    } else if !config.sni.is_empty() {
-        Some(
-            "off: the agent has several certificates, and what the local server shows for each is not known",
-        )
-    } else {
-        None
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, Prover, ServerStatus, Trouble};
 use crate::identity::proof::{LocalFacts, OwnPair, OwnUser, local_unproved};
 use crate::identity::{HeaderNames, TrustCell};
-use crate::steering::{PassingBy, Standing};
+use crate::readiness::{PassingBy, Standing};
 use crate::tls::{Alpn, ClientTls, IdentityClass};
 
 /// The outcome may change without an event: a certificate expires.

@@ -2,9 +2,10 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Agent, DrainTrigger};
-use crate::cli::logging;
+use super::Agent;
 use crate::config::Config;
+use crate::drain::DrainTrigger;
+use crate::logging;
 
 /// What ends the agent, and what has it look at its files.
 struct Signals {

@@ -1,8 +1,8 @@
 //! What differs between the servers, read from the table. Pure.
 
 use crate::admin::{SkewCell, SkewRow, SkewServer, SkewState, SkewView};
+use crate::api::VerbSet;
 use crate::discovery::{ServerStatus, newest};
-use crate::request::VerbSet;
 use crate::route::{Entry, Member, RouteTable, ServerSet};
 
 use super::views::{knowledge_name, millis};
@@ -90,8 +90,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::api::{ApiEntry, ApiSet};
     use crate::config::Endpoint;
-    use crate::discovery::{ApiEntry, ApiSet, Polls};
+    use crate::discovery::Polls;
     use crate::route::{Knowledge, Server};
 
     const RESOURCES: [&str; 3] = ["a", "b", "c"];

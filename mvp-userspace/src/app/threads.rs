@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -12,14 +11,10 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::views::ThreadSource;
-use crate::net::{Accepted, Sink, Turns};
+use crate::net::{Accepted, LoopHeartbeat, Sink, Turns};
 use crate::proxy::{self, ConnectSettings, Pool, PoolCounts, Shared, Thread};
 use crate::tls::ClientTls;
 
-/// The time between two signs of life, without steering.
-pub const TICK: Duration = Duration::from_secs(1);
-/// The same with steering: every 100 ms the heartbeat needs to know whether all is well.
-pub const STEERING_TICK: Duration = Duration::from_millis(100);
 /// The time between two looks for connections that nobody needs.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -27,15 +22,8 @@ const TIDY: Duration = Duration::from_secs(10);
 pub struct DataThread {
     name: String,
     pub sink: Sink,
-    heartbeat: Heartbeat,
+    heartbeat: LoopHeartbeat,
     handle: JoinHandle<()>,
-}
-
-/// When a data thread's loop last turned, in milliseconds since `origin`.
-#[derive(Clone, Debug)]
-pub struct Heartbeat {
-    origin: Instant,
-    beat: Arc<AtomicU64>,
 }
 
 /// What a data thread needs to make its pool.
@@ -71,7 +59,7 @@ impl DataThread {
         tick: Duration,
     ) -> io::Result<Self> {
         let (sink, inbox) = Sink::new();
-        let heartbeat = Heartbeat::new();
+        let heartbeat = LoopHeartbeat::new();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -98,7 +86,7 @@ impl DataThread {
     }
 
     /// When it last turned.
-    pub fn heartbeat(&self) -> Heartbeat {
+    pub fn heartbeat(&self) -> LoopHeartbeat {
         self.heartbeat.clone()
     }
 
@@ -111,32 +99,11 @@ impl DataThread {
     }
 }
 
-impl Heartbeat {
-    fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-            beat: Arc::default(),
-        }
-    }
-
-    fn beat(&self) {
-        let elapsed = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.beat.store(elapsed, Ordering::Relaxed);
-    }
-
-    /// Time since the loop last turned. A healthy one turns once per second, or every 100 ms with steering.
-    pub fn age(&self) -> Duration {
-        self.origin
-            .elapsed()
-            .saturating_sub(Duration::from_millis(self.beat.load(Ordering::Relaxed)))
-    }
-}
-
 async fn run(
     shared: Arc<Shared>,
     settings: PoolSettings,
     mut inbox: mpsc::UnboundedReceiver<Accepted>,
-    heartbeat: Heartbeat,
+    heartbeat: LoopHeartbeat,
     tick: Duration,
 ) {
     let turns = Turns::of_thread();

@@ -10,23 +10,24 @@ use http::{Method, Uri};
 
 use super::manifest::ManifestLine;
 use super::pass_through::PassThroughLine;
-use super::shortcut::ShortcutPart;
 use super::skew::skew;
-use super::steering::{Cluster, GuardHandle, Watch};
-use super::threads::Heartbeat;
 use crate::admin::{
     CertificateView, ClassProofView, ConnectionView, ExplainView, Probe, ProbeError, ProofView,
     RelayView, RouteView, ServerView, StatusView, ThreadView, Views,
 };
 use crate::config::Config;
-use crate::discovery::{DiscoveryHandle, ServerStatus, Source};
+use crate::discovery::{DiscoveryHandle, ServerStatus};
+use crate::document::Source;
 use crate::identity::proof::{ClassProof, Names, OwnUser};
 use crate::membership::{MembershipLine, ReadBy};
 use crate::metrics::Metrics;
-use crate::proxy::discovery::replaced;
+use crate::net::LoopHeartbeat;
+use crate::proxy::one_view::replaced;
 use crate::proxy::{Pool, Shared, probe};
 use crate::request::RequestInfo;
-use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, explain, random};
+use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, explain};
+use crate::splice::ShortcutPart;
+use crate::steering::{Cluster, GuardHandle, Watch};
 use crate::steering::{Retirable, RetireTally};
 use crate::tls::{IdentityClass, ReloadStats};
 
@@ -70,7 +71,7 @@ pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 pub struct ThreadSource {
     pub name: String,
     pub load: Arc<AtomicUsize>,
-    pub heartbeat: Heartbeat,
+    pub heartbeat: LoopHeartbeat,
 }
 
 pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
@@ -264,7 +265,7 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
             table.local().map(|member| member.server.name.to_string())
         }
         Target::Servers(set) => {
-            choose(&table, set, nobody, random()).map(|server| server.name.to_string())
+            choose(&table, set, nobody, fastrand::u64(..)).map(|server| server.name.to_string())
         }
         Target::Unavailable => None,
     };

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::logging::LogFormat;
 use crate::config::{self, Config, ConfigError, Overrides};
+use crate::logging::LogFormat;
+use crate::preflight;
 
 #[derive(clap::Args, Debug)]
 pub struct Agent {
@@ -94,8 +95,8 @@ impl Given {
             overrides.set_pair(pair)?;
         }
         match (&self.config, &self.from_manifest) {
-            (Some(path), _) => config::from_file(path, &overrides).map(Some),
-            (None, Some(path)) => config::from_manifest(path, &overrides).map(Some),
+            (Some(path), _) => preflight::from_file(path, &overrides).map(Some),
+            (None, Some(path)) => preflight::from_manifest(path, &overrides).map(Some),
             (None, None) => Ok(None),
         }
     }
@@ -105,8 +106,8 @@ impl Source {
     pub fn config(&self) -> Result<Config, ConfigError> {
         let overrides = self.overrides()?;
         match (&self.config, &self.from_manifest) {
-            (Some(path), _) => config::from_file(path, &overrides),
-            (None, Some(path)) => config::from_manifest(path, &overrides),
+            (Some(path), _) => preflight::from_file(path, &overrides),
+            (None, Some(path)) => preflight::from_manifest(path, &overrides),
             (None, None) => Err(ConfigError::new("--config", "missing")),
         }
     }
@@ -115,8 +116,8 @@ impl Source {
     pub fn effective(&self) -> Result<serde_json::Value, ConfigError> {
         let overrides = self.overrides()?;
         match (&self.config, &self.from_manifest) {
-            (Some(path), _) => config::effective_file(path, &overrides),
-            (None, Some(path)) => config::effective_manifest(path, &overrides),
+            (Some(path), _) => preflight::effective_file(path, &overrides),
+            (None, Some(path)) => preflight::effective_manifest(path, &overrides),
             (None, None) => Err(ConfigError::new("--config", "missing")),
         }
     }

@@ -10,8 +10,6 @@ mod check;
 mod client;
 mod command;
 mod doctor;
-mod lines;
-pub mod logging;
 mod output;
 mod pinned;
 mod routes;
@@ -190,7 +188,7 @@ fn ask_agent(command: Command, out: &mut dyn Write) -> Result<(), ClientError> {
 
 fn run_agent(agent: &agent::Agent, run: fn(Config) -> anyhow::Result<()>) -> u8 {
     // Before the configuration: what is read there may be worth a warning.
-    let logging = logging::init(agent.log_format, agent.log_level.as_deref());
+    let logging = crate::logging::init(agent.log_format, agent.log_level.as_deref());
     let config = match logging.and_then(|()| agent.source.config()) {
         Ok(config) => config,
         Err(error) => {
@@ -199,7 +197,7 @@ fn run_agent(agent: &agent::Agent, run: fn(Config) -> anyhow::Result<()>) -> u8 
         }
     };
     let done = run(config);
-    logging::flush();
+    crate::logging::flush();
     match done {
         Ok(()) => 0,
         Err(error) => {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::table::age;
 use crate::admin::RouteView;
-use crate::kernel::{Error, GuardView, PinnedRoute, PinnedTable, PinnedView, read_pinned};
+use crate::kernel::{Error, PinnedGuard, PinnedRoute, PinnedTable, PinnedView, read_pinned};
 
 /// `kernel.pinPath` where nobody says otherwise.
 pub const PIN_PATH: &str = "/sys/fs/bpf/mvp";
@@ -124,7 +124,7 @@ fn attached(view: &PinnedView) -> &'static str {
     }
 }
 
-fn guard_line(guard: &GuardView) -> String {
+fn guard_line(guard: &PinnedGuard) -> String {
     let state = if guard.armed { "armed" } else { "idle" };
     let since = guard
         .armed_for
@@ -132,7 +132,7 @@ fn guard_line(guard: &GuardView) -> String {
     format!("{state}: {}{since}", guard.reason.as_str())
 }
 
-fn agent_line(guard: &GuardView) -> String {
+fn agent_line(guard: &PinnedGuard) -> String {
     match guard.heartbeat_age {
         None => "no heartbeat ever: connections go to kube-apiserver".to_owned(),
         Some(time) if guard.alive => format!("alive, last heartbeat {} ago", age_of(time)),

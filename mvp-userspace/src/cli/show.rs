@@ -300,7 +300,7 @@ cp-b  peer   https://127.0.0.3:6443  -        stopping  no         no           
                 reasons: Vec::new(),
                 line: "inspecting (sets_differ)".into(),
             },
-            guard: crate::admin::GuardView {
+            guard: crate::steering::GuardView {
                 state: "armed".into(),
                 reasons: vec!["steering_off".into()],
                 standing: vec!["steering_off".into()],

@@ -3,7 +3,6 @@
 use super::tree::Tree;
 use super::*;
 use crate::net::{connections_for, hard_limit};
-use crate::route::relay::CERTIFICATE_AGE;
 
 pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
     tree.choice("apiVersion")?;

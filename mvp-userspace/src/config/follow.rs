@@ -1,9 +1,9 @@
 //! What a change of kube-apiserver's manifest does to a running agent. One table, which `docs/configuration.md` shows too.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{Config, ConfigError, Overrides, load};
+use super::{Config, Overrides};
 
 /// The manifest that a configuration was made from, and what overrides it: enough to make it again.
 #[derive(Clone, Debug)]
@@ -143,12 +143,14 @@ impl ManifestSource {
         Self { path, overrides }
     }
 
-    /// Reads the manifest again, and every file that it names.
-    ///
-    /// # Errors
-    /// Whatever would stop a start.
-    pub fn load(&self) -> Result<Config, ConfigError> {
-        load::from_manifest(&self.path, &self.overrides)
+    /// The manifest's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the command line has overridden in it.
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
     }
 }
 

@@ -8,33 +8,33 @@ use sha2::{Digest, Sha256};
 
 use super::tree::Tree;
 use super::{
-    Config, ConfigError, Endpoint, ManifestSource, Overrides, build, check, effective, manifest,
-    own, references, words,
+    Config, ConfigError, Endpoint, ManifestSource, Overrides, build, effective, manifest, own,
+    references, rules, words,
 };
 
-/// Reads, overrides and checks a configuration file, and the files it names.
-pub fn from_file(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
-    finish(file_tree(path)?, overrides).map(|(config, _)| config)
+/// A configuration by its keys, with the tree that it was built from. The files that it names have not been looked at.
+pub struct Read {
+    pub config: Config,
+    pub tree: Tree,
 }
 
-/// What [`from_file`] reads, with every default written out.
-pub fn effective_file(path: &Path, overrides: &Overrides) -> Result<Value, ConfigError> {
-    let (config, tree) = finish(file_tree(path)?, overrides)?;
-    effective::document(&tree, &config)
+/// Reads a configuration file, overrides what was asked for, and checks types, ranges and the rules between keys.
+///
+/// # Errors
+/// Whatever is wrong with it, in one line that names the key.
+pub fn read_file(path: &Path, overrides: &Overrides) -> Result<Read, ConfigError> {
+    read(file_tree(path)?, overrides)
 }
 
-/// What [`from_manifest`] reads, as a configuration file that says the same.
-pub fn effective_manifest(path: &Path, overrides: &Overrides) -> Result<Value, ConfigError> {
-    let (config, tree) = finish(manifest_tree(path)?, overrides)?;
-    effective::document(&tree, &config)
-}
-
-/// Takes everything from the manifest of the local kube-apiserver's static pod.
-pub fn from_manifest(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
-    let (mut config, _) = finish(manifest_tree(path)?, overrides)?;
+/// As [`read_file`], from the manifest of the local kube-apiserver's static pod.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn read_manifest(path: &Path, overrides: &Overrides) -> Result<Read, ConfigError> {
+    let mut read = read(manifest_tree(path)?, overrides)?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    config.manifest = Some(ManifestSource::new(path, overrides.clone()));
-    Ok(config)
+    read.config.manifest = Some(ManifestSource::new(path, overrides.clone()));
+    Ok(read)
 }
 
 /// With which chance the kube-apiserver of this manifest answers a request over HTTP/2 with GOAWAY, so that its client connects anew
@@ -50,7 +50,7 @@ pub fn goaway_chance(path: &Path) -> Result<f64, ConfigError> {
 pub fn parse(text: &str, base: &Path) -> Result<Config, ConfigError> {
     let tree = Tree::from_document(yaml("file", text)?, base)?;
     let config = build::build(&tree)?;
-    check::rules(&config, &tree)?;
+    rules::rules(&config, &tree)?;
     Ok(config)
 }
 
@@ -59,6 +59,24 @@ pub fn parse(text: &str, base: &Path) -> Result<Config, ConfigError> {
 pub(super) fn tree(text: &str, base: &Path) -> Tree {
     let document = yaml("file", text).and_then(|document| Tree::from_document(document, base));
     document.unwrap_or_else(|error| panic!("{error}"))
+}
+
+impl Read {
+    /// Peers that are this node itself are refused, as is an agent that would connect to itself.
+    ///
+    /// # Errors
+    /// In one line that names the key.
+    pub fn check_addresses(&self) -> Result<(), ConfigError> {
+        own::check(&self.config, &self.tree, &own::System)
+    }
+
+    /// The configuration with every default written out.
+    ///
+    /// # Errors
+    /// Never with what [`read_file`] and [`read_manifest`] return.
+    pub fn effective(&self) -> Result<Value, ConfigError> {
+        effective::document(&self.tree, &self.config)
+    }
 }
 
 impl Config {
@@ -100,16 +118,14 @@ fn manifest_tree(path: &Path) -> Result<Tree, ConfigError> {
     manifest::to_tree(&pod, path, &folder(path)?, &references::System)
 }
 
-fn finish(mut tree: Tree, overrides: &Overrides) -> Result<(Config, Tree), ConfigError> {
+fn read(mut tree: Tree, overrides: &Overrides) -> Result<Read, ConfigError> {
     overrides.apply(&mut tree)?;
     let mut config = build::build(&tree)?;
-    check::rules(&config, &tree)?;
-    check::files(&config, &tree)?;
-    own::check(&config, &tree, &own::System)?;
+    rules::rules(&config, &tree)?;
     if let Some(enabled) = overrides.interoperability_proxy {
         config.interoperability_proxy = enabled;
     }
-    Ok((config, tree))
+    Ok(Read { config, tree })
 }
 
 fn read_yaml(path: &Path) -> Result<Value, ConfigError> {

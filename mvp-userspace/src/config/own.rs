@@ -28,7 +28,7 @@ pub(super) struct System;
 pub(super) fn check(config: &Config, tree: &Tree, node: &dyn ThisNode) -> Result<(), ConfigError> {
     for (i, peer) in config.peers.fixed.iter().enumerate() {
         let local = peer.port == config.local.port;
-        // A listener of one address is another one's, unless it is the very same: `check::rules` sees to that.
+        // A listener of one address is another one's, unless it is the very same: `rules` sees to that.
         let listener = peer.port == config.listen.port() && config.listen.ip().is_unspecified();
         if !local && !listener {
             continue;

@@ -191,6 +191,10 @@ pub struct Retire {
     pub within: Duration,
 }
 
+/// A certificate must have been seen for so long before a connection is relayed to its server: a server in the middle of a rotation
+/// is left alone.
+pub const CERTIFICATE_AGE: Duration = Duration::from_secs(60);
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Relay {
     /// `auto` or `off`; never `On`.
@@ -202,7 +206,7 @@ pub struct Relay {
     pub max_share: f64,
     /// Relay also clients that name no server in TLS.
     pub without_server_name: bool,
-    /// For how long a server's certificate must have been the same. No key: a minute, except in tests.
+    /// For how long a server's certificate must have been the same. No key: [`CERTIFICATE_AGE`], except in tests.
     pub certificate_age: Duration,
 }
 

@@ -30,7 +30,7 @@ pub(super) fn yaml(error: &Error) -> String {
 
 /// # Errors
 /// Why the file is no kubeconfig by which a server could be asked. What it names is not tried.
-pub(super) fn kubeconfig(path: &Path) -> Result<(), String> {
+pub(crate) fn kubeconfig(path: &Path) -> Result<(), String> {
     let file = Kubeconfig::read_from(path).map_err(|error| match error {
         KubeconfigError::ReadConfig(error, _) => error.to_string(),
         KubeconfigError::Parse(error) => format!("is no valid YAML: {}", yaml(&error)),

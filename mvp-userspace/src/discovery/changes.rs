@@ -3,8 +3,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Deserialize;
 
-use super::limits::MAX_NAME;
 use super::priorities::{ApiService, ApiServiceSpec};
+use crate::api::MAX_NAME;
 
 /// An object is at most 1.5 MiB in etcd, and a line holds one with a few words around it.
 pub const MAX_LINE: usize = 4 << 20;

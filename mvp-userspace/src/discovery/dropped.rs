@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::view::Document;
-use super::{ApiEntry, ApiSet};
+use crate::api::{ApiEntry, ApiSet};
+use crate::document::Document;
 
 /// Far above what anybody deletes within [`super::Settings::retain`]; when there is more, the oldest are forgotten first.
 const MAX_DROPPED: usize = 4_096;
@@ -100,7 +100,7 @@ fn keys(document: &Document) -> impl Iterator<Item = (&str, &str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discovery::Root;
+    use crate::document::Root;
 
     fn document(resources: &[&str]) -> Document {
         let resources: Vec<_> = resources

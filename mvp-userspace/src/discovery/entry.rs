@@ -8,16 +8,16 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::ApiSet;
 use super::connection::{Connection, authority};
 use super::hub::lock;
-use super::limits::GroupVersion;
 use super::merged::Told;
 use super::openapi::OpenApiIndex;
 use super::prove::{Due, classes};
-use super::roots::{Documents, Found, Source};
+use super::roots::{Documents, Found};
 use super::server_status::{Polls, ServerStatus, Trouble};
+use crate::api::{ApiSet, GroupVersion};
 use crate::config::Endpoint;
+use crate::document::Source;
 use crate::identity::proof::{Judgement, Names, Proofs};
 use crate::route::{Failure, Knowledge, Member, Probe, Server};
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::DecodeError;
+use crate::document::DecodeError;
 use crate::route::Failure;
 
 /// What failed, as routing and the operator need it. `Failure` says how the server failed; the text says what to look at.

@@ -14,8 +14,8 @@ use super::entry::Entry;
 use super::events::{EventState, Followed};
 use super::fetch_error::FetchError;
 use super::hub::Hub;
-use super::limits::MAX_VERSIONS;
 use super::priorities::ApiServices;
+use crate::document::MAX_VERSIONS;
 
 /// Follows one type. Runs until dropped.
 pub(super) async fn follow(followed: Followed, hub: Arc<Hub>) {

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::Reached;
 use super::connection::Dialer;
 use super::entry::Entry;
 use super::events::{EventState, EventTimes, Events};
@@ -15,7 +16,6 @@ use super::fetch_error::FetchError;
 use super::merged::Views;
 use super::prove::Prover;
 use super::server_status::ServerStatus;
-use crate::membership::Reached;
 use crate::route::{Departures, Knowledge, Member, RouteTable};
 
 /// How to poll.

@@ -12,14 +12,14 @@ use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::ApiSet;
-use super::decode::Root;
 use super::dropped::Dropped;
-use super::encoding::{self, Encoding, Form, Media, encode_root};
 use super::hub::lock;
-use super::roots::{Documents, Source};
-use super::version::GitVersion;
-use super::view::{Document, Freshness, Input, Layout, Priorities, Text, Version, etag, merge};
+use super::roots::Documents;
+use crate::api::{ApiSet, GitVersion};
+use crate::document::{
+    Document, Encoding, Form, Freshness, GZIP_ABOVE, Input, Layout, Media, Priorities, Root,
+    Source, Text, Version, encode_root, etag, gzip as compress, merge,
+};
 use crate::route::Server;
 
 /// What one server last reported.
@@ -106,7 +106,7 @@ impl View {
                     media,
                     gzip: false,
                 };
-                if merged.encoded(plain).len() > encoding::GZIP_ABOVE {
+                if merged.encoded(plain).len() > GZIP_ABOVE {
                     merged.encoded(Encoding {
                         gzip: true,
                         ..plain
@@ -250,7 +250,7 @@ impl Merged {
         };
         let Encoding { form, media, gzip } = encoding;
         let make = || match gzip {
-            true => encoding::gzip(&self.encoded(Encoding {
+            true => compress(&self.encoded(Encoding {
                 gzip: false,
                 ..encoding
             })),

@@ -14,9 +14,8 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::limits::{DecodeError, MAX_NAME};
-use super::version::GitVersion;
-use super::{ApiEntry, ApiSet};
+use crate::api::{ApiEntry, ApiSet, GitVersion, MAX_NAME};
+use crate::document::DecodeError;
 use crate::route::Server;
 
 pub const OPENAPI_V3: &str = "/openapi/v3";
@@ -58,7 +57,7 @@ impl OpenApiIndex {
         if body.len() > MAX_INDEX {
             return Err(too_many("bytes", MAX_INDEX));
         }
-        let text = super::json::text(body)?;
+        let text = crate::document::text(body)?;
         let document: Document<'_> =
             serde_json::from_str(text).map_err(|error| DecodeError::Json(error.to_string()))?;
         if document.paths.over {

@@ -13,12 +13,12 @@ use super::connection::Connection;
 use super::entry::Entry;
 use super::fetch_error::FetchError;
 use super::hub::Hub;
-use super::limits::DecodeError;
 use super::openapi::{MAX_INDEX, OPENAPI_V3, OpenApiIndex};
 use super::prove::{self, prove, prove_in_time};
 use super::readiness;
 use super::roots::{Found, Roots};
 use super::server_status::Trouble;
+use crate::document::DecodeError;
 use crate::route::{Failure, Probe};
 
 /// First wait after a connection could not be had or was lost; it doubles up to the poll interval.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::limits::{MAX_NAME, MAX_VERSIONS, is_path_segment};
-use super::view::Priorities;
+use crate::api::{MAX_NAME, is_path_segment};
+use crate::document::{MAX_VERSIONS, Priorities};
 
 /// The part of an APIService's spec that says in which order a group version is listed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -94,7 +94,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::discovery::GroupVersion;
+    use crate::api::GroupVersion;
 
     fn group(priorities: &Priorities, group: &str) -> Option<i32> {
         priorities.groups.get(group).copied()

@@ -8,24 +8,13 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::connection::{Answer, Connection};
-use super::decode::{Root, aggregated};
 use super::fetch_error::{FetchError, Lost};
-use super::limits::{DecodeError, Decoded, GroupVersion, MAX_ENTRIES};
-use super::view::{Document, Freshness, Group, Version};
-use super::{ApiEntry, ApiSet, legacy};
+use crate::api::{ApiEntry, ApiSet, GroupVersion};
+use crate::document::{
+    DecodeError, Decoded, Document, Freshness, Group, MAX_ENTRIES, Root, Version, aggregated,
+};
+use crate::document::{Source, group_versions, resources};
 use crate::route::Failure;
-
-/// The form in which a server last reported what it serves.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Source {
-    /// Aggregated v2 (Kubernetes 1.30 and later). It is always asked for with `profile=nopeer`, so that a server with the
-    /// native feature on reports itself only; no server says in its answer whether it knows the profile.
-    V2,
-    /// Aggregated v2beta1 (1.26 behind a gate, 1.27-1.32 by default).
-    V2beta1,
-    /// A document a group version.
-    Legacy,
-}
 
 /// What one round found.
 #[derive(Debug)]
@@ -217,7 +206,7 @@ async fn ask_legacy(
     max_bytes: usize,
 ) -> Result<Changed, FetchError> {
     let listed = decode(root.path(), answer.body, move |body| {
-        legacy::group_versions(body, root)
+        group_versions(body, root)
     })
     .await?;
     let fresh = state
@@ -302,7 +291,7 @@ async fn ask_group_version<'g>(
     let document = match answer.status {
         StatusCode::OK => {
             let wanted = gv.clone();
-            let read = move |body: &[u8]| legacy::resources(body, &wanted);
+            let read = move |body: &[u8]| resources(body, &wanted);
             let body = answer.body.clone();
             List::Read(decode(&path, answer.body, read).await?, body)
         }

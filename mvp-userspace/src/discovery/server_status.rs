@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::limits::GroupVersion;
-use super::roots::Source;
+use crate::api::GroupVersion;
+use crate::document::Source;
 use crate::identity::proof::Proofs;
 use crate::route::Knowledge;
 

@@ -15,7 +15,7 @@ use super::{
 
 /// What the kernel has of the guard at one moment.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct GuardView {
+pub struct PinnedGuard {
     /// Whether connections go to the agent, if it lives.
     pub armed: bool,
     /// Why.
@@ -71,7 +71,7 @@ impl Steering {
     ///
     /// # Errors
     /// [`Error::System`] if the kernel refuses, which it has no reason to.
-    pub fn guard(&self) -> Result<GuardView, Error> {
+    pub fn guard(&self) -> Result<PinnedGuard, Error> {
         view(&self.maps)
     }
 
@@ -132,17 +132,17 @@ impl Heartbeat {
 }
 
 /// Reads the guard from open maps.
-pub(super) fn view(maps: &Maps) -> Result<GuardView, Error> {
+pub(super) fn view(maps: &Maps) -> Result<PinnedGuard, Error> {
     let guard = maps.guard.get(&0, 0).map_err(|e| maps::read(&e))?.0;
     let pulse = maps.pulse.get(&0, 0).map_err(|e| maps::read(&e))?.0;
     let steered = maps.steered.get(&0, 0).map_err(|e| maps::read(&e))?;
     Ok(present(guard, pulse, steered, sys::monotonic_ns()))
 }
 
-fn present(guard: GuardState, pulse: Pulse, steered: u64, now_ns: u64) -> GuardView {
+fn present(guard: GuardState, pulse: Pulse, steered: u64, now_ns: u64) -> PinnedGuard {
     let since = |ns: u64| (ns != 0).then(|| Duration::from_nanos(now_ns.saturating_sub(ns)));
     let armed = guard.state == GuardState::ARMED;
-    GuardView {
+    PinnedGuard {
         armed,
         reason: Reason::from_code(guard.reason),
         generation: guard.generation,

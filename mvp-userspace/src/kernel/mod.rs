@@ -59,7 +59,7 @@ mod view;
 pub use availability::{Availability, availability};
 pub use counters::Counters;
 pub use error::Error;
-pub use guard::{GuardView, Heartbeat};
+pub use guard::{Heartbeat, PinnedGuard};
 pub use listener::{queued, room};
 pub use local::{LocalSource, steers_while_idle};
 pub use log::{LogForwarder, TARGET as LOG_TARGET};

@@ -10,10 +10,8 @@ use mvp_common::{
 use sha2::{Digest, Sha256};
 
 use super::{Error, maps, shared::Shared, steering::Owner};
-use crate::{
-    request::{Key, Verb},
-    route::{Knowledge, Member, RouteTable},
-};
+use crate::api::{Key, Verb};
+use crate::route::{Knowledge, Member, RouteTable};
 
 /// Writes tables, one after another. One system call a route: some milliseconds for a cluster's thousand.
 pub struct RouteWriter {

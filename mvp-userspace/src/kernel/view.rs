@@ -9,16 +9,13 @@ use std::{
 use mvp_common::{ABI_VERSION, RouteKey, SERVERS_MAX, ServerValue, TableHead};
 
 use super::{
-    Counters, Error, GuardView, guard,
+    Counters, Error, PinnedGuard, guard,
     maps::{self, Maps},
     pins,
     routes::route_names,
 };
-use crate::{
-    discovery::{ApiEntry, ApiSet},
-    request::{Verb, VerbSet},
-    route::ServerSet,
-};
+use crate::api::{ApiEntry, ApiSet, Verb, VerbSet};
+use crate::route::ServerSet;
 
 /// How often a table is read again that was replaced meanwhile.
 const ATTEMPTS: usize = 5;
@@ -27,7 +24,7 @@ const ATTEMPTS: usize = 5;
 #[derive(Clone, Debug)]
 pub struct PinnedView {
     /// The guard.
-    pub guard: GuardView,
+    pub guard: PinnedGuard,
     /// The route table; `None` if none was ever written.
     pub table: Option<PinnedTable>,
     /// The program's counters.

@@ -10,8 +10,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{LINGER, Reached, Roster};
+use super::{LINGER, Roster};
 use crate::config::Endpoint;
+use crate::discovery::Reached;
 
 /// Applies the objects that `data` spells, and checks the list after each. Panics if a rule is broken.
 pub fn fuzz_roster(data: &[u8]) {

@@ -5,7 +5,6 @@ mod fixed;
 mod fuzz;
 mod kubernetes;
 mod line;
-mod reached;
 mod reader;
 mod roster;
 
@@ -20,7 +19,6 @@ pub use fixed::fixed;
 pub use fuzz::fuzz_roster;
 pub use kubernetes::{Told, client, events, follow};
 pub use line::{Facts, MembershipLine, Source};
-pub use reached::Reached;
 pub use reader::{ReadBy, Reader};
 pub use roster::{LINGER, MAX_MEMBERS, Roster};
 

@@ -19,8 +19,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::time::Instant;
 
-use super::Reached;
 use crate::config::{Endpoint, is_name};
+use crate::discovery::Reached;
 use crate::route::MAX_SERVERS;
 
 /// How long a server that is no longer listed stays a member. A server that is being upgraded takes itself off the list; what

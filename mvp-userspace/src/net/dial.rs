@@ -9,8 +9,6 @@ use std::ops::RangeInclusive;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::route::random;
-
 /// Source ports tried before a connection is given up. A port is of no use while a listener or another connection to the same
 /// server has it, and for a minute after such a connection ended (TIME_WAIT).
 const ATTEMPTS: u16 = 64;
@@ -181,7 +179,7 @@ async fn from_reserved(to: SocketAddr, reserved: &Reserved) -> io::Result<TcpStr
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    for port in candidates(&reserved.peer_ports, random()) {
+    for port in candidates(&reserved.peer_ports, fastrand::u64(..)) {
         let socket = if to.is_ipv4() {
             TcpSocket::new_v4()?
         } else {

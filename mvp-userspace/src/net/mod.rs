@@ -7,6 +7,7 @@ mod deferred;
 mod descriptors;
 mod dial;
 mod ends;
+mod heartbeat;
 mod hello;
 mod sockdiag;
 mod sockopt;
@@ -22,6 +23,7 @@ pub use dial::{
     DialFrom, Reserved, dial, dial_any, is_local_shortage, is_this_node, outward_address, this_node,
 };
 pub use ends::{EndWatch, Ends};
+pub use heartbeat::{LoopHeartbeat, STEERING_TICK, TICK};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use hello::fuzz_hello;
 pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};

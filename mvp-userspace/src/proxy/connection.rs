@@ -32,7 +32,7 @@ use super::service::handle;
 use super::streams::Serving;
 use super::upgrade::Tunnel;
 use super::wire_body::WireBody;
-use crate::app::DrainSignal;
+use crate::drain::DrainSignal;
 use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Bulk, Deferred, Place, Slot, tune_client};
 

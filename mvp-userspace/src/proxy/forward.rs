@@ -12,7 +12,6 @@ use super::blame::{Ending, Retry, Told};
 use super::body::Upload;
 use super::checkout::Lease;
 use super::counts::OpenCount;
-use super::discovery::{Preferred, Validators};
 use super::error::{AttemptError, ProxyError};
 use super::first_proof::first_proof;
 use super::headers::upstream_target;
@@ -23,9 +22,10 @@ use super::upgrade::connect_for_upgrade;
 use super::wire_body::WireBody;
 use super::{Shared, Thread};
 use crate::identity::PEER_PROXIED;
+use crate::proxy::one_view::{Preferred, Validators};
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
-    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide, random,
+    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide,
     verdict_unknown,
 };
 use crate::tls::IdentityClass;
@@ -248,9 +248,14 @@ fn pick(
         },
         Target::Unavailable => ServerSet::EMPTY,
     };
-    choose(table, table.proved(set, context.class), excluded, random())
-        .map(|server| (server, decision.reason))
-        .ok_or_else(nobody)
+    choose(
+        table,
+        table.proved(set, context.class),
+        excluded,
+        fastrand::u64(..),
+    )
+    .map(|server| (server, decision.reason))
+    .ok_or_else(nobody)
 }
 
 /// One of those that another reason than routing speaks for.
@@ -262,7 +267,7 @@ fn pick_preferred(
 ) -> Option<(Arc<Server>, Reason)> {
     let members = preferred.servers.iter().map(|server| table.set_of(server));
     let set = members.fold(ServerSet::EMPTY, ServerSet::union);
-    let server = choose(table, table.proved(set, class), excluded, random())?;
+    let server = choose(table, table.proved(set, class), excluded, fastrand::u64(..))?;
     Some((server, preferred.reason))
 }
 

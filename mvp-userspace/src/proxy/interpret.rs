@@ -13,7 +13,8 @@ use http_body_util::BodyExt;
 use super::attempt::body_error;
 use super::error::AttemptError;
 use super::forward::{Answer, AnswerBody};
-use crate::request::{Key, RequestInfo};
+use crate::api::Key;
+use crate::request::RequestInfo;
 use crate::route::{Knowledge, Reason, RouteTable, Server};
 
 /// Types remembered as unknown to all servers. Above it all are forgotten: whoever asks for so many makes them up, and is

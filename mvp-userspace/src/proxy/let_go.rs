@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Shared;
-use crate::request::{Key, RequestInfo};
-use crate::route::{Reason, RouteTable, Server, random, share};
+use crate::api::Key;
+use crate::request::RequestInfo;
+use crate::route::{Reason, RouteTable, Server};
 use crate::tls::IdentityClass;
 
 /// The ends of a stopping server's watches are spread over so long: their clients come again at once, each with a request.
@@ -100,7 +101,7 @@ async fn let_go(shared: &Shared, watched: Watched) {
     let departure = &watched.server.departure;
     loop {
         departure.leaving().await;
-        sleep(SPREAD.mul_f64(share(random()))).await;
+        sleep(SPREAD.mul_f64(fastrand::f64())).await;
         if departure.is_leaving() && watched.goes_on_elsewhere(&shared.table.load()) {
             shared.metrics.let_go(&watched.server.name);
             return;

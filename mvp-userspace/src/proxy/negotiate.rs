@@ -7,7 +7,7 @@
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue};
 
-use crate::discovery::Media;
+use crate::document::Media;
 
 /// Up to here Go's sort is an insertion sort, whose order of equals is known (`sort.Sort`); above it the order of equals is
 /// nobody's promise.

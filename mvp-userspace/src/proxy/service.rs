@@ -13,7 +13,6 @@ use super::access::{AccessRecord, CLIENT_GONE};
 use super::blame::Ending;
 use super::body::Upload;
 use super::connection::{Connection, Guard};
-use super::discovery;
 use super::error::{AttemptError, ProxyError};
 use super::events::Events;
 use super::forward::{Answer, AnswerBody, Outgoing};
@@ -23,6 +22,7 @@ use super::headers::{
 };
 use super::lane::{ClientKey, Credentials};
 use super::let_go::watch_end;
+use super::one_view;
 use super::printable::{TEXT, printable};
 use super::response::{CancelNote, Download};
 use super::status::error_response;
@@ -30,11 +30,12 @@ use super::trace::Trace;
 use super::tunnels::ClientPlace;
 use super::upgrade::{WatchEnd, is_websocket, tunnel};
 use super::wire_body::WireBody;
+use crate::api::Verb;
 use crate::config::Limits;
 use crate::h2wire::REFUSED;
 use crate::identity::{self, HopMark, Stripped};
 use crate::metrics::Metrics;
-use crate::request::{PathClass, RequestInfo, Verb, classify};
+use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::Reason;
 
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
@@ -165,7 +166,7 @@ pub async fn handle(
             validators: None,
             preferred: None,
         };
-        let answer = discovery::answer(&connection.thread, &info, &outgoing, &mut call.trace)
+        let answer = one_view::answer(&connection.thread, &info, &outgoing, &mut call.trace)
             .await
             .and_then(|answer| {
                 if answer.is_upgrade() && upgrade.is_none() {
@@ -492,9 +493,6 @@ fn count_stripped(metrics: &Metrics, stripped: &Stripped) {
 }
 
 fn now() -> UnixTime {
-    UnixTime::since_unix_epoch(
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO),
-    )
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    UnixTime::since_unix_epoch(since.unwrap_or(Duration::ZERO))
 }

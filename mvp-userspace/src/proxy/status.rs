@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::error::ProxyError;
 use super::negotiate;
-use crate::discovery::Media;
+use crate::document::Media;
 use crate::envelope;
 
 /// Says which of an answer's bodies was made by the agent and why.

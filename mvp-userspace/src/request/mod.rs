@@ -1,18 +1,16 @@
 //! What a request asks for: (method, path, query) -> [`RequestInfo`]. Pure; the rules are kube-apiserver's own
 //! (`apiserver/pkg/endpoints/request/requestinfo.go`), so that agent and server never disagree about a request.
 
-mod key;
 mod parse;
 mod path;
 mod query;
-mod verb;
 
 use std::borrow::Cow;
 
-pub use key::Key;
+use crate::api::{Key, Verb};
+
 pub use parse::RequestError;
 pub use path::{PathClass, classify};
-pub use verb::{Verb, VerbSet};
 
 /// What one request asks for. Borrows from the request's target; percent-decoded parts are owned only if they had escapes.
 ///

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use http::{Method, StatusCode};
 
+use super::RequestInfo;
 use super::path::{Segments, decode};
 use super::query::{ListOptions, list_options};
-use super::{RequestInfo, Verb};
+use crate::api::Verb;
 
 /// A request that kube-apiserver would not even dispatch.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

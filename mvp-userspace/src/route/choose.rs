@@ -1,7 +1,5 @@
 //! Which of several capable servers.
 
-use std::cell::Cell;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -36,27 +34,6 @@ pub fn choose(
     let nth = random.checked_rem(ties.len() as u64)?;
     let index = ties.iter().nth(nth as usize)?;
     table.member(index).map(|member| member.server.clone())
-}
-
-/// Cheap, thread-local, not for secrets (xorshift64*, Vigna 2016).
-pub fn random() -> u64 {
-    thread_local! {
-        // RandomState's keys are random per process and differ per call; zero would be a fixed point.
-        static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0) | 1);
-    }
-    STATE.with(|state| {
-        let mut x = state.get();
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        state.set(x);
-        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    })
-}
-
-/// A number in 0..1 from evenly spread bits: the upper 53, as many as a float keeps.
-pub fn share(bits: u64) -> f64 {
-    (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -126,15 +103,6 @@ mod tests {
         b.outstanding.store(usize::MAX, Ordering::Relaxed);
         let chosen = choose(&table, ServerSet::one(1), ServerSet::EMPTY, 7);
         assert_eq!(name(chosen).as_deref(), Some("b"));
-    }
-
-    #[test]
-    fn random_spreads() {
-        let mut seen = [0u32; 3];
-        for _ in 0..3000 {
-            seen[(random() % 3) as usize] += 1;
-        }
-        assert!(seen.iter().all(|n| *n > 500), "{seen:?}");
     }
 
     proptest! {

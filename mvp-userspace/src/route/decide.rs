@@ -1,7 +1,8 @@
 //! The decision. `docs/routing.md` has the same order as a table.
 
 use super::{Reason, RouteTable, ServerSet};
-use crate::request::{Key, PathClass, RequestInfo, classify};
+use crate::api::Key;
+use crate::request::{PathClass, RequestInfo, classify};
 use crate::tls::IdentityClass;
 
 /// What is known about a request beside what it asks for.

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::{Context, Knowledge, Member, RouteTable, Target, decide};
-use crate::request::{Key, PathClass, RequestInfo, classify};
+use crate::api::Key;
+use crate::request::{PathClass, RequestInfo, classify};
 use crate::tls::IdentityClass;
 
 /// For `mvp explain`: the decision, its reason, and what every server can do with the request.

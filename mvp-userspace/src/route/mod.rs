@@ -1,11 +1,9 @@
 //! Where a request goes. Decisions are pure; the table is an immutable snapshot.
 
 mod choose;
-mod codes;
 mod decide;
 mod departure;
 mod explain;
-mod guard;
 mod health;
 mod reason;
 pub mod relay;
@@ -14,13 +12,10 @@ mod set;
 mod table;
 mod unknown;
 
-pub use choose::{choose, random, share};
+pub use choose::choose;
 pub use decide::{Context, Decision, Target, decide};
 pub use departure::{Departure, Departures};
 pub use explain::explain;
-pub use guard::{
-    ClusterOrder, Guard, GuardReason, GuardReasons, Operator, Signs, State, Transition,
-};
 pub use health::{Failure, HealthState, HealthView, Probe};
 pub use reason::Reason;
 pub use server::Server;

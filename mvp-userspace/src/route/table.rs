@@ -6,8 +6,7 @@ use std::sync::Arc;
 use hashbrown::hash_table::{Entry as Slot, HashTable};
 
 use super::{Server, ServerSet};
-use crate::discovery::{ApiEntry, ApiSet};
-use crate::request::{Key, Verb, VerbSet};
+use crate::api::{ApiEntry, ApiSet, Key, Verb, VerbSet};
 use crate::tls::IdentityClass;
 
 /// How many servers one table can hold; a control plane has three to seven.

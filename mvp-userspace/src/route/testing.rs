@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::Method;
 
 use super::{Context, Knowledge, Member, RouteTable, Server};
+use crate::api::{ApiEntry, ApiSet, VerbSet};
 use crate::config::Endpoint;
-use crate::discovery::{ApiEntry, ApiSet};
-use crate::request::{RequestInfo, VerbSet};
+use crate::request::RequestInfo;
 use crate::tls::IdentityClass;
 
 pub(super) const CONTEXT: Context = Context {

@@ -12,12 +12,14 @@ mod pump;
 mod rig;
 pub mod selftest;
 pub mod shortcut;
+mod shortcut_part;
 mod traffic;
 
 use std::time::Duration;
 
 pub use counts::{Count, Counts};
 pub use join::Splicer;
+pub use shortcut_part::ShortcutPart;
 use tokio::net::TcpStream;
 
 /// How bytes are moved between two sockets.

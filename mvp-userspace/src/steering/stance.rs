@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::PassingBy;
+use crate::readiness::PassingBy;
 
 /// What the kernel does with new connections to the steered ports.
 #[derive(Clone, Debug, Eq, PartialEq)]

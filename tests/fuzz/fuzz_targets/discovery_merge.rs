@@ -1,4 +1,4 @@
 //! Discovery documents of two servers, merged and written again.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| mvp::discovery::fuzz_merge(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mvp::document::fuzz_merge(data));

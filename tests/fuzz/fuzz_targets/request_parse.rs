@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use http::Method;
 use libfuzzer_sys::fuzz_target;
-use mvp::request::{PathClass, RequestInfo, Verb, classify};
+use mvp::request::{PathClass, RequestInfo, classify};
+use mvp::api::Verb;
 use mvp::route::{Context, Reason, RouteTable, Target, decide, explain};
 use mvp::tls::IdentityClass;
 

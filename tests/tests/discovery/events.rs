@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::fake::objects::{DEFINITIONS, Objects, SERVICES, WatchFault, taken};
 use crate::fake::{Behaviour, Fake, Pki, Running, pki, run, serving, settings, until};
-use mvp::discovery::view::Priorities;
-use mvp::discovery::{EventState, EventTimes, GroupVersion, Settings};
+use mvp::api::GroupVersion;
+use mvp::discovery::{EventState, EventTimes, Settings};
+use mvp::document::Priorities;
 use serde_json::json;
 
 const H2: &[&str] = &["h2", "http/1.1"];

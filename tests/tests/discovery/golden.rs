@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use mvp::discovery::view::{
+use mvp::api::GroupVersion;
+use mvp::document::{
     AggregatedVersion, ApiResourceList, Document, Input, Layout, Priorities, aggregated_json,
     aggregated_yaml, api_group, api_group_list, api_resource_list, compare_versions, etag, merge,
     merge_resource_list, to_json,
 };
-use mvp::discovery::{GroupVersion, Root, aggregated, group_versions};
+use mvp::document::{Root, aggregated, group_versions};
 use serde_json::Value;
 use sha2::{Digest, Sha512};
 
@@ -101,9 +102,8 @@ fn running_servers_bytes_and_etags() {
         let back: Value = serde_saphyr::from_slice(&yaml).unwrap();
         assert_eq!(back, serde_json::from_slice::<Value>(&compact).unwrap());
         // Routing reads the same out of it.
-        let routed = mvp::discovery::ApiSet::new(
-            aggregated(text.as_bytes(), root_of(&path)).unwrap().entries,
-        );
+        let routed =
+            mvp::api::ApiSet::new(aggregated(text.as_bytes(), root_of(&path)).unwrap().entries);
         assert_eq!(document.api_set(), routed);
     }
     assert_eq!(with_etag, 6);
@@ -336,9 +336,8 @@ fn is_subsequence<T: PartialEq>(part: Vec<T>, whole: Vec<T>) -> bool {
 fn etag_by_hand(document: &Document) -> String {
     let text = |text: &str| Value::from(text).to_string();
     let list = |items: Vec<String>| format!("[{}]", items.join(","));
-    let texts =
-        |items: &[mvp::discovery::view::Text]| list(items.iter().map(|item| text(item)).collect());
-    let kind = |kind: &mvp::discovery::view::Kind| {
+    let texts = |items: &[mvp::document::Text]| list(items.iter().map(|item| text(item)).collect());
+    let kind = |kind: &mvp::document::Kind| {
         format!(
             r#"{{"group":{},"version":{},"kind":{}}}"#,
             text(&kind.group),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod decode;
+mod decode_generated;
 mod events;
 mod fake;
 mod golden;
@@ -10,3 +11,4 @@ mod openapi;
 mod poller;
 mod proving;
 mod readiness;
+mod refresh;

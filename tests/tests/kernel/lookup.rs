@@ -4,17 +4,15 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
+use crate::common::capture;
 use mvp::kernel::{Availability, Counters, Error, LOG_TARGET, Programs, availability};
 use mvp_common::Counter;
 use mvp_tests::netns::{Namespace, privileged};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
-use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
 
 const CONNECTIONS: u64 = 25;
 
@@ -256,43 +254,4 @@ fn echo(listener: &TcpListener) {
         }
         stream.write_all(&bytes).unwrap();
     }
-}
-
-/// What the calling thread's tracing subscriber has written.
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl Written {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Written {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-/// Makes `tracing` on this thread write to memory.
-fn capture() -> (Written, DefaultGuard) {
-    let written = Written::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(written.clone())
-        .finish();
-    (written, tracing::subscriber::set_default(subscriber))
 }

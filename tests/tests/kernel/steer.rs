@@ -5,7 +5,6 @@
 use std::{
     net::TcpListener,
     os::fd::AsFd,
-    path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
 };
@@ -13,68 +12,8 @@ use std::{
 use crate::common::*;
 use mvp::kernel::{Error, LocalSource, Reason, Steering, Targets, room};
 use mvp_common::Counter;
-use mvp_tests::netns::{Namespace, privileged};
+use mvp_tests::netns::Namespace;
 use socket2::SockRef;
-
-/// Local addresses of the node: as clients elsewhere and as clients on the node see it.
-const FAR: [&str; 3] = ["10.78.0.1:6443", "10.78.0.7:6443", "[fd78::1]:6443"];
-const NEAR: [&str; 4] = [
-    "127.0.0.1:6443",
-    "127.0.0.12:6443",
-    "[::1]:6443",
-    "10.78.0.1:6443",
-];
-
-/// A node, and a client on the same link.
-struct Net {
-    node: Namespace,
-    client: Namespace,
-}
-
-impl Net {
-    fn new() -> Self {
-        let (node, client) = (Namespace::new().unwrap(), Namespace::new().unwrap());
-        let (here, there) = (("eth0", "10.78.0.1/24"), ("eth0", "10.78.0.2/24"));
-        node.connect(here, &client, there).unwrap();
-        node.ip(&["address", "add", "10.78.0.7/24", "dev", "eth0"])
-            .unwrap();
-        client
-            .ip(&["address", "add", "10.78.0.3/24", "dev", "eth0"])
-            .unwrap();
-        for (namespace, address) in [
-            (&node, "fd78::1/64"),
-            (&client, "fd78::2/64"),
-            (&client, "fd78::3/64"),
-        ] {
-            namespace
-                .ip(&["address", "add", address, "dev", "eth0", "nodad"])
-                .unwrap();
-        }
-        Self { node, client }
-    }
-
-    /// Runs a test with a BPF file system: on a thread in the node's namespace.
-    fn run(test: &str, work: impl FnOnce(&Net, &Path) + Send + 'static) {
-        if !privileged(test, true) {
-            return;
-        }
-        with_bpffs(move |bpffs| {
-            let net = Self::new();
-            net.node.run(|| work(&net, &bpffs.join("mvp"))).unwrap();
-        });
-    }
-
-    fn ask_from(&self, source: Option<&str>, address: &str) -> char {
-        let answer = self.client.run(|| ask_from(source, address)).unwrap();
-        answer.unwrap_or_else(|e| panic!("{source:?} to {address}: {e}"))
-    }
-
-    /// Who answers on every local address, from elsewhere and from the node itself.
-    fn answers(&self) -> String {
-        let far = FAR.map(|address| self.ask_from(None, address));
-        far.into_iter().chain(NEAR.map(ask)).collect()
-    }
-}
 
 #[test]
 fn while_idle_only_clients_on_the_node_reach_the_agent() {
@@ -502,43 +441,4 @@ fn a_slot_changes_hands_without_a_lost_connection() {
         });
         assert!(server.seen().is_empty());
     });
-}
-
-/// Makes `tracing` on this thread write to memory.
-fn capture() -> (Written, tracing::subscriber::DefaultGuard) {
-    let written = Written::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(written.clone())
-        .finish();
-    (written, tracing::subscriber::set_default(subscriber))
-}
-
-/// What the calling thread's tracing subscriber has written.
-#[derive(Clone, Default)]
-struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl Written {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl std::io::Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Written {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
 }

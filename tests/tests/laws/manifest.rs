@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use mvp::config::{self, Overrides};
+use mvp::config::Overrides;
 use mvp::identity::proof::REVIEWS;
+use mvp::preflight;
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::connect_tls;
 use mvp_tests::fixtures::{NEVER, SOON, admin};
@@ -87,7 +88,7 @@ impl Node {
         ] {
             overrides.set(key, &value, "--set");
         }
-        let config = config::from_manifest(&self.path(), &overrides).unwrap();
+        let config = preflight::from_manifest(&self.path(), &overrides).unwrap();
         let agent = TestAgent::of(config).unwrap();
         agent.wait_ready().await.unwrap();
         agent

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Finding, Outcome, finding};
 use crate::admin::{SkewState, SkewView};
-use crate::app::{skew, way_to_servers};
+use crate::app::skew;
 use crate::config::{Config, Endpoint, goaway_chance};
 use crate::discovery::{
     Connection, Discovery, DiscoveryHandle, ServerStatus, Settings, SyncCounters,
@@ -16,6 +16,7 @@ use crate::identity::proof::OwnUser;
 use crate::identity::{HeaderNames, TrustCell};
 use crate::membership::Membership;
 use crate::route::Knowledge;
+use crate::steering::{try_to_share, way_to_servers};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Lifetime, Reload, ServerTls};
 
 /// For every server to answer once.
@@ -180,7 +181,7 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
         found.push(finding("members", result, Outcome::Off));
     }
     if let Some(reader) = reader {
-        let result = crate::app::try_to_share(reader.client()).await;
+        let result = try_to_share(reader.client()).await;
         let told = result.map(|()| "one agent's sign arms all agents".to_owned());
         found.push(finding("signs", told, Outcome::Off));
     }

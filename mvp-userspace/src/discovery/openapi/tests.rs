@@ -2,8 +2,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::VerbSet;
 use crate::config::Endpoint;
-use crate::request::VerbSet;
 
 fn body(paths: &[(&str, &str)]) -> Bytes {
     let paths: serde_json::Map<_, _> = paths

@@ -3,6 +3,7 @@
 mod callers;
 mod certificates;
 mod headers;
+mod hostile;
 mod openssl;
 mod own;
 mod shapes;

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use crate::app::DrainState;
 use crate::config::{Config, Mode as ConfigMode};
+use crate::drain::DrainState;
 use crate::net::DialFrom;
 use crate::route::RouteTable;
 use crate::route::relay::{

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::discovery::ApiSet;
+use crate::api::ApiSet;
 use crate::net::TcpInfo;
 use crate::route::relay::{InspectReason, RelayDecision, RetireReason};
 use crate::route::{RouteTable, Server};

@@ -8,8 +8,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::Relays;
 use super::registry::{Carried, Ending, Kind};
-use crate::app::DrainState;
-use crate::discovery::ApiSet;
+use crate::api::ApiSet;
+use crate::drain::DrainState;
 use crate::proxy::Shared;
 use crate::route::relay::{ProbeFacts, RelayedFacts, Retire, RetireReason, lost_key, retire};
 use crate::route::{RouteTable, Server};

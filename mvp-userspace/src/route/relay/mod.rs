@@ -16,8 +16,8 @@ pub use about::AboutThisServer;
 pub use explain::explain;
 pub use hot::{Client, HotSettings, HotTable, MAX_CLIENTS};
 pub use permit::{
-    CERTIFICATE_AGE, ClientHelloFacts, Decision as RelayDecision, InspectReason, ProbeFacts,
-    RelayView, decide, impossible,
+    ClientHelloFacts, Decision as RelayDecision, InspectReason, ProbeFacts, RelayView, decide,
+    impossible,
 };
 pub use retire::{GRACE, RelayedFacts, Retire, RetireReason, SILENCE, lost_key, retire};
 

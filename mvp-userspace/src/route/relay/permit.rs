@@ -4,14 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::hot::Client;
-use crate::route::codes::codes;
+use crate::codes::codes;
 use crate::route::{Knowledge, Member, RouteTable, ServerSet};
 use crate::tls::ProbeView;
 
 /// A probe older than this proves nothing.
 pub const PROBE_AGE: Duration = Duration::from_secs(60);
-/// A certificate must have been seen for so long: a server in the middle of a rotation is left alone.
-pub const CERTIFICATE_AGE: Duration = Duration::from_secs(60);
 
 codes! {
     /// Why a connection is inspected, in the order in which the conditions are asked: of several servers, the reason is that
@@ -85,7 +83,7 @@ pub struct RelayView<'a> {
     pub without_server_name: bool,
     /// `relay.maxShare`.
     pub max_share: f64,
-    /// For how long a certificate must have been the same: [`CERTIFICATE_AGE`].
+    /// For how long a certificate must have been the same: [`crate::config::CERTIFICATE_AGE`].
     pub certificate_age: Duration,
     pub table: &'a RouteTable,
     /// By the index of the table's members; what is missing was not probed.

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::super::testing::{GOOD, NEW, OLD, World};
 use super::*;
-use crate::route::codes::assert_documented;
+use crate::codes::assert_documented;
+use crate::config::CERTIFICATE_AGE;
 use crate::route::testing::{known, member, table};
 use crate::route::{Failure, Server};
 

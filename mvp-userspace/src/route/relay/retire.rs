@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::permit::{self, ProbeFacts, RelayView};
-use crate::discovery::{ApiEntry, ApiSet};
-use crate::request::{Key, Verb};
-use crate::route::codes::codes;
+use crate::api::{ApiEntry, ApiSet, Key, Verb};
+use crate::codes::codes;
 use crate::route::{Knowledge, RouteTable, Server};
 
 /// Silence in both directions after which ending a connection disturbs no request.

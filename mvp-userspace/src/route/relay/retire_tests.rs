@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::super::testing::{GOOD, NEW, OLD, World};
 use super::*;
+use crate::codes::assert_documented;
 use crate::route::Failure;
-use crate::route::codes::assert_documented;
 use crate::route::testing::{known, member, table};
 
 fn second(count: u64) -> Duration {

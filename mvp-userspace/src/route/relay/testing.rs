@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::permit::CERTIFICATE_AGE;
 use super::{Client, ClientHelloFacts, HotSettings, HotTable, ProbeFacts, RelayView};
+use crate::config::CERTIFICATE_AGE;
 use crate::route::testing::{member, table};
 use crate::route::{Member, RouteTable};
 

@@ -26,6 +26,16 @@ const LOWEST: f64 = 0.8;
 const URGENT_SPREAD: Duration = Duration::from_secs(2);
 const URGENT_SOON: Duration = Duration::from_secs(1);
 
+/// The shortest time between two looks at the kernel's connections.
+const STEP: Duration = Duration::from_millis(10);
+/// A look may take one part in so many of the thread's time: the kernel walks its table of connections for it.
+const SHARE: u32 = 5;
+/// Once there has been nothing to end for so long, only connections that passed the agent by meanwhile are left to find.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Between two looks for those, while the guard is armed and while it is idle: nothing is mixed then, and idle is to cost nothing.
+const LATER_ARMED: Duration = Duration::from_secs(1);
+const LATER_IDLE: Duration = Duration::from_secs(10);
+
 /// Within so long every connection is ended when an operator says so.
 const HURRY: Duration = Duration::from_secs(5);
 
@@ -125,6 +135,20 @@ impl Schedule {
         !self.within.is_zero() && (pressing || since >= self.within)
     }
 
+    /// The pause before the next look. `since`: from the beginning of the retirement. `empty`: for how long there has been nothing to end.
+    /// `look`: how long the last look took.
+    pub fn pause(&self, since: Duration, empty: Duration, armed: bool, look: Duration) -> Duration {
+        let over = since > self.within.saturating_mul(2);
+        let rare = if armed { LATER_ARMED } else { LATER_IDLE };
+        let pause = match (empty >= SETTLED, over) {
+            (true, _) => rare,
+            // Whoever is still here has a request under way, or the window is without an end.
+            (false, true) => LATER_ARMED,
+            (false, false) => STEP,
+        };
+        pause.max(look.saturating_mul(SHARE))
+    }
+
     /// The quiet that is asked for within the window; `None`: the connection's turn has not come.
     fn quiet_asked(&self, since: Duration, phase: f64) -> Option<Duration> {
         let progress = since.div_duration_f64(self.within);
@@ -164,6 +188,23 @@ mod tests {
         assert!(asked(12_000) < Duration::from_millis(350));
         assert_eq!(asked(24_000), QUIET_LAST);
         assert_eq!(asked(29_999), QUIET_LAST);
+    }
+
+    #[test]
+    fn looks_are_rare_where_there_is_nothing_to_end() {
+        let seconds = Duration::from_secs;
+        let look = Duration::from_millis(1);
+        let pause = |since, empty, armed| WINDOW.pause(seconds(since), seconds(empty), armed, look);
+        assert_eq!(pause(0, 0, true), STEP);
+        assert_eq!(pause(29, 0, true), STEP);
+        assert_eq!(pause(3, 2, true), LATER_ARMED);
+        assert_eq!(pause(3, 2, false), LATER_IDLE);
+        assert_eq!(pause(61, 0, false), LATER_ARMED, "somebody is still here");
+        assert_eq!(
+            WINDOW.pause(seconds(1), Duration::ZERO, true, seconds(1)),
+            seconds(5),
+            "a look takes no more than its share"
+        );
     }
 
     #[test]

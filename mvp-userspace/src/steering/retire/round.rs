@@ -17,15 +17,10 @@ use super::tally::{Ended, Open, RetireTally};
 use super::{Due, Figures, QUIET_FIRST, Schedule};
 use crate::kernel::{LocalSource, steers_while_idle};
 use crate::net::{Established, Outcome, SockDiag, SockDiagError};
-use crate::route::share;
 use crate::steering::Retirable;
 
-/// The shortest time between two looks.
-const STEP: Duration = Duration::from_millis(10);
-/// A look may take one part in so many of the thread's time: the kernel walks its table of connections for it.
-const SHARE: u32 = 5;
-/// Between two looks once the window is long over: only connections that passed the agent by meanwhile are left to find.
-const LATER: Duration = Duration::from_secs(1);
+/// Before the next look after one that failed.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How soon it is tried again whether connections can be ended here, while they cannot.
 const RETRY: Duration = Duration::from_secs(10);
 /// How soon the end of the work is noticed.
@@ -220,13 +215,15 @@ impl Round {
                 ..Open::default()
             };
             self.tally.set_open(self.round, open);
-            self.wait(LATER);
+            self.wait(AGAIN);
         }
     }
 
     fn looks(&mut self, diag: &mut SockDiag, began: Instant) -> Result<(), SockDiagError> {
         let (mut announced, mut emptied) = (false, false);
         let (mut still, mut last) = (Duration::ZERO, Instant::now());
+        let mut occupied = Instant::now();
+        let armed = self.scope == Scope::Everybody;
         while self.go_on() {
             let look = Instant::now();
             let held = self.held.load(Ordering::Relaxed);
@@ -241,6 +238,9 @@ impl Round {
             let own = own_inodes()?;
             connections.retain(|connection| self.is_of_before(connection, &own));
             self.watch(&connections, look);
+            if !connections.is_empty() {
+                occupied = look;
+            }
             if !announced && !connections.is_empty() {
                 announced = true;
                 let within = self.schedule.within.as_secs();
@@ -261,9 +261,9 @@ impl Round {
                 }
                 self.consider(diag, connection)?;
             }
-            let over = look.duration_since(began) > self.schedule.within.saturating_mul(2) + still;
-            let pause = if over { LATER } else { STEP };
-            self.wait(pause.max(look.elapsed().saturating_mul(SHARE)));
+            let since = look.duration_since(began).saturating_sub(still);
+            let empty = look.duration_since(occupied);
+            self.wait(self.schedule.pause(since, empty, armed, look.elapsed()));
         }
         Ok(())
     }
@@ -423,6 +423,11 @@ fn own_inodes() -> std::io::Result<HashSet<u32>> {
         inodes.extend(inode);
     }
     Ok(inodes)
+}
+
+/// A number in 0..1 from evenly spread bits: the upper 53, as many as a float keeps.
+fn share(bits: u64) -> f64 {
+    (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]

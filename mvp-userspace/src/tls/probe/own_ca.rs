@@ -10,11 +10,10 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::config::{Config, KeyPair};
 use crate::tls::error::TlsError;
-use crate::tls::lifetime;
-use crate::tls::provider;
 use crate::tls::reload::{Adopt, Reload};
 use crate::tls::sni::{self, Resolver};
 use crate::tls::source::{Bundle, FileSpec, FileStats, Outcome, Pair, Refreshed, Source};
+use crate::tls::{lifetime, provider};
 
 /// No CA of the configuration vouches for the agent's own certificate now; so nothing can be said to be of the same CA.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

@@ -1,6 +1,8 @@
 //! What the tests of kernel steering share: a BPF file system of their own, servers that say who they are, clients.
 #![allow(dead_code)]
 
+pub mod capture;
+pub mod net;
 pub mod raw;
 pub mod tables;
 
@@ -17,9 +19,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use capture::capture;
 use mvp::kernel::{Error, Heartbeat, Reason, Steering, Targets};
 pub use mvp_tests::bpffs::with_bpffs;
 use mvp_tests::netns::{Namespace, privileged};
+pub use net::{FAR, NEAR, Net};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// The steered port.

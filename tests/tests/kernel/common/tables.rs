@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use mvp::{
-    config::Endpoint,
-    discovery::{ApiEntry, ApiSet},
-    kernel::{PinnedRoute, PinnedServer, PinnedTable},
-    request::{Verb, VerbSet},
-    route::{Knowledge, Member, RouteTable, Server},
-};
+use mvp::api::{ApiEntry, ApiSet, Verb, VerbSet};
+use mvp::config::Endpoint;
+use mvp::kernel::{PinnedRoute, PinnedServer, PinnedTable};
+use mvp::route::{Knowledge, Member, RouteTable, Server};
 
 /// A table of two servers and this many routes, of which the second server has every other one.
 pub fn table(generation: u64, routes: usize) -> RouteTable {

@@ -1,0 +1,143 @@
+//! What a discovery document may contain. Documents come over the network from a server that may be broken or hostile, and
+//! kube-apiserver copies into its own what extension API servers report, so that the limits protect the agent from those as well.
+
+use crate::api::{ApiEntry, GroupVersion, VerbSet, is_path_segment};
+
+/// Groups in one document. A real 1.36 with every API on has 22; a platform with many operators has hundreds.
+pub const MAX_GROUPS: usize = 4_096;
+/// Group versions in one document, over all groups.
+pub const MAX_VERSIONS: usize = 8_192;
+/// Resources and subresources in one document, over all groups. A real 1.36 has 200.
+pub const MAX_ENTRIES: usize = 32_768;
+/// Verbs in one list. Kubernetes has eight.
+pub const MAX_VERBS: usize = 64;
+/// Bytes of all names of all entries of one document, as kept in memory.
+pub const MAX_NAME_BYTES: usize = 8 << 20;
+
+/// Why a document was refused. All are the fault of the server that sent it (or of an extension server it speaks for).
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("the server's discovery document is not UTF-8 (byte {0})")]
+    NotUtf8(usize),
+    #[error("the server's discovery document cannot be read as JSON of its kind: {0}")]
+    Json(String),
+    #[error("the server's discovery document cannot be read as protobuf of its kind: {0}")]
+    Protobuf(String),
+    #[error("the server's discovery document is of kind {found:?}, not {wanted}")]
+    Kind { found: String, wanted: &'static str },
+    #[error("the server's discovery document holds more than {limit} {what}")]
+    TooMany { what: &'static str, limit: usize },
+}
+
+/// What one document says, bounded by the limits above. Duplicates are still in it; [`crate::api::ApiSet::new`] unites them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Decoded {
+    pub entries: Vec<ApiEntry>,
+    /// Group versions the server itself could not confirm (`freshness: Stale`). Their resources, if any are listed, are in `entries`.
+    pub stale: Vec<GroupVersion>,
+    /// Entries left out because no request path can name them.
+    pub refused: usize,
+}
+
+/// Collects entries while a document is read, and stops at the limits.
+///
+/// A document names a resource after its subresources, a version after its resources and so on in any order, so that entries
+/// are pushed with the names known so far and the others are filled in when an object ends.
+#[derive(Default)]
+pub(super) struct Collector {
+    pub decoded: Decoded,
+    groups: usize,
+    versions: usize,
+    pushed: usize,
+    name_bytes: usize,
+    over: Option<DecodeError>,
+}
+
+impl Collector {
+    pub fn len(&self) -> usize {
+        self.decoded.entries.len()
+    }
+
+    pub fn group(&mut self) -> Result<(), &'static str> {
+        self.groups += 1;
+        self.check(self.groups, MAX_GROUPS, "groups")
+    }
+
+    pub fn version(&mut self) -> Result<(), &'static str> {
+        self.versions += 1;
+        self.check(self.versions, MAX_VERSIONS, "versions")
+    }
+
+    /// Counts one resource or subresource object, kept or not.
+    pub fn object(&mut self) -> Result<(), &'static str> {
+        self.pushed += 1;
+        self.check(self.pushed, MAX_ENTRIES, "resources")
+    }
+
+    pub fn verbs(&mut self, count: usize) -> Result<(), &'static str> {
+        self.check(count, MAX_VERBS, "verbs of one resource")
+    }
+
+    pub fn push(&mut self, resource: &str, subresource: &str, verbs: VerbSet) {
+        self.decoded.entries.push(ApiEntry {
+            group: "".into(),
+            version: "".into(),
+            resource: resource.into(),
+            subresource: subresource.into(),
+            verbs,
+        });
+    }
+
+    /// Gives `name` to the entries from `start` on, or drops them if no path can contain it.
+    pub fn fill(
+        &mut self,
+        start: usize,
+        name: &str,
+        set: fn(&mut ApiEntry, Box<str>),
+    ) -> Result<(), &'static str> {
+        if !is_path_segment(name) {
+            self.drop_from(start);
+            return Ok(());
+        }
+        let count = self.len().saturating_sub(start);
+        self.keep(count * name.len())?;
+        for entry in self.decoded.entries.iter_mut().skip(start) {
+            set(entry, name.into());
+        }
+        Ok(())
+    }
+
+    /// Counts memory kept for names, in bytes.
+    pub fn keep(&mut self, bytes: usize) -> Result<(), &'static str> {
+        self.name_bytes += bytes;
+        self.check(self.name_bytes, MAX_NAME_BYTES, "bytes of names")
+    }
+
+    pub fn drop_from(&mut self, start: usize) {
+        self.decoded.refused += self.len().saturating_sub(start);
+        self.decoded.entries.truncate(start);
+    }
+
+    /// The limit that was passed, if one was: serde errors carry text only.
+    pub fn error(self, error: &serde_json::Error) -> DecodeError {
+        self.error_or(|| DecodeError::Json(error.to_string()))
+    }
+
+    /// The limit that was passed, or the error that something else made.
+    pub fn error_or(self, error: impl FnOnce() -> DecodeError) -> DecodeError {
+        self.over.unwrap_or_else(error)
+    }
+
+    fn check(
+        &mut self,
+        count: usize,
+        limit: usize,
+        what: &'static str,
+    ) -> Result<(), &'static str> {
+        if count > limit {
+            self.over = Some(DecodeError::TooMany { what, limit });
+            return Err("over a limit");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! Discovery as clients see it: one server's document, the merge of several, and every form it is written in. Pure: no clock,
+//! no I/O, no state.
+//!
+//! `document` says what a document is, `read` takes it out of JSON, `merge` unites those of several servers in the order that
+//! `order` and `priority` define, `legacy` is the same in the unaggregated shapes, and `encode` and `protobuf` write all of it.
+
+mod decode;
+mod decode_legacy;
+mod document;
+mod encode;
+mod encoding;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
+mod json;
+mod legacy;
+mod legacy_json;
+#[cfg(test)]
+mod legacy_tests;
+mod limits;
+mod merge;
+#[cfg(test)]
+mod merge_tests;
+mod order;
+mod priority;
+mod protobuf;
+mod read;
+#[cfg(test)]
+mod read_tests;
+#[cfg(test)]
+mod testing;
+mod wire;
+
+pub use decode::{Root, aggregated};
+pub use decode_legacy::{group_versions, resources};
+pub use document::{Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version};
+pub use encode::{
+    AggregatedVersion, Layout, aggregated_json, aggregated_yaml, etag, to_json, to_yaml,
+};
+pub use encoding::{Encoding, Form, GZIP_ABOVE, Media, Source, encode, encode_root, gzip};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzz::fuzz_merge;
+pub(crate) use json::text;
+pub use legacy::{
+    ApiGroup, ApiGroupList, ApiResource, ApiResourceList, ApiVersions, GroupVersionForDiscovery,
+    ServerAddress, api_group, api_group_list, api_resource_list, merge_resource_list,
+};
+pub use limits::{
+    DecodeError, Decoded, MAX_ENTRIES, MAX_GROUPS, MAX_NAME_BYTES, MAX_VERBS, MAX_VERSIONS,
+};
+pub use merge::{Input, merge};
+pub use priority::{Priorities, compare_versions};
+pub use protobuf::aggregated_protobuf;

@@ -1,0 +1,216 @@
+//! The request as the server gets it: so that it answers shortly, and in a form that can be replaced.
+
+use std::sync::Arc;
+
+use http::header::{ACCEPT, ACCEPT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE};
+use http::{HeaderMap, HeaderValue, Method, Uri};
+
+use crate::discovery::{OPENAPI_V3, View, find};
+use crate::document::{Form, Media, Root};
+use crate::proxy::Shared;
+use crate::proxy::forward::{Answer, Outgoing};
+use crate::proxy::one_view::accept::{Choice, negotiate};
+use crate::proxy::one_view::{Wanted, is_elsewhere};
+use crate::route::{Reason, Server};
+
+/// A request to be answered from more than one server's knowledge.
+pub struct Ask {
+    pub wanted: Wanted,
+    /// `None` for OpenAPI, which has its own media types.
+    pub choice: Option<Choice>,
+    headers: HeaderMap,
+    validators: Option<Validators>,
+    preferred: Option<Preferred>,
+}
+
+/// What each server's own document was last known by: sent to it instead of what the client knows the merged one by.
+#[derive(Clone)]
+pub struct Validators {
+    view: Arc<View>,
+    root: Root,
+    form: Form,
+}
+
+/// Servers to ask before others, for another reason than that they serve a resource.
+#[derive(Clone)]
+pub struct Preferred {
+    pub servers: Vec<Arc<Server>>,
+    pub reason: Reason,
+}
+
+impl Ask {
+    /// `None`: the server's own answer is the right one.
+    pub fn new(
+        wanted: Wanted,
+        outgoing: &Outgoing<'_>,
+        view: &Arc<View>,
+        shared: &Shared,
+    ) -> Option<Self> {
+        let differs = wanted.differs(view);
+        let mut ask = Self {
+            wanted,
+            choice: None,
+            headers: HeaderMap::new(),
+            validators: None,
+            preferred: None,
+        };
+        match &ask.wanted {
+            Wanted::Root { root, aggregated } => {
+                // The aggregator serves `/apis` itself.
+                let routed = *root == Root::Core;
+                let choice = negotiate(outgoing.headers, *aggregated, routed);
+                if choice.is_some_and(|choice| choice.nopeer) {
+                    shared.metrics.nopeer_request();
+                    return None;
+                }
+                if !differs {
+                    return None;
+                }
+                let choice = choice?;
+                // What a legacy `/api` lists, versions of the core group, is `v1` on every server of every release.
+                if *root == Root::Core && choice.form == Form::Legacy {
+                    return None;
+                }
+                ask.choice = Some(choice);
+                ask.validators = Some(Validators {
+                    view: Arc::clone(view),
+                    root: *root,
+                    form: choice.form,
+                });
+                ask.headers = outgoing.headers.clone();
+                ask.headers.remove(IF_NONE_MATCH);
+                if let Some(accept) = alone(choice, outgoing.headers) {
+                    ask.headers.insert(ACCEPT, accept);
+                }
+            }
+            _ if !differs => return None,
+            Wanted::Group(_) | Wanted::GroupVersion(_) => ask.choose_legacy(outgoing)?,
+            Wanted::OpenApiIndex => {
+                ask.headers = outgoing.headers.clone();
+                // The whole index, as it is now and as it can be read.
+                for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, ACCEPT_ENCODING] {
+                    ask.headers.remove(name);
+                }
+            }
+            Wanted::OpenApiDocument => {
+                let servers = having(outgoing.uri, shared)?;
+                ask.prefer(servers, Reason::OpenApiOnPeer)?;
+                ask.headers = outgoing.headers.clone();
+            }
+            Wanted::OpenApiV2 => {
+                ask.prefer(view.newest().to_vec(), Reason::OpenApiNewest)?;
+                ask.headers = outgoing.headers.clone();
+            }
+        }
+        Some(ask)
+    }
+
+    /// The request for a server.
+    pub fn outgoing<'a>(&'a self, client: &Outgoing<'a>) -> Outgoing<'a> {
+        Outgoing {
+            // A HEAD has nothing that could be merged; its answer is that to a GET without the body.
+            method: &Method::GET,
+            headers: &self.headers,
+            validators: self.validators.as_ref(),
+            preferred: self.preferred.as_ref(),
+            ..*client
+        }
+    }
+
+    /// True if the server told something else than the view was made from.
+    pub fn is_news(&self, answer: &Answer, view: &View) -> bool {
+        let (Wanted::Root { root, .. }, Some(source)) = (
+            &self.wanted,
+            self.choice.and_then(|choice| choice.form.source()),
+        ) else {
+            return false;
+        };
+        let told = answer.head.headers.get(http::header::ETAG);
+        let known = view.root(*root).etag_of(&answer.server, source);
+        answer.head.status == http::StatusCode::OK
+            && known.is_some()
+            && told.is_some()
+            && told != known
+    }
+
+    /// True if a root is not merged any more.
+    pub fn is_settled(&self, view: &View) -> bool {
+        matches!(&self.wanted, Wanted::Root { root, .. } if view.root(*root).merged.is_none())
+    }
+
+    /// True if nothing of the answer itself is changed.
+    pub fn passes(&self) -> bool {
+        matches!(self.wanted, Wanted::OpenApiDocument | Wanted::OpenApiV2)
+    }
+
+    fn choose_legacy(&mut self, outgoing: &Outgoing<'_>) -> Option<()> {
+        // The aggregator serves groups, go-restful their versions.
+        let routed = matches!(self.wanted, Wanted::GroupVersion(_));
+        let choice = negotiate(outgoing.headers, false, routed)?;
+        self.choice = Some(choice);
+        self.headers = outgoing.headers.clone();
+        self.headers.remove(ACCEPT_ENCODING);
+        // YAML is written, not read.
+        let media = match choice.media {
+            Media::Protobuf => Media::Protobuf,
+            Media::Json | Media::Yaml => Media::Json,
+        };
+        self.headers
+            .insert(ACCEPT, HeaderValue::from_static(media.name()));
+        Some(())
+    }
+
+    /// `None`: nobody in particular, or the local server may answer anyway.
+    fn prefer(&mut self, servers: Vec<Arc<Server>>, reason: Reason) -> Option<()> {
+        if !is_elsewhere(&servers) {
+            return None;
+        }
+        self.preferred = Some(Preferred { servers, reason });
+        Some(())
+    }
+}
+
+impl Validators {
+    pub fn apply(&self, server: &Arc<Server>, headers: &mut HeaderMap) {
+        headers.remove(IF_NONE_MATCH);
+        let source = self.form.source();
+        let root = self.view.root(self.root);
+        if let Some(etag) = source.and_then(|source| root.etag_of(server, source)) {
+            headers.insert(IF_NONE_MATCH, etag.clone());
+        }
+    }
+}
+
+/// Who has the document with the hash that the client's URL names. Without one, or with that of another day, who has the one that
+/// the index names: its server redirects to it.
+fn having(uri: &Uri, shared: &Shared) -> Option<Vec<Arc<Server>>> {
+    let path = uri.path().trim_end_matches('/').strip_prefix(OPENAPI_V3)?;
+    let path = path.strip_prefix('/')?;
+    let query = uri.query().unwrap_or_default();
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let hash = pairs
+        .find(|(name, _)| *name == "hash")
+        .map(|(_, hash)| hash);
+    if let Some(hash) = hash {
+        let indexes = shared.discovery.openapi();
+        let servers: Vec<_> = find(&indexes, path, hash).into_iter().cloned().collect();
+        if !servers.is_empty() {
+            return Some(servers);
+        }
+        shared.discovery.openapi_mismatch();
+    }
+    Some(shared.discovery.openapi_described(path))
+}
+
+/// The client's Accept with what it would rather have in front, as one server alone has it: a server with the native feature would
+/// otherwise merge as well, and know its answer by another validator. Servers that do not know the profile do not look at it.
+fn alone(choice: Choice, client: &HeaderMap) -> Option<HeaderValue> {
+    let own = super::accept::content_type(choice.form, choice.media);
+    let own = own.to_str().ok()?;
+    let profile = match choice.form {
+        Form::Legacy => return None,
+        Form::V2 | Form::V2beta1 => ";profile=nopeer",
+    };
+    let rest = client.get(ACCEPT)?.to_str().ok()?;
+    HeaderValue::try_from(format!("{own}{profile},{own},{rest}")).ok()
+}
