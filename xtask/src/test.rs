@@ -46,12 +46,15 @@ pub struct Args {
     /// With --kernels: only cases whose names contain this
     #[arg(long, value_name = "WORDS", requires = "kernels")]
     only: Option<String>,
+    /// With --kernels: also the tests on nodes of which one scene, an agent's life, does the same; four times as long
+    #[arg(long, requires = "kernels")]
+    thorough: bool,
     /// With --kernels: build the BPF programs with a helper that Linux 5.10 lacks, and fail unless a guest with such a kernel fails
     /// and names the helper's program as refused; shows that a run notices a broken program
     #[arg(long, requires = "kernels", conflicts_with = "only")]
     self_test: bool,
-    /// With --kernels: write the table into docs/kernel.md
-    #[arg(long, requires = "kernels", conflicts_with_all = ["only", "self_test"])]
+    /// With --thorough: write the table into docs/kernel.md
+    #[arg(long, requires = "thorough", conflicts_with_all = ["only", "self_test"])]
     record: bool,
     /// Passed on to cargo test as they are, e.g. `-p mvp route`, `--test kernel lookup -- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -64,7 +67,10 @@ pub fn main(args: &Args) -> Result<()> {
             kernels,
             dev: args.dev,
             limit: Duration::from_secs(args.limit),
-            only: args.only.as_deref(),
+            choice: kernels::cases::Choice {
+                only: args.only.as_deref(),
+                thorough: args.thorough,
+            },
             self_test: args.self_test,
             record: args.record,
         });

@@ -29,6 +29,10 @@ const HTTP_DATE: &[BorrowedFormatItem<'_>] = format_description!(
     "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
 );
 
+/// Streams of one connection that end in one turn of its thread's event loop. Others come between the turns: a client may have a hundred
+/// answers ready at once, or give up a hundred requests at once.
+const ENDED_A_TURN: usize = 8;
+
 /// Serves one connection until it ends. `F` answers one request.
 pub struct Serving<S, F, A> {
     state: State<S>,
@@ -109,7 +113,7 @@ where
                 continue;
             }
             // What they write wakes this task, which so comes to write it behind all others that are ready now.
-            while let Poll::Ready(Some(())) = Pin::new(&mut self.open).poll_next(cx) {}
+            take_ready(&mut self.open, ENDED_A_TURN, cx);
             return Poll::Pending;
         }
     }
@@ -192,6 +196,16 @@ impl<A> OneStream<A> {
     }
 }
 
+/// Takes what is ready of `stream`, `most` items at most. If there may be more, the task is woken again, behind whatever else is ready.
+fn take_ready<S: Stream + Unpin>(stream: &mut S, most: usize, cx: &mut Context<'_>) {
+    for _ in 0..most {
+        if !matches!(Pin::new(&mut *stream).poll_next(cx), Poll::Ready(Some(_))) {
+            return;
+        }
+    }
+    cx.waker().wake_by_ref();
+}
+
 /// What an answer has over HTTP/2: a date, and nothing that is between client and server of one connection (RFC 9113 §8.2.2), of which
 /// `strip_hop_by_hop` leaves what a request may have.
 fn complete(headers: &mut HeaderMap) {
@@ -204,7 +218,38 @@ fn complete(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Wake, Waker};
+
     use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_burst_of_ends_is_spread_over_turns() {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let ready = |count| {
+            (0..count)
+                .map(std::future::ready)
+                .collect::<FuturesUnordered<_>>()
+        };
+        for (open, left, again) in [(100, 92, true), (8, 0, true), (7, 0, false), (0, 0, false)] {
+            let mut open = ready(open);
+            take_ready(&mut open, ENDED_A_TURN, &mut cx);
+            assert_eq!(open.len(), left);
+            assert_eq!(woken.0.swap(false, Ordering::Relaxed), again, "{left} left");
+        }
+    }
 
     #[test]
     fn an_answer_gets_a_date_unless_it_has_one() {

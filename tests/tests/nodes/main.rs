@@ -7,6 +7,7 @@ mod common;
 mod controllers;
 mod ipv6;
 mod knocking;
+mod life;
 mod rolling;
 mod shortcut;
 mod signs;

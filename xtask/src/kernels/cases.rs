@@ -18,6 +18,8 @@ pub struct Case {
 pub struct Run {
     pub program: &'static str,
     pub tests: &'static [&'static str],
+    /// Only in a thorough run.
+    thorough: bool,
 }
 
 const fn case(name: &'static str, runs: &'static [Run]) -> Case {
@@ -31,13 +33,45 @@ const fn case(name: &'static str, runs: &'static [Run]) -> Case {
 }
 
 const fn of(program: &'static str, tests: &'static [&'static str]) -> Run {
-    Run { program, tests }
+    Run {
+        program,
+        tests,
+        thorough: false,
+    }
 }
 
-/// Those whose names contain these words, or all.
-pub fn chosen(only: Option<&str>) -> Vec<&'static Case> {
-    let asked = |case: &&Case| only.is_none_or(|words| case.name.contains(words));
-    CASES.iter().filter(asked).collect()
+/// Processes on nodes, of which the emulation makes half a minute: the case "an agent's life" does the same in one scene.
+const fn thorough(tests: &'static [&'static str]) -> Run {
+    Run {
+        program: "nodes",
+        tests,
+        thorough: true,
+    }
+}
+
+/// Which cases are run, and how much of each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Choice<'a> {
+    /// Only cases whose names contain these words.
+    pub only: Option<&'a str>,
+    /// Also what the others have in common, case by case.
+    pub thorough: bool,
+}
+
+impl Choice<'_> {
+    /// The cases that have something to run, in their order.
+    pub fn cases(self) -> Vec<&'static Case> {
+        let asked = |case: &&Case| self.only.is_none_or(|words| case.name.contains(words));
+        let asked = CASES.iter().filter(asked);
+        asked
+            .filter(|case| self.runs(case).next().is_some())
+            .collect()
+    }
+
+    pub fn runs(self, case: &Case) -> impl Iterator<Item = &'static Run> {
+        let runs = case.runs.iter();
+        runs.filter(move |run| self.thorough || !run.thorough)
+    }
 }
 
 /// In the order in which they run.
@@ -48,30 +82,31 @@ pub const CASES: &[Case] = &[
             "retiring without its modules",
             &[
                 of("kernel", &["retire::without_its_modules_it_says_so"]),
-                of(
-                    "nodes",
-                    &["change::without_socket_diagnosis_connections_of_before_stay_and_it_says_so"],
-                ),
+                thorough(&[
+                    "change::without_socket_diagnosis_connections_of_before_stay_and_it_says_so",
+                ]),
             ],
         )
     },
+    case(
+        "an agent's life: idle, armed, retiring, SIGSTOP, take-over, kill -9, removal",
+        &[of("nodes", &["life::from_its_start_to_its_removal"])],
+    ),
     Case {
         falls_back_on: &["5.10"],
         ..case("doctor", &[of("kernel", &["doctor::it_says_what_works"])])
     },
     case(
         "steering idle",
-        &[of(
-            "nodes",
-            &["agent::while_idle_clients_reach_the_server_itself"],
-        )],
+        &[thorough(&[
+            "agent::while_idle_clients_reach_the_server_itself",
+        ])],
     ),
     case(
         "steering armed, from the node and from others",
-        &[of(
-            "nodes",
-            &["agent::while_armed_every_new_connection_reaches_the_agent"],
-        )],
+        &[thorough(&[
+            "agent::while_armed_every_new_connection_reaches_the_agent",
+        ])],
     ),
     case(
         "steering, IPv4 and IPv6",
@@ -84,25 +119,21 @@ pub const CASES: &[Case] = &[
                     "steer::the_agents_own_connections_and_its_peers_pass",
                 ],
             ),
-            of("nodes", &["ipv6::clients_of_both_families_are_steered"]),
+            thorough(&["ipv6::clients_of_both_families_are_steered"]),
         ],
     ),
     case(
         "fail-open: kill -9",
         &[
             of("kernel", &["steer::a_listener_that_is_gone_is_passed_by"]),
-            of(
-                "nodes",
-                &["agent::a_killed_agent_is_out_of_the_way_and_the_next_one_takes_its_place"],
-            ),
+            thorough(&["agent::a_killed_agent_is_out_of_the_way_and_the_next_one_takes_its_place"]),
         ],
     ),
     case(
         "fail-open: SIGSTOP",
-        &[of(
-            "nodes",
-            &["agent::a_stopped_agent_is_out_of_the_way_within_a_second"],
-        )],
+        &[thorough(&[
+            "agent::a_stopped_agent_is_out_of_the_way_within_a_second",
+        ])],
     ),
     case(
         "fail-open: full queue",
@@ -131,10 +162,7 @@ pub const CASES: &[Case] = &[
                 "kernel",
                 &["pins::a_second_agent_takes_over_from_the_first"],
             ),
-            of(
-                "nodes",
-                &["change::another_agent_takes_over_and_nobody_is_refused"],
-            ),
+            thorough(&["change::another_agent_takes_over_and_nobody_is_refused"]),
         ],
     ),
     case(
@@ -164,10 +192,7 @@ pub const CASES: &[Case] = &[
                     "retire::whether_it_works_here_is_tried",
                 ],
             ),
-            of(
-                "nodes",
-                &["change::connections_of_before_are_retired_in_a_silent_moment"],
-            ),
+            thorough(&["change::connections_of_before_are_retired_in_a_silent_moment"]),
         ],
     ),
     Case {
@@ -209,10 +234,25 @@ pub const CASES: &[Case] = &[
         "uninstall leaves nothing",
         &[
             of("kernel", &["pins::nothing_is_left_after_uninstall"]),
-            of(
-                "nodes",
-                &["agent::pins_tell_without_an_agent_and_go_when_told"],
-            ),
+            thorough(&["agent::pins_tell_without_an_agent_and_go_when_told"]),
         ],
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_is_in_a_thorough_run_and_has_tests() {
+        let thorough = Choice {
+            only: None,
+            thorough: true,
+        };
+        assert_eq!(thorough.cases().len(), CASES.len());
+        for case in Choice::default().cases() {
+            assert!(Choice::default().runs(case).all(|run| !run.thorough));
+        }
+        assert!(Choice::default().cases().len() < CASES.len());
+    }
+}

@@ -16,7 +16,7 @@ use crate::run::say;
 
 use super::{
     Programs,
-    cases::{CASES, Case},
+    cases::{CASES, Case, Choice},
     packages::Kernel,
     report::{Outcome, Report},
 };
@@ -25,16 +25,16 @@ use super::{
 const MARK: &str = "@mvp ";
 
 /// The guest's first and only script.
-pub fn script(programs: &Programs, cases: &[&'static Case]) -> String {
+pub fn script(programs: &Programs, choice: Choice<'_>) -> String {
     let mut text = PREPARE.to_owned();
     let mut loaded = false;
-    for case in cases {
+    for case in choice.cases() {
         if !case.before_modules && !loaded {
             text.push_str(LOAD_DIAGNOSIS);
             loaded = true;
         }
         let _ = writeln!(text, "begin '{}'", case.name);
-        for run in case.runs {
+        for run in choice.runs(case) {
             let program = programs.tests.iter().find(|(name, _)| *name == run.program);
             let Some((_, path)) = program else { continue };
             let tests = run.tests.join(" ");
@@ -270,7 +270,6 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::kernels::cases::chosen;
 
     fn hearing() -> Hearing {
         let kernel = Kernel {
@@ -279,7 +278,7 @@ mod tests {
             release: "5.10.0-1-cloud-amd64".into(),
             files: PathBuf::new(),
         };
-        Hearing::new(&kernel, &chosen(None), Instant::now())
+        Hearing::new(&kernel, &Choice::default().cases(), Instant::now())
     }
 
     #[test]
@@ -314,7 +313,12 @@ mod tests {
             hearing.take(line);
         }
         let report = hearing.report("");
-        assert!(report.broken.as_ref().is_some_and(|why| why.contains("veth")));
+        assert!(
+            report
+                .broken
+                .as_ref()
+                .is_some_and(|why| why.contains("veth"))
+        );
         assert!(report.failed());
     }
 

@@ -13,8 +13,6 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     Programs,
-    cases::Case,
-    guest,
     packages::{Kernel, MODULES, cache},
 };
 use crate::run::find;
@@ -31,9 +29,11 @@ pub struct Base {
     archive: PathBuf,
 }
 
+/// `script`: what the guest runs as its only process.
+///
 /// # Errors
 /// If a tool is missing, or a file cannot be read.
-pub fn base(programs: &Programs, cases: &[&'static Case]) -> Result<Base> {
+pub fn base(programs: &Programs, script: &str) -> Result<Base> {
     let staging = cache().join("base");
     renew(&staging)?;
     place(&staging, &tool("busybox")?, Path::new("/bin/busybox"))?;
@@ -62,7 +62,7 @@ pub fn base(programs: &Programs, cases: &[&'static Case]) -> Result<Base> {
     for library in &libraries {
         place(&staging, library, library)?;
     }
-    write_executable(&staging.join("init"), &guest::script(programs, cases))?;
+    write_executable(&staging.join("init"), script)?;
     let archive = cache().join("base.cpio");
     pack(&staging, &archive)?;
     Ok(Base { archive })

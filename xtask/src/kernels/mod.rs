@@ -2,7 +2,7 @@
 //! booted in QEMU without KVM, so that it works in a container too, with nothing but an initramfs: busybox, `ip`, the built tests
 //! and the kernel's own modules. The guest has no network device; its tests use loopback and namespaces that they make.
 
-mod cases;
+pub mod cases;
 mod guest;
 mod initramfs;
 mod packages;
@@ -32,8 +32,8 @@ pub struct Options<'a> {
     pub dev: bool,
     /// After which a guest is killed.
     pub limit: Duration,
-    /// Only cases whose names contain this.
-    pub only: Option<&'a str>,
+    /// Which cases.
+    pub choice: cases::Choice<'a>,
     /// A broken program is to be noticed.
     pub self_test: bool,
     /// The table is to be written into the documentation.
@@ -70,14 +70,18 @@ pub fn run(options: &Options<'_>) -> Result<()> {
     let broken = options.self_test.then(build_ebpf::too_new).transpose()?;
     let programs = build(options.dev, broken.as_deref())?;
     let start = Instant::now();
-    let only = broken
-        .as_ref()
-        .map_or(options.only, |_| Some(SELF_TEST_CASE));
-    let cases = cases::chosen(only);
-    if cases.is_empty() {
-        bail!("no case has such a name: {}", only.unwrap_or_default());
+    let mut choice = options.choice;
+    if broken.is_some() {
+        choice.only = Some(SELF_TEST_CASE);
     }
-    let base = initramfs::base(&programs, &cases)?;
+    let cases = choice.cases();
+    if cases.is_empty() {
+        bail!(
+            "no case has such a name: {}",
+            choice.only.unwrap_or_default()
+        );
+    }
+    let base = initramfs::base(&programs, &guest::script(&programs, choice))?;
     let mut guests = Vec::new();
     for series in options.kernels {
         let kernel = packages::kernel(series)?;
@@ -238,7 +242,11 @@ mod tests {
 
     #[test]
     fn a_self_test_wants_the_guest_to_refuse_the_program_and_nothing_else() {
-        let cases = cases::chosen(Some(SELF_TEST_CASE));
+        let cases = cases::Choice {
+            only: Some(SELF_TEST_CASE),
+            thorough: false,
+        }
+        .cases();
         assert_eq!(cases.len(), 1);
         let with = |failures: &[&str]| {
             let mut report = report::Report::new("5.10", "5.10.1", &cases);

@@ -169,10 +169,10 @@ pub fn table(reports: &[Report]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::cases::chosen;
+    use crate::kernels::cases::Choice;
 
     fn report(series: &str, falls_back: bool) -> Report {
-        let mut report = Report::new(series, "5.10.1", &chosen(None));
+        let mut report = Report::new(series, "5.10.1", &Choice::default().cases());
         for case in CASES {
             let mut outcome = Outcome::default();
             if falls_back && case.falls_back_on.contains(&"5.10") {
