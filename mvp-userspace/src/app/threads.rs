@@ -59,7 +59,7 @@ impl DataThread {
         tick: Duration,
     ) -> io::Result<Self> {
         let (sink, inbox) = Sink::new();
-        let heartbeat = LoopHeartbeat::new();
+        let heartbeat = LoopHeartbeat::default();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

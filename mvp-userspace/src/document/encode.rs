@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sha2::{Digest, Sha512};
 
-use super::document::{Document, Group};
+use super::types::{Document, Group};
 
 /// The versions of `apidiscovery.k8s.io`. Their documents have the same fields.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

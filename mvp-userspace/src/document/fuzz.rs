@@ -1,11 +1,11 @@
 //! What must hold for any bytes that servers send.
 
-use super::document::Document;
 use super::encode::{AggregatedVersion, Layout, aggregated_json, etag, to_json};
 use super::legacy::{ApiResourceList, api_resource_list, merge_resource_list};
 use super::merge::{Input, merge};
 use super::priority::Priorities;
 use super::protobuf::aggregated_protobuf;
+use super::types::Document;
 use super::{DecodeError, Root};
 use crate::api::{GroupVersion, MAX_NAME};
 

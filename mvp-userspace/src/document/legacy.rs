@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::document::{
+use super::order::combine;
+use super::types::{
     Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version, is_kind, united,
 };
-use super::order::combine;
 use crate::api::{GroupVersion, is_path_segment};
 
 /// `APIVersions`: the answer of `/api`.

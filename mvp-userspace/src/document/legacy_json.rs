@@ -5,10 +5,10 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::DecodeError;
-use super::document::{Document, Text};
 use super::json::{Many, Name, Object, One, over, skip, text};
 use super::legacy::{ApiGroup, ApiGroupList, ApiResource, ApiResourceList, ApiVersions};
 use super::read::{Budget, Names, name};
+use super::types::{Document, Text};
 use crate::api::GroupVersion;
 
 impl ApiResourceList {

@@ -1,11 +1,11 @@
 //! Unaggregated shapes: the merge into a local answer, and aggregated documents made of them.
 
 use super::DecodeError;
-use super::document::{Document, Scope};
 use super::legacy::{
     ApiResourceList, api_group, api_group_list, api_resource_list, merge_resource_list,
 };
 use super::testing::{document, shown, texts};
+use super::types::{Document, Scope};
 use crate::api::GroupVersion;
 
 fn gv(group: &str, version: &str) -> GroupVersion {

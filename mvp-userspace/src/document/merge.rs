@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
-use super::document::{
-    Document, Freshness, Group, Kind, Named, Resource, Scope, Subresource, Text, Version, is_kind,
-};
 use super::order::combine;
 use super::priority::{Priorities, Stability, stability};
+use super::types::{
+    Document, Freshness, Group, Kind, Named, Resource, Scope, Subresource, Text, Version, is_kind,
+};
 
 /// What one server says.
 #[derive(Clone, Copy, Debug)]

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::document::{Document, Freshness, Kind, Scope, Version};
 use super::merge::{Input, merge};
 use super::priority::{Priorities, stability};
 use super::testing::{any_document, document, kind, resource, shown, texts};
+use super::types::{Document, Freshness, Kind, Scope, Version};
 
 fn live(document: &Document) -> Input<'_> {
     Input {

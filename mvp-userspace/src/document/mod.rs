@@ -1,12 +1,11 @@
 //! Discovery as clients see it: one server's document, the merge of several, and every form it is written in. Pure: no clock,
 //! no I/O, no state.
 //!
-//! `document` says what a document is, `read` takes it out of JSON, `merge` unites those of several servers in the order that
+//! `types` says what a document is, `read` takes it out of JSON, `merge` unites those of several servers in the order that
 //! `order` and `priority` define, `legacy` is the same in the unaggregated shapes, and `encode` and `protobuf` write all of it.
 
 mod decode;
 mod decode_legacy;
-mod document;
 mod encode;
 mod encoding;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -28,11 +27,11 @@ mod read;
 mod read_tests;
 #[cfg(test)]
 mod testing;
+mod types;
 mod wire;
 
 pub use decode::{Root, aggregated};
 pub use decode_legacy::{group_versions, resources};
-pub use document::{Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version};
 pub use encode::{
     AggregatedVersion, Layout, aggregated_json, aggregated_yaml, etag, to_json, to_yaml,
 };
@@ -50,3 +49,4 @@ pub use limits::{
 pub use merge::{Input, merge};
 pub use priority::{Priorities, compare_versions};
 pub use protobuf::aggregated_protobuf;
+pub use types::{Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version};

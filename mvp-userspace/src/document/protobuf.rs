@@ -5,11 +5,11 @@
 
 use prost::Message;
 
-use super::document::{Document, Freshness, Kind, Resource, Scope, Text};
 use super::encode::AggregatedVersion;
 use super::legacy::{
     ApiGroup, ApiGroupList, ApiResource, ApiResourceList, ApiVersions, GroupVersionForDiscovery,
 };
+use super::types::{Document, Freshness, Kind, Resource, Scope, Text};
 use crate::envelope;
 
 /// `APIGroupDiscoveryList` in its envelope.

@@ -6,11 +6,11 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::document::{
-    Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version, united,
-};
 use super::json::{Many, Name, Object, One, over, skip, text};
 use super::limits::Collector;
+use super::types::{
+    Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version, united,
+};
 use super::{DecodeError, MAX_VERBS, Root};
 use crate::api::is_path_segment;
 

@@ -3,13 +3,13 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::document::{Document, Freshness, Scope};
 use super::encode::{
     AggregatedVersion, Layout, aggregated_json, aggregated_yaml, to_json, to_yaml,
 };
 use super::fuzz::fuzz_merge;
 use super::legacy::{ApiResourceList, api_resource_list};
 use super::testing::{any_document, document, kind, shown, texts};
+use super::types::{Document, Freshness, Scope};
 use super::{
     DecodeError, MAX_ENTRIES, MAX_GROUPS, MAX_NAME_BYTES, MAX_VERBS, MAX_VERSIONS, Root, aggregated,
 };

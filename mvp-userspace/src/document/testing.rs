@@ -3,9 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use super::document::{
-    Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version,
-};
+use super::types::{Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version};
 
 /// `group/version: resource resource/subresource, ...`, one group version a line; `!` behind the version: stale. Every verb list
 /// is `get`.

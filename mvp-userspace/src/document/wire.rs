@@ -2,9 +2,9 @@
 //! would make an object of hundreds in memory before any limit could be looked at.
 
 use super::DecodeError;
-use super::document::Text;
 use super::legacy::{ApiResource, ApiResourceList};
 use super::read::Budget;
+use super::types::Text;
 use crate::api::MAX_NAME;
 use crate::envelope;
 

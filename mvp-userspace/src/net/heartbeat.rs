@@ -16,14 +16,18 @@ pub struct LoopHeartbeat {
     beat: Arc<AtomicU64>,
 }
 
-impl LoopHeartbeat {
-    pub fn new() -> Self {
+impl Default for LoopHeartbeat {
+    /// It has turned just now.
+    fn default() -> Self {
         Self {
             origin: Instant::now(),
             beat: Arc::default(),
         }
     }
+}
 
+impl LoopHeartbeat {
+    /// The loop has turned.
     pub fn beat(&self) {
         let elapsed = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.beat.store(elapsed, Ordering::Relaxed);
