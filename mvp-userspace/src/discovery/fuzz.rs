@@ -2,14 +2,15 @@
 
 use super::{MAX_PATHS, OpenApiIndex, changes};
 use crate::api::{ApiSet, GroupVersion, is_path_segment};
-use crate::document::{MAX_ENTRIES, Root, aggregated, group_versions, resources};
+use crate::document::{Decoded, MAX_ENTRIES, Root, group_versions};
 
 /// Gives `data` to every decoder, as the fuzz target does. Must neither panic nor keep more than the limits allow.
 pub fn fuzz_decode(data: &[u8]) {
     for root in [Root::Core, Root::Groups] {
-        if let Ok(decoded) = aggregated(data, root) {
-            assert!(decoded.entries.len() <= MAX_ENTRIES);
-            let set = ApiSet::new(decoded.entries);
+        if let Ok(decoded) = Decoded::aggregated(data, root) {
+            let entries = decoded.document.entries();
+            assert!(entries.len() + decoded.refused <= MAX_ENTRIES);
+            let set = ApiSet::new(entries);
             assert!(
                 set.entries()
                     .iter()
@@ -25,8 +26,9 @@ pub fn fuzz_decode(data: &[u8]) {
             group: group.into(),
             version: version.into(),
         };
-        if let Ok(decoded) = resources(data, &gv) {
-            assert!(decoded.entries.iter().all(|e| *e.version == *version));
+        if let Ok(decoded) = Decoded::from_legacy(&[(gv, data)]) {
+            let entries = decoded.document.entries();
+            assert!(entries.iter().all(|e| *e.version == *version));
         }
     }
     if let Ok(index) = OpenApiIndex::read(data) {

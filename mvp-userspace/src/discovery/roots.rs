@@ -11,9 +11,9 @@ use super::connection::{Answer, Connection};
 use super::fetch_error::{FetchError, Lost};
 use crate::api::{ApiEntry, ApiSet, GroupVersion};
 use crate::document::{
-    DecodeError, Decoded, Document, Freshness, Group, MAX_ENTRIES, Root, Version, aggregated,
+    DecodeError, Decoded, Document, Freshness, Group, MAX_ENTRIES, Root, Source, Version,
+    group_versions,
 };
-use crate::document::{Source, group_versions, resources};
 use crate::route::Failure;
 
 /// What one round found.
@@ -105,8 +105,8 @@ impl Roots {
         let none = ApiSet::default();
         let set = known.map_or(&none, |known| known);
         let (core, groups) = tokio::join!(
-            ask(connection, Root::Core, &self.core, set, max_bytes),
-            ask(connection, Root::Groups, &self.groups, set, max_bytes),
+            ask(connection, Root::Core, &self.core, max_bytes),
+            ask(connection, Root::Groups, &self.groups, max_bytes),
         );
         let (core, groups) = match (core, groups) {
             (Ok(core), Ok(groups)) => (core, groups),
@@ -152,12 +152,26 @@ impl Roots {
 
 type Changed = Option<(RootState, Vec<ApiEntry>)>;
 
+/// A document with its keys, which are taken from it where it is read: that takes time if it is large.
+struct Keyed {
+    decoded: Decoded,
+    entries: Vec<ApiEntry>,
+}
+
+impl From<Decoded> for Keyed {
+    fn from(decoded: Decoded) -> Self {
+        Self {
+            entries: decoded.document.entries(),
+            decoded,
+        }
+    }
+}
+
 /// `None`: nothing changed.
 async fn ask(
     connection: &Connection,
     root: Root,
     state: &RootState,
-    known: &ApiSet,
     max_bytes: usize,
 ) -> Result<Changed, FetchError> {
     let answer = connection
@@ -169,7 +183,7 @@ async fn ask(
         status => return Err(status_error(root.path(), status)),
     }
     let Some(source) = aggregated_source(&answer.content_type) else {
-        let asking = ask_legacy(connection, root, state, known, answer, max_bytes);
+        let asking = ask_legacy(connection, root, state, answer, max_bytes);
         return tokio::time::timeout(LEGACY_DEADLINE, asking)
             .await
             .unwrap_or_else(|_| {
@@ -182,16 +196,16 @@ async fn ask(
             });
     };
     let etag = answer.etag;
-    let read = move |body: &[u8]| Ok((aggregated(body, root)?, Document::aggregated(body, root)?));
-    let (found, document) = decode(root.path(), answer.body, read).await?;
+    let read = move |body: &[u8]| Decoded::aggregated(body, root).map(Keyed::from);
+    let found = decode(root.path(), answer.body, read).await?;
     let state = RootState {
+        stale: found.decoded.document.stale(),
+        refused: found.decoded.refused,
         told: RootDocument {
-            document: Arc::new(document),
+            document: Arc::new(found.decoded.document),
             source: Some(source),
             etag,
         },
-        stale: found.stale,
-        refused: found.refused,
         ..RootState::default()
     };
     Ok(Some((state, found.entries)))
@@ -201,7 +215,6 @@ async fn ask_legacy(
     connection: &Connection,
     root: Root,
     state: &RootState,
-    set: &ApiSet,
     answer: Answer,
     max_bytes: usize,
 ) -> Result<Changed, FetchError> {
@@ -225,7 +238,7 @@ async fn ask_legacy(
         .map(|gv| ask_group_version(connection, root, gv, max_bytes / LEGACY_CONCURRENT))
         .collect();
     let mut documents = stream::iter(asks).buffer_unordered(LEGACY_CONCURRENT);
-    let mut entries = Vec::new();
+    let mut resources = 0;
     let mut lists = Vec::new();
     let mut state = RootState {
         listed_at: Some(listed_at),
@@ -233,20 +246,14 @@ async fn ask_legacy(
     };
     while let Some((gv, document)) = documents.try_next().await? {
         match document {
-            List::Read(found, body) => {
-                entries.extend(found.entries);
-                state.refused += found.refused;
+            List::Read { count, body } => {
+                resources += count;
                 lists.push((gv.clone(), body));
             }
             List::NotServed => {}
-            List::Unavailable => {
-                state.stale.push(gv.clone());
-                entries.extend(
-                    of_root(set, root).filter(|e| e.group == gv.group && e.version == gv.version),
-                );
-            }
+            List::Unavailable => state.stale.push(gv.clone()),
         }
-        if entries.len() > MAX_ENTRIES {
+        if resources > MAX_ENTRIES {
             return Err(too_many(root, "resources", MAX_ENTRIES));
         }
     }
@@ -254,21 +261,24 @@ async fn ask_legacy(
     state.stale.sort();
     let (order, stale) = (listed.clone(), state.stale.clone());
     let known = Arc::clone(&known.document);
-    let build = move || legacy_document(lists, &order, &stale, &known);
-    state.told.document = match tokio::task::spawn_blocking(build).await {
-        Ok(document) => Arc::new(document.map_err(|error| FetchError::Decode {
+    let build = move || legacy_document(lists, &order, &stale, &known).map(Keyed::from);
+    let found = match tokio::task::spawn_blocking(build).await {
+        Ok(found) => found.map_err(|error| FetchError::Decode {
             path: root.path().to_owned(),
             error,
-        })?),
+        })?,
         Err(error) => return Err(given_up(root.path(), &error)),
     };
+    state.refused = found.decoded.refused;
+    state.told.document = Arc::new(found.decoded.document);
     state.told.source = Some(Source::Legacy);
     state.listed = listed;
-    Ok(Some((state, entries)))
+    Ok(Some((state, found.entries)))
 }
 
 enum List {
-    Read(Decoded, bytes::Bytes),
+    /// It was read once, so that whatever is wrong with it is reported with its path.
+    Read { count: usize, body: bytes::Bytes },
     /// `/apis` of an old server lists groups that only newer servers serve: it is made from APIService objects, which they share.
     NotServed,
     /// An extension API server that is down.
@@ -291,9 +301,13 @@ async fn ask_group_version<'g>(
     let document = match answer.status {
         StatusCode::OK => {
             let wanted = gv.clone();
-            let read = move |body: &[u8]| resources(body, &wanted);
+            let count = move |body: &[u8]| {
+                let read = Document::from_legacy(&[(wanted, body)])?;
+                Ok(read.entries().len())
+            };
             let body = answer.body.clone();
-            List::Read(decode(&path, answer.body, read).await?, body)
+            let count = decode(&path, answer.body, count).await?;
+            List::Read { count, body }
         }
         StatusCode::NOT_FOUND => List::NotServed,
         status if status.is_server_error() => List::Unavailable,
@@ -308,14 +322,17 @@ fn legacy_document(
     listed: &[GroupVersion],
     stale: &[GroupVersion],
     known: &Document,
-) -> Result<Document, DecodeError> {
+) -> Result<Decoded, DecodeError> {
     let place = |gv: &GroupVersion| listed.iter().position(|other| other == gv);
     lists.sort_by_key(|(gv, _)| place(gv));
     let bodies: Vec<_> = lists
         .iter()
         .map(|(gv, body)| (gv.clone(), body.as_ref()))
         .collect();
-    let mut document = Document::from_legacy(&bodies)?;
+    let Decoded {
+        mut document,
+        refused,
+    } = Decoded::from_legacy(&bodies)?;
     for gv in stale {
         add_stale(&mut document, known, gv);
     }
@@ -330,7 +347,7 @@ fn legacy_document(
                 .position(|other| *other.group == *name && *other.version == *version.version)
         });
     }
-    Ok(document)
+    Ok(Decoded { document, refused })
 }
 
 fn add_stale(document: &mut Document, known: &Document, gv: &GroupVersion) {

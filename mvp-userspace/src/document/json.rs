@@ -7,13 +7,10 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::DecodeError;
-use crate::api::{MAX_NAME, VerbSet};
+use crate::api::MAX_NAME;
 
 /// A name of at most [`MAX_NAME`] bytes. A longer one, which no path segment may be, reads as empty and is refused later.
 pub(super) struct Name;
-
-/// The set of a list's verbs and the length of the list.
-pub(super) struct Verbs;
 
 /// An object of the document: `read` takes its fields and leaves what it says in the sink.
 pub(super) trait Object {
@@ -62,36 +59,6 @@ impl<'de> Visitor<'de> for Name {
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
         Ok(Cow::Borrowed(""))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Verbs {
-    type Value = (VerbSet, usize);
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Verbs {
-    type Value = (VerbSet, usize);
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of verbs")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok((VerbSet::EMPTY, 0))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut set = VerbSet::EMPTY;
-        let mut count = 0;
-        while let Some(name) = seq.next_element_seed(Name)? {
-            count += 1;
-            set = set.union(VerbSet::from_names([&*name]));
-        }
-        Ok((set, count))
     }
 }
 

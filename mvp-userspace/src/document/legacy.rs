@@ -217,7 +217,7 @@ fn resources_of(list: &ApiResourceList) -> Vec<Resource> {
         .resources
         .iter()
         .filter(|entry| !entry.name.contains('/'));
-    for entry in parents.filter(|entry| is_path_segment(&entry.name)) {
+    for entry in parents.filter(|entry| entry.is_nameable()) {
         places.entry(&entry.name).or_insert(resources.len());
         resources.push(Resource {
             response_kind: Some(entry.kind()),
@@ -232,7 +232,7 @@ fn resources_of(list: &ApiResourceList) -> Vec<Resource> {
         let Some((name, subresource)) = entry.name.split_once('/') else {
             continue;
         };
-        if !is_path_segment(name) || !is_path_segment(subresource) {
+        if !entry.is_nameable() {
             continue;
         }
         let place = *places.entry(name).or_insert_with(|| {
@@ -261,6 +261,12 @@ fn resources_of(list: &ApiResourceList) -> Vec<Resource> {
 }
 
 impl ApiResource {
+    /// Whether a request path can name it.
+    pub(super) fn is_nameable(&self) -> bool {
+        let (name, subresource) = self.name.split_once('/').unwrap_or((&self.name, "none"));
+        is_path_segment(name) && is_path_segment(subresource)
+    }
+
     fn kind(&self) -> Kind {
         Kind {
             group: self.group.clone(),

@@ -4,46 +4,81 @@ use serde::de::{DeserializeSeed, MapAccess};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::DecodeError;
 use super::json::{Many, Name, Object, One, over, skip, text};
 use super::legacy::{ApiGroup, ApiGroupList, ApiResource, ApiResourceList, ApiVersions};
 use super::read::{Budget, Names, name};
 use super::types::{Document, Text};
+use super::{DecodeError, Decoded, MAX_NAME_BYTES};
 use crate::api::GroupVersion;
 
 impl ApiResourceList {
     /// Reads the answer of `/api/v1` or `/apis/<group>/<version>` within the limits of discovery documents. Errors are the fault
     /// of the server that sent it.
     pub fn from_json(document: &[u8]) -> Result<Self, DecodeError> {
-        read(document, &mut Some(Budget::default()))
+        read(document, &mut Some(Budget::default())).map(|(list, _)| list)
     }
 }
 
-impl Document {
+impl Decoded {
     /// From the answers to `/api/<version>` or `/apis/<group>/<version>` of one server, in the order that its root lists them.
     /// Each must be of the group version it stands for. All of them share the limits of one document.
+    ///
+    /// # Errors
+    /// They are the fault of the server that sent the documents.
     pub fn from_legacy(lists: &[(GroupVersion, &[u8])]) -> Result<Self, DecodeError> {
         let mut budget = Some(Budget::default());
+        let (mut refused, mut key_bytes) = (0, 0);
         let mut read_lists = Vec::with_capacity(lists.len());
         for (gv, document) in lists {
-            let list = read(document, &mut budget)?;
+            let (list, nameless) = read(document, &mut budget)?;
+            refused += nameless;
             if *list.group_version != *gv.to_string() {
                 return Err(DecodeError::Kind {
                     found: list.group_version.to_string(),
                     wanted: "the APIResourceList of the group version asked for",
                 });
             }
+            let above = gv.group.len() + gv.version.len();
+            for resource in &list.resources {
+                match resource.is_nameable() {
+                    true => key_bytes += above + resource.name.len(),
+                    false => refused += 1,
+                }
+            }
+            if key_bytes > MAX_NAME_BYTES {
+                return Err(DecodeError::TooMany {
+                    what: "bytes of names",
+                    limit: MAX_NAME_BYTES,
+                });
+            }
             read_lists.push((gv.clone(), list));
         }
-        Ok(Self::from_legacy_lists(&read_lists))
+        Ok(Self {
+            document: Document::from_legacy_lists(&read_lists),
+            refused,
+        })
     }
 }
 
-/// Takes the budget away when it fails, since the error may be in it.
-fn read(document: &[u8], budget: &mut Option<Budget>) -> Result<ApiResourceList, DecodeError> {
+impl Document {
+    /// As [`Decoded::from_legacy`], for those who need no count.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn from_legacy(lists: &[(GroupVersion, &[u8])]) -> Result<Self, DecodeError> {
+        Decoded::from_legacy(lists).map(|decoded| decoded.document)
+    }
+}
+
+/// A list, and how many of its resources have no name. Takes the budget away when it fails, since the error may be in it.
+fn read(
+    document: &[u8],
+    budget: &mut Option<Budget>,
+) -> Result<(ApiResourceList, usize), DecodeError> {
     let mut reader = Reader {
         kind: String::new(),
         list: ApiResourceList::default(),
+        nameless: 0,
         budget: budget.take().unwrap_or_default(),
     };
     let mut json = serde_json::Deserializer::from_str(text(document)?);
@@ -60,12 +95,13 @@ fn read(document: &[u8], budget: &mut Option<Budget>) -> Result<ApiResourceList,
         });
     }
     *budget = Some(reader.budget);
-    Ok(reader.list)
+    Ok((reader.list, reader.nameless))
 }
 
 struct Reader {
     kind: String,
     list: ApiResourceList,
+    nameless: usize,
     budget: Budget,
 }
 
@@ -154,8 +190,9 @@ impl Object for ResourceObject {
                 ResourceField::Other => skip(&mut map)?,
             }
         }
-        if !resource.name.is_empty() {
-            reader.list.resources.push(resource);
+        match resource.name.is_empty() {
+            true => reader.nameless += 1,
+            false => reader.list.resources.push(resource),
         }
         Ok(())
     }

@@ -1,8 +1,6 @@
 //! What a discovery document may contain. Documents come over the network from a server that may be broken or hostile, and
 //! kube-apiserver copies into its own what extension API servers report, so that the limits protect the agent from those as well.
 
-use crate::api::{ApiEntry, GroupVersion, VerbSet, is_path_segment};
-
 /// Groups in one document. A real 1.36 with every API on has 22; a platform with many operators has hundreds.
 pub const MAX_GROUPS: usize = 4_096;
 /// Group versions in one document, over all groups.
@@ -29,35 +27,18 @@ pub enum DecodeError {
     TooMany { what: &'static str, limit: usize },
 }
 
-/// What one document says, bounded by the limits above. Duplicates are still in it; [`crate::api::ApiSet::new`] unites them.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Decoded {
-    pub entries: Vec<ApiEntry>,
-    /// Group versions the server itself could not confirm (`freshness: Stale`). Their resources, if any are listed, are in `entries`.
-    pub stale: Vec<GroupVersion>,
-    /// Entries left out because no request path can name them.
-    pub refused: usize,
-}
-
-/// Collects entries while a document is read, and stops at the limits.
-///
-/// A document names a resource after its subresources, a version after its resources and so on in any order, so that entries
-/// are pushed with the names known so far and the others are filled in when an object ends.
+/// Counts while a document is read, and stops at the limits.
 #[derive(Default)]
-pub(super) struct Collector {
-    pub decoded: Decoded,
+pub(super) struct Counts {
     groups: usize,
     versions: usize,
-    pushed: usize,
+    objects: usize,
     name_bytes: usize,
+    key_bytes: usize,
     over: Option<DecodeError>,
 }
 
-impl Collector {
-    pub fn len(&self) -> usize {
-        self.decoded.entries.len()
-    }
-
+impl Counts {
     pub fn group(&mut self) -> Result<(), &'static str> {
         self.groups += 1;
         self.check(self.groups, MAX_GROUPS, "groups")
@@ -70,41 +51,12 @@ impl Collector {
 
     /// Counts one resource or subresource object, kept or not.
     pub fn object(&mut self) -> Result<(), &'static str> {
-        self.pushed += 1;
-        self.check(self.pushed, MAX_ENTRIES, "resources")
+        self.objects += 1;
+        self.check(self.objects, MAX_ENTRIES, "resources")
     }
 
     pub fn verbs(&mut self, count: usize) -> Result<(), &'static str> {
         self.check(count, MAX_VERBS, "verbs of one resource")
-    }
-
-    pub fn push(&mut self, resource: &str, subresource: &str, verbs: VerbSet) {
-        self.decoded.entries.push(ApiEntry {
-            group: "".into(),
-            version: "".into(),
-            resource: resource.into(),
-            subresource: subresource.into(),
-            verbs,
-        });
-    }
-
-    /// Gives `name` to the entries from `start` on, or drops them if no path can contain it.
-    pub fn fill(
-        &mut self,
-        start: usize,
-        name: &str,
-        set: fn(&mut ApiEntry, Box<str>),
-    ) -> Result<(), &'static str> {
-        if !is_path_segment(name) {
-            self.drop_from(start);
-            return Ok(());
-        }
-        let count = self.len().saturating_sub(start);
-        self.keep(count * name.len())?;
-        for entry in self.decoded.entries.iter_mut().skip(start) {
-            set(entry, name.into());
-        }
-        Ok(())
     }
 
     /// Counts memory kept for names, in bytes.
@@ -113,9 +65,10 @@ impl Collector {
         self.check(self.name_bytes, MAX_NAME_BYTES, "bytes of names")
     }
 
-    pub fn drop_from(&mut self, start: usize) {
-        self.decoded.refused += self.len().saturating_sub(start);
-        self.decoded.entries.truncate(start);
+    /// Counts the names of what routing gets, in bytes: there each key has all of its names.
+    pub fn key(&mut self, bytes: usize) -> Result<(), &'static str> {
+        self.key_bytes += bytes;
+        self.check(self.key_bytes, MAX_NAME_BYTES, "bytes of names")
     }
 
     /// The limit that was passed, if one was: serde errors carry text only.

@@ -1,4 +1,6 @@
-//! Reading documents out of JSON, within the limits of [`super::super::limits`].
+//! Reading documents out of JSON, within the limits of [`super::limits`].
+//!
+//! Shapes and rules: `api/apidiscovery/v2/types.go` and client-go's `discovery/aggregated_discovery.go`.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::json::{Many, Name, Object, One, over, skip, text};
-use super::limits::Collector;
+use super::limits::Counts;
 use super::types::{
     Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version, united,
 };
@@ -19,12 +21,22 @@ const MENTION: usize = size_of::<Text>();
 /// Bytes beside its letters that a name costs when it is new.
 const NEW_NAME: usize = 48;
 
-impl Document {
+/// A document, and what is not in it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Decoded {
+    pub document: Document,
+    /// Resources and subresources that were left out because no request path can name them.
+    pub refused: usize,
+}
+
+impl Decoded {
     /// Reads the answer of `/api` or `/apis` to an Accept header of aggregated discovery, v2 or v2beta1.
     ///
-    /// What no request path can name is left out with everything below it, duplicates are united, absent and `null` are the
-    /// same, and unknown fields are skipped, as [`crate::document::aggregated`] does for routing. Errors are the fault of the
-    /// server that sent the document.
+    /// What no request path can name is left out with everything below it, and counted. Duplicates are united, absent and `null` are
+    /// the same, and unknown fields are skipped.
+    ///
+    /// # Errors
+    /// They are the fault of the server that sent the document.
     pub fn aggregated(document: &[u8], root: Root) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(root);
         let mut json = serde_json::Deserializer::from_str(text(document)?);
@@ -42,15 +54,28 @@ impl Document {
             });
         }
         Ok(Self {
-            groups: united(reader.groups),
+            document: Document {
+                groups: united(reader.groups),
+            },
+            refused: reader.refused,
         })
+    }
+}
+
+impl Document {
+    /// As [`Decoded::aggregated`], for those who need no count.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn aggregated(document: &[u8], root: Root) -> Result<Self, DecodeError> {
+        Decoded::aggregated(document, root).map(|decoded| decoded.document)
     }
 }
 
 /// What one document may still take, and the names it already has.
 #[derive(Default)]
 pub(super) struct Budget {
-    pub counts: Collector,
+    pub counts: Counts,
     known: HashSet<Text>,
 }
 
@@ -131,6 +156,7 @@ struct Reader {
     subresources: Vec<Subresource>,
     kinds: Vec<Kind>,
     group_name: Text,
+    refused: usize,
 }
 
 impl Reader {
@@ -146,6 +172,7 @@ impl Reader {
             subresources: Vec::new(),
             kinds: Vec::new(),
             group_name: "".into(),
+            refused: 0,
         }
     }
 
@@ -169,6 +196,24 @@ impl Reader {
         map.next_value_seed(Many::<KindObject>(self))?;
         Ok(self.kinds.drain(..).collect())
     }
+}
+
+/// The names of all keys of a group, in bytes.
+fn key_bytes(group: &Group) -> usize {
+    let of_version = |version: &Version| {
+        let of_resource = |resource: &Resource| {
+            let above = group.name.len() + version.version.len() + resource.resource.len();
+            let subresources = resource.subresources.iter();
+            resource.entries() * above + subresources.map(|s| s.subresource.len()).sum::<usize>()
+        };
+        version.resources.iter().map(of_resource).sum::<usize>()
+    };
+    group.versions.iter().map(of_version).sum()
+}
+
+/// What routing would have of it.
+fn entries(version: &Version) -> usize {
+    version.resources.iter().map(Resource::entries).sum()
 }
 
 struct List;
@@ -231,7 +276,10 @@ impl Object for GroupObject {
         };
         if reader.root.holds(&group.name) && (group.name.is_empty() || is_path_segment(&group.name))
         {
+            reader.budget.counts.key(key_bytes(&group)).map_err(over)?;
             reader.groups.push(group);
+        } else {
+            reader.refused += group.versions.iter().map(entries).sum::<usize>();
         }
         Ok(())
     }
@@ -294,12 +342,14 @@ impl Object for VersionObject {
             }
         }
         let resources = reader.resources.drain(..).collect();
-        if is_path_segment(&version) {
-            reader.versions.push(Version {
-                version,
-                resources,
-                freshness,
-            });
+        let version = Version {
+            version,
+            resources,
+            freshness,
+        };
+        match is_path_segment(&version.version) {
+            true => reader.versions.push(version),
+            false => reader.refused += entries(&version),
         }
         Ok(())
     }
@@ -359,8 +409,9 @@ impl Object for ResourceObject {
             }
         }
         resource.subresources = reader.subresources.drain(..).collect();
-        if is_path_segment(&resource.resource) {
-            reader.resources.push(resource);
+        match is_path_segment(&resource.resource) {
+            true => reader.resources.push(resource),
+            false => reader.refused += resource.entries(),
         }
         Ok(())
     }
@@ -403,8 +454,9 @@ impl Object for SubresourceObject {
                 SubresourceField::Other => skip(&mut map)?,
             }
         }
-        if is_path_segment(&subresource.subresource) {
-            reader.subresources.push(subresource);
+        match is_path_segment(&subresource.subresource) {
+            true => reader.subresources.push(subresource),
+            false => reader.refused += 1,
         }
         Ok(())
     }

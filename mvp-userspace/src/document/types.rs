@@ -104,8 +104,13 @@ impl Document {
         versions.iter().find(|found| *found.version == *version)
     }
 
-    /// What routing needs of the document: the same as [`crate::document::aggregated`] reads, once a key, sorted.
+    /// What routing needs of the document: each key once, sorted.
     pub fn api_set(&self) -> ApiSet {
+        ApiSet::new(self.entries())
+    }
+
+    /// Its keys, in its order. A version that is `Stale` keeps the resources that it lists.
+    pub fn entries(&self) -> Vec<ApiEntry> {
         let mut entries = Vec::new();
         for (group, version) in self.group_versions() {
             for resource in &version.resources {
@@ -126,7 +131,7 @@ impl Document {
                 }
             }
         }
-        ApiSet::new(entries)
+        entries
     }
 
     /// Group versions that are `Stale`, in the document's order.
@@ -151,6 +156,11 @@ impl Resource {
     /// False if the resource is only the parent of its subresources.
     pub fn is_served(&self) -> bool {
         is_kind(self.response_kind.as_ref())
+    }
+
+    /// How many keys it has: itself, if it is served, and its subresources.
+    pub(super) fn entries(&self) -> usize {
+        usize::from(self.is_served()) + self.subresources.len()
     }
 }
 

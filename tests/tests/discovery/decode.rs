@@ -5,8 +5,7 @@ use mvp::api::Verb;
 use mvp::api::{ApiSet, GroupVersion, MAX_NAME};
 use mvp::discovery::fuzz_decode;
 use mvp::document::{
-    DecodeError, MAX_ENTRIES, MAX_GROUPS, MAX_VERBS, MAX_VERSIONS, Root, aggregated,
-    group_versions, resources,
+    DecodeError, Decoded, MAX_ENTRIES, MAX_GROUPS, MAX_VERBS, MAX_VERSIONS, Root, group_versions,
 };
 use serde_json::{Value, json};
 
@@ -33,9 +32,8 @@ pub fn keys(set: &ApiSet) -> Vec<String> {
 }
 
 fn read(document: &[u8]) -> Vec<String> {
-    keys(&ApiSet::new(
-        aggregated(document, Root::Groups).unwrap().entries,
-    ))
+    let decoded = Decoded::aggregated(document, Root::Groups).unwrap();
+    keys(&decoded.document.api_set())
 }
 
 fn apps(resources: Value) -> Vec<u8> {
@@ -92,8 +90,9 @@ fn stale_versions_keep_what_they_list() {
             {"version": "v1alpha1", "freshness": "Current", "resources": pods},
         ]}]),
     );
-    let decoded = aggregated(&document, Root::Groups).unwrap();
-    let stale: Vec<_> = decoded.stale.iter().map(GroupVersion::to_string).collect();
+    let decoded = Decoded::aggregated(&document, Root::Groups).unwrap();
+    let stale = decoded.document.stale();
+    let stale: Vec<_> = stale.iter().map(GroupVersion::to_string).collect();
     assert_eq!(stale, ["metrics.k8s.io/v1", "metrics.k8s.io/v1beta1"]);
     assert_eq!(
         read(&document),
@@ -111,9 +110,9 @@ fn each_root_holds_its_own_groups() {
         {"metadata": {}, "versions": pods}, {"versions": pods}, {"metadata": {"name": "apps"}, "versions": pods},
     ]));
     assert_eq!(read(&document), ["apps/v1/pods/ get"]);
-    let core = aggregated(&document, Root::Core).unwrap();
+    let core = Decoded::aggregated(&document, Root::Core).unwrap();
     assert_eq!(core.refused, 1);
-    assert_eq!(keys(&ApiSet::new(core.entries)), ["/v1/pods/ get"]);
+    assert_eq!(keys(&core.document.api_set()), ["/v1/pods/ get"]);
 }
 
 #[test]
@@ -140,8 +139,14 @@ fn null_everywhere_is_empty() {
         group: "".into(),
         version: "v1".into(),
     };
-    let list = br#"{"kind":"APIResourceList","groupVersion":"v1","resources":[null,{"name":null,"verbs":null}]}"#;
-    assert_eq!(resources(list, &gv).unwrap().entries, []);
+    let list: &[u8] = br#"{"kind":"APIResourceList","groupVersion":"v1","resources":[null,{"name":null,"verbs":null}]}"#;
+    assert_eq!(
+        Decoded::from_legacy(&[(gv, list)])
+            .unwrap()
+            .document
+            .entries(),
+        []
+    );
     assert_eq!(
         group_versions(br#"{"kind":"APIVersions","versions":null}"#, Root::Core).unwrap(),
         []
@@ -161,7 +166,12 @@ fn names_that_no_path_can_carry_are_left_out() {
         read(&document),
         ["apps/v1/good/ get", "apps/v1/good/good get"]
     );
-    assert_eq!(aggregated(&document, Root::Groups).unwrap().refused, 12);
+    assert_eq!(
+        Decoded::aggregated(&document, Root::Groups)
+            .unwrap()
+            .refused,
+        12
+    );
 }
 
 #[test]
@@ -176,7 +186,7 @@ fn documents_of_another_kind_are_refused() {
     ];
     for document in documents {
         assert!(
-            aggregated(document, Root::Groups).is_err(),
+            Decoded::aggregated(document, Root::Groups).is_err(),
             "{}",
             String::from_utf8_lossy(document)
         );
@@ -185,7 +195,7 @@ fn documents_of_another_kind_are_refused() {
     let mut trailing = v2(json!([]));
     trailing.extend_from_slice(b"{}");
     assert!(matches!(
-        aggregated(&trailing, Root::Groups),
+        Decoded::aggregated(&trailing, Root::Groups),
         Err(DecodeError::Json(_))
     ));
 }
@@ -195,11 +205,11 @@ fn text_that_is_not_utf8_is_refused_even_where_nothing_is_read() {
     let mut document =
         br#"{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","junk":"?"}"#
             .to_vec();
-    assert!(aggregated(&document, Root::Groups).is_ok());
+    assert!(Decoded::aggregated(&document, Root::Groups).is_ok());
     let at = document.iter().position(|b| *b == b'?').unwrap();
     document[at] = 0xff;
     assert_eq!(
-        aggregated(&document, Root::Groups),
+        Decoded::aggregated(&document, Root::Groups),
         Err(DecodeError::NotUtf8(at))
     );
 }
@@ -217,14 +227,14 @@ fn deep_documents_are_refused_or_skipped() {
         let items = format!(
             r#"{{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","items":{deep}}}"#
         );
-        assert!(aggregated(items.as_bytes(), Root::Groups).is_err());
+        assert!(Decoded::aggregated(items.as_bytes(), Root::Groups).is_err());
     }
 }
 
 #[test]
 fn documents_over_a_limit_are_refused() {
     fn limit(document: &[u8]) -> (&'static str, usize) {
-        match aggregated(document, Root::Groups) {
+        match Decoded::aggregated(document, Root::Groups) {
             Err(DecodeError::TooMany { what, limit }) => (what, limit),
             other => panic!("{other:?}"),
         }
@@ -289,10 +299,11 @@ fn legacy_documents() {
         group: "apps".into(),
         version: "v1".into(),
     };
-    let decoded = resources(list.to_string().as_bytes(), &gv).unwrap();
+    let list = list.to_string();
+    let decoded = Decoded::from_legacy(&[(gv, list.as_bytes())]).unwrap();
     assert_eq!(decoded.refused, 3);
     assert_eq!(
-        keys(&ApiSet::new(decoded.entries)),
+        keys(&decoded.document.api_set()),
         [
             "apps/v1/deployments/ get,list",
             "apps/v1/deployments/scale patch",
@@ -304,7 +315,7 @@ fn legacy_documents() {
         version: "v2".into(),
     };
     assert!(matches!(
-        resources(list.to_string().as_bytes(), &other),
+        Decoded::from_legacy(&[(other, list.as_bytes())]),
         Err(DecodeError::Kind { .. })
     ));
 }

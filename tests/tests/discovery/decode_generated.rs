@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mvp::api::{ApiSet, GroupVersion, Verb, VerbSet};
 use mvp::discovery::fuzz_decode;
-use mvp::document::{Root, aggregated, resources};
+use mvp::document::{Decoded, Root};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -133,11 +133,10 @@ fn from_legacy(model: &Model) -> ApiSet {
         };
         let document =
             json!({"kind": "APIResourceList", "groupVersion": gv.to_string(), "resources": list});
-        entries.extend(
-            resources(document.to_string().as_bytes(), &gv)
-                .unwrap()
-                .entries,
-        );
+        let document = document.to_string();
+        let decoded = Decoded::from_legacy(&[(gv, document.as_bytes())]).unwrap();
+        assert_eq!(decoded.refused, 0);
+        entries.extend(decoded.document.entries());
     }
     ApiSet::new(entries)
 }
@@ -145,9 +144,9 @@ fn from_legacy(model: &Model) -> ApiSet {
 fn from_aggregated(document: impl Fn(Root) -> String) -> ApiSet {
     let mut entries = Vec::new();
     for root in [Root::Core, Root::Groups] {
-        let decoded = aggregated(document(root).as_bytes(), root).unwrap();
+        let decoded = Decoded::aggregated(document(root).as_bytes(), root).unwrap();
         assert_eq!(decoded.refused, 0);
-        entries.extend(decoded.entries);
+        entries.extend(decoded.document.entries());
     }
     ApiSet::new(entries)
 }

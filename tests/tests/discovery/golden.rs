@@ -1,6 +1,7 @@
 //! What real servers answered, read, merged and written again. Needs the folder of saved answers beside the workspace.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use mvp::api::GroupVersion;
@@ -9,7 +10,7 @@ use mvp::document::{
     aggregated_yaml, api_group, api_group_list, api_resource_list, compare_versions, etag, merge,
     merge_resource_list, to_json,
 };
-use mvp::document::{Root, aggregated, group_versions};
+use mvp::document::{Root, group_versions};
 use serde_json::Value;
 use sha2::{Digest, Sha512};
 
@@ -39,6 +40,39 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     files.sort();
     assert!(!files.is_empty(), "{}", folder.display());
     files
+}
+
+/// What routing has of a document.
+fn keys(document: &Document) -> BTreeSet<String> {
+    let set = document.api_set();
+    let entries = set.entries().iter();
+    entries.map(|entry| format!("{:?}", entry.key())).collect()
+}
+
+/// The same, read without the product's code.
+fn keys_of(document: &Value) -> BTreeSet<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let name = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut keys = BTreeSet::new();
+    for group in list(&document["items"]) {
+        for version in list(&group["versions"]) {
+            for resource in list(&version["resources"]) {
+                let mut add = |subresource: String| {
+                    let group = name(&group["metadata"]["name"]);
+                    let (version, resource) =
+                        (name(&version["version"]), name(&resource["resource"]));
+                    keys.insert(format!("{:?}", (group, version, resource, subresource)));
+                };
+                if !name(&resource["responseKind"]["kind"]).is_empty() {
+                    add(String::new());
+                }
+                for subresource in list(&resource["subresources"]) {
+                    add(name(&subresource["subresource"]));
+                }
+            }
+        }
+    }
+    keys
 }
 
 fn root_of(path: &Path) -> Root {
@@ -101,10 +135,10 @@ fn running_servers_bytes_and_etags() {
         let yaml = aggregated_yaml(&document, AggregatedVersion::V2).unwrap();
         let back: Value = serde_saphyr::from_slice(&yaml).unwrap();
         assert_eq!(back, serde_json::from_slice::<Value>(&compact).unwrap());
-        // Routing reads the same out of it.
-        let routed =
-            mvp::api::ApiSet::new(aggregated(text.as_bytes(), root_of(&path)).unwrap().entries);
-        assert_eq!(document.api_set(), routed);
+        assert_eq!(
+            keys(&document),
+            keys_of(&serde_json::from_str(&text).unwrap())
+        );
     }
     assert_eq!(with_etag, 6);
 }
