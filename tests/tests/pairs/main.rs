@@ -3,7 +3,7 @@
 
 mod certificates;
 mod days;
-mod http2_musts;
+mod http2;
 mod negotiation;
 mod outage;
 mod targets;
