@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::python::{Python, environment};
+use crate::python::environment;
+use crate::script::{self, Script};
 
 /// Ended when dropped.
-pub struct Helm(Python);
+pub struct Helm(Script);
 
 /// Rendered templates by their names.
 pub type Files = BTreeMap<String, String>;
@@ -20,8 +21,8 @@ impl Helm {
     /// It cannot be had although everything is required (`CI` is set to something).
     pub fn start() -> Option<Self> {
         let python = environment("python-helm", "helm_python", "helm/requirements.txt")?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("helm/render.py");
-        Some(Self(Python::run(&python, &script, &chart())))
+        let script = script::tests().join("helm/render.py");
+        Some(Self(Script::start(&python, &script, &chart())))
     }
 
     /// What the chart is with these values, or why Helm refuses them.

@@ -9,6 +9,7 @@ mod dependencies;
 mod dist;
 mod docs;
 mod fuzz;
+mod javascript;
 mod kernels;
 mod manifests;
 mod promtool;

@@ -56,10 +56,7 @@ impl Library {
         if check {
             bail!("{} in {}", self.name, environment.display());
         }
-        // Debian's python3 has the module venv without this one, and fails half-way.
-        if output(Command::new("python3").args(["-c", "import ensurepip"])).is_none() {
-            apt_install(&["python3-venv"])?;
-        }
+        make_environments_possible()?;
         std::fs::create_dir_all(root().join("target"))?;
         let script = root().join("tests/python/make-venv.sh");
         let mut make = Command::new(script);
@@ -68,4 +65,14 @@ impl Library {
         run_within(&mut make, self.limit).with_context(|| format!("{} from PyPI", self.name))?;
         Ok(interpreter)
     }
+}
+
+/// # Errors
+/// Debian's python3-venv cannot be installed.
+pub fn make_environments_possible() -> Result<()> {
+    // Debian's python3 has the module venv without this one, and fails half-way.
+    if output(Command::new("python3").args(["-c", "import ensurepip"])).is_none() {
+        apt_install(&["python3-venv"])?;
+    }
+    Ok(())
 }

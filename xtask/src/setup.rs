@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    fuzz, promtool, python,
+    fuzz, javascript, promtool, python,
     run::{find, is_root, output, require_all, run, run_within, say},
     toolchain::{self, Compiler, LLVM, NIGHTLIES, Toolchain},
 };
@@ -18,8 +18,8 @@ use crate::{
 /// Find or install what builds, tests and benchmarks need
 ///
 /// Rust with the sources of `core` (a rustup nightly, or Debian's rustc-web), bpf-linker (built into .cache/tools), and
-/// the programs that tests run: ip, kubectl, Kubernetes' Python client and Helm's library (in target/python-*), promtool (in
-/// .cache/tools). Says what it does and does nothing twice. Without root, or elsewhere than on Debian, it installs no packages and says what is missing.
+/// the programs that tests run: ip, kubectl, Kubernetes' Python client and Helm's library (in target/python-*), its JavaScript client with
+/// a Node.js (in target/javascript-client), promtool (in .cache/tools). Says what it does and does nothing twice. Without root, or elsewhere than on Debian, it installs no packages and says what is missing.
 #[derive(clap::Args)]
 pub struct Args {
     /// Change nothing; fail if something is missing
@@ -70,6 +70,13 @@ pub fn main(args: &Args) -> Result<()> {
             Err(error) => missing.push(format!("{error:#}")),
         }
     }
+    match javascript::client(args.check) {
+        Ok(path) => say(&format!(
+            "Kubernetes' JavaScript client: {}",
+            path.display()
+        )),
+        Err(error) => missing.push(format!("{error:#}")),
+    }
     match promtool::program(args.check) {
         Ok(path) => say(&format!("promtool: {}", path.display())),
         Err(error) => missing.push(format!("{error:#}")),
@@ -112,7 +119,7 @@ pub fn tools_if_possible(bench: bool) -> Result<()> {
             .iter()
             .map(|library| library.interpreter(false));
         for error in libraries
-            .chain([promtool::program(false)])
+            .chain([javascript::client(false), promtool::program(false)])
             .filter_map(Result::err)
         {
             say(&format!("missing: {error:#}"));

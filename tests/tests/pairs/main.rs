@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod certificates;
-mod http2_musts;
-mod kubectl;
+mod days;
+mod http2;
 mod negotiation;
 mod outage;
 mod targets;

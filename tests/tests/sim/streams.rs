@@ -197,3 +197,62 @@ async fn websocket_watch() {
         "a close frame when the watch times out"
     );
 }
+
+#[tokio::test]
+async fn a_pod_with_containers_agrees_upon_protocols_that_a_kubelet_has() {
+    let plane = plane(&[36]).await;
+    let pod = r#"{"metadata":{"name":"c"},"spec":{"containers":[{"name":"one"},{"name":"two"}]}}"#;
+    Client::admin(&plane, 0).await.post(PODS, pod).await;
+    let websocket = |protocols: &str| {
+        format!(
+            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: {protocols}\r\n"
+        )
+    };
+    let spdy = |protocols: &[&str]| {
+        let lines = protocols
+            .iter()
+            .map(|one| format!("X-Stream-Protocol-Version: {one}\r\n"));
+        format!("Upgrade: SPDY/3.1\r\n{}", lines.collect::<String>())
+    };
+    let exec = format!("{PODS}/c/exec?container=one&command=cat&stdin=true");
+    let ports = format!("{PODS}/c/portforward?ports=80");
+    for (path, headers, expected) in [
+        (
+            &exec,
+            websocket("v9.channel.k8s.io, v5.channel.k8s.io, v4.channel.k8s.io"),
+            "sec-websocket-protocol: v5.channel.k8s.io",
+        ),
+        (
+            &exec,
+            spdy(&["v9.channel.k8s.io", "v4.channel.k8s.io"]),
+            "x-stream-protocol-version: v4.channel.k8s.io",
+        ),
+        (
+            &ports,
+            websocket("SPDY/3.1+portforward.k8s.io"),
+            "sec-websocket-protocol: spdy/3.1+portforward.k8s.io",
+        ),
+        (
+            &ports,
+            spdy(&["portforward.k8s.io"]),
+            "x-stream-protocol-version: portforward.k8s.io",
+        ),
+        (&exec, websocket("v9.channel.k8s.io"), "403 forbidden"),
+        (&ports, spdy(&["v4.channel.k8s.io"]), "403 forbidden"),
+        (
+            &format!("{PODS}/c/exec?container=three&command=cat"),
+            spdy(&["v4.channel.k8s.io"]),
+            "400 bad request",
+        ),
+        (
+            &format!("{PODS}/c/exec?command=cat"),
+            spdy(&["v4.channel.k8s.io"]),
+            "400 bad request",
+        ),
+    ] {
+        let (_, head) = upgrade(&plane, path, &headers).await;
+        let head = head.to_lowercase();
+        assert!(head.contains(&expected.to_lowercase()), "{headers}: {head}");
+    }
+}

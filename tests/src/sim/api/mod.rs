@@ -8,6 +8,7 @@ mod decode;
 mod delete;
 mod encode;
 mod handler;
+mod kubelet;
 mod managed;
 mod negotiate;
 mod nonresource;

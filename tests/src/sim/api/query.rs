@@ -24,6 +24,12 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Every value.
+    pub fn all(&self, name: &str) -> Vec<String> {
+        let found = self.0.iter().filter(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone()).collect()
+    }
+
     /// A boolean option as Kubernetes converts it: present and neither false nor 0.
     pub fn flag(&self, name: &str) -> bool {
         self.get(name)

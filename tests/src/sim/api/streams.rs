@@ -1,6 +1,7 @@
 //! Subresources that stream: logs, exec and its relatives, and the proxies, which here end in a few endpoints for tests
 //! of large bodies.
 //!
+//! - `exec`, `attach` and `portforward` of a pod with containers: what [`kubelet`] does. Of a pod without: every byte comes back.
 //! - `pods/<p>/log?mvpBytes=N`: N bytes, however many (`PATTERN` repeated). Without it: lines; `follow` adds one every
 //!   100 ms until the client goes.
 //! - `…/proxy/upload`: reads a body of any length, answers `{"bytes":N,"sha256":"…"}`.
@@ -25,11 +26,12 @@ use sha2::{Digest, Sha256};
 use super::{
     body,
     handler::{Answer, Request, text},
+    kubelet,
     request_info::ResourcePath,
     resource::Target,
     status, upgrade,
 };
-use crate::sim::server::Upload;
+use crate::sim::{server::Upload, store::Object};
 
 /// A pod that the server knows and its kubelet does not.
 const MISSING: &str = "missing";
@@ -67,7 +69,10 @@ pub(super) async fn answer(mut request: Request, target: Target) -> Answer {
             if target.path.name == MISSING {
                 return Err(kubelet_not_found());
             }
-            exists(&request, &target).await?;
+            let pod = pod(&request, &target).await?;
+            if kubelet::runs(&pod) {
+                kubelet::container(&request, &pod)?;
+            }
             Ok(log(&request))
         }
         "proxy" if request.headers.contains_key(header::UPGRADE) => upgrade::echo(&mut request),
@@ -75,8 +80,12 @@ pub(super) async fn answer(mut request: Request, target: Target) -> Answer {
         // The upgrade-aware handler passes a kubelet's answer on as it came.
         _ if target.path.name == MISSING => Err(status::page_not_found()),
         _ => {
-            exists(&request, &target).await?;
-            upgrade::echo(&mut request)
+            let pod = pod(&request, &target).await?;
+            if kubelet::runs(&pod) {
+                kubelet::answer(&mut request, &target, &pod)
+            } else {
+                upgrade::echo(&mut request)
+            }
         }
     }
 }
@@ -92,12 +101,15 @@ fn kubelet_not_found() -> status::Failure {
     status::Status::failure(404, "NotFound", message, Some(details)).into()
 }
 
-async fn exists(request: &Request, target: &Target) -> Result<(), status::Failure> {
+/// A line of every container's log.
+pub(super) fn line(number: u64) -> String {
+    format!("line {number}\n")
+}
+
+async fn pod(request: &Request, target: &Target) -> Result<Object, status::Failure> {
     let name = &target.path.name;
     let found = request.app.store.get(&target.key(name)).await;
-    found
-        .map(drop)
-        .map_err(|error| status::store(error, &target.path, name))
+    found.map_err(|error| status::store(error, &target.path, name))
 }
 
 fn octets(total: u64) -> Response<body::Body> {
@@ -128,7 +140,7 @@ fn log(request: &Request) -> Response<body::Body> {
             }
         }
         Some((
-            Ok(Frame::data(Bytes::from(format!("line {line}\n")))),
+            Ok(Frame::data(Bytes::from(self::line(line)))),
             (line + 1, ending),
         ))
     });
