@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod discovery;
 mod envelope;
+mod h1wire;
 mod h2wire;
 pub mod identity;
 pub mod kernel;

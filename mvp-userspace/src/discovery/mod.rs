@@ -13,6 +13,7 @@ mod follow;
 mod handle;
 mod hub;
 mod json;
+mod kept_openapi;
 mod legacy;
 mod limits;
 mod merged;

@@ -9,7 +9,6 @@ mod checkout;
 mod connect;
 mod connection;
 mod counts;
-mod cut_targets;
 pub mod discovery;
 mod error;
 mod events;
@@ -21,7 +20,10 @@ mod frames;
 mod future_sizes;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz_wire;
 mod header_budget;
+mod header_limits;
 mod header_timeout;
 mod headers;
 mod http2;
@@ -31,6 +33,7 @@ mod keep_alive;
 mod lane;
 mod let_go;
 mod negotiate;
+mod newer;
 mod pipe;
 mod pool;
 mod preface;
@@ -47,7 +50,9 @@ mod streams;
 mod trace;
 mod tunnels;
 mod upgrade;
+mod watched;
 mod websocket;
+mod whole_user;
 mod windows;
 mod wire_body;
 

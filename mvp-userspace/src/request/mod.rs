@@ -12,6 +12,7 @@ use std::borrow::Cow;
 pub use key::Key;
 pub use parse::RequestError;
 pub use path::{PathClass, classify};
+pub use query::NewerOptions;
 pub use verb::{Verb, VerbSet};
 
 /// What one request asks for. Borrows from the request's target; percent-decoded parts are owned only if they had escapes.

@@ -7,6 +7,7 @@ mod departure;
 mod explain;
 mod guard;
 mod health;
+mod newer;
 mod reason;
 pub mod relay;
 mod server;
@@ -22,8 +23,9 @@ pub use guard::{
     ClusterOrder, Guard, GuardReason, GuardReasons, Operator, Signs, State, Transition,
 };
 pub use health::{Failure, HealthState, HealthView, Probe};
+pub use newer::newer;
 pub use reason::Reason;
-pub use server::Server;
+pub use server::{Release, Server};
 pub use set::ServerSet;
 pub use table::{Entry, Knowledge, MAX_SERVERS, Member, RouteTable};
 pub use unknown::{UnknownVerdict, verdict_unknown};

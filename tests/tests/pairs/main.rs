@@ -5,6 +5,7 @@ mod certificates;
 mod http2_musts;
 mod kubectl;
 mod negotiation;
+mod newer;
 mod outage;
 mod targets;
 mod usual;
