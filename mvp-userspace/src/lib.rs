@@ -15,6 +15,7 @@ pub mod discovery;
 pub mod document;
 pub mod drain;
 mod envelope;
+mod h1wire;
 mod h2wire;
 pub mod identity;
 pub mod kernel;

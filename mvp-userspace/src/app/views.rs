@@ -24,8 +24,10 @@ use crate::metrics::Metrics;
 use crate::net::LoopHeartbeat;
 use crate::proxy::one_view::replaced;
 use crate::proxy::{Pool, Shared, probe};
-use crate::request::RequestInfo;
-use crate::route::{Context, Knowledge, RouteTable, Target, choose, decide, explain};
+use crate::request::{NewerOptions, RequestInfo};
+use crate::route::{
+    Context, Knowledge, Reason, RouteTable, Target, choose, decide, explain, newer,
+};
 use crate::splice::ShortcutPart;
 use crate::steering::{Cluster, GuardHandle, Watch};
 use crate::steering::{Retirable, RetireTally};
@@ -288,6 +290,23 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
         line += &format!("; then {}: {}", reason.as_str(), reason.meaning());
         let preferred = servers.iter().find(|server| server.available());
         server = preferred.map(|server| server.name.to_string()).or(server);
+    }
+    if context.interoperability
+        && method == Method::GET
+        && NewerOptions::read(uri.query()).any()
+        && let Some(asked) = table
+            .members()
+            .iter()
+            .map(|member| &member.server)
+            .find(|asked| server.as_deref() == Some(&*asked.name))
+        && let Some(newer) = newer(&info, &table, asked, context.class)
+    {
+        let (reason, name) = (Reason::QueryOnPeer, &newer.name);
+        line += &format!(
+            "; {name}, which is newer, if {} refuses an option of the query ({})",
+            asked.name,
+            reason.as_str()
+        );
     }
     Ok(ExplainView {
         method: method.to_string(),

@@ -110,7 +110,7 @@ pub const KEYS: &[Key] = &[
     key("limits.headerBytes", Count(8 * 1024, 16 << 20), Default("1048576"), "Sum of all header fields of a request, bytes; the default is kube-apiserver's."),
     key("limits.headerBytesPerConnection", Count(8 * 1024, 1 << 30), Default("2097152"), "Header fields of one connection's requests that have no answer yet, bytes."),
     key("limits.headerBytesTotal", Count(8 * 1024, 64 << 30), Default("16777216"), "The same of all connections; a quarter is kept for requests below 8 KiB."),
-    key("limits.headerCount", Count(16, 100_000), Default("20000"), "Header fields of a request, of which HTTP/1.1 takes 4096 at most. kube-apiserver limits their bytes only."),
+    key("limits.headerCount", Count(16, 100_000), Default("20000"), "Header fields of a request, of which HTTP/1.1 takes 20000 at most. kube-apiserver limits their bytes only."),
     key("limits.streamsPerConnection", Count(1, 100_000), Default("250"), "Concurrent HTTP/2 streams of one connection."),
     key("limits.pendingResets", Count(1, 1_000_000), Default("100"), "HTTP/2 streams a client may have reset before they are handled (CVE-2023-44487), and streams a minute that are reset for errors of its own; then GOAWAY."),
     key("limits.cancellations", Count(1, 1_000_000), Default("400"), "Requests under way that one client (address and user) may cancel at once; a tenth comes back each second. Above it: 429."),

@@ -10,16 +10,17 @@ use tracing::{info, warn};
 
 use super::connection::{Connection, authority};
 use super::hub::lock;
+use super::kept_openapi::KeptOpenApi;
 use super::merged::Told;
 use super::openapi::OpenApiIndex;
 use super::prove::{Due, classes};
 use super::roots::{Documents, Found};
 use super::server_status::{Polls, ServerStatus, Trouble};
-use crate::api::{ApiSet, GroupVersion};
+use crate::api::{ApiSet, GitVersion, GroupVersion};
 use crate::config::Endpoint;
 use crate::document::Source;
 use crate::identity::proof::{Judgement, Names, Proofs};
-use crate::route::{Failure, Knowledge, Member, Probe, Server};
+use crate::route::{Failure, Knowledge, Member, Probe, Release, Server};
 
 pub(super) struct Entry {
     pub server: Arc<Server>,
@@ -32,32 +33,12 @@ pub(super) struct Entry {
     finished: watch::Sender<u64>,
     /// The poller's, while it is open.
     connection: watch::Sender<Option<Connection>>,
-    openapi: Mutex<OpenApi>,
+    openapi: Mutex<KeptOpenApi>,
     proofs: Mutex<Proofs>,
     due: Mutex<Due>,
     /// Held while a proof is under way.
     pub proving: tokio::sync::Mutex<()>,
 }
-
-/// The server's `/openapi/v3`, kept while servers differ.
-#[derive(Default)]
-struct OpenApi {
-    index: Option<Arc<OpenApiIndex>>,
-    asked: Option<Asked>,
-    /// Somebody found that the index is not right any more.
-    wanted: bool,
-}
-
-struct Asked {
-    at: Instant,
-    /// What the server served then.
-    set: Option<Arc<ApiSet>>,
-}
-
-/// How often an index is read again while servers differ, whatever happens.
-const OPENAPI_INTERVAL: Duration = Duration::from_secs(30);
-/// The shortest time between two reads of an index, however often it is requested.
-const OPENAPI_SPACING: Duration = Duration::from_secs(1);
 
 /// A server that cannot be asked for less than this may only be restarting: what it alone serves stays listed as current, and a
 /// request for it gets 503 with Retry-After, which client-go repeats by itself. `docs/one-view.md` gives the reasons.
@@ -130,6 +111,9 @@ impl Entry {
     /// Takes over what is known of the same address under another name.
     pub fn inherit(&self, other: &Entry) {
         let known = other.state().clone();
+        if let Some(version) = &known.version {
+            self.show_release(version);
+        }
         *self.state() = known;
         let proofs = other.proofs();
         *lock(&self.proofs) = proofs;
@@ -286,7 +270,14 @@ impl Entry {
     }
 
     pub fn set_version(&self, version: String) {
+        self.show_release(&version);
         self.state().version = Some(version);
+    }
+
+    fn show_release(&self, version: &str) {
+        if let Some(GitVersion { major, minor, .. }) = GitVersion::parse(version) {
+            self.server.set_release(Release { major, minor });
+        }
     }
 
     /// True if asking it again is likely to take all the time there is.
@@ -380,7 +371,10 @@ impl Entry {
 
     /// Lets requests go to the server by what is proved.
     pub fn show_proofs(&self) {
-        for (class, proved) in classes(&self.proofs()) {
+        let proofs = self.proofs();
+        // First, so that no user with a uid is asserted before.
+        self.server.set_takes_uid(proofs.tells_uid());
+        for (class, proved) in classes(&proofs) {
             self.server.set_proved(class, proved);
         }
     }
@@ -421,45 +415,23 @@ impl Entry {
     }
 
     pub fn openapi(&self) -> Option<Arc<OpenApiIndex>> {
-        lock(&self.openapi).index.clone()
+        lock(&self.openapi).index()
     }
 
     /// True if the index is to be asked for now; it then counts as asked for. With `needed` false it is forgotten: while all
     /// servers serve the same nobody looks at it.
     pub fn openapi_due(&self, needed: bool) -> bool {
         let set = self.set();
-        let mut openapi = lock(&self.openapi);
-        if !needed {
-            *openapi = OpenApi::default();
-            return false;
-        }
-        let due = match &openapi.asked {
-            None => true,
-            Some(asked) => {
-                let changed = asked.set.as_ref().map(Arc::as_ptr) != set.as_ref().map(Arc::as_ptr);
-                let age = asked.at.elapsed();
-                age >= OPENAPI_INTERVAL || ((changed || openapi.wanted) && age >= OPENAPI_SPACING)
-            }
-        };
-        if due {
-            openapi.wanted = false;
-            let at = Instant::now();
-            openapi.asked = Some(Asked { at, set });
-        }
-        due
+        lock(&self.openapi).due(needed, set)
     }
 
     pub fn set_openapi(&self, index: OpenApiIndex) {
-        let mut openapi = lock(&self.openapi);
-        // Not after it was forgotten.
-        if openapi.asked.is_some() {
-            openapi.index = Some(Arc::new(index));
-        }
+        lock(&self.openapi).set(index);
     }
 
     /// Has the index read again soon. False if that was to happen anyway.
     pub fn want_openapi(&self) -> bool {
-        !std::mem::replace(&mut lock(&self.openapi).wanted, true)
+        lock(&self.openapi).want()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -11,6 +11,7 @@ mod follow;
 mod fuzz;
 mod handle;
 mod hub;
+mod kept_openapi;
 mod merged;
 mod newest;
 mod openapi;

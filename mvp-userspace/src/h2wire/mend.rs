@@ -8,10 +8,8 @@
 use super::paths::{
     CONTINUATION, END_HEADERS, FRAME_HEADER, HEADERS, PADDED, PREFACE, PRIORITY, Paths,
 };
-use super::target::Refusal;
+use super::target::{REFUSED, Refusal};
 
-/// The field that marks a request whose target was replaced; its value is the status to refuse it with.
-pub const REFUSED: &str = "x-mvp-refused-target";
 /// The most that a frame may have, as the agent's SETTINGS say; the library ends a connection whose frames have more.
 const LARGEST_FRAME: usize = 64 << 10;
 /// The library lets a block come in fewer frames.
@@ -45,6 +43,7 @@ impl Mend {
     }
 
     /// Whether a part of what came is kept back.
+    #[cfg(test)]
     pub fn holds(&self) -> bool {
         !self.held.is_empty()
     }
@@ -180,15 +179,12 @@ fn header(bytes: &[u8]) -> Option<(usize, u8)> {
 
 /// Writes the block as frames of the same stream: without padding and priority, with the field that says why.
 fn write(out: &mut Vec<u8>, original: &[u8], mut fields: Vec<u8>, refusal: Refusal) {
-    let status: &[u8] = match refusal {
-        Refusal::Malformed => b"400",
-        Refusal::TooLong => b"414",
-    };
+    let mark = refusal.mark();
     // A literal that is never indexed (RFC 7541 §6.2.3); name and value are short.
     fields.extend([0x10, REFUSED.len() as u8]);
     fields.extend_from_slice(REFUSED.as_bytes());
-    fields.push(status.len() as u8);
-    fields.extend_from_slice(status);
+    fields.push(mark.len() as u8);
+    fields.extend_from_slice(mark);
     let flags = original.get(4).copied().unwrap_or_default();
     let stream = original.get(5..FRAME_HEADER).unwrap_or_default();
     let last = fields.len().div_ceil(LARGEST_FRAME) - 1;

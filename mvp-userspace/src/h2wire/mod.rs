@@ -5,4 +5,5 @@ mod mend;
 mod paths;
 mod target;
 
-pub use mend::{Mend, REFUSED};
+pub use mend::Mend;
+pub use target::{REFUSED, Refusal, judge, stand_in};

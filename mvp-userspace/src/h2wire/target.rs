@@ -1,15 +1,58 @@
-//! Request targets that the HTTP library cannot represent, and what replaces them.
+//! Requests that the HTTP library cannot represent, how they are marked, and what replaces their targets.
+
+/// The field that marks a request whose head was replaced; its value says why.
+pub const REFUSED: &str = "x-mvp-refused-target";
 
 /// `http::Uri` takes no more bytes.
 const LONGEST: usize = 65_534;
 /// A stand-in is no longer than this: an entry of more than the HPACK table holds empties the table, however long it is.
 const STAND_IN: usize = 8192;
 
-/// Why a target cannot be carried.
+/// Why a request cannot be carried.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refusal {
+    /// The target has characters that the library refuses, or a `#`.
     Malformed,
+    /// The target is longer than the library takes.
     TooLong,
+    /// Over HTTP/1.1: more bytes of header than the limit.
+    HeaderBytes,
+    /// Over HTTP/1.1: more fields than the limit.
+    HeaderCount,
+    /// Over HTTP/1.1: what is sent is no head of a request.
+    Head,
+    /// Over HTTP/1.1: a transfer coding other than `chunked`.
+    Encoding,
+}
+
+impl Refusal {
+    const ALL: [Self; 6] = [
+        Self::Malformed,
+        Self::TooLong,
+        Self::HeaderBytes,
+        Self::HeaderCount,
+        Self::Head,
+        Self::Encoding,
+    ];
+
+    /// The value of the field that marks the request.
+    pub fn mark(self) -> &'static [u8] {
+        match self {
+            Self::Malformed => b"400",
+            Self::TooLong => b"414",
+            Self::HeaderBytes => b"431-bytes",
+            Self::HeaderCount => b"431-count",
+            Self::Head => b"400-head",
+            Self::Encoding => b"501",
+        }
+    }
+
+    /// What a mark says; one that a client has made up says that its request is malformed.
+    pub fn of_mark(mark: &[u8]) -> Self {
+        let mut all = Self::ALL.into_iter();
+        all.find(|refusal| refusal.mark() == mark)
+            .unwrap_or(Self::Malformed)
+    }
 }
 
 /// Whether the HTTP library would refuse the target, or cut it off at a `#`. One that is no path at all is a breach of HTTP, and the
@@ -64,6 +107,14 @@ mod tests {
         ] {
             assert_eq!(judge(target), refusal, "{:?}", target.get(..9));
         }
+    }
+
+    #[test]
+    fn a_mark_says_what_it_was_made_of() {
+        for refusal in Refusal::ALL {
+            assert_eq!(Refusal::of_mark(refusal.mark()), refusal);
+        }
+        assert_eq!(Refusal::of_mark(b"200"), Refusal::Malformed);
     }
 
     proptest! {

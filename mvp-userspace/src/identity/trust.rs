@@ -373,6 +373,11 @@ impl HeaderNames {
         preferred(&self.username, &USER)
     }
 
+    /// Whether a user's uid can be sent: not if other names are configured, and none for it.
+    pub(super) fn tells_uid(&self) -> bool {
+        !self.uid.is_empty() || self.username.is_empty()
+    }
+
     pub(super) fn send_uid(&self) -> &HeaderName {
         preferred(&self.uid, &UID)
     }

@@ -35,6 +35,12 @@ pub enum BadIdentity {
         "the user has a uid, and requestHeader.uidHeaders is empty: no server would hear of it"
     )]
     NoUidHeader,
+    /// The server itself would have read it from the certificate.
+    #[error(
+        "the user has a uid, and kube-apiserver {0} takes none from a front proxy (its --requestheader-uid-headers does not list the \
+         first of requestHeader.uidHeaders)"
+    )]
+    UidNotTaken(String),
     #[error("the user has more than {MAX_VALUES} groups and extra values")]
     TooMany,
 }
@@ -58,7 +64,7 @@ impl User {
         if groups.iter().any(String::is_empty) {
             return Err(BadIdentity::EmptyGroup);
         }
-        if !uid.is_empty() && names.uid.is_empty() && !names.username.is_empty() {
+        if !uid.is_empty() && !names.tells_uid() {
             return Err(BadIdentity::NoUidHeader);
         }
         let mut headers = vec![(names.send_user().clone(), value("user name", &name)?)];

@@ -15,6 +15,7 @@ pub fn words(spec: &Spec) -> Vec<&'static str> {
             "connect",
             "malformed",
             "own_limit",
+            "query",
             "shortage",
             "unprocessed",
             "unproved",

@@ -19,7 +19,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Thread;
-use super::cut_targets::{CutTargets, Watched};
 use super::flood::FloodGuard;
 use super::header_budget::ConnectionHeaders;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
@@ -31,13 +30,17 @@ use super::relay::{self, Memory, Offered};
 use super::service::handle;
 use super::streams::Serving;
 use super::upgrade::Tunnel;
+use super::watched::{Unseen, Watched};
 use super::wire_body::WireBody;
 use crate::drain::DrainSignal;
+use crate::h1wire;
 use crate::identity::PeerCertificates;
 use crate::net::{Accepted, Bulk, Deferred, Place, Slot, tune_client};
 
-/// Header fields of an HTTP/1.1 request, whatever the limit is.
-const MAX_HTTP1_FIELDS: usize = 4096;
+/// Header fields of an HTTP/1.1 request, whatever the limit is: `http::HeaderMap` holds 24,576.
+const MAX_HTTP1_FIELDS: usize = 20_000;
+/// A head that is marked as to be refused has so many of its own.
+const FIELDS_OF_A_MARK: usize = 2;
 /// Window a stream, for uploads: kube-apiserver's own (`MaxUploadBufferPerStream`).
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// RFC 9113 §6.9.1.
@@ -62,8 +65,8 @@ pub struct Connection {
     pub certificates: Option<PeerCertificates>,
     /// A request has come.
     pub asked: Notify,
-    /// Targets that the HTTP library cannot carry.
-    pub cut: CutTargets,
+    /// Whether its requests were looked at before the HTTP library read them.
+    pub unseen: Unseen,
     /// Whether its client should come again, to be relayed.
     pub memory: Memory,
     /// Its place among all connections.
@@ -164,14 +167,14 @@ async fn serve_http(
     let certificates = PeerCertificates::new(session.peer_certificates());
     let memory = Memory::new(peer.ip(), session.server_name());
     let header_bytes = thread.shared.limits.header_bytes as usize;
-    let (stream, cut) = Watched::new(Deferred::new(stream), http2, header_bytes);
+    let (stream, unseen) = (Deferred::new(stream), Unseen::default());
     let connection = Arc::new(Connection {
         thread: Arc::clone(&thread),
         peer,
         forwarded_for: forwarded_for(peer.ip()),
         certificates,
         asked: Notify::new(),
-        cut,
+        unseen: unseen.clone(),
         memory,
         place,
         headers: ConnectionHeaders::default(),
@@ -206,7 +209,8 @@ async fn serve_http(
         };
         let reads = Reads::default();
         let keep_alive = KeepAlive::new(reads.clone(), PING_INTERVAL, PING_TIMEOUT);
-        let io = PrefaceTimeout::new(stream, limits.header_timeout);
+        let io = Watched::http2(stream, header_bytes, unseen);
+        let io = PrefaceTimeout::new(io, limits.header_timeout);
         let (io, flooded) = FloodGuard::new(io, limits.pending_resets, reads);
         let mut connection = pin!(Serving::new(&builder, io, keep_alive, answer));
         let idle = streams.idle_for(limits.idle_timeout);
@@ -238,25 +242,33 @@ async fn serve_http(
         return;
     };
     let ended = {
+        let max_fields = limits.header_count.min(MAX_HTTP1_FIELDS);
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
             // As Go's servers write the names of fields (`http.CanonicalHeaderKey`).
             .title_case_headers(true)
             .header_read_timeout(KEEP_ALIVE)
-            // hyper makes room for so many before it reads one. Clients with more speak HTTP/2.
-            .max_headers(limits.header_count.min(MAX_HTTP1_FIELDS))
-            .max_header_size(limits.header_bytes as usize)
-            .max_buf_size(limits.header_bytes as usize + 64 * 1024);
+            // hyper makes room for so many before it reads one. Whoever is above these limits is refused before (`h1wire`).
+            .max_headers(max_fields + FIELDS_OF_A_MARK)
+            .max_header_size(2 * header_bytes)
+            .max_buf_size(2 * header_bytes + 64 * 1024);
         let clock = RequestClock::default();
         let io = HeaderTimeout::new(stream, clock.clone(), limits.header_timeout);
+        let of_heads = h1wire::Limits {
+            bytes: header_bytes,
+            count: max_fields,
+        };
+        let (io, answered) = Watched::http1(io, of_heads);
         let service = service_fn(move |request: http::Request<Incoming>| {
             clock.begin();
             let request = request.map(WireBody::Http1);
             let (connection, clock) = (Arc::clone(&of_requests), clock.clone());
+            let answered = answered.clone();
             Box::pin(async move {
                 let mut response = handle(Arc::clone(&connection), request).await;
                 let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+                answered.next(upgraded);
                 // Whoever is to go to kube-apiserver itself hears of it with an answer. A connection that is closed between two
                 // requests is one on which the client may be sending the next, which it could not know to be lost.
                 if *connection.thread.shared.leave.borrow() && !upgraded {
@@ -350,11 +362,6 @@ fn note_end(thread: &Thread, peer: SocketAddr, error: &(dyn std::error::Error + 
             && inner.is::<HeaderTooSlow>()
         {
             thread.shared.metrics.refused("header_timeout");
-        }
-        if let Some(hyper) = cause.downcast_ref::<hyper::Error>()
-            && hyper.is_parse_too_large()
-        {
-            thread.shared.metrics.refused("header_bytes");
         }
         source = cause.source();
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::blame::Ending;
+use crate::h2wire::Refusal;
 use crate::identity::Unauthorized;
 use crate::request::RequestError;
 use crate::route::Reason;
@@ -27,6 +28,9 @@ pub enum ProxyError {
         "the request's target is longer than the 65534 bytes that the mixed version proxy passes on"
     )]
     TargetTooLong,
+    /// The client's fault: a transfer coding that no kube-apiserver takes.
+    #[error("unsupported transfer encoding: only chunked is supported")]
+    TransferEncoding,
     /// The client's fault: more header than the agent's limit.
     #[error("the request's header is larger than the limit of the mixed version proxy")]
     HeaderTooLarge,
@@ -109,6 +113,7 @@ impl ProxyError {
             Self::Request(error) => error.status(),
             Self::BadRequest(_) | Self::Rejected { .. } => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::TransferEncoding => StatusCode::NOT_IMPLEMENTED,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooManyCancelled | Self::TooManyTunnels => StatusCode::TOO_MANY_REQUESTS,
             Self::NoCapableServer { .. }
@@ -142,6 +147,7 @@ impl ProxyError {
             Self::Request(_)
             | Self::BadRequest(_)
             | Self::TargetTooLong
+            | Self::TransferEncoding
             | Self::Rejected { .. } => "refused_malformed",
             Self::Agent { .. } => "agent_failed",
             Self::HeaderTooLarge => "refused_header",
@@ -186,6 +192,20 @@ impl ProxyError {
             | Self::Agent { local: false, .. }
             | Self::Timeout { local: false, .. } => Some("proxy_transport"),
             _ => None,
+        }
+    }
+}
+
+impl From<Refusal> for ProxyError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed => Self::BadRequest(
+                "the request's target has a '#' or another character in it that the mixed version proxy cannot pass on",
+            ),
+            Refusal::TooLong => Self::TargetTooLong,
+            Refusal::HeaderBytes | Refusal::HeaderCount => Self::HeaderTooLarge,
+            Refusal::Head => Self::BadRequest("the request's head is malformed"),
+            Refusal::Encoding => Self::TransferEncoding,
         }
     }
 }

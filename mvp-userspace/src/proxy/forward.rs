@@ -15,8 +15,9 @@ use super::counts::OpenCount;
 use super::error::{AttemptError, ProxyError};
 use super::first_proof::first_proof;
 use super::headers::upstream_target;
-use super::interpret::{is_no_such_type, may_mean_the_type, read_not_found};
+use super::interpret::{is_no_such_type, may_mean_the_type, read_short};
 use super::lane::Credentials;
+use super::newer::{self, ask_newer, may_refuse};
 use super::trace::Trace;
 use super::upgrade::connect_for_upgrade;
 use super::wire_body::WireBody;
@@ -106,7 +107,7 @@ pub async fn forward(
             // What happened says more than "nobody is left".
             Err(none_left) => return Err(last_error.unwrap_or(none_left)),
         };
-        let answer = match attempt(thread, &server, reason, outgoing, info, trace).await {
+        let mut answer = match attempt(thread, &server, reason, outgoing, info, trace).await {
             Ok(answer) => answer,
             Err(error) => {
                 // A stream that the client's own broken upload ended looks as if the server had; it is not to blame.
@@ -140,6 +141,10 @@ pub async fn forward(
         };
         server.succeeded();
         if !is_no_such_type(&answer) {
+            if may_be_too_old(shared, &answer, outgoing) {
+                let asked = (info, outgoing);
+                Box::pin(ask_newer(thread, asked, &table, &mut answer, trace)).await;
+            }
             return Ok(answer);
         }
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
@@ -271,7 +276,15 @@ fn pick_preferred(
     Some((server, preferred.reason))
 }
 
-async fn attempt(
+/// Whether the answer was read to see whether its server is too old for an option of the query.
+fn may_be_too_old(shared: &Shared, answer: &Answer, outgoing: &Outgoing<'_>) -> bool {
+    matches!(answer.body, AnswerBody::Whole(_))
+        && answer.head.status != StatusCode::NOT_FOUND
+        && !outgoing.hop_marked
+        && shared.interoperability
+}
+
+pub(super) async fn attempt(
     thread: &Thread,
     server: &Arc<Server>,
     reason: Reason,
@@ -340,13 +353,14 @@ async fn ask(
         reason,
     };
     // By what is known now, not by what was known when the server was chosen.
-    let doubt_404 = answer.head.status == StatusCode::NOT_FOUND
+    let doubted = answer.head.status == StatusCode::NOT_FOUND
         && info.is_resource
         && !outgoing.hop_marked
         && thread.shared.interoperability
-        && may_mean_the_type(info, &thread.shared.table.load(), server);
-    match doubt_404 {
-        true => Box::pin(read_not_found(answer, outgoing.method)).await,
+        && may_mean_the_type(info, &thread.shared.table.load(), server)
+        || may_refuse(status, newer::options(info, outgoing));
+    match doubted {
+        true => Box::pin(read_short(answer, outgoing.method)).await,
         false => Ok(answer),
     }
 }

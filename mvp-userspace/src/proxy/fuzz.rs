@@ -17,10 +17,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::attempt::attempt_error;
 use super::blame::Fault;
+use super::fuzz_wire::{EMPTY_SETTINGS, PREFACE, http1_text, http2_text};
 use super::headers::{
     ensure_audit_id, forwarded_for, prepare_request, strip_hop_by_hop, upstream_target,
 };
+use super::watched::{Unseen, Watched};
 use crate::config::{Endpoint, RequestHeader};
+use crate::h1wire;
+use crate::h2wire::REFUSED;
 use crate::identity::{
     Caller, Faces, authenticate, faces, hop_marked, rewrite_headers, strip_headers,
 };
@@ -58,9 +62,6 @@ pub fn fuzz_requests(data: &[u8]) {
         runtime.block_on(reaches_a_server(leaving));
     }
 }
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 struct Input<'a>(&'a [u8]);
 
@@ -172,68 +173,6 @@ fn fields(input: &mut Input<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
     (0..count).map(|_| field(input)).collect()
 }
 
-fn http1_text(fields: &[(Vec<u8>, Vec<u8>)], trailers: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-    let mut text =
-        b"POST /api/v1/namespaces/a/pods HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n"
-            .to_vec();
-    let lines = |text: &mut Vec<u8>, fields: &[(Vec<u8>, Vec<u8>)]| {
-        for (name, value) in fields {
-            text.extend_from_slice(name);
-            text.extend_from_slice(b": ");
-            text.extend_from_slice(value);
-            text.extend_from_slice(b"\r\n");
-        }
-        text.extend_from_slice(b"\r\n");
-    };
-    lines(&mut text, fields);
-    text.extend_from_slice(b"1\r\nx\r\n0\r\n");
-    lines(&mut text, trailers);
-    text
-}
-
-/// One request on stream 1: HEADERS, DATA, and trailers.
-fn http2_text(fields: &[(Vec<u8>, Vec<u8>)], trailers: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-    let own = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
-    let mut head = vec![
-        own(":method", "POST"),
-        own(":scheme", "https"),
-        own(":path", "/api/v1/namespaces/a/pods"),
-        own(":authority", "a"),
-    ];
-    let lower = |fields: &[(Vec<u8>, Vec<u8>)]| {
-        let fields = fields.iter();
-        fields
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
-            .collect::<Vec<_>>()
-    };
-    head.extend(lower(fields));
-    let mut wire = [PREFACE, EMPTY_SETTINGS].concat();
-    frame(&mut wire, 1, 4, &hpack(&head));
-    frame(&mut wire, 0, 0, b"x");
-    frame(&mut wire, 1, 5, &hpack(&lower(trailers)));
-    wire
-}
-
-fn frame(wire: &mut Vec<u8>, kind: u8, flags: u8, payload: &[u8]) {
-    let length = u32::try_from(payload.len()).unwrap_or(0).to_be_bytes();
-    wire.extend_from_slice(&length[1..]);
-    wire.extend_from_slice(&[kind, flags, 0, 0, 0, 1]);
-    wire.extend_from_slice(payload);
-}
-
-/// Literal fields that are never indexed (RFC 7541 section 6.2.3); names and values are shorter than 127 bytes.
-fn hpack(fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0x10);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap_or(0) & 0x7f);
-            block.extend_from_slice(text);
-        }
-    }
-    block
-}
-
 /// A client that proves itself in one way, and what leaves the agent on its behalf.
 struct Admitted {
     face: u8,
@@ -250,10 +189,22 @@ struct Leaving {
 
 async fn serve(wire: Vec<u8>, http2: bool, admitted: Arc<Admitted>) {
     let (mut client, server) = tokio::io::duplex(1 << 20);
+    let limits = h1wire::Limits {
+        bytes: 16 << 10,
+        count: 90,
+    };
+    let (io, answered) = match http2 {
+        true => {
+            let io = Watched::http2(server, limits.bytes, Unseen::default());
+            (io, h1wire::Answered::default())
+        }
+        false => Watched::http1(server, limits),
+    };
     let service = service_fn(move |request| {
-        let admitted = Arc::clone(&admitted);
+        let (admitted, answered) = (Arc::clone(&admitted), answered.clone());
         async move {
             admitted.admit(request).await;
+            answered.next(false);
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         }
     });
@@ -264,7 +215,7 @@ async fn serve(wire: Vec<u8>, http2: bool, admitted: Arc<Admitted>) {
         let _ = client.read_to_end(&mut answer).await;
     };
     let server = async move {
-        let io = TokioIo::new(server);
+        let io = TokioIo::new(io);
         // However it ends: a client may send anything.
         let _ = match http2 {
             true => {
@@ -288,6 +239,9 @@ impl Admitted {
         let (mut parts, body) = request.into_parts();
         let trust = &self.faces.trust;
         ensure_audit_id(&mut parts.headers);
+        if parts.headers.contains_key(REFUSED) {
+            return;
+        }
         if parts.method == Method::CONNECT {
             return;
         }

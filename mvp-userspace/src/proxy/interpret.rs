@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
 
@@ -21,8 +21,8 @@ use crate::route::{Knowledge, Reason, RouteTable, Server};
 /// answered by refreshes that all share.
 const MOST_KEYS: usize = 4096;
 
-/// "No such resource type" answers are at most a short Status; anything longer is another 404.
-const NOT_FOUND_BYTES: usize = 4096;
+/// What is interpreted is at most a short Status; anything longer is another answer.
+const SHORT: usize = 4096;
 
 /// Whether a 404 of `server` may mean that it has no such type. Otherwise the answer is final: nobody else is asked.
 ///
@@ -45,13 +45,13 @@ pub fn may_mean_the_type(info: &RequestInfo<'_>, table: &RouteTable, server: &Ar
     !(listed && fresh)
 }
 
-/// Reads a short 404 so that its kind can be seen; leaves long ones as they are. One that breaks off is no answer: what is
-/// left of it would pass for a 404 of another kind.
-pub async fn read_not_found(mut answer: Answer, method: &Method) -> Result<Answer, AttemptError> {
+/// Reads a short answer so that its kind can be seen; leaves long ones as they are. One that breaks off is no answer: what is
+/// left of it would pass for one of another kind.
+pub async fn read_short(mut answer: Answer, method: &Method) -> Result<Answer, AttemptError> {
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return Ok(answer);
     };
-    if body.size_hint().lower() > NOT_FOUND_BYTES as u64 {
+    if body.size_hint().lower() > SHORT as u64 {
         answer.body = AnswerBody::Streaming(body, lease);
         return Ok(answer);
     }
@@ -62,7 +62,7 @@ pub async fn read_not_found(mut answer: Answer, method: &Method) -> Result<Answe
         if let Some(chunk) = frame.data_ref() {
             bytes.extend_from_slice(chunk);
         }
-        if bytes.len() > NOT_FOUND_BYTES {
+        if bytes.len() > SHORT {
             answer.body = AnswerBody::Begun(bytes.freeze(), body, lease);
             return Ok(answer);
         }
@@ -85,6 +85,9 @@ pub fn is_no_such_type(answer: &Answer) -> bool {
     let AnswerBody::Whole(body) = &answer.body else {
         return false;
     };
+    if answer.head.status != StatusCode::NOT_FOUND {
+        return false;
+    }
     let content_type = answer
         .head
         .headers

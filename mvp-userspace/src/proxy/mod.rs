@@ -9,7 +9,6 @@ mod checkout;
 mod connect;
 mod connection;
 mod counts;
-mod cut_targets;
 mod error;
 mod events;
 mod first_proof;
@@ -20,7 +19,10 @@ mod frames;
 mod future_sizes;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz_wire;
 mod header_budget;
+mod header_limits;
 mod header_timeout;
 mod headers;
 mod http2;
@@ -30,6 +32,7 @@ mod keep_alive;
 mod lane;
 mod let_go;
 mod negotiate;
+mod newer;
 pub mod one_view;
 mod pipe;
 mod pool;
@@ -47,7 +50,9 @@ mod streams;
 mod trace;
 mod tunnels;
 mod upgrade;
+mod watched;
 mod websocket;
+mod whole_user;
 mod windows;
 mod wire_body;
 

@@ -16,6 +16,7 @@ use super::connection::{Connection, Guard};
 use super::error::{AttemptError, ProxyError};
 use super::events::Events;
 use super::forward::{Answer, AnswerBody, Outgoing};
+use super::header_limits::{exceeded_limit, header_bytes, limit_of};
 use super::headers::{
     AUDIT_ID, ensure_audit_id, keep_ids_out_of_tables, prepare_request, strip_hop_by_hop,
     upgrade_protocol,
@@ -29,10 +30,10 @@ use super::status::error_response;
 use super::trace::Trace;
 use super::tunnels::ClientPlace;
 use super::upgrade::{WatchEnd, is_websocket, tunnel};
+use super::whole_user;
 use super::wire_body::WireBody;
 use crate::api::Verb;
-use crate::config::Limits;
-use crate::h2wire::REFUSED;
+use crate::h2wire::{REFUSED, Refusal};
 use crate::identity::{self, HopMark, Stripped};
 use crate::metrics::Metrics;
 use crate::request::{PathClass, RequestInfo, classify};
@@ -85,18 +86,16 @@ pub async fn handle(
             shared.metrics.refused(limit);
             return Err(ProxyError::HeaderTooLarge);
         }
-        match parts.headers.get(REFUSED).map(HeaderValue::as_bytes) {
-            None => {}
-            Some(b"414") => return Err(ProxyError::TargetTooLong),
-            Some(_) => {
-                return Err(ProxyError::BadRequest(
-                    "the request's target has a '#' or another character in it that the mixed version proxy cannot pass on",
-                ));
+        if let Some(mark) = parts.headers.get(REFUSED) {
+            let refusal = Refusal::of_mark(mark.as_bytes());
+            if let Some(limit) = limit_of(refusal) {
+                shared.metrics.refused(limit);
             }
+            return Err(refusal.into());
         }
-        if connection.cut.may_be(&uri) {
+        if connection.unseen.may_be() {
             return Err(ProxyError::BadRequest(
-                "the request's target has a '#' in it, which the mixed version proxy cannot pass on",
+                "the mixed version proxy could not follow the HTTP/2 frames of this connection",
             ));
         }
         check_host(&parts)?;
@@ -115,6 +114,7 @@ pub async fn handle(
             .as_ref()
             .map(|certificates| certificates.identity(&trust, now()));
         let caller = identity::authenticate(certificate.as_deref(), &parts.headers, &trust)?;
+        whole_user::check(&caller, &shared.table.load())?;
         let credentials = Credentials::of(&caller, &parts.headers, &shared.hasher);
         let client = shared
             .hasher
@@ -305,10 +305,11 @@ impl Call<'_> {
             memory.welcome(shared);
         }
         // A tunnel takes the whole connection, and nothing can be asked on it any more.
-        // Nor does it speak for being relayed that the local server is down: it may be back before the client has reconnected.
+        // Nor does it speak for being relayed that the local server is down: it may be back before the client has reconnected. Nor that it
+        // does not know an option of one query.
         !answer.server.local
             && !answer.is_upgrade()
-            && answer.reason != Reason::LocalDown
+            && !matches!(answer.reason, Reason::LocalDown | Reason::QueryOnPeer)
             && memory.forwarded(shared, &answer.server)
     }
 
@@ -412,25 +413,6 @@ impl Drop for Call<'_> {
             }
         }
     }
-}
-
-/// The limit that a request's header is above by itself, if any. Over HTTP/1.1 the parser counted its bytes already.
-fn exceeded_limit(parts: &Parts, bytes: usize, limits: &Limits) -> Option<&'static str> {
-    if parts.headers.len() > limits.header_count {
-        return Some("header_count");
-    }
-    (parts.version == Version::HTTP_2 && bytes > limits.header_bytes as usize)
-        .then_some("header_bytes")
-}
-
-/// As RFC 9113 §6.5.2 (SETTINGS_MAX_HEADER_LIST_SIZE) counts.
-fn header_bytes(parts: &Parts) -> usize {
-    let field = |name: usize, value: usize| name + value + 32;
-    let path = parts.uri.path_and_query().map_or(0, |p| p.as_str().len());
-    let fields = parts.headers.iter();
-    fields.fold(field(":path".len(), path), |sum, (name, value)| {
-        sum + field(name.as_str().len(), value.len())
-    })
 }
 
 /// `user@host` where only a host belongs.

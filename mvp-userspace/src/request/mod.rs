@@ -11,6 +11,7 @@ use crate::api::{Key, Verb};
 
 pub use parse::RequestError;
 pub use path::{PathClass, classify};
+pub use query::NewerOptions;
 
 /// What one request asks for. Borrows from the request's target; percent-decoded parts are owned only if they had escapes.
 ///

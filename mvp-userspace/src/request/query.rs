@@ -1,4 +1,5 @@
-//! The two list options that change what a request is: `watch` and `fieldSelector=metadata.name=…`.
+//! The two list options that change what a request is: `watch` and `fieldSelector=metadata.name=…`. And those that a server may be
+//! too old to know.
 
 use std::borrow::Cow;
 
@@ -9,6 +10,31 @@ pub(super) struct ListOptions {
     pub(super) watch: bool,
     /// From a field selector that requires exactly this name.
     pub(super) name: String,
+}
+
+/// Options of a list or watch that a kube-apiserver refuses if it is too old to know them, or their values. Most options that it does not
+/// know it ignores; of these it says so.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct NewerOptions {
+    /// Which fields can be selected by is each release's own.
+    pub field_selector: bool,
+    /// Since Kubernetes 1.27, and by a feature gate.
+    pub send_initial_events: bool,
+}
+
+impl NewerOptions {
+    pub fn read(query: Option<&str>) -> Self {
+        let mut options = Self::default();
+        for (key, value) in pairs(query.unwrap_or_default()) {
+            options.field_selector |= key == "fieldSelector" && !value.is_empty();
+            options.send_initial_events |= key == "sendInitialEvents";
+        }
+        options
+    }
+
+    pub fn any(self) -> bool {
+        self.field_selector || self.send_initial_events
+    }
 }
 
 /// Reads a query as kube-apiserver decodes `metav1.ListOptions` in `NewRequestInfo`: the first value of a key counts; `watch`
@@ -107,6 +133,29 @@ fn unescape_value(value: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn newer_options() {
+        for (query, expected) in [
+            (None, (false, false)),
+            (Some("watch=1&limit=5&x=fieldSelector"), (false, false)),
+            (Some("fieldSelector="), (false, false)),
+            (Some("fieldSelector=a%3Db"), (true, false)),
+            (
+                Some("watch=1&send%49nitialEvents=true&fieldSelector=a=b"),
+                (true, true),
+            ),
+            (Some("sendInitialEvents=false"), (false, true)),
+        ] {
+            let options = NewerOptions::read(query);
+            assert_eq!(
+                (options.field_selector, options.send_initial_events),
+                expected,
+                "{query:?}"
+            );
+            assert_eq!(options.any(), expected != (false, false));
+        }
+    }
 
     #[test]
     fn watch() {

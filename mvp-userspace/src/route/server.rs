@@ -1,6 +1,6 @@
 //! One kube-apiserver as every thread sees it.
 
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -19,13 +19,24 @@ pub struct Server {
     pub departure: Departure,
     /// Requests sent to it and not yet finished, over all threads.
     pub outstanding: AtomicUsize,
-    /// Identity classes that nothing may be sent with yet: bits of [`unproved_bit`].
+    /// Identity classes that nothing may be sent with yet: bits of [`unproved_bit`], and [`NO_UID`].
     unproved: AtomicU8,
     /// `AVAILABLE` and `SPOTLESS`, written under the lock of `health`, so that the data path reads one byte.
     flags: AtomicU8,
+    /// [`Release`], as a number; 0 while it is not known.
+    release: AtomicU64,
     health: Mutex<Health>,
 }
 
+/// Major and minor version. What a server knows of the API does not depend on the patch.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Release {
+    pub major: u32,
+    pub minor: u32,
+}
+
+/// It does not take a uid from a front proxy.
+const NO_UID: u8 = 4;
 const AVAILABLE: u8 = 1;
 /// Available and without a failure to forget: a success changes nothing.
 const SPOTLESS: u8 = 2;
@@ -41,6 +52,7 @@ impl Server {
             outstanding: AtomicUsize::new(0),
             unproved: AtomicU8::new(0),
             flags: AtomicU8::new(AVAILABLE | SPOTLESS),
+            release: AtomicU64::new(0),
             health: Mutex::new(Health::new(SystemTime::now())),
         }
     }
@@ -68,6 +80,32 @@ impl Server {
         } else {
             self.unproved.fetch_or(bit, Ordering::Release);
         }
+    }
+
+    /// What it said of its version last; `None`: nothing yet.
+    pub fn release(&self) -> Option<Release> {
+        let release = self.release.load(Ordering::Relaxed);
+        (release != 0).then_some(Release {
+            major: (release >> 32) as u32,
+            minor: release as u32,
+        })
+    }
+
+    pub fn set_release(&self, release: Release) {
+        let number = u64::from(release.major) << 32 | u64::from(release.minor);
+        self.release.store(number, Ordering::Relaxed);
+    }
+
+    /// Whether an asserted user's uid arrives.
+    pub fn takes_uid(&self) -> bool {
+        self.unproved.load(Ordering::Acquire) & NO_UID == 0
+    }
+
+    pub fn set_takes_uid(&self, takes: bool) {
+        match takes {
+            true => self.unproved.fetch_and(!NO_UID, Ordering::Release),
+            false => self.unproved.fetch_or(NO_UID, Ordering::Release),
+        };
     }
 
     /// A request, connection or PING failed through the server's or the network's fault. A status code is no failure.

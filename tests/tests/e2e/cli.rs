@@ -141,9 +141,14 @@ async fn every_command_answers_as_a_table_and_as_json() {
 async fn exit_codes_say_whose_fault_it_is() {
     let (_plane, mut agent) = setup().await;
     // What is no path at all is the operator's slip; what only a server can refuse comes from the agent.
-    for slip in ["pods", "api/v1/pods"] {
-        let refused = mvp(&agent, &["explain", "GET", slip]).await;
-        assert_eq!(refused.status.code(), Some(64), "{slip}");
+    for slip in [
+        ["GET", "pods"],
+        ["GET", "api/v1/pods"],
+        ["get", "/api/v1/pods"],
+        ["FOO", "/api/v1/pods"],
+    ] {
+        let refused = mvp(&agent, &["explain", slip[0], slip[1]]).await;
+        assert_eq!(refused.status.code(), Some(64), "{slip:?}");
     }
     let refused = mvp(&agent, &["explain", "GET", "/api/v1/%zz"]).await;
     assert_eq!(refused.status.code(), Some(1));

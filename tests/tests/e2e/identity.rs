@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use mvp_tests::agent::{TestAgent, eventually};
+use mvp_tests::child::ChildAgent;
 use mvp_tests::client::{Answer, Client};
+use mvp_tests::fixtures;
 use mvp_tests::sim::api::authn::{Method as How, User};
 use mvp_tests::sim::pki::{Authority, ClientAuth, Identity, Request, Usage};
 use mvp_tests::sim::{ControlPlane, Recorded, ServerSpec};
@@ -367,4 +369,64 @@ async fn a_certificate_that_expires_while_its_connection_is_open_is_refused_from
         let answer = client.get(LOCAL, &token).await.unwrap();
         assert_ne!(answer.status, 401, "a token still decides");
     }
+}
+
+/// No server's audit log has such a request, so that the agent's own line is all that there is to find the caller by.
+#[tokio::test]
+async fn who_is_refused_by_the_agent_can_be_found_in_its_log() {
+    let plane = fixtures::plane(&[36]).await;
+    let flags = ["--log-level", "info"];
+    let agent = ChildAgent::start_with(
+        env!("CARGO_BIN_EXE_mvp-agent"),
+        &plane,
+        "cp-a",
+        &flags,
+        |_| {},
+    )
+    .await
+    .unwrap();
+    let other = ControlPlane::builder()
+        .server(ServerSpec::new("other", 36))
+        .start()
+        .await
+        .unwrap();
+    let stranger = other.pki().issue(&Request::new("jane", &[])).unwrap();
+    let tls = plane
+        .pki()
+        .client_config(ClientAuth::Certificate(stranger), &[])
+        .unwrap()
+        .into();
+    for (id, client) in [
+        ("id-1", Client::http1(agent.address, &tls).await.unwrap()),
+        ("id-2", Client::http2(agent.address, &tls).await.unwrap()),
+    ] {
+        let headers = [("audit-id", id), ("user-agent", "curious/1")];
+        let answer = client.get("/api/v1/pods?limit=1", &headers).await.unwrap();
+        assert_eq!(answer.status, 401, "{}", answer.text());
+        eventually("it is in the log", fixtures::SOON, || async {
+            Ok(agent.log().contains(id))
+        })
+        .await
+        .unwrap();
+        let log = agent.log();
+        let line = log.lines().find(|line| line.contains(id)).unwrap();
+        for part in [
+            "answered with 401",
+            "audit log",
+            "127.0.0.1:",
+            "GET",
+            "/api/v1/pods",
+            "curious/1",
+            "unknown authority",
+        ] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+    assert!(
+        plane
+            .server(0)
+            .requests()
+            .iter()
+            .all(|request| request.target != "/api/v1/pods?limit=1")
+    );
 }

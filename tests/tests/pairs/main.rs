@@ -5,6 +5,7 @@ mod certificates;
 mod days;
 mod http2;
 mod negotiation;
+mod newer;
 mod outage;
 mod targets;
 mod usual;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use http::{HeaderValue, Method};
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::{Answer, Client, empty};
-use mvp_tests::fixtures::{ONLY_36, SOON, client, direct, patient, plane};
+use mvp_tests::fixtures::{ONLY_36, SOON, admin, client, direct, patient, plane};
 use serde::Deserialize;
 
 /// Where the recording is looked for: in this variable, or beside the checkout.
@@ -173,11 +173,14 @@ async fn as_recorded(server: &str, minor: u8, other: u8) {
         client(&plane, &agent).await,
         direct(&plane, plane.server(0)).await,
     );
+    let http1 = agent.http1(&plane, admin(&plane)).await.unwrap();
     let mut wrong = BTreeMap::new();
     for case in cases(server) {
         let recorded = (case.status, case.content_type.clone());
         let ours = found(&ask(&through, &case.path, &case.accept).await);
         let theirs = found(&ask(&straight, &case.path, &case.accept).await);
+        let over_http1 = found(&ask(&http1, &case.path, &case.accept).await);
+        assert_eq!(over_http1, ours, "{} {:?}", case.path, case.accept);
         // Of objects and of OpenAPI v2 the simulated server writes no protobuf: it answers in the next type, or 406.
         let protobuf = case
             .content_type

@@ -137,6 +137,18 @@ async fn a_type_that_nobody_serves_costs_one_refresh() {
     }
     assert_eq!(agent.metric(refreshes).await.unwrap(), begun);
     assert_eq!([asked(0), asked(1)], before, "nobody was asked again");
+    let pairs = Pairs {
+        plane: &plane,
+        server: plane.server(0),
+        agent: &agent,
+    };
+    let admin = admin(&plane);
+    for method in [Method::GET, Method::POST, Method::DELETE] {
+        pairs
+            .same(&Case::new(&admin, method, NOWHERE), 404, 1)
+            .await;
+    }
+    assert_eq!(agent.metric(refreshes).await.unwrap(), begun, "remembered");
     // The definition makes an event, and the event ends what is remembered.
     let cp_b = direct(&plane, plane.server(1)).await;
     let crd = definition("nowhere.example.com", "widgets", "Widget", json!({}));

@@ -19,6 +19,8 @@ const OWN_NAME: &str = "system:mvp";
 const AUTHENTICATED: &str = "system:authenticated";
 /// Grants nothing; it shows that groups arrive.
 const GROUP: &str = "mvp:proof";
+/// Shows whether uids arrive: not every server has `--requestheader-uid-headers`.
+const UID: &str = "mvp:proof";
 /// Shows that extra values arrive, and its value that the answer is to this question.
 const EXTRA: &str = "mvp.proof";
 /// Text of a server that goes into status and log is cut to so many characters.
@@ -65,8 +67,10 @@ pub enum Judgement {
 /// How it was proved.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Evidence {
-    /// A review returned user, groups and extra.
+    /// A review returned user, uid, groups and extra.
     Review,
+    /// The same without the uid, of which the server did not hear.
+    ReviewWithoutUid,
     /// A 403 named the user.
     Name,
 }
@@ -162,7 +166,8 @@ impl Challenge {
     /// Headers of [`Stage::Review`].
     pub fn headers(&self) -> HeaderMap {
         let extra = vec![(EXTRA.to_owned(), vec![self.nonce.clone()])];
-        self.asserting(OWN_NAME.to_owned(), extra)
+        let uid = if self.names.tells_uid() { UID } else { "" };
+        self.asserting(OWN_NAME.to_owned(), uid, extra)
     }
 
     /// Body of [`Stage::Review`].
@@ -177,7 +182,7 @@ impl Challenge {
 
     /// Headers of [`Stage::Path`].
     pub fn path_headers(&self) -> HeaderMap {
-        self.asserting(self.path_user(), Vec::new())
+        self.asserting(self.path_user(), "", Vec::new())
     }
 
     /// What the answer to a question over the front-proxy class says.
@@ -186,7 +191,7 @@ impl Challenge {
             (_, 401) => Judgement::Refused(Finding::Unauthorized),
             (_, 429 | 500..=599) => unanswered(reply.status),
             (Stage::Review, 200 | 201) => match self.review_answer(reply.body) {
-                Ok(()) => Judgement::Proved(Evidence::Review),
+                Ok(evidence) => Judgement::Proved(evidence),
                 Err(finding) => Judgement::Refused(finding),
             },
             (Stage::Review, _) => Judgement::AskByPath,
@@ -227,7 +232,7 @@ impl Challenge {
         }
     }
 
-    fn review_answer(&self, body: &[u8]) -> Result<(), Finding> {
+    fn review_answer(&self, body: &[u8]) -> Result<Evidence, Finding> {
         let user = read_review(body)
             .ok_or_else(|| Finding::Untold("no review in the answer".to_owned()))?;
         if user.username != OWN_NAME {
@@ -241,9 +246,11 @@ impl Challenge {
                 quote(&user.groups.join(", "))
             )));
         }
-        if !user.uid.is_empty() {
-            return Err(Finding::Inexact(format!("uid {}", quote(&user.uid))));
-        }
+        let evidence = match user.uid.as_str() {
+            "" => Evidence::ReviewWithoutUid,
+            UID if self.names.tells_uid() => Evidence::Review,
+            other => return Err(Finding::Inexact(format!("uid {}", quote(other)))),
+        };
         if user.extra.len() != 1 || !self.is_marked(&user) {
             let keys: Vec<_> = user.extra.keys().cloned().collect();
             return Err(Finding::Inexact(format!(
@@ -251,7 +258,7 @@ impl Challenge {
                 quote(&keys.join(", "))
             )));
         }
-        Ok(())
+        Ok(evidence)
     }
 
     fn is_marked(&self, user: &UserInfo) -> bool {
@@ -264,11 +271,11 @@ impl Challenge {
     }
 
     /// Empty if no header can say it: the server then answers 401, which proves nothing.
-    fn asserting(&self, name: String, extra: Vec<(String, Vec<String>)>) -> HeaderMap {
+    fn asserting(&self, name: String, uid: &str, extra: Vec<(String, Vec<String>)>) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if let Ok(user) = User::new(
             name,
-            String::new(),
+            uid.to_owned(),
             vec![GROUP.to_owned()],
             extra,
             &self.names,

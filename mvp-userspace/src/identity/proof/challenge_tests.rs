@@ -24,7 +24,7 @@ fn reply(status: u16, body: &[u8]) -> Reply<'_> {
 
 fn review(challenge: &Challenge, change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
     let mut user = json!({
-        "username": OWN_NAME, "groups": [GROUP, AUTHENTICATED], "extra": {EXTRA: [challenge.nonce]},
+        "username": OWN_NAME, "uid": UID, "groups": [GROUP, AUTHENTICATED], "extra": {EXTRA: [challenge.nonce]},
     });
     change(&mut user);
     json!({"kind": "SelfSubjectReview", "status": {"userInfo": user}})
@@ -46,7 +46,8 @@ fn it_is_asked_by_the_configured_names() {
     assert_eq!(headers["x-corp-user"], OWN_NAME);
     assert_eq!(headers["x-corp-group"], GROUP);
     assert_eq!(headers["x-corp-extra-mvp.proof"], challenge.nonce.as_str());
-    assert_eq!(headers.len(), 3);
+    assert_eq!(headers["x-corp-uid"], UID);
+    assert_eq!(headers.len(), 4);
     let own = OwnUser::new(&names()).unwrap();
     assert_eq!(own.headers()["x-corp-user"], OWN_NAME);
     assert_ne!(Challenge::new(&names()).nonce, challenge.nonce);
@@ -58,6 +59,11 @@ fn only_exactly_the_asserted_user_is_proof() {
     let judge = |body: &[u8]| challenge.judge(Stage::Review, reply(201, body));
     let proved = Judgement::Proved(Evidence::Review);
     assert_eq!(judge(&review(&challenge, |_| {})), proved);
+    let without = review(&challenge, |user| user["uid"] = "".into());
+    assert_eq!(
+        judge(&without),
+        Judgement::Proved(Evidence::ReviewWithoutUid)
+    );
     let masters = review(&challenge, |user| {
         user["username"] = "kubernetes-admin".into()
     });

@@ -109,6 +109,11 @@ impl Proofs {
         self.front_proxy.is_proved() && self.bare.is_proved() && self.names != Names::Unknown
     }
 
+    /// Whether the server takes an asserted user's uid.
+    pub fn tells_uid(&self) -> bool {
+        matches!(self.front_proxy.found, Some((Ok(Evidence::Review), _)))
+    }
+
     /// Whether the server was found to refuse the users that this agent asserts, and with them the agent itself.
     pub fn refuses(&self) -> bool {
         self.front_proxy.is_known() && !self.front_proxy.is_proved()

@@ -64,6 +64,7 @@ pub(super) async fn delete(mut request: Request, target: Target, output: Output)
 pub(super) async fn collection(mut request: Request, target: Target, output: Output) -> Answer {
     delete_options(&mut request).await?;
     let selectors = Selectors::parse(&request.query)?;
+    selectors.check(&target, request.app.query_minor)?;
     let failed = |error| status::store(error, &target.path, "");
     let (objects, revision) = request
         .app

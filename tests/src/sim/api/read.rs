@@ -27,6 +27,7 @@ pub(super) async fn get(request: &Request, target: &Target, output: Output) -> A
 
 pub(super) async fn list(request: &Request, target: &Target, output: Output) -> Answer {
     let selectors = Selectors::parse(&request.query)?;
+    selectors.check(target, request.app.query_minor)?;
     let (objects, revision) = request
         .app
         .store

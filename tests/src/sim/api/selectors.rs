@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     query::Query,
+    resource::Target,
     status::{self, Failure},
 };
 
@@ -32,6 +33,31 @@ impl Selectors {
         })
     }
 
+    /// Refuses fields by which this release cannot select objects of the type.
+    pub fn check(&self, target: &Target, minor: u8) -> Result<(), Failure> {
+        let path = &target.path;
+        for (field, _) in &self.fields {
+            let meta = matches!(field.as_str(), "metadata.name" | "metadata.namespace");
+            if meta || selectable(&path.group, &path.resource, field, minor) {
+                continue;
+            }
+            return Err(status::bad_request(match path.resource.as_str() {
+                _ if target.resource.custom => format!("field label not supported: {field}"),
+                "pods" | "nodes" | "namespaces" | "events" | "secrets" => {
+                    format!("field label not supported: {field}")
+                }
+                "resourceslices" => format!(
+                    "field label not supported for {}/{}, Kind=ResourceSlice: {field}",
+                    path.group, path.version
+                ),
+                _ => format!(
+                    "\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                ),
+            }));
+        }
+        Ok(())
+    }
+
     pub fn matches(&self, object: &Value) -> bool {
         let label = |key: &str| object["metadata"]["labels"][key].as_str();
         let field = |path: &str| {
@@ -57,6 +83,28 @@ impl Term {
             Self::Exists => value.is_some(),
             Self::Absent => value.is_none(),
         }
+    }
+}
+
+/// As `conversion.go` of the groups has it (`pkg/apis/core/v1`, `pkg/apis/resource/v1`), as far as tests need it.
+fn selectable(group: &str, resource: &str, field: &str, minor: u8) -> bool {
+    match (group, resource) {
+        ("", "pods") => match field {
+            "spec.hostNetwork" => minor >= 28,
+            "status.podIPs" | "status.podIP" | "status.phase" | "status.nominatedNodeName" => true,
+            "spec.nodeName" | "spec.restartPolicy" | "spec.schedulerName" => true,
+            _ => field == "spec.serviceAccountName",
+        },
+        ("", "nodes") => field == "spec.unschedulable",
+        ("", "namespaces") => field == "status.phase",
+        ("", "secrets") => field == "type",
+        ("", "events") => {
+            field.starts_with("involvedObject.") || field == "reason" || field == "type"
+        }
+        ("resource.k8s.io", "resourceslices") => {
+            matches!(field, "spec.nodeName" | "spec.driver")
+        }
+        _ => false,
     }
 }
 

@@ -41,8 +41,18 @@ pub struct Details {
     pub kind: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<Cause>,
     #[serde(rename = "retryAfterSeconds", skip_serializing_if = "is_zero")]
     pub retry_after_seconds: u16,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Cause {
+    pub reason: &'static str,
+    pub message: String,
+    pub field: &'static str,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -169,6 +179,24 @@ pub fn invalid(path: &ResourcePath, kind: &str, name: &str, cause: &str) -> Fail
         Some(details),
     )
     .into()
+}
+
+/// `ValidateListOptions` found an option that is not allowed (`apimachinery/pkg/apis/meta/internalversion/validation`).
+pub fn forbidden_option(field: &'static str, why: &str) -> Failure {
+    let message = format!("Forbidden: {why}");
+    let text = format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {message}");
+    let cause = Cause {
+        reason: "FieldValueForbidden",
+        message,
+        field,
+    };
+    let details = Details {
+        group: "meta.k8s.io".into(),
+        kind: "ListOptions".into(),
+        causes: vec![cause],
+        ..Details::default()
+    };
+    Status::failure(422, "Invalid", text, Some(details)).into()
 }
 
 pub fn not_found(path: &ResourcePath, name: &str) -> Failure {

@@ -68,16 +68,35 @@ pub(super) async fn answer(mut request: Request, target: Target, output: Output)
     Ok(response)
 }
 
+/// The option `sendInitialEvents`, which came with 1.27.
+fn initial_events(request: &Request) -> Result<Option<&str>, Failure> {
+    let initial = request.query.get("sendInitialEvents");
+    let matching = request
+        .query
+        .get("resourceVersionMatch")
+        .unwrap_or_default();
+    match request.app.query_minor {
+        ..=26 if !matching.is_empty() => Err(status::forbidden_option(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch",
+        )),
+        // An option that a server does not know is ignored.
+        ..=26 => Ok(None),
+        // Gate WatchList: on by default in 1.32, off again in 1.33, on since 1.34.
+        32 | 34.. => Ok(initial),
+        _ if initial.is_none() => Ok(None),
+        _ => Err(status::forbidden_option(
+            "sendInitialEvents",
+            "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled",
+        )),
+    }
+}
+
 impl Lines {
     async fn start(request: &Request, target: Target, output: Output) -> Result<Self, Failure> {
         let selectors = Selectors::parse(&request.query)?;
-        let initial = request.query.get("sendInitialEvents");
-        // Gate WatchList: on by default in 1.32, off again in 1.33, on since 1.34.
-        if initial.is_some() && !matches!(request.app.minor, 32 | 34..) {
-            let cause = "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList \
-                         feature gate is enabled";
-            return Err(status::invalid(&target.path, "ListOptions", "", cause));
-        }
+        selectors.check(&target, request.app.query_minor)?;
+        let initial = initial_events(request)?;
         let store = &request.app.store;
         let failed = |error| status::store(error, &target.path, "");
         let asked = request.query.get("resourceVersion").unwrap_or_default();
@@ -87,7 +106,8 @@ impl Lines {
                 .parse()
                 .map_err(|_| status::bad_request(format!("invalid resource version \"{text}\"")))?,
         };
-        let wants_state = request.query.flag("sendInitialEvents") || initial.is_none() && from == 0;
+        let sends = initial.is_some() && request.query.flag("sendInitialEvents");
+        let wants_state = sends || initial.is_none() && from == 0;
         let (state, from) = if wants_state {
             let (state, revision) = store.list(&target.scope()).await.map_err(failed)?;
             (state, revision)
@@ -119,7 +139,7 @@ impl Lines {
                 lines.push("ADDED", object)?;
             }
         }
-        if request.query.flag("sendInitialEvents") {
+        if sends {
             lines.bookmark(from, json!({"k8s.io/initial-events-end": "true"}))?;
         }
         Ok(lines)

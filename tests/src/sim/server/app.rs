@@ -42,6 +42,8 @@ pub enum Phase {
 pub struct App {
     pub name: String,
     pub minor: u8,
+    /// By which options of lists and watches are judged.
+    pub query_minor: u8,
     /// As others know it.
     pub address: SocketAddr,
     /// What the server serves without custom resources.

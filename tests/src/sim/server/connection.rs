@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::watch};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{App, Fault, Phase, Recorded, Upload, farewell::Farewell, gate::Gate};
+use super::{App, Fault, Phase, Recorded, Upload, farewell::Farewell, gate::Gate, host};
 use crate::sim::api::{
     self,
     authn::PeerCertificate,
@@ -183,6 +183,11 @@ async fn respond(
     } else {
         &app.open_streams
     });
+    if !connection.http2
+        && let Some(refused) = host::refused(&parts)
+    {
+        return Ok(refused.map(|body| CountedBody::new(body, count)));
+    }
     let concerned = app.faults.concern(parts.uri.path());
     let fault = if concerned { app.faults.take() } else { None };
     // hyper resets the stream with the reason of the h2 error that it finds here.

@@ -6,6 +6,7 @@ mod connection;
 mod farewell;
 mod faults;
 mod gate;
+mod host;
 mod listener;
 mod log;
 mod spec;
@@ -290,6 +291,7 @@ impl Server {
         let app = Arc::new(App {
             name: self.spec.name.clone(),
             minor,
+            query_minor: self.spec.query_minor.unwrap_or(minor),
             address: self.advertised(),
             surface: ArcSwap::from_pointee(base.clone()),
             base,

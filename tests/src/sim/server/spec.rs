@@ -18,6 +18,8 @@ pub struct ServerSpec {
     pub name: String,
     /// Kubernetes minor, 31 to 36.
     pub minor: u8,
+    /// Options of lists and watches are judged as this minor does: also one whose APIs are not known here.
+    pub query_minor: Option<u8>,
     /// All alpha and beta APIs are enabled.
     pub all_apis: bool,
     /// All alpha and beta feature gates are on as well.
@@ -50,6 +52,7 @@ impl ServerSpec {
         Self {
             name: name.into(),
             minor,
+            query_minor: None,
             all_apis: false,
             all_gates: false,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -64,6 +67,11 @@ impl ServerSpec {
             header_names: HeaderNames::default(),
             lingers: Duration::ZERO,
         }
+    }
+
+    pub fn reads_queries_as(mut self, minor: u8) -> Self {
+        self.query_minor = Some(minor);
+        self
     }
 
     pub fn all_apis(mut self) -> Self {
