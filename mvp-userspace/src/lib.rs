@@ -1,7 +1,7 @@
 //! mvp: a mixed version proxy for Kubernetes control planes.
 //!
 //! The life of a request is one corridor: `net` (accept) -> `tls` -> `identity` -> `request` -> `route` -> `proxy`.
-//! `discovery` and `membership` feed `route`; `admin`, `metrics` and `cli` only look; `app` only wires.
+//! `discovery` and `membership` feed `route`; `admin`, `metrics`, `history` and `cli` only look; `app` only wires.
 
 pub mod admin;
 pub mod app;
@@ -10,6 +10,7 @@ pub mod config;
 pub mod discovery;
 mod envelope;
 mod h2wire;
+pub mod history;
 pub mod identity;
 pub mod kernel;
 pub mod membership;

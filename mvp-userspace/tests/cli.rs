@@ -14,6 +14,7 @@ use mvp::admin::{
     StatusView, Views,
 };
 use mvp::app::{Drain, DrainSignal, DrainState, Readiness};
+use mvp::history::{HistoryView, Report};
 
 fn mvp(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mvp"))
@@ -242,6 +243,12 @@ fn admin() -> (String, DrainSignal) {
                 route("pods", &["cp-a", "cp-b"]),
                 route("widgets", &["cp-b"]),
             ]
+        }),
+        history: Box::new(|_| HistoryView::default()),
+        report: Box::new(|since| Report {
+            node: "cp-a".into(),
+            requests: since.as_secs(),
+            ..Report::default()
         }),
         skew: Box::new(|| SkewView {
             servers: vec![SkewServer {

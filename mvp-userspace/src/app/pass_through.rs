@@ -63,13 +63,26 @@ pub fn never(config: &Config, steered: bool) -> Option<&'static str> {
     }
 }
 
+/// Has connections handed over from now on, or says why never.
+pub fn start(
+    config: &Config,
+    steered: bool,
+    guard: &GuardHandle,
+    relays: &Arc<Relays>,
+) -> Arc<PassThroughLine> {
+    let line = Arc::new(PassThroughLine::default());
+    match never(config, steered) {
+        Some(why) => line.set(why),
+        None => {
+            let (relays, line) = (Arc::clone(relays), Arc::clone(&line));
+            tokio::spawn(run(config.clone(), guard.clone(), relays, line));
+        }
+    }
+    line
+}
+
 /// Follows the guard until dropped.
-pub async fn run(
-    config: Config,
-    guard: GuardHandle,
-    relays: Arc<Relays>,
-    line: Arc<PassThroughLine>,
-) {
+async fn run(config: Config, guard: GuardHandle, relays: Arc<Relays>, line: Arc<PassThroughLine>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked: Option<(Instant, Result<(), String>)> = None;

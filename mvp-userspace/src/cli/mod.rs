@@ -14,6 +14,7 @@ mod lines;
 pub mod logging;
 mod output;
 mod pinned;
+mod report;
 mod routes;
 mod show;
 mod talk;
@@ -83,6 +84,7 @@ fn run_command(
             about::manual(&folder).map_err(|error| ClientError::File(folder, error))
         }
         Command::Uninstall { pins } => uninstall(&pins, out),
+        Command::Report(report) => report.show(out),
         other => ask_agent(other, out),
     };
     match done {
@@ -184,6 +186,7 @@ fn ask_agent(command: Command, out: &mut dyn Write) -> Result<(), ClientError> {
         | Command::Version(_)
         | Command::Completion { .. }
         | Command::Man { .. }
+        | Command::Report(_)
         | Command::Uninstall { .. } => Ok(()),
     }
 }

@@ -337,6 +337,7 @@ cp-b  peer   https://127.0.0.3:6443  -        stopping  no         no           
                 key: "serving.certFile".into(),
                 expires_in_seconds: Some(-7200),
                 last_error: Some("key does not match".into()),
+                reloads: 0,
             }],
             ..StatusView::default()
         };

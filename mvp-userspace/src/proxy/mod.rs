@@ -21,6 +21,7 @@ mod frames;
 mod future_sizes;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
+mod head_checks;
 mod header_budget;
 mod header_timeout;
 mod headers;
@@ -60,6 +61,7 @@ use tokio::sync::watch;
 use crate::app::DrainSignal;
 use crate::config::Limits;
 use crate::discovery::{DiscoveryHandle, View};
+use crate::history::Tally;
 use crate::identity::TrustCell;
 use crate::metrics::Metrics;
 use crate::net::Turns;
@@ -78,6 +80,7 @@ pub use header_budget::HeaderBudget;
 pub use interpret::Unknowns;
 pub use lane::Hasher;
 pub use pool::Pool;
+pub(crate) use printable::printable;
 pub use probe::probe;
 pub use relay::{
     Explained, RelaySettings, Relays, Technique, probe as probe_for_relay, watch as watch_relays,
@@ -117,6 +120,8 @@ pub struct Shared {
     pub hasher: Hasher,
     /// Types that nobody serves.
     pub unknowns: Unknowns,
+    /// What requests that another server answered would have met without the agent.
+    pub tally: Arc<Tally>,
     /// When the agent began to listen and, with steering, took its listener's place in the kernel: clients may come since then.
     pub open_since: std::time::Instant,
     /// The label of answers that the agent made itself.

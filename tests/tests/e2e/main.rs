@@ -25,6 +25,7 @@ mod memory;
 mod protocol;
 mod real_documents;
 mod reload;
+mod report;
 mod routing;
 mod silent;
 mod skew;
