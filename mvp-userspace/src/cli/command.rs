@@ -10,6 +10,7 @@ use super::agent::{Agent, Given, Source};
 use super::check::Upgrade;
 use super::pinned::Pins;
 use super::report::Report;
+use super::top::Top;
 use super::{asked, client};
 use crate::config::parse_duration;
 
@@ -71,6 +72,11 @@ pub enum Command {
   mvp report --since 30m -o json
   mvp report --since 24h -o html")]
     Report(Report),
+    /// Watch one agent in the terminal: servers, differences, guard, requests per second, last events. q ends it.
+    #[command(after_help = "Examples:
+  mvp top
+  mvp top --once")]
+    Top(Top),
     /// Show which server serves which resource.
     #[command(after_help = "Examples:
   mvp routes --diff

@@ -18,6 +18,7 @@ mod report;
 mod routes;
 mod show;
 mod talk;
+mod top;
 mod watch;
 
 use std::ffi::OsString;
@@ -85,6 +86,7 @@ fn run_command(
         }
         Command::Uninstall { pins } => uninstall(&pins, out),
         Command::Report(report) => report.show(out),
+        Command::Top(top) => top.show(out),
         other => ask_agent(other, out),
     };
     match done {
@@ -187,6 +189,7 @@ fn ask_agent(command: Command, out: &mut dyn Write) -> Result<(), ClientError> {
         | Command::Completion { .. }
         | Command::Man { .. }
         | Command::Report(_)
+        | Command::Top(_)
         | Command::Uninstall { .. } => Ok(()),
     }
 }
