@@ -1,7 +1,8 @@
 //! mvp: a mixed version proxy for Kubernetes control planes.
 //!
 //! The life of a request is one corridor: `net` (accept) -> `tls` -> `identity` -> `request` -> `route` -> `proxy`.
-//! `discovery` and `membership` feed `route`; `steering` decides who comes; `admin`, `metrics` and `cli` only look; `app` only wires.
+//! `discovery` and `membership` feed `route`; `steering` decides who comes; `admin`, `metrics`, `history` and `cli` only look; `app` only
+//! wires.
 //!
 //! `docs/architecture.md` has the table of which module may use which; `cargo xtask check` holds the code to it.
 
@@ -17,6 +18,7 @@ pub mod drain;
 mod envelope;
 mod h1wire;
 mod h2wire;
+pub mod history;
 pub mod identity;
 pub mod kernel;
 pub mod logging;
@@ -30,4 +32,5 @@ pub mod request;
 pub mod route;
 pub mod splice;
 pub mod steering;
+mod text;
 pub mod tls;

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod bench;
 pub mod bpffs;
+pub mod browser;
 pub mod chaos;
 pub mod child;
 pub mod client;

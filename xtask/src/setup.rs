@@ -294,6 +294,11 @@ const TEST_TOOLS: &[Tool] = &[
         variable: None,
         package: "systemd",
     },
+    Tool {
+        program: "chromium",
+        variable: Some("CHROMIUM"),
+        package: "chromium",
+    },
 ];
 
 const BENCH_TOOLS: &[Tool] = &[Tool {

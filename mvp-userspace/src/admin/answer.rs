@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use super::access::{CHANGES, SERVERS};
 use super::query::{decode, parameter};
-use super::{Access, Admin, Probe, ProbeError};
+use super::{Access, Admin, Probe, ProbeError, StatusView, page};
 use crate::drain::DrainState;
+use crate::history::MOST_MINUTES;
 use crate::readiness::PassingBy;
 use crate::steering::{ClusterOrder, Operator};
 
@@ -57,7 +58,9 @@ pub async fn answer(
             let (content_type, body) = (admin.views.metrics)();
             respond(StatusCode::OK, content_type, body)
         }
-        "/status" => status(admin),
+        "/status" => json(&status_view(admin)),
+        "/history" => history(admin, &query),
+        "/report" => report(admin, &request, &query),
         "/servers" => json(&(admin.views.servers)()),
         "/routes" => json(&(admin.views.routes)()),
         "/skew" => {
@@ -78,6 +81,7 @@ pub async fn answer(
         "/auto" => guard(admin, Operator::Auto),
         "/retire" => retire(admin),
         "/loglevel" => log_level(admin, request).await,
+        "/" if wants(&request, b"text/html") => page::page(),
         "/" => text(StatusCode::OK, HELP),
         _ => match path.strip_prefix(SERVERS) {
             Some(rest) => probe(admin, rest, request.uri().query()).await,
@@ -88,7 +92,7 @@ pub async fn answer(
 
 /// How long all agents are armed if the operator does not say: an upgrade takes less, and a word that is forgotten must end.
 const CLUSTER_ARMED: Duration = Duration::from_secs(60 * 60);
-const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\nOn the Unix socket only: /mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain /arm /disarm /auto /retire, PUT /loglevel\n";
+const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/history?since=2h /report?since=2h /stream\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\nOn the Unix socket only: /mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain /arm /disarm /auto /retire, PUT /loglevel\n";
 
 fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
     let awaited = admin.readiness.awaited();
@@ -144,7 +148,8 @@ fn livez(admin: &Admin) -> Response<Full<Bytes>> {
     )
 }
 
-fn status(admin: &Admin) -> Response<Full<Bytes>> {
+/// What the agent knows of itself, with what the port knows.
+pub fn status_view(admin: &Admin) -> StatusView {
     let mut view = (admin.views.status)();
     view.awaiting = admin.readiness.awaited();
     let state = admin.drain.state();
@@ -156,7 +161,38 @@ fn status(admin: &Admin) -> Response<Full<Bytes>> {
         DrainState::Forced => "forced",
     }
     .to_owned();
-    json(&view)
+    view
+}
+
+fn history(admin: &Admin, query: &str) -> Response<Full<Bytes>> {
+    match since(query) {
+        Ok(since) => json(&(admin.views.history)(since)),
+        Err(problem) => text(StatusCode::BAD_REQUEST, problem),
+    }
+}
+
+/// In the form that is asked for: JSON, text, or a page.
+fn report(admin: &Admin, request: &Request<Incoming>, query: &str) -> Response<Full<Bytes>> {
+    match since(query) {
+        Ok(since) => {
+            let report = (admin.views.report)(since);
+            match request {
+                _ if wants(request, b"text/html") => page::report(&report),
+                _ if wants_text(request) => text(StatusCode::OK, report.text()),
+                _ => json(&report),
+            }
+        }
+        Err(problem) => text(StatusCode::BAD_REQUEST, problem),
+    }
+}
+
+/// `since=DURATION`; a day, of which there is a record, if it is not said.
+fn since(query: &str) -> Result<Duration, String> {
+    match parameter(query, "since").map(|text| crate::config::parse_duration(&text)) {
+        None => Ok(Duration::from_secs(MOST_MINUTES * 60)),
+        Some(Ok(since)) => Ok(since),
+        Some(Err(problem)) => Err(format!("since: {problem}\n")),
+    }
 }
 
 fn explain(admin: &Admin, request: &Request<Incoming>, query: &str) -> Response<Full<Bytes>> {
@@ -314,11 +350,13 @@ async fn log_level(admin: &Admin, request: Request<Incoming>) -> Response<Full<B
 }
 
 fn wants_text(request: &Request<Incoming>) -> bool {
-    request
-        .headers()
-        .get_all(ACCEPT)
-        .iter()
-        .any(|accept| accept.as_bytes().starts_with(b"text/plain"))
+    wants(request, b"text/plain")
+}
+
+/// What stands first is what the asker likes best; browsers have `text/html` there.
+fn wants(request: &Request<Incoming>, media_type: &[u8]) -> bool {
+    let mut accepted = request.headers().get_all(ACCEPT).iter();
+    accepted.any(|accept| accept.as_bytes().starts_with(media_type))
 }
 
 fn json(view: &impl Serialize) -> Response<Full<Bytes>> {

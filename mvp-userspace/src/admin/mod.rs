@@ -12,6 +12,10 @@
 //! | `GET /metrics` | OpenMetrics text |
 //! | `GET /status`, `/servers`, `/routes` | JSON, [`StatusView`], [`ServerView`], [`RouteView`] |
 //! | `GET /skew` | JSON [`SkewView`], or a table of what differs for `Accept: text/plain` |
+//! | `GET /` | the page for browsers (`Accept: text/html`), or a list of these paths |
+//! | `GET /stream` | the status once per second, as server-sent events |
+//! | `GET /history[?since=2h]` | JSON [`crate::history::HistoryView`]: events, and counts by the minute |
+//! | `GET /report[?since=2h]` | JSON [`crate::history::Report`], or text or a page, by `Accept` |
 //! | `GET /explain?method=M&path=P` | JSON [`ExplainView`], or its one line for `Accept: text/plain` |
 //! | `GET /explain?connection=A[&serverName=N]` | JSON [`ConnectionView`], or its one line for `Accept: text/plain` |
 //! | * `GET /mvp/servers/<name>/<probe>` | that server's own healthz, livez, readyz, version or metrics |
@@ -23,13 +27,12 @@
 
 mod access;
 mod answer;
+mod live;
+mod page;
 mod query;
 mod serve;
 mod skew;
 mod socket;
-pub mod table;
-#[cfg(test)]
-mod testing;
 #[cfg(test)]
 mod tests;
 mod views;

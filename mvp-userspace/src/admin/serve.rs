@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::answer::answer;
+use super::live::{STREAMS, answer_or_stream};
 use super::{Access, Hosts, PublishedSocket, Views};
 use crate::drain::DrainTrigger;
 use crate::readiness::Readiness;
@@ -64,6 +64,7 @@ pub async fn serve(door: Door, admin: Arc<Admin>) {
     };
     let access = Arc::new(access);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let streams = Arc::new(Semaphore::new(STREAMS));
     loop {
         let stream = match door.accept().await {
             Ok(stream) => stream,
@@ -78,9 +79,9 @@ pub async fn serve(door: Door, admin: Arc<Admin>) {
             tracing::warn!(limit = CONNECTIONS, "the admin port refuses a connection");
             continue;
         };
-        let (admin, access) = (admin.clone(), access.clone());
+        let (admin, access, streams) = (admin.clone(), access.clone(), streams.clone());
         tokio::spawn(async move {
-            connection(stream, admin, access).await;
+            connection(stream, admin, access, streams).await;
             drop(slot);
         });
     }
@@ -95,10 +96,15 @@ impl Door {
     }
 }
 
-async fn connection(stream: Box<dyn Stream>, admin: Arc<Admin>, access: Arc<Access>) {
+async fn connection(
+    stream: Box<dyn Stream>,
+    admin: Arc<Admin>,
+    access: Arc<Access>,
+    streams: Arc<Semaphore>,
+) {
     let service = service_fn(|request| {
-        let (admin, access) = (admin.clone(), access.clone());
-        async move { Ok::<_, Infallible>(answer(&admin, &access, request).await) }
+        let (admin, access, streams) = (admin.clone(), access.clone(), streams.clone());
+        async move { Ok::<_, Infallible>(answer_or_stream(&admin, &access, &streams, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

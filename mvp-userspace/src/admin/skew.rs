@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::table::{age, clean, columns, table};
+use crate::text::table::{age, clean, columns, table};
 
 /// `GET /skew`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::SkewView;
-use crate::steering::{ClusterOrder, Operator};
-use crate::steering::{GuardView, RetireView, Stance};
+use crate::history::{HistoryView, Report, TrafficView};
+use crate::steering::{ClusterOrder, GuardView, Operator, RetireView, Stance};
 
 /// How the admin port sees the agent. Closures are called on the control runtime and must not block.
 pub struct Views {
@@ -19,6 +20,9 @@ pub struct Views {
     pub servers: Box<dyn Fn() -> Vec<ServerView> + Send + Sync>,
     pub routes: Box<dyn Fn() -> Vec<RouteView> + Send + Sync>,
     pub skew: Box<dyn Fn() -> SkewView + Send + Sync>,
+    /// What is known of so much time until now.
+    pub history: Box<dyn Fn(Duration) -> HistoryView + Send + Sync>,
+    pub report: Box<dyn Fn(Duration) -> Report + Send + Sync>,
     /// Method and request target (path with query). The error is the asker's and says what is wrong.
     pub explain: Box<ExplainFn>,
     /// A client's address and the name it asks for in TLS.
@@ -91,6 +95,12 @@ pub struct StatusView {
     /// Whether kube-apiserver's manifest is followed, and what came of it.
     #[serde(default)]
     pub manifest: String,
+    /// Something in it takes effect only when the agent is started again.
+    #[serde(default)]
+    pub restart_needed: bool,
+    /// What the agent does at this moment.
+    #[serde(default)]
+    pub traffic: TrafficView,
     /// What of the kernel part is loaded, or why not.
     pub kernel: String,
     /// Whether connections made before the guard armed can be ended, and why not.
@@ -175,6 +185,9 @@ pub struct CertificateView {
     pub expires_in_seconds: Option<i64>,
     /// Why the newest content is not in use.
     pub last_error: Option<String>,
+    /// How often new content was taken into use.
+    #[serde(default)]
+    pub reloads: u64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]

@@ -9,11 +9,13 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{Notify, watch};
 
 use super::admin_port::AdminPort;
+use super::history;
 use super::learning::{
     Asking, await_first_round, membership_dialer, share_signs, start_discovery, tell_guard,
 };
 use super::manifest::{ManifestFollower, ManifestLine};
-use super::pass_through::{self, PassThroughLine};
+use super::pass_through;
+use super::running::Running;
 use super::threads::{DataThread, PoolSettings};
 use super::views::{SetLogLevel, Sources, views};
 use super::{descriptors, proof, sources};
@@ -21,11 +23,12 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::discovery::SyncCounters;
 use crate::drain::{Drain, DrainSignal, DrainTrigger};
+use crate::history::{History, unix_millis};
 use crate::identity::TrustCell;
 use crate::kernel;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
-use crate::net::{AcceptLoop, Admission, AdmissionLimits, OnTick, Turns};
+use crate::net::{AcceptLoop, Admission, AdmissionLimits, Turns};
 use crate::proxy::{
     Cancels, ConnectSettings, Hasher, HeaderBudget, Load, ResponseTimeout, Shared, Tunnels,
     Unknowns,
@@ -36,8 +39,6 @@ use crate::splice::ShortcutPart;
 use crate::steering::{self, GuardHandle, Kernel, SteeringStats};
 use crate::tls::{ClientTls, Reload, Reloader, ServerTls};
 
-/// Between a forced drain and the process's end, for the last log lines and RSTs to leave.
-const LAST_WORDS: Duration = Duration::from_millis(100);
 /// For another server to answer a probe through the admin port.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -155,16 +156,6 @@ async fn control(prepared: Prepared, started: std_mpsc::Sender<anyhow::Result<St
 
 /// Where it listens for clients and for reading, and what reloads its files.
 type Started = (SocketAddr, SocketAddr, Arc<Notify>);
-
-struct Running {
-    listen: SocketAddr,
-    admin: SocketAddr,
-    reload: Arc<Notify>,
-    accept: AcceptLoop,
-    on_tick: Option<OnTick>,
-    shared: Arc<Shared>,
-    threads: Vec<DataThread>,
-}
 
 async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let Prepared {
@@ -319,6 +310,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         unknowns: Unknowns::new(config.discovery.interval),
         open_since: Instant::now(),
         no_server: Arc::from(""),
+        tally: Arc::default(),
     });
     sources::register(
         &metrics,
@@ -346,19 +338,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         connections: config.upstream.connections,
         counts: shared.load.pools.clone(),
     };
-    let pass_through = Arc::new(PassThroughLine::default());
-    match steering::always_inspects(&config, steers) {
-        Some(why) => pass_through.set(why),
-        None => {
-            let (relays, line) = (Arc::clone(&shared.relays), Arc::clone(&pass_through));
-            tokio::spawn(pass_through::run(
-                config.clone(),
-                guard.clone(),
-                relays,
-                line,
-            ));
-        }
-    }
+    let pass_through = pass_through::start(&config, steers, &guard, &shared.relays);
     let threads = (0..config.threads)
         .map(|index| {
             DataThread::spawn(
@@ -419,7 +399,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         }),
     };
     tokio::spawn(super::memory::run());
-    let sources = Sources {
+    let sources = Arc::new(Sources {
+        history: History::new(unix_millis()),
         retirable,
         retired,
         shortcut,
@@ -440,7 +421,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         pool: pool.pool(Turns::unlimited()),
         own,
         config,
-    };
+    });
+    let keeper = history::Keeper::start(&sources, trigger.clone(), another);
     let port = Admin {
         views: views(sources, set_log_level),
         readiness,
@@ -452,6 +434,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     admin_port.spawn(port)?;
     Ok(Running {
         on_tick: steered.on_tick,
+        keeper,
         listen,
         admin,
         reload: reload_now,
@@ -459,35 +442,4 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         shared,
         threads,
     })
-}
-
-impl Running {
-    async fn run(self) {
-        let Self {
-            accept,
-            shared,
-            threads,
-            on_tick,
-            ..
-        } = self;
-        let (mut drain, metrics) = (shared.drain.clone(), Arc::clone(&shared.metrics));
-        let mut forced = shared.drain.clone();
-        let draining = async move {
-            drain.draining().await;
-        };
-        accept
-            .run(draining, |limit| metrics.refused(limit), on_tick)
-            .await;
-        tracing::info!("draining: the listener is closed");
-        let joined =
-            tokio::task::spawn_blocking(move || threads.into_iter().for_each(DataThread::join));
-        tokio::select! {
-            _ = joined => {}
-            () = async {
-                forced.forced().await;
-                tokio::time::sleep(LAST_WORDS).await;
-            } => {}
-        }
-        tracing::info!("drained");
-    }
 }

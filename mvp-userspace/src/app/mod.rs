@@ -3,6 +3,7 @@
 mod admin_port;
 mod agent;
 mod descriptors;
+mod history;
 mod learning;
 mod manifest;
 mod memory;
@@ -10,6 +11,7 @@ mod pass_through;
 mod proof;
 mod relay;
 mod run;
+mod running;
 mod skew;
 mod sources;
 mod threads;

@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use crate::config::Config;
 use crate::net::DialFrom;
 use crate::proxy::Relays;
-use crate::steering::GuardHandle;
+use crate::steering::{GuardHandle, always_inspects};
 use crate::tls::probe;
 
 /// From the guard's arming to the first connection that is inspected, at most.
@@ -45,13 +45,26 @@ impl PassThroughLine {
     }
 }
 
+/// Has connections handed over from now on, or says why never.
+pub fn start(
+    config: &Config,
+    steered: bool,
+    guard: &GuardHandle,
+    relays: &Arc<Relays>,
+) -> Arc<PassThroughLine> {
+    let line = Arc::new(PassThroughLine::default());
+    match always_inspects(config, steered) {
+        Some(why) => line.set(why),
+        None => {
+            let (relays, line) = (Arc::clone(relays), Arc::clone(&line));
+            tokio::spawn(run(config.clone(), guard.clone(), relays, line));
+        }
+    }
+    line
+}
+
 /// Follows the guard until dropped.
-pub async fn run(
-    config: Config,
-    guard: GuardHandle,
-    relays: Arc<Relays>,
-    line: Arc<PassThroughLine>,
-) {
+async fn run(config: Config, guard: GuardHandle, relays: Arc<Relays>, line: Arc<PassThroughLine>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked: Option<(Instant, Result<(), String>)> = None;

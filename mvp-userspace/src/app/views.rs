@@ -18,6 +18,7 @@ use crate::admin::{
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus};
 use crate::document::Source;
+use crate::history::{History, Report, unix_millis};
 use crate::identity::proof::{ClassProof, Names, OwnUser};
 use crate::membership::{MembershipLine, ReadBy};
 use crate::metrics::Metrics;
@@ -61,6 +62,7 @@ pub struct Sources {
     pub pool: Arc<Pool>,
     /// Whom those probes ask as: Kubernetes' default roles let this group read exactly these.
     pub own: OwnUser,
+    pub history: History,
 }
 
 /// Why there is no [`Sources::cluster`].
@@ -76,8 +78,7 @@ pub struct ThreadSource {
     pub heartbeat: LoopHeartbeat,
 }
 
-pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
-    let sources = Arc::new(sources);
+pub fn views(sources: Arc<Sources>, set_log_level: SetLogLevel) -> Views {
     Views {
         status: {
             let sources = Arc::clone(&sources);
@@ -94,6 +95,17 @@ pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
         skew: {
             let sources = Arc::clone(&sources);
             Box::new(move || skew(&sources.discovery.table(), &sources.discovery.status()))
+        },
+        history: {
+            let history = sources.history.clone();
+            Box::new(move |since| {
+                let now = unix_millis();
+                history.view(now.saturating_sub(millis(since)), now)
+            })
+        },
+        report: {
+            let sources = Arc::clone(&sources);
+            Box::new(move |since| report(&sources, since))
         },
         explain: {
             let sources = Arc::clone(&sources);
@@ -145,7 +157,15 @@ pub fn views(sources: Sources, set_log_level: SetLogLevel) -> Views {
     }
 }
 
-fn status(sources: &Sources) -> StatusView {
+fn report(sources: &Sources, since: Duration) -> Report {
+    let now = unix_millis();
+    let all = sources.history.view(0, now);
+    let view = sources.history.view(now.saturating_sub(millis(since)), now);
+    Report::of(&view, &all.events, &sources.config.node)
+}
+
+/// Everything that the agent knows of itself at this moment.
+pub fn status(sources: &Sources) -> StatusView {
     let (config, shared) = (&sources.config, &sources.shared);
     StatusView {
         node: config.node.clone(),
@@ -166,6 +186,8 @@ fn status(sources: &Sources) -> StatusView {
         members: members(sources),
         membership: sources.membership.get(),
         manifest: sources.manifest.get(),
+        restart_needed: sources.manifest.restart_needed(),
+        traffic: sources.history.traffic(),
         listen: sources.listen.clone(),
         interoperability_proxy: config.interoperability_proxy,
         config_digest: config.digest(),
@@ -464,6 +486,7 @@ fn certificates(reload: &ReloadStats) -> Vec<CertificateView> {
             key: file.key.clone(),
             expires_in_seconds: file.not_after().map(|at| at.saturating_sub(now)),
             last_error: file.last_error(),
+            reloads: file.successes.load(Ordering::Relaxed),
         })
         .filter(|view| view.expires_in_seconds.is_some() || view.last_error.is_some())
         .collect()

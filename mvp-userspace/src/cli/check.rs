@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::client::ClientError;
 use super::command::Ask;
 use super::output::print;
-use super::table::{clean, table};
 use crate::config::parse_duration;
+use crate::text::table::{clean, table};
 use judge::Minor;
 
 /// kube-apiserver's manifest on a kubeadm node.

@@ -56,6 +56,8 @@ pub enum ClientError {
     Pins(#[from] crate::kernel::Error),
     #[error("{}: {}", .0.display(), .1)]
     File(PathBuf, io::Error),
+    #[error("the terminal cannot be used: {0} (--once prints one frame)")]
+    Terminal(io::Error),
     #[error("the answer is not that of an mvp agent of this version: {0}")]
     Unexpected(String),
 }

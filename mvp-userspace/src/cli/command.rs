@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use super::agent::{Agent, Given, Source};
 use super::check::Upgrade;
 use super::pinned::Pins;
+use super::report::Report;
+use super::top::Top;
 use super::{asked, client};
 use crate::config::parse_duration;
 
@@ -64,6 +66,17 @@ pub enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show what the last hours, or an upgrade, would have been without the agent, and what is not known of it.
+    #[command(after_help = "Examples:
+  mvp report --since 2h
+  mvp report --since 30m -o json
+  mvp report --since 24h -o html")]
+    Report(Report),
+    /// Watch one agent in the terminal: servers, differences, guard, requests per second, last events. q ends it.
+    #[command(after_help = "Examples:
+  mvp top
+  mvp top --once")]
+    Top(Top),
     /// Show which server serves which resource.
     #[command(after_help = "Examples:
   mvp routes --diff
@@ -263,12 +276,18 @@ pub enum CheckCommand {
 
 #[derive(clap::Args, Debug)]
 pub struct Ask {
+    #[command(flatten)]
+    pub at: At,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct At {
     /// The agent's socket (unix:/path) or, for reading, its admin port (http://host:port); default: the socket
     /// /run/mvp/admin.sock, and for reading else http://127.0.0.1:9440.
     #[arg(long, value_name = "URL", env = "MVP_ADMIN", value_parser = client::parse_admin)]
     pub admin: Option<client::AdminAt>,
-    #[command(flatten)]
-    pub form: Form,
 }
 
 #[derive(clap::Args, Clone, Copy, Debug)]

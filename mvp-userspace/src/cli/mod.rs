@@ -12,9 +12,11 @@ mod command;
 mod doctor;
 mod output;
 mod pinned;
+mod report;
 mod routes;
 mod show;
 mod talk;
+mod top;
 mod watch;
 
 use std::ffi::OsString;
@@ -26,9 +28,10 @@ use std::time::Duration;
 use clap::Parser as _;
 
 use crate::admin::{
-    ConnectionView, ExplainView, RouteView, ServerView, SkewView, StatusView, encode, table,
+    ConnectionView, ExplainView, RouteView, ServerView, SkewView, StatusView, encode,
 };
 use crate::config::Config;
+use crate::text::table;
 use client::ClientError;
 use command::{Ask, CheckCommand, Cli, Command, ConfigCommand, Output};
 use pinned::Pins;
@@ -81,6 +84,8 @@ fn run_command(
             about::manual(&folder).map_err(|error| ClientError::File(folder, error))
         }
         Command::Uninstall { pins } => uninstall(&pins, out),
+        Command::Report(report) => report.show(out),
+        Command::Top(top) => top.show(out),
         other => ask_agent(other, out),
     };
     match done {
@@ -182,6 +187,8 @@ fn ask_agent(command: Command, out: &mut dyn Write) -> Result<(), ClientError> {
         | Command::Version(_)
         | Command::Completion { .. }
         | Command::Man { .. }
+        | Command::Report(_)
+        | Command::Top(_)
         | Command::Uninstall { .. } => Ok(()),
     }
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::table::age;
 use crate::admin::RouteView;
 use crate::kernel::{Error, PinnedGuard, PinnedRoute, PinnedTable, PinnedView, read_pinned};
+use crate::text::table::age;
 
 /// `kernel.pinPath` where nobody says otherwise.
 pub const PIN_PATH: &str = "/sys/fs/bpf/mvp";

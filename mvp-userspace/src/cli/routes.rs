@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::table::table;
 use crate::admin::RouteView;
+use crate::text::table::table;
 
 /// `wide`: a line for each server.
 pub fn table_of(routes: &[RouteView], wide: bool) -> String {

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::table::{age, clean, columns, table};
 use crate::admin::{ClassProofView, ProofView, RelayView, ServerView, StatusView};
+use crate::text::table::{age, clean, columns, table};
 
 pub fn status(view: &StatusView, wide: bool) -> String {
     let state = match (view.ready, view.awaiting.is_empty(), view.drain.as_str()) {
@@ -337,6 +337,7 @@ cp-b  peer   https://127.0.0.3:6443  -        stopping  no         no           
                 key: "serving.certFile".into(),
                 expires_in_seconds: Some(-7200),
                 last_error: Some("key does not match".into()),
+                reloads: 0,
             }],
             ..StatusView::default()
         };

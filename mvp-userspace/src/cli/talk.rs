@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::client::{self, ClientError, Question, Reply};
 use super::command::Ask;
 use super::output::print;
-use super::table;
 use crate::admin::{StatusView, encode};
+use crate::text::table;
 
 /// Between two looks whether the agent has drained.
 const LOOK: Duration = Duration::from_millis(200);
@@ -35,7 +35,7 @@ pub fn get(ask: &Ask, target: &str) -> Result<Reply, ClientError> {
         target,
         body: "",
     };
-    client::ask(ask.admin.as_ref(), question)
+    client::ask(ask.at.admin.as_ref(), question)
 }
 
 /// Posts, and shows the answer's line.
@@ -45,7 +45,7 @@ pub fn tell(ask: &Ask, target: &str, out: &mut dyn Write) -> Result<(), ClientEr
         target,
         body: "",
     };
-    let body = client::ask(ask.admin.as_ref(), question)?.success()?;
+    let body = client::ask(ask.at.admin.as_ref(), question)?.success()?;
     say(
         ask,
         &table::clean(String::from_utf8_lossy(&body).trim()),
@@ -59,7 +59,7 @@ pub fn loglevel(ask: &Ask, level: &str, out: &mut dyn Write) -> Result<(), Clien
         target: "/loglevel",
         body: level,
     };
-    client::ask(ask.admin.as_ref(), question)?.success()?;
+    client::ask(ask.at.admin.as_ref(), question)?.success()?;
     say(ask, &format!("the log level is {level}"), out)
 }
 

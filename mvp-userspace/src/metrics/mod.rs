@@ -11,8 +11,10 @@ mod source;
 mod specs;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod zeros;
 
 pub use record::{Metrics, Open};
 pub use source::Sink;
 pub use specs::*;
+pub use totals::RequestKey;

@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use super::cache::{self, Instance};
 use super::labels::{Counters, Labelled};
 use super::source::{Sink, Sources};
+use super::totals::Totals;
 use super::*;
 
 /// Label sets of metrics whose labels come from discovery; a server cannot make the agent remember more.
@@ -32,6 +33,7 @@ pub struct Metrics {
     peer_aggregated_cache_misses: Counter,
     nopeer_requests: Counter,
     requests: Counters<3>,
+    totals: Totals,
     added: Histogram,
     server_time: Labelled<1, Histogram>,
     retries: Counters<1>,
@@ -80,6 +82,7 @@ impl Metrics {
             peer_aggregated_cache_misses: counter(r, &PEER_AGGREGATED_CACHE_MISSES),
             nopeer_requests: counter(r, &NOPEER_REQUESTS),
             requests: Counters::register(r, &REQUESTS),
+            totals: Totals::default(),
             added,
             server_time: Labelled::new(&SERVER_TIME, server_time),
             retries: Counters::register(r, &RETRIES),
@@ -130,10 +133,19 @@ impl Metrics {
             server,
             code,
         };
-        let make = || self.requests.get([decision, server, &code.to_string()]);
+        let make = || {
+            let counter = self.requests.get([decision, server, &code.to_string()]);
+            self.totals.add(decision, server, code, &counter);
+            counter
+        };
         cache::request(&key, make, |counter| {
             counter.inc();
         });
+    }
+
+    /// The requests so far, by what [`Metrics::request`] was told.
+    pub fn requests(&self) -> Vec<(RequestKey, u64)> {
+        self.totals.read()
     }
 
     /// The agent's own share of a request.
@@ -196,6 +208,14 @@ impl Metrics {
 
     pub fn retry(&self, reason: &'static str) {
         self.retries.known([reason]).inc();
+    }
+
+    /// Second attempts so far.
+    pub fn retries(&self) -> u64 {
+        let reasons = zeros::words(&RETRIES).into_iter();
+        reasons
+            .map(|reason| self.retries.known([reason]).get())
+            .sum()
     }
 
     pub fn let_go(&self, server: &str) {
@@ -279,6 +299,11 @@ impl Metrics {
     /// A new connection was looked at: `relayed`, `dial_failed`, or a reason of `route::relay::InspectReason`.
     pub fn relay_decision(&self, decision: &'static str) {
         self.relay_decisions.known([decision]).inc();
+    }
+
+    /// Connections that were forwarded whole so far.
+    pub fn relayed(&self) -> u64 {
+        self.relay_decisions.known(["relayed"]).get()
     }
 
     pub fn relay_asked(&self) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use super::printable::{AUDIT_ID, TEXT, printable};
+use crate::text::{AUDIT_ID, TEXT, printable};
 
 /// The status of requests that the client gave up before they had an answer; nothing sends it. (nginx's word for it.)
 pub const CLIENT_GONE: u16 = 499;

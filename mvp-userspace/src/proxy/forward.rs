@@ -86,7 +86,8 @@ pub async fn forward(
     let mut excluded = ServerSet::EMPTY;
     // Whether all servers answered, once they were asked for this request.
     let mut refreshed = None;
-    let mut last_error = None;
+    // Boxed, since most requests have none.
+    let mut last_error: Option<Box<ProxyError>> = None;
     loop {
         let table = shared.table.load_full();
         let preferred = outgoing
@@ -105,9 +106,9 @@ pub async fn forward(
                 continue;
             }
             // What happened says more than "nobody is left".
-            Err(none_left) => return Err(last_error.unwrap_or(none_left)),
+            Err(none_left) => return Err(last_error.map_or(none_left, |error| *error)),
         };
-        let mut answer = match attempt(thread, &server, reason, outgoing, info, trace).await {
+        let answer = match attempt(thread, &server, reason, outgoing, info, trace).await {
             Ok(answer) => answer,
             Err(error) => {
                 // A stream that the client's own broken upload ended looks as if the server had; it is not to blame.
@@ -135,17 +136,21 @@ pub async fn forward(
                 if !again {
                     return Err(error);
                 }
-                last_error = Some(error);
+                last_error = Some(Box::new(error));
                 continue;
             }
         };
         server.succeeded();
         if !is_no_such_type(&answer) {
-            if may_be_too_old(shared, &answer, outgoing) {
-                let asked = (info, outgoing);
-                Box::pin(ask_newer(thread, asked, &table, &mut answer, trace)).await;
+            // It was read only to see whether its server is too old for an option of the query.
+            if !matches!(answer.body, AnswerBody::Whole(_)) {
+                return Ok(answer);
             }
-            return Ok(answer);
+            // Boxed with the answer in it, which would otherwise have room of its own beside an attempt's.
+            let mut first = Box::new(answer);
+            let asked = (info, outgoing);
+            Box::pin(ask_newer(thread, asked, &table, &mut first, trace)).await;
+            return Ok(*first);
         }
         // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
         // Once for all who ask, until something is heard that could change the answer.
@@ -194,9 +199,9 @@ pub async fn forward(
                 key: info.key().to_string(),
             });
         }
-        last_error = Some(ProxyError::NoCapableServer {
+        last_error = Some(Box::new(ProxyError::NoCapableServer {
             key: info.key().to_string(),
-        });
+        }));
     }
 }
 
@@ -276,14 +281,6 @@ fn pick_preferred(
     Some((server, preferred.reason))
 }
 
-/// Whether the answer was read to see whether its server is too old for an option of the query.
-fn may_be_too_old(shared: &Shared, answer: &Answer, outgoing: &Outgoing<'_>) -> bool {
-    matches!(answer.body, AnswerBody::Whole(_))
-        && answer.head.status != StatusCode::NOT_FOUND
-        && !outgoing.hop_marked
-        && shared.interoperability
-}
-
 pub(super) async fn attempt(
     thread: &Thread,
     server: &Arc<Server>,
@@ -352,16 +349,27 @@ async fn ask(
         server: Arc::clone(server),
         reason,
     };
-    // By what is known now, not by what was known when the server was chosen.
-    let doubted = answer.head.status == StatusCode::NOT_FOUND
-        && info.is_resource
-        && !outgoing.hop_marked
-        && thread.shared.interoperability
-        && may_mean_the_type(info, &thread.shared.table.load(), server)
-        || may_refuse(status, newer::options(info, outgoing));
-    match doubted {
-        true => Box::pin(read_short(answer, outgoing.method)).await,
-        false => Ok(answer),
+    if !is_doubted(&thread.shared, info, outgoing, &answer) {
+        return Ok(answer);
+    }
+    Box::pin(read_short(answer, outgoing.method)).await
+}
+
+/// Whether an answer is to be read before it is passed on: by what is known now, not by what was known when its server was chosen.
+fn is_doubted(
+    shared: &Shared,
+    info: &RequestInfo<'_>,
+    outgoing: &Outgoing<'_>,
+    answer: &Answer,
+) -> bool {
+    if outgoing.hop_marked || !shared.interoperability {
+        return false;
+    }
+    match answer.head.status {
+        StatusCode::NOT_FOUND => {
+            info.is_resource && may_mean_the_type(info, &shared.table.load(), &answer.server)
+        }
+        status => may_refuse(status, newer::options(info, outgoing)),
     }
 }
 

@@ -21,6 +21,7 @@ mod future_sizes;
 mod fuzz;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz_wire;
+mod head_checks;
 mod header_budget;
 mod header_limits;
 mod header_timeout;
@@ -37,7 +38,6 @@ pub mod one_view;
 mod pipe;
 mod pool;
 mod preface;
-mod printable;
 mod probe;
 mod quarantine;
 mod rate;
@@ -65,6 +65,7 @@ use tokio::sync::watch;
 use crate::config::Limits;
 use crate::discovery::{DiscoveryHandle, View};
 use crate::drain::DrainSignal;
+use crate::history::Tally;
 use crate::identity::TrustCell;
 use crate::metrics::Metrics;
 use crate::net::Turns;
@@ -122,6 +123,8 @@ pub struct Shared {
     pub hasher: Hasher,
     /// Types that nobody serves.
     pub unknowns: Unknowns,
+    /// What requests that another server answered would have met without the agent.
+    pub tally: Arc<Tally>,
     /// When the agent began to listen and, with steering, took its listener's place in the kernel: clients may come since then.
     pub open_since: std::time::Instant,
     /// The label of answers that the agent made itself.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use rustls_pki_types::UnixTime;
@@ -16,6 +16,7 @@ use super::connection::{Connection, Guard};
 use super::error::{AttemptError, ProxyError};
 use super::events::Events;
 use super::forward::{Answer, AnswerBody, Outgoing};
+use super::head_checks::{check_host, has_userinfo};
 use super::header_limits::{exceeded_limit, header_bytes, limit_of};
 use super::headers::{
     AUDIT_ID, ensure_audit_id, keep_ids_out_of_tables, prepare_request, strip_hop_by_hop,
@@ -24,7 +25,6 @@ use super::headers::{
 use super::lane::{ClientKey, Credentials};
 use super::let_go::watch_end;
 use super::one_view;
-use super::printable::{TEXT, printable};
 use super::response::{CancelNote, Download};
 use super::status::error_response;
 use super::trace::Trace;
@@ -34,10 +34,12 @@ use super::whole_user;
 use super::wire_body::WireBody;
 use crate::api::Verb;
 use crate::h2wire::{REFUSED, Refusal};
+use crate::history::Forwarded;
 use crate::identity::{self, HopMark, Stripped};
 use crate::metrics::Metrics;
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::Reason;
+use crate::text::{TEXT, printable};
 
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
 pub async fn handle(
@@ -193,7 +195,7 @@ pub async fn handle(
     }
     .await;
     match answer {
-        Ok((answer, info)) => call.respond(answer, &info, on_upgrade),
+        Ok((answer, info)) => call.respond(answer, &info, &parts.headers, on_upgrade),
         Err(error) => call.refuse(&error, &parts),
     }
 }
@@ -219,6 +221,7 @@ impl Call<'_> {
         mut self,
         answer: Answer,
         info: &RequestInfo<'_>,
+        asked: &HeaderMap,
         on_upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Response<Download> {
         let shared = &self.connection.thread.shared;
@@ -231,6 +234,7 @@ impl Call<'_> {
             shared
                 .metrics
                 .rerouted(status.as_u16(), &info.group, &info.version, &info.resource);
+            self.tally(&answer, info, asked);
         }
         let comes_again = self.comes_again(&answer, info) | self.must_leave(status);
         let mut record = self.record.take();
@@ -295,6 +299,30 @@ impl Call<'_> {
             None => body,
         };
         Response::from_parts(head, body)
+    }
+
+    /// What the client would have met without the agent.
+    fn tally(&self, answer: &Answer, info: &RequestInfo<'_>, asked: &HeaderMap) {
+        let shared = &self.connection.thread.shared;
+        let local_is_down = answer.reason == Reason::LocalDown
+            && shared
+                .table
+                .load()
+                .local()
+                .is_some_and(|local| local.server.is_down());
+        let user_agent = asked.get(USER_AGENT).map(HeaderValue::as_bytes);
+        shared.tally.count(&Forwarded {
+            reason: answer.reason,
+            status: answer.head.status.as_u16(),
+            key: [
+                &info.group,
+                &info.version,
+                &info.resource,
+                &info.subresource,
+            ],
+            client: user_agent.unwrap_or_default(),
+            local_is_down,
+        });
     }
 
     /// Whether the client is asked to reconnect with this answer, since its next connection would be relayed.
@@ -412,34 +440,6 @@ impl Drop for Call<'_> {
                 self.end("client_gone", &nobody, CLIENT_GONE);
             }
         }
-    }
-}
-
-/// `user@host` where only a host belongs.
-fn has_userinfo(parts: &Parts) -> bool {
-    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-    authority.is_some_and(|authority| authority.contains('@'))
-        || parts
-            .headers
-            .get_all(HOST)
-            .iter()
-            .any(|host| host.as_bytes().contains(&b'@'))
-}
-
-/// As Go's `readRequest` and `httpguts.ValidHostHeader`: one `Host` over HTTP/1.1, of the characters that a host can have.
-fn check_host(parts: &Parts) -> Result<(), ProxyError> {
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if parts.version == Version::HTTP_11 && host.is_none() {
-        return Err(ProxyError::BadRequest("missing required Host header"));
-    }
-    if hosts.next().is_some() {
-        return Err(ProxyError::BadRequest("too many Host headers"));
-    }
-    let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=[]_~".contains(byte);
-    match host.is_none_or(|host| host.as_bytes().iter().all(valid)) {
-        true => Ok(()),
-        false => Err(ProxyError::BadRequest("malformed Host header")),
     }
 }
 

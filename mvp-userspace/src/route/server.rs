@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::Departure;
-use super::health::{Failure, Health, HealthView, Probe};
+use super::health::{Failure, Health, HealthState, HealthView, Probe};
 use crate::config::Endpoint;
 use crate::tls::IdentityClass;
 
@@ -65,6 +65,20 @@ impl Server {
     /// True if the server may be chosen now. One atomic load; relaxed, because no other data hangs on it.
     pub fn available(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & AVAILABLE != 0
+    }
+
+    /// Nobody can use it, as far as is known: it cannot be used, and not only because of how this agent is met by it. Who shows it a
+    /// certificate that it cannot verify serves others as before. Takes the lock unless the server is available.
+    pub fn is_down(&self) -> bool {
+        if self.available() {
+            return false;
+        }
+        let health = self.health();
+        let ours = health.state == HealthState::Ejected
+            && health
+                .last_failure
+                .is_some_and(|(failure, _)| failure == Failure::Tls);
+        !ours
     }
 
     /// Whether requests of this class may be sent to it: it was shown to accept them. One atomic load.
@@ -156,7 +170,6 @@ fn unproved_bit(class: IdentityClass) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::HealthState;
     use crate::route::testing::server;
 
     #[test]

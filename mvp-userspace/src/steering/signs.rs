@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::Signs;
 use crate::discovery::{ServerStatus, Trouble};
-use crate::route::{Failure, HealthState, Knowledge, RouteTable};
+use crate::route::{Knowledge, RouteTable};
 
 /// The signs that stand by what is known of the servers. Pure.
 pub fn standing(table: &RouteTable, servers: &[ServerStatus]) -> Signs {
@@ -13,15 +13,7 @@ pub fn standing(table: &RouteTable, servers: &[ServerStatus]) -> Signs {
         .iter()
         .filter_map(|server| server.version.as_deref());
     let first = versions.next();
-    // Who refuses this agent alone, or shows it a certificate that it cannot verify, serves others as before.
-    let unavailable = table.members().iter().any(|member| {
-        let health = member.server.health();
-        let ours = health.state == HealthState::Ejected
-            && health
-                .last_failure
-                .is_some_and(|(failure, _)| failure == Failure::Tls);
-        !member.server.available() && !ours
-    });
+    let unavailable = table.members().iter().any(|member| member.server.is_down());
     // That a server has just started, if it has, is a sign of its own: its Lease, its connections and its readiness show it.
     let refuses = |trouble: &Trouble| matches!(trouble, Trouble::Refused(_) | Trouble::Starting);
     let broken = servers.iter().any(|server| {

@@ -15,6 +15,7 @@ use mvp::admin::{
     StatusView, Views,
 };
 use mvp::drain::{Drain, DrainSignal, DrainState};
+use mvp::history::{HistoryView, Report};
 use mvp::readiness::Readiness;
 
 fn mvp(arguments: &[&str]) -> Output {
@@ -244,6 +245,12 @@ fn admin() -> (String, DrainSignal) {
                 route("pods", &["cp-a", "cp-b"]),
                 route("widgets", &["cp-b"]),
             ]
+        }),
+        history: Box::new(|_| HistoryView::default()),
+        report: Box::new(|since| Report {
+            node: "cp-a".into(),
+            requests: since.as_secs(),
+            ..Report::default()
         }),
         skew: Box::new(|| SkewView {
             servers: vec![SkewServer {

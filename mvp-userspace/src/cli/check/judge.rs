@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::table::age;
 use super::facts::Facts;
 use super::{Finding, Outcome};
 use crate::admin::{CertificateView, ServerView};
+use crate::text::table::age;
 
 /// A minor version of Kubernetes: `1.36`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::table::{clean, table};
 use crate::config::{Config, Mode};
 use crate::kernel::{self, Splice};
 use crate::net::SockDiag;
 use crate::splice::selftest;
 use crate::splice::shortcut::{cgroup_mount, cgroup_root, try_out};
+use crate::text::table::{clean, table};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]

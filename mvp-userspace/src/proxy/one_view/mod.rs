@@ -46,7 +46,8 @@ pub async fn answer(
     trace: &mut Trace,
 ) -> Result<Answer, ProxyError> {
     let Some(wanted) = wanted(info, outgoing, &thread.shared) else {
-        return forward(thread, info, outgoing, trace).await;
+        // In a box of its own: with everything that a request has besides, its future would be too large to be moved.
+        return Box::pin(forward(thread, info, outgoing, trace)).await;
     };
     // Apart, so that other requests' futures do not carry its size.
     Box::pin(merged(thread, info, outgoing, trace, wanted)).await

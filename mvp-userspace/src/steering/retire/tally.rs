@@ -67,6 +67,15 @@ pub struct RetireView {
     pub destroyed: u64,
     /// Ended so far where a request may have been cut.
     pub late: u64,
+    /// Left alone so far, because something was sent or received at the last moment; looked at again.
+    #[serde(default)]
+    pub active: u64,
+    /// Those that had ended by themselves.
+    #[serde(default)]
+    pub gone: u64,
+    /// Which retirement this is; another one has another number.
+    #[serde(default)]
+    pub round: u64,
     /// An operator said that they are to end now.
     pub hurried: bool,
     /// Why connections of before cannot be ended, if they cannot.
@@ -165,9 +174,9 @@ impl RetireTally {
 
     /// What the status shows.
     pub fn view(&self) -> RetireView {
-        let (open, hurried) = {
+        let (round, open, hurried) = {
             let now = self.now();
-            (now.open.clone(), now.hurried.is_some())
+            (now.round, now.open.clone(), now.hurried.is_some())
         };
         let mut clients: Vec<_> = open
             .clients
@@ -184,6 +193,9 @@ impl RetireTally {
             clients,
             destroyed: self.counted(Ended::Destroyed),
             late: self.counted(Ended::Late),
+            active: self.counted(Ended::Active),
+            gone: self.counted(Ended::Gone),
+            round,
             hurried,
             failed: open.failed,
         }

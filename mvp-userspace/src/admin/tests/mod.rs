@@ -1,4 +1,7 @@
-//! An admin port over real sockets, for tests.
+//! The port over real sockets: what all tests use.
+
+mod browsing;
+mod port;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,21 +12,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::*;
-use crate::drain::{Drain, DrainSignal};
-use crate::readiness::{Readiness, Standing};
+use crate::drain::{Drain, DrainSignal, DrainState};
+use crate::history::{HistoryView, Report};
+use crate::readiness::{PassingBy, Readiness, Standing};
 use crate::steering::{ClusterOrder, GuardView};
 
-pub struct Port {
-    pub address: SocketAddr,
-    pub folder: tempfile::TempDir,
-    pub readiness: Readiness,
-    pub standing: Standing,
-    pub drain: DrainSignal,
-    pub stalled: Arc<Mutex<Vec<String>>>,
-    pub level: Arc<Mutex<String>>,
+struct Port {
+    address: SocketAddr,
+    folder: tempfile::TempDir,
+    readiness: Readiness,
+    standing: Standing,
+    drain: DrainSignal,
+    stalled: Arc<Mutex<Vec<String>>>,
+    level: Arc<Mutex<String>>,
 }
 
-pub async fn port() -> Port {
+async fn port() -> Port {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let readiness = Readiness::new();
@@ -53,6 +57,15 @@ pub async fn port() -> Port {
                 verbs: BTreeMap::from([("cp-a".into(), vec!["get".into(), "list".into()])]),
                 ..RouteView::default()
             }]
+        }),
+        history: Box::new(|since| HistoryView {
+            since_ms: since.as_secs(),
+            ..HistoryView::default()
+        }),
+        report: Box::new(|since| Report {
+            node: "<b>cp-a".into(),
+            requests: since.as_secs(),
+            ..Report::default()
         }),
         skew: Box::new(|| SkewView {
             servers: vec![SkewServer {
@@ -142,18 +155,18 @@ pub async fn port() -> Port {
 }
 
 /// Sends raw text and gives status and the rest of the answer.
-pub async fn raw(address: SocketAddr, request: &str) -> (u16, String) {
+async fn raw(address: SocketAddr, request: &str) -> (u16, String) {
     let stream = TcpStream::connect(address).await.unwrap();
     over(stream, request).await
 }
 
 /// The same through the Unix socket.
-pub async fn raw_operator(port: &Port, request: &str) -> (u16, String) {
+async fn raw_operator(port: &Port, request: &str) -> (u16, String) {
     let stream = UnixStream::connect(port.folder.path().join("s")).await;
     over(stream.unwrap(), request).await
 }
 
-pub async fn over(
+async fn over(
     mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     request: &str,
 ) -> (u16, String) {
@@ -169,7 +182,7 @@ pub async fn over(
     (status, answer)
 }
 
-pub async fn ask(port: &Port, method: &str, target: &str, more: &str) -> (u16, String) {
+async fn ask(port: &Port, method: &str, target: &str, more: &str) -> (u16, String) {
     let request =
         format!("{method} {target} HTTP/1.1\r\nHost: cp-a\r\nConnection: close\r\n{more}\r\n");
     let (status, answer) = raw_operator(port, &request).await;
@@ -178,17 +191,17 @@ pub async fn ask(port: &Port, method: &str, target: &str, more: &str) -> (u16, S
 }
 
 /// As [`ask`], by the network.
-pub async fn read(port: &Port, method: &str, target: &str, host: &str) -> (u16, String) {
+async fn read(port: &Port, method: &str, target: &str, host: &str) -> (u16, String) {
     let request = format!("{method} {target} HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
     let (status, answer) = raw(port.address, &request).await;
     let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     (status, body.to_owned())
 }
 
-pub async fn get(port: &Port, target: &str) -> (u16, String) {
+async fn get(port: &Port, target: &str) -> (u16, String) {
     ask(port, "GET", target, "").await
 }
 
-pub fn ok(body: &str) -> (u16, String) {
+fn ok(body: &str) -> (u16, String) {
     (200, body.to_owned())
 }

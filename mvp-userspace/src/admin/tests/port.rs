@@ -1,14 +1,6 @@
-//! The port over real sockets.
+//! Reading, changing, and the limits of both doors.
 
-use std::time::Duration;
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-use super::testing::*;
 use super::*;
-use crate::drain::DrainState;
-use crate::readiness::PassingBy;
 
 #[tokio::test]
 async fn readiness_names_what_is_awaited() {

@@ -1,0 +1,56 @@
+//! `mvp report`: what the agent made of the last hours.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::client::{self, ClientError, Question};
+use super::command::At;
+use super::output::{json, yaml};
+use super::talk::parse;
+use crate::config::parse_duration;
+
+#[derive(clap::Args, Debug)]
+pub struct Report {
+    /// From so long ago until now, at most a day.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "2h")]
+    since: Duration,
+    /// html: a page that needs no other file, to keep.
+    #[arg(short, long, value_enum, default_value_t = ReportForm::Text)]
+    output: ReportForm,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum ReportForm {
+    Text,
+    Json,
+    Yaml,
+    Html,
+}
+
+impl Report {
+    pub fn show(&self, out: &mut dyn Write) -> Result<(), ClientError> {
+        let target = format!("/report?since={}ms", self.since.as_millis());
+        let question = Question {
+            method: "GET",
+            target: &target,
+            body: "",
+        };
+        let body = client::ask(self.at.admin.as_ref(), question)?.success()?;
+        let report: crate::history::Report = parse(&body)?;
+        // Whatever the agent tells, also what this program does not know.
+        let value: serde_json::Value = parse(&body)?;
+        let text = match self.output {
+            ReportForm::Text => report.text(),
+            ReportForm::Html => report.html(),
+            ReportForm::Json => json(&value)?,
+            ReportForm::Yaml => yaml(&value)?,
+        };
+        // Whoever reads may have gone.
+        let _ = out.write_all(text.as_bytes());
+        Ok(())
+    }
+}

@@ -1,0 +1,272 @@
+//! One frame of `mvp top`. Pure: the same documents give the same frame.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::Line;
+use ratatui::widgets::{Block, Borders, Paragraph};
+
+use crate::admin::{SkewState, SkewView, StatusView};
+use crate::history::{HistoryView, clock};
+use crate::text::table::{age, clean, columns, table};
+
+/// What the agent says of itself.
+#[derive(Debug, Default)]
+pub struct Shown {
+    pub status: StatusView,
+    pub skew: SkewView,
+    pub history: HistoryView,
+    /// Why these documents are older than they should be.
+    pub problem: Option<String>,
+    /// Nothing else tells what is bad: `NO_COLOR`, or no terminal.
+    pub plain: bool,
+}
+
+/// Rows of differences that are shown at most.
+const SKEW: u16 = 12;
+/// The same of decisions.
+const DECISIONS: u16 = 10;
+
+/// Draws all of it into the frame, however small that is.
+pub fn draw(frame: &mut Frame<'_>, shown: &Shown) {
+    let servers = servers(shown);
+    let skew = skew(shown);
+    let requests = requests(shown);
+    let tall = |lines: &[Line<'_>], most: u16| {
+        let lines = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+        Constraint::Length(lines.min(most).saturating_add(1))
+    };
+    let head = head(shown);
+    let areas = Layout::vertical([
+        Constraint::Length(u16::try_from(head.len()).unwrap_or(4)),
+        tall(&servers, 9),
+        tall(&requests, DECISIONS),
+        tall(&skew, SKEW),
+        Constraint::Min(2),
+    ])
+    .split(frame.area());
+    frame.render_widget(Paragraph::new(head), areas[0]);
+    block(frame, areas[1], "Servers", servers);
+    block(frame, areas[2], "Requests per second", requests);
+    block(frame, areas[3], &skew_title(&shown.skew), skew);
+    let events = events(shown, areas[4].height.saturating_sub(1).into());
+    block(frame, areas[4], "Last events", events);
+}
+
+fn block(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>>) {
+    let block = Block::new()
+        .borders(Borders::TOP)
+        .title(format!(" {title} "));
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+fn head(shown: &Shown) -> Vec<Line<'static>> {
+    let status = &shown.status;
+    let stance = match status.stance.line.as_str() {
+        "" => "nothing is known of the agent yet".to_owned(),
+        line => clean(line),
+    };
+    let stance = match status.stance.word.as_str() {
+        "passing by" => Line::styled(stance, bad(shown)),
+        _ => Line::styled(stance, Style::new().add_modifier(Modifier::BOLD)),
+    };
+    let ready = match (status.ready, status.awaiting.first()) {
+        (true, _) => "ready".to_owned(),
+        (false, Some(task)) => format!("not ready, awaiting {}", clean(task)),
+        (false, None) => clean(&status.drain),
+    };
+    let mut lines = vec![
+        stance,
+        Line::raw(format!("guard    {}", clean(&status.guard.line()))),
+        Line::raw(format!("before   {}", clean(&before(status)))),
+        Line::raw(format!(
+            "agent    {} {}, up {}, {ready}; {} connections, {} requests open",
+            clean(&status.node),
+            clean(&status.version),
+            age(status.uptime_ms),
+            status.connections,
+            status.streams
+        )),
+    ];
+    if let Some(problem) = &shown.problem {
+        lines.push(Line::styled(clean(problem), bad(shown)));
+    }
+    lines
+}
+
+/// Connections of before.
+fn before(status: &StatusView) -> String {
+    match status.retirement.retiring {
+        true => status.retirement.line(),
+        false => format!(
+            "{}; {}",
+            status.retirement.line(),
+            match status.retiring.as_str() {
+                "" => "nothing is known of ending them",
+                line => line,
+            }
+        ),
+    }
+}
+
+fn servers(shown: &Shown) -> Vec<Line<'static>> {
+    let rows: Vec<_> = shown
+        .status
+        .servers
+        .iter()
+        .map(|server| {
+            let name = match server.local {
+                true => format!("{} *", server.name),
+                false => server.name.clone(),
+            };
+            let available = match (server.available, server.stopping) {
+                (true, true) => "stopping",
+                (true, false) => "yes",
+                (false, _) => "NO",
+            };
+            let aged = server.age_ms.map_or_else(|| "-".to_owned(), age);
+            [
+                name,
+                server.version.clone().unwrap_or_else(|| "-".to_owned()),
+                available.to_owned(),
+                server.proof.word().to_owned(),
+                format!("{} {aged}", server.knowledge),
+                server.outstanding.to_string(),
+                server.last_error.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    let head = [
+        "SERVER",
+        "VERSION",
+        "AVAILABLE",
+        "PROVED",
+        "KNOWLEDGE",
+        "REQUESTS",
+        "LAST ERROR",
+    ];
+    let mut lines = lines(&table(head, &rows));
+    for (line, server) in lines.iter_mut().skip(1).zip(&shown.status.servers) {
+        if !server.available {
+            line.style = bad(shown);
+        }
+    }
+    lines
+}
+
+/// By decision, the most first, below the sums.
+fn requests(shown: &Shown) -> Vec<Line<'static>> {
+    let traffic = &shown.status.traffic;
+    let all: f64 = traffic.per_second.values().sum();
+    let mut lines = vec![Line::raw(format!(
+        "{} in all, {} forwarded, {} false 404s prevented, {} while the local server was down",
+        rate(all),
+        rate(traffic.forwarded_per_second),
+        rate(traffic.prevented_per_second),
+        rate(traffic.served_while_down_per_second)
+    ))];
+    if traffic.failed_per_second > 0.0 {
+        let failed = rate(traffic.failed_per_second);
+        lines.push(Line::styled(
+            format!("{failed} could not be answered by any server"),
+            bad(shown),
+        ));
+    }
+    let mut decisions: Vec<_> = traffic.per_second.iter().collect();
+    // The order of the names is that of the map, and the sort is stable.
+    decisions.sort_by(|a, b| b.1.total_cmp(a.1));
+    let rows: Vec<_> = decisions
+        .into_iter()
+        .map(|(decision, value)| [rate(*value), clean(decision)])
+        .collect();
+    lines.extend(
+        rows.iter()
+            .map(|[value, name]| Line::raw(format!("{value:>8}  {name}"))),
+    );
+    lines
+}
+
+fn skew_title(skew: &SkewView) -> String {
+    match skew.rows.len() {
+        0 => "Differences: none are known".to_owned(),
+        n => format!("Differences: {n}"),
+    }
+}
+
+fn skew(shown: &Shown) -> Vec<Line<'static>> {
+    let SkewView { servers, rows } = &shown.skew;
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let mut heading = vec!["GROUP/VERSION".to_owned(), "RESOURCE".to_owned()];
+    heading.extend(servers.iter().map(|server| server.name.clone()));
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let group = match row.group.as_str() {
+                "" => row.version.clone(),
+                group => format!("{group}/{}", row.version),
+            };
+            let resource = match row.subresource.as_str() {
+                "" => row.resource.clone(),
+                subresource => format!("{}/{subresource}", row.resource),
+            };
+            let servers = servers.iter().map(|server| {
+                let cell = row.servers.get(&server.name);
+                match cell.map(|cell| (cell.state, &cell.missing)) {
+                    Some((SkewState::Serves, _)) => "serves".to_owned(),
+                    Some((SkewState::Partial, missing)) => format!("no {}", missing.join(",")),
+                    Some((SkewState::Lacks, _)) => "LACKS".to_owned(),
+                    Some((SkewState::Unknown, _)) | None => "?".to_owned(),
+                }
+            });
+            [group, resource].into_iter().chain(servers).collect()
+        })
+        .collect();
+    lines(&columns(&heading, &cells))
+}
+
+/// The newest last, as many as there is room for.
+fn events(shown: &Shown, room: usize) -> Vec<Line<'static>> {
+    let events = &shown.history.events;
+    let first = events.len().saturating_sub(room);
+    let rows: Vec<_> = events
+        .iter()
+        .skip(first)
+        .map(|event| {
+            [
+                clock(event.at_ms),
+                event.kind.as_str().to_owned(),
+                event.subject.clone(),
+                event.detail.clone(),
+            ]
+        })
+        .collect();
+    let text = table(["", "", "", ""], &rows);
+    lines(&text).into_iter().skip(1).collect()
+}
+
+fn lines(text: &str) -> Vec<Line<'static>> {
+    text.lines()
+        .map(|line| Line::raw(line.to_owned()))
+        .collect()
+}
+
+fn rate(value: f64) -> String {
+    match value >= 10.0 {
+        true => format!("{value:.0}"),
+        false => format!("{value:.1}"),
+    }
+}
+
+fn bad(shown: &Shown) -> Style {
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    match shown.plain {
+        true => bold,
+        false => bold.fg(Color::Red),
+    }
+}
+
+#[cfg(test)]
+#[path = "draw_tests.rs"]
+mod tests;

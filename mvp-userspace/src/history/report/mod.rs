@@ -1,0 +1,497 @@
+//! What an upgrade would have been without the agent, as far as that can be known. Pure: from the record to figures.
+
+mod html;
+mod text;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::text::clock;
+use super::{Event, HistoryView, Kind, Minute};
+
+/// Rows of types and clients; the record may have more.
+const MOST: usize = 100;
+
+/// `GET /report`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Report {
+    pub node: String,
+    /// The agent's.
+    pub version: String,
+    pub from_ms: u64,
+    pub to_ms: u64,
+    /// Before this nothing was recorded; later than `fromMs`: a part of the time is not known.
+    pub begins_ms: u64,
+    pub requests: u64,
+    pub forwarded: u64,
+    /// False 404s, and 405s for a verb, that clients would have got.
+    pub prevented: u64,
+    /// By type and client, the most first.
+    pub prevented_by: Vec<PreventedRow>,
+    /// Rows that are left out of it.
+    pub prevented_left_out: u64,
+    pub served_while_down: u64,
+    pub relayed_connections: u64,
+    pub retries: u64,
+    /// Answers of servers of 500 and above, which the agent passed on.
+    pub server_errors: u64,
+    /// What the agent itself had to answer with 500 or above.
+    pub errors: Vec<ErrorRow>,
+    /// What the agent itself refused.
+    pub refused: Vec<ErrorRow>,
+    pub retirement: RetiredView,
+    /// From a first sign to the last connection inspected, in the order of time.
+    pub convergences: Vec<Convergence>,
+    /// The slowest of them that has ended.
+    pub slowest_ms: Option<u64>,
+    pub armed_ms: u64,
+    /// Time for which connections passed to kube-apiserver itself, and nothing of them was seen.
+    pub passing_by_ms: u64,
+    /// What these figures do not say, each in a sentence.
+    pub unknown: Vec<String>,
+    pub events: Vec<Event>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PreventedRow {
+    /// `GROUP/VERSION/RESOURCE[/SUBRESOURCE]`.
+    pub resource: String,
+    /// As the client calls itself.
+    pub client: String,
+    /// What it would have got: 404, or 405 for a verb.
+    pub instead_of: u16,
+    pub count: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ErrorRow {
+    /// As in `mvp_requests_total`.
+    pub decision: String,
+    pub meaning: String,
+    pub count: u64,
+}
+
+/// Connections of before, by what became of them.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetiredView {
+    pub destroyed: u64,
+    pub late: u64,
+    pub active: u64,
+    pub gone: u64,
+}
+
+/// One arming of the guard.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Convergence {
+    /// The first sign.
+    pub from_ms: u64,
+    pub signs: String,
+    /// When the last connection of before was gone; none: not yet, or it is not known.
+    pub ended_ms: Option<u64>,
+    /// What became of them.
+    pub detail: String,
+}
+
+impl Report {
+    /// Of what is known between `view.since_ms` and `view.now_ms`. `all`: the events of before as well, since what held at the beginning
+    /// is known by them only.
+    pub fn of(view: &HistoryView, all: &[Event], node: &str) -> Self {
+        let sum = |count: fn(&Minute) -> u64| view.minutes.iter().map(count).sum();
+        let from = view.since_ms.max(view.begins_ms);
+        let (prevented_by, prevented_left_out) = prevented(&view.minutes);
+        let retired = sums(&view.minutes, |minute| &minute.retired);
+        let ended = |name: &str| retired.get(name).copied().unwrap_or_default();
+        let convergences = convergences(all, from);
+        let mut report = Self {
+            node: node.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            from_ms: view.since_ms,
+            to_ms: view.now_ms,
+            begins_ms: view.begins_ms,
+            requests: sum(|minute| minute.requests.values().sum()),
+            forwarded: sum(|minute| minute.forwarded),
+            prevented: sum(Minute::prevented),
+            prevented_by,
+            prevented_left_out,
+            served_while_down: sum(|minute| minute.served_while_down),
+            relayed_connections: sum(|minute| minute.relayed),
+            retries: sum(|minute| minute.retries),
+            server_errors: sum(|minute| minute.server_errors),
+            errors: errors(sums(&view.minutes, |minute| &minute.failed)),
+            refused: errors(sums(&view.minutes, |minute| &minute.refused)),
+            retirement: RetiredView {
+                destroyed: ended("destroyed"),
+                late: ended("late"),
+                active: ended("active"),
+                gone: ended("gone"),
+            },
+            slowest_ms: convergences
+                .iter()
+                .filter_map(|one| Some(one.ended_ms?.saturating_sub(one.from_ms)))
+                .max(),
+            convergences,
+            armed_ms: lasted(
+                all,
+                (Kind::GuardArmed, Kind::GuardIdle),
+                (from, view.now_ms),
+            ),
+            passing_by_ms: lasted(
+                all,
+                (Kind::PassingBy, Kind::TakesConnections),
+                (from, view.now_ms),
+            ),
+            unknown: Vec::new(),
+            events: view.events.clone(),
+        };
+        report.unknown = report.unknowns();
+        report
+    }
+
+    fn unknowns(&self) -> Vec<String> {
+        let mut unknown = Vec::new();
+        if self.begins_ms > self.from_ms {
+            unknown.push(
+                "The record begins later than what was asked for: what happened before is not known."
+                    .to_owned(),
+            );
+        }
+        if self.passing_by_ms > 0 {
+            unknown.push(format!(
+                "For {} connections passed to kube-apiserver itself: what their requests met is not known.",
+                seconds(self.passing_by_ms)
+            ));
+        }
+        if self.relayed_connections > 0 {
+            unknown.push(
+                "Requests on connections that were forwarded whole are not seen, and in none of these figures."
+                    .to_owned(),
+            );
+        }
+        if self.retirement.late > 0 {
+            unknown.push(format!(
+                "{} connections of before were ended where a request may have been cut; whether one was is not known.",
+                self.retirement.late
+            ));
+        }
+        unknown.push(
+            "Only this node's agent was asked, and only what came to it is counted: a connection that a client kept with \
+             kube-apiserver itself is not seen."
+                .to_owned(),
+        );
+        unknown
+    }
+}
+
+/// What stands behind a decision of the agent's own, as docs/metrics.md has it.
+pub fn meaning(decision: &str) -> &'static str {
+    MEANINGS
+        .iter()
+        .find(|(name, _)| *name == decision)
+        .map_or("", |(_, meaning)| meaning)
+}
+
+const MEANINGS: [(&str, &str); 10] = [
+    (
+        "refused_unauthorized",
+        "the client's credentials are not valid",
+    ),
+    (
+        "refused_malformed",
+        "no kube-apiserver would read the path, or the body broke off",
+    ),
+    (
+        "refused_header",
+        "more header fields, or bytes of them, than one of the limits allows",
+    ),
+    (
+        "capable_server_unreachable",
+        "servers that serve it are known, but none can be used",
+    ),
+    (
+        "knowledge_unconfirmed",
+        "no server is known to serve it, but not every server could be queried",
+    ),
+    (
+        "refused_cancellations",
+        "the client cancels more requests than limits.cancellations allows",
+    ),
+    (
+        "refused_tunnels",
+        "the client has as many upgraded connections as limits.tunnelsPerClient allows",
+    ),
+    (
+        "agent_failed",
+        "the agent ran out of source ports, descriptors or memory, or its own limits ended the attempt",
+    ),
+    (
+        "server_failed",
+        "the server broke off or could not be reached, and another try was not possible or safe",
+    ),
+    ("server_timeout", "no answer within limits.responseTimeout"),
+];
+
+fn sums(
+    minutes: &[Minute],
+    of: fn(&Minute) -> &BTreeMap<Arc<str>, u64>,
+) -> BTreeMap<Arc<str>, u64> {
+    let mut all: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+    for (name, count) in minutes.iter().flat_map(of) {
+        *all.entry(Arc::clone(name)).or_default() += count;
+    }
+    all
+}
+
+fn errors(counts: BTreeMap<Arc<str>, u64>) -> Vec<ErrorRow> {
+    let rows = counts.into_iter().map(|(decision, count)| ErrorRow {
+        meaning: meaning(&decision).to_owned(),
+        decision: decision.to_string(),
+        count,
+    });
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_by(|a, b| {
+        b.count
+            .cmp(&a.count)
+            .then_with(|| a.decision.cmp(&b.decision))
+    });
+    rows
+}
+
+/// By type and client over all minutes, and how many rows are left out.
+fn prevented(minutes: &[Minute]) -> (Vec<PreventedRow>, u64) {
+    let mut all: BTreeMap<(&str, &str, u16), u64> = BTreeMap::new();
+    for row in minutes.iter().flat_map(|minute| &minute.prevented) {
+        let instead_of = match &*row.reason {
+            "verb_on_peer" => 405,
+            _ => 404,
+        };
+        *all.entry((&row.resource, &row.client, instead_of))
+            .or_default() += row.count;
+    }
+    let rows = all
+        .into_iter()
+        .map(|((resource, client, instead_of), count)| PreventedRow {
+            resource: resource.to_owned(),
+            client: client.to_owned(),
+            instead_of,
+            count,
+        });
+    let mut rows: Vec<_> = rows.collect();
+    // The order of the names is that of the map, and the sort is stable.
+    rows.sort_by_key(|row| std::cmp::Reverse(row.count));
+    let left_out = rows.len().saturating_sub(MOST) as u64;
+    rows.truncate(MOST);
+    (rows, left_out)
+}
+
+/// Each arming since `from`, with the end of its retirement. A guard that is armed already arms no second time.
+fn convergences(events: &[Event], from: u64) -> Vec<Convergence> {
+    let mut all: Vec<Convergence> = Vec::new();
+    let mut open = false;
+    for event in events {
+        match event.kind {
+            Kind::GuardArmed if !open => {
+                open = true;
+                all.push(Convergence {
+                    from_ms: event.at_ms,
+                    signs: event.value.clone(),
+                    ..Convergence::default()
+                });
+            }
+            Kind::RetirementEnded if open => {
+                if let Some(last) = all.last_mut() {
+                    // The first end: what comes later in the same upgrade begins with a sign of its own, which is not known.
+                    if last.ended_ms.is_none() {
+                        last.ended_ms = Some(event.at_ms);
+                        last.detail.clone_from(&event.detail);
+                    }
+                }
+            }
+            Kind::GuardIdle | Kind::AgentStarted => open = false,
+            _ => {}
+        }
+    }
+    all.retain(|one| one.from_ms >= from);
+    all
+}
+
+/// How long, within a time, something held that one kind of event begins and another ends. The agent's end ends it too: what held
+/// after that is not known.
+fn lasted(events: &[Event], (begins, ends): (Kind, Kind), (from, to): (u64, u64)) -> u64 {
+    let mut since = None;
+    let mut sum = 0;
+    let mut add = |since: u64, until: u64| {
+        let (since, until) = (since.clamp(from, to), until.clamp(from, to));
+        sum += until.saturating_sub(since);
+    };
+    for event in events {
+        if event.kind == begins {
+            since.get_or_insert(event.at_ms);
+        } else if (event.kind == ends || event.kind == Kind::AgentStarted)
+            && let Some(since) = since.take()
+        {
+            add(since, event.at_ms);
+        }
+    }
+    if let Some(since) = since {
+        add(since, to);
+    }
+    sum
+}
+
+fn seconds(ms: u64) -> String {
+    crate::text::table::age(ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Prevented;
+
+    const T: u64 = 1_800_000_000_000;
+
+    fn event(at: u64, kind: Kind, value: &str) -> Event {
+        Event::new(T + at, kind, "", "", value)
+    }
+
+    fn view(events: Vec<Event>, minutes: Vec<Minute>) -> HistoryView {
+        HistoryView {
+            now_ms: T + 100_000,
+            since_ms: T,
+            begins_ms: T,
+            events,
+            minutes,
+        }
+    }
+
+    fn report(view: &HistoryView) -> Report {
+        Report::of(view, &view.events, "cp-a")
+    }
+
+    #[test]
+    fn figures_are_sums_over_the_minutes() {
+        let row = |client: &str, reason: &str, count| Prevented {
+            reason: reason.into(),
+            resource: "batch/v1/jobs".into(),
+            client: client.into(),
+            count,
+        };
+        let minute = |prevented: Vec<Prevented>| Minute {
+            minute: T / 60_000,
+            requests: BTreeMap::from([("peer_serves".into(), 5), ("server_failed".into(), 1)]),
+            failed: BTreeMap::from([("server_failed".into(), 1)]),
+            forwarded: 5,
+            served_while_down: 2,
+            relayed: 1,
+            retired: BTreeMap::from([("destroyed".into(), 3), ("late".into(), 1)]),
+            prevented,
+            ..Minute::default()
+        };
+        let minutes = vec![
+            minute(vec![row("kubectl/v1.36", "peer_serves", 2)]),
+            minute(vec![
+                row("kubectl/v1.36", "peer_serves", 1),
+                row("gc/v1.36", "peer_serves", 9),
+                row("kubectl/v1.36", "verb_on_peer", 1),
+            ]),
+        ];
+        let report = report(&view(Vec::new(), minutes));
+        assert_eq!((report.requests, report.forwarded), (12, 10));
+        assert_eq!((report.prevented, report.served_while_down), (13, 4));
+        let rows: Vec<_> = report
+            .prevented_by
+            .iter()
+            .map(|row| (row.client.as_str(), row.instead_of, row.count))
+            .collect();
+        let expected = [
+            ("gc/v1.36", 404, 9),
+            ("kubectl/v1.36", 404, 3),
+            ("kubectl/v1.36", 405, 1),
+        ];
+        assert_eq!(rows, expected);
+        assert_eq!(report.errors.len(), 1);
+        assert_eq!(report.errors[0].count, 2);
+        assert!(report.errors[0].meaning.contains("broke off"));
+        assert_eq!(
+            (report.retirement.destroyed, report.retirement.late),
+            (6, 2)
+        );
+        // Whole connections and cuts make a difference to what is known.
+        assert_eq!(report.unknown.len(), 3, "{:?}", report.unknown);
+    }
+
+    #[test]
+    fn a_convergence_goes_from_the_first_sign_to_the_last_connection() {
+        let events = vec![
+            event(1_000, Kind::GuardArmed, "manifest_changed"),
+            event(1_200, Kind::RetirementBegan, ""),
+            event(3_500, Kind::RetirementEnded, ""),
+            event(9_000, Kind::RetirementEnded, ""),
+            event(20_000, Kind::GuardIdle, "settled"),
+            event(30_000, Kind::GuardArmed, "sets_differ"),
+            event(37_000, Kind::RetirementEnded, ""),
+            event(40_000, Kind::GuardIdle, "settled"),
+            event(50_000, Kind::GuardArmed, "versions_differ"),
+        ];
+        let report = report(&view(events, Vec::new()));
+        let took: Vec<_> = report
+            .convergences
+            .iter()
+            .map(|one| one.ended_ms.map(|ended| ended - one.from_ms))
+            .collect();
+        assert_eq!(took, [Some(2_500), Some(7_000), None]);
+        assert_eq!(report.slowest_ms, Some(7_000));
+        assert_eq!(report.armed_ms, 19_000 + 10_000 + 50_000);
+    }
+
+    #[test]
+    fn what_held_before_and_what_nobody_saw_is_counted_for_what_it_is() {
+        let all = vec![
+            event(0, Kind::GuardArmed, "operator_armed"),
+            event(5_000, Kind::PassingBy, "full"),
+            event(8_000, Kind::TakesConnections, ""),
+            event(50_000, Kind::PassingBy, "thread"),
+            event(60_000, Kind::AgentStarted, ""),
+        ];
+        let mut view = view(all.clone(), Vec::new());
+        view.since_ms = T + 7_000;
+        let report = Report::of(&view, &all, "cp-a");
+        assert_eq!(report.passing_by_ms, 1_000 + 10_000);
+        assert_eq!(report.armed_ms, 53_000, "until the agent was started anew");
+        assert!(report.convergences.is_empty());
+        view.begins_ms = T + 8_000;
+        let report = Report::of(&view, &all, "cp-a");
+        assert!(report.unknown[0].contains("begins later"));
+    }
+
+    #[test]
+    fn every_decision_of_the_agents_own_has_its_meaning_from_the_documentation() {
+        let docs =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"))
+                .unwrap();
+        let table = docs
+            .split("| `decision` | the agent answered")
+            .nth(1)
+            .unwrap();
+        let listed: Vec<_> = table
+            .lines()
+            .skip(2)
+            .map_while(|line| line.strip_prefix("| `")?.split_once("` | "))
+            .filter(|(decision, _)| *decision != "client_gone")
+            .collect();
+        assert_eq!(listed.len(), MEANINGS.len());
+        for (decision, text) in listed {
+            let plain = text.replace('`', "");
+            let known = meaning(decision);
+            assert!(!known.is_empty(), "{decision}");
+            let begins = known.split(" limits").next().unwrap();
+            assert!(plain.starts_with(begins), "{decision}: {known} / {plain}");
+        }
+    }
+}
