@@ -117,8 +117,11 @@ pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(token)
 }
 
+/// Method, target and version.
+type RequestLine<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
 /// One with more than two spaces is none: what some take for the version, others take for a part of the target.
-fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Refusal> {
+fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let first = line.iter().position(|byte| *byte == b' ');

@@ -261,7 +261,7 @@ proptest! {
                 None => out.extend_from_slice(chunk),
                 Some(instead) => out.extend(instead),
             }
-            judged.extend(heads.judged.drain(..));
+            judged.append(&mut heads.judged);
         }
         out.extend(heads.give_up());
         let found = found(out);

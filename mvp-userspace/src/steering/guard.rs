@@ -34,7 +34,7 @@ pub struct Signs {
     pub starting: bool,
     /// No steering on this node: the agent is never bypassed, so it must never look away.
     pub steering_off: bool,
-    /// [`super::RouteTable::differs`].
+    /// [`crate::route::RouteTable::differs`].
     pub sets_differ: bool,
     pub versions_differ: bool,
     /// A server's connection broke, or cannot be made.
