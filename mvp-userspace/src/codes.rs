@@ -32,18 +32,19 @@ macro_rules! codes {
 
 pub(super) use codes;
 
-/// Fails unless the section `heading` of `docs/relay.md` has a table of exactly these codes and meanings, in this order.
+/// Fails unless the section `heading` of this page below `docs` has a table of exactly these codes and meanings, in this order.
 #[cfg(test)]
 pub(super) fn assert_documented<'a>(
+    page: &str,
     heading: &str,
     codes: impl Iterator<Item = (&'a str, &'a str)>,
 ) {
-    let docs =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/relay.md")).unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let docs = std::fs::read_to_string(folder.join(page)).unwrap();
     let section = docs
         .split(&format!("\n## {heading}\n"))
         .nth(1)
-        .unwrap_or_else(|| panic!("docs/relay.md has no section {heading:?}"));
+        .unwrap_or_else(|| panic!("docs/{page} has no section {heading:?}"));
     let section = section.split("\n## ").next().unwrap();
     let listed: Vec<_> = section
         .lines()
@@ -54,7 +55,7 @@ pub(super) fn assert_documented<'a>(
         })
         .collect();
     let ours: Vec<_> = codes.collect();
-    assert_eq!(listed, ours, "docs/relay.md, {heading}");
+    assert_eq!(listed, ours, "docs/{page}, {heading}");
     let distinct: std::collections::BTreeSet<_> = ours.iter().map(|(code, _)| code).collect();
     assert_eq!(distinct.len(), ours.len(), "a code occurs twice");
 }

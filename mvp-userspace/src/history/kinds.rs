@@ -2,56 +2,35 @@
 
 use serde::{Deserialize, Serialize};
 
-macro_rules! kinds {
-    ($($variant:ident $code:literal $meaning:literal,)+) => {
-        /// What an event is about. The codes are stable: they are in `-o json`, and in the file that a restarted agent reads.
-        #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-        pub enum Kind {
-            $(#[doc = $meaning] #[serde(rename = $code)] $variant,)+
-        }
+use crate::codes::codes;
 
-        impl Kind {
-            pub const ALL: &[Kind] = &[$(Kind::$variant),+];
-
-            /// The code, in snake case.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Kind::$variant => $code,)+
-                }
-            }
-
-            /// One line for people.
-            pub fn meaning(self) -> &'static str {
-                match self {
-                    $(Kind::$variant => $meaning,)+
-                }
-            }
-        }
-    };
-}
-
-kinds! {
-    AgentStarted "agent_started" "an agent started on this node",
-    AgentTookOver "agent_took_over" "an agent took the place of another one that ran on this node",
-    AgentEnds "agent_ends" "the agent drains, or another one has taken its place",
-    FilesReloaded "files_reloaded" "a changed certificate, key or CA file was taken into use",
-    ReloadFailed "reload_failed" "a changed file could not be used; the old content stays in use",
-    RestartNeeded "restart_needed" "kube-apiserver's manifest has changed in what takes effect only when the agent is started again",
-    ServerSeen "server_seen" "the agent learned a server's version for the first time",
-    ServerLeft "server_left" "a server is no longer a member of the control plane",
-    ServerVersion "server_version" "a server runs another version than before",
-    ServerUnavailable "server_unavailable" "no request can be sent to a server",
-    ServerAvailable "server_available" "requests can be sent to a server again",
-    ServerStopping "server_stopping" "a server says that it shuts down",
-    ProofFailed "proof_failed" "a server was not, or no longer, shown to accept this agent and the users that it asserts",
-    ProofOk "proof_ok" "a server was shown to accept this agent and the users that it asserts",
-    GuardArmed "guard_armed" "a sign of an upgrade: new connections are inspected",
-    GuardIdle "guard_idle" "no sign of an upgrade holds any more",
-    PassingBy "passing_by" "new connections pass to kube-apiserver itself, though the agent runs",
-    TakesConnections "takes_connections" "no reason to pass by holds any more",
-    RetirementBegan "retirement_began" "connections that clients had made with kube-apiserver itself are being ended",
-    RetirementEnded "retirement_ended" "none of those connections is left, or they are no longer to be ended",
-    CertificateNearEnd "certificate_near_end" "a certificate ends within a week",
+codes! {
+    /// What an event is about. The codes are stable: they are in `-o json`, and in the file that a restarted agent reads.
+    #[derive(Deserialize, Serialize)]
+    #[serde(rename_all = "snake_case")]
+    Kind {
+        AgentStarted "agent_started" "an agent started on this node",
+        AgentTookOver "agent_took_over" "an agent took the place of another one that ran on this node",
+        AgentEnds "agent_ends" "the agent drains, or another one has taken its place",
+        FilesReloaded "files_reloaded" "a changed certificate, key or CA file was taken into use",
+        ReloadFailed "reload_failed" "a changed file could not be used; the old content stays in use",
+        RestartNeeded "restart_needed" "kube-apiserver's manifest has changed in what takes effect only when the agent is started again",
+        ServerSeen "server_seen" "the agent learned a server's version for the first time",
+        ServerLeft "server_left" "a server is no longer a member of the control plane",
+        ServerVersion "server_version" "a server runs another version than before",
+        ServerUnavailable "server_unavailable" "no request can be sent to a server",
+        ServerAvailable "server_available" "requests can be sent to a server again",
+        ServerStopping "server_stopping" "a server says that it shuts down",
+        ProofFailed "proof_failed" "a server was not, or no longer, shown to accept this agent and the users that it asserts",
+        ProofOk "proof_ok" "a server was shown to accept this agent and the users that it asserts",
+        GuardArmed "guard_armed" "a sign of an upgrade: new connections are inspected",
+        GuardIdle "guard_idle" "no sign of an upgrade holds any more",
+        PassingBy "passing_by" "new connections pass to kube-apiserver itself, though the agent runs",
+        TakesConnections "takes_connections" "no reason to pass by holds any more",
+        RetirementBegan "retirement_began" "connections that clients had made with kube-apiserver itself are being ended",
+        RetirementEnded "retirement_ended" "none of those connections is left, or they are no longer to be ended",
+        CertificateNearEnd "certificate_near_end" "a certificate ends within a week",
+    }
 }
 
 impl Kind {
@@ -63,31 +42,13 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
+    use crate::codes::assert_documented;
 
     #[test]
     fn documentation_lists_every_kind_and_no_other() {
-        let docs =
-            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/report.md"))
-                .unwrap();
-        let section = docs.split("\n## Events\n").nth(1).unwrap();
-        let section = section.split("\n## ").next().unwrap();
-        let listed: BTreeMap<_, _> = section
-            .lines()
-            .filter_map(|line| {
-                line.strip_prefix("| `")?
-                    .strip_suffix(" |")?
-                    .split_once("` | ")
-            })
-            .collect();
-        let ours: BTreeMap<_, _> = Kind::ALL
-            .iter()
-            .map(|kind| (kind.as_str(), kind.meaning()))
-            .collect();
-        assert_eq!(listed, ours);
-        assert_eq!(ours.len(), Kind::ALL.len(), "a code occurs twice");
+        let codes = Kind::ALL.iter().map(|kind| (kind.as_str(), kind.meaning()));
+        assert_documented("report.md", "Events", codes);
     }
 
     #[test]

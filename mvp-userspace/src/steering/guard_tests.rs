@@ -194,7 +194,7 @@ fn an_operator_goes_first_until_the_word_is_withdrawn() {
 #[test]
 fn documentation_lists_every_reason_and_no_other() {
     let codes = GuardReason::ALL.iter().map(|r| (r.as_str(), r.meaning()));
-    assert_documented("Guard reasons", codes);
+    assert_documented("relay.md", "Guard reasons", codes);
     assert!(GuardReason::ALL.len() <= 16, "GuardReasons is 16 bits");
 }
 

@@ -203,7 +203,7 @@ fn the_reason_is_that_of_the_server_which_came_furthest() {
 #[test]
 fn documentation_lists_every_reason_and_no_other() {
     let codes = InspectReason::ALL.iter().map(|r| (r.as_str(), r.meaning()));
-    assert_documented("Why a connection is inspected", codes);
+    assert_documented("relay.md", "Why a connection is inspected", codes);
 }
 
 fn probe() -> impl Strategy<Value = Option<ProbeFacts>> {

@@ -170,7 +170,7 @@ fn a_key_is_lost_only_if_another_serves_it() {
 #[test]
 fn documentation_lists_every_reason_and_no_other() {
     let codes = RetireReason::ALL.iter().map(|r| (r.as_str(), r.meaning()));
-    assert_documented("Why a relayed connection is ended", codes);
+    assert_documented("relay.md", "Why a relayed connection is ended", codes);
 }
 
 proptest! {
