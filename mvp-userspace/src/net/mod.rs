@@ -9,6 +9,7 @@ mod dial;
 mod ends;
 mod heartbeat;
 mod hello;
+mod pass_writes;
 mod sockdiag;
 mod sockopt;
 mod tcp_info;
@@ -27,6 +28,7 @@ pub use heartbeat::{LoopHeartbeat, STEERING_TICK, TICK};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use hello::fuzz_hello;
 pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};
+pub(crate) use pass_writes::pass_writes;
 pub use sockdiag::{Established, Off, Outcome, SockDiag, SockDiagError};
 pub use sockopt::{forget_on_close, listen, tune_client, tune_upstream};
 pub use tcp_info::{TcpInfo, offer_again};

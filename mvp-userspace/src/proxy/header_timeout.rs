@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::response::Download;
 use super::wire_body::BodyError;
+use crate::net::pass_writes;
 
 /// How far a connection's requests have come. Counts their beginnings and their ends: odd while one is being answered.
 #[derive(Clone, Debug, Default)]
@@ -132,33 +133,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeaderTimeout<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderTimeout<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+    pass_writes!(shutdown);
 }
 
 impl Body for Tracked {
