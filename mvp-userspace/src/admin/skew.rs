@@ -73,10 +73,15 @@ impl SkewView {
         if self.rows.is_empty() {
             return out + &self.nothing();
         }
+        out + &self.differences(SkewCell::text)
+    }
+
+    /// A line for each difference, with a column for each server that has what `word` says of the cell.
+    pub fn differences(&self, word: fn(&SkewCell) -> String) -> String {
         let mut heading = vec!["GROUP/VERSION".to_owned(), "RESOURCE".to_owned()];
         heading.extend(self.servers.iter().map(|server| server.name.clone()));
-        let rows: Vec<_> = self.rows.iter().map(|row| self.cells(row)).collect();
-        out + &columns(&heading, &rows)
+        let rows: Vec<_> = self.rows.iter().map(|row| self.cells(row, word)).collect();
+        columns(&heading, &rows)
     }
 
     fn nothing(&self) -> String {
@@ -91,7 +96,7 @@ impl SkewView {
         line + "\n"
     }
 
-    fn cells(&self, row: &SkewRow) -> Vec<String> {
+    fn cells(&self, row: &SkewRow, word: fn(&SkewCell) -> String) -> Vec<String> {
         let group_version = match row.group.as_str() {
             "" => row.version.clone(),
             group => format!("{group}/{}", row.version),
@@ -104,7 +109,7 @@ impl SkewView {
         let cells = self
             .servers
             .iter()
-            .map(|server| row.servers.get(&server.name).unwrap_or(&unknown).text());
+            .map(|server| word(row.servers.get(&server.name).unwrap_or(&unknown)));
         [group_version, resource].into_iter().chain(cells).collect()
     }
 }

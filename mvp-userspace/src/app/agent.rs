@@ -420,6 +420,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         reload,
         pool: pool.pool(Turns::unlimited()),
         own,
+        config_digest: config.digest(),
         config,
     });
     let keeper = history::Keeper::start(&sources, trigger.clone(), another);

@@ -40,6 +40,8 @@ const STALLED: Duration = Duration::from_secs(10);
 /// Everything the views read.
 pub struct Sources {
     pub config: Config,
+    /// [`Config::digest`], which does not change while the agent runs.
+    pub config_digest: String,
     pub listen: String,
     pub kernel: String,
     pub retirable: Retirable,
@@ -190,7 +192,7 @@ pub fn status(sources: &Sources) -> StatusView {
         traffic: sources.history.traffic(),
         listen: sources.listen.clone(),
         interoperability_proxy: config.interoperability_proxy,
-        config_digest: config.digest(),
+        config_digest: sources.config_digest.clone(),
         connections: shared.load.connections.load(Ordering::Relaxed) as u64,
         streams: shared.load.requests.load(Ordering::Relaxed) as u64,
         upgrades: shared.metrics.upgrades_open(),

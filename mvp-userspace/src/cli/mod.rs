@@ -290,7 +290,7 @@ fn show_routes(
 ) -> Result<(), ClientError> {
     let mut all: Vec<RouteView> = match pins {
         Some(pins) => pinned::routes(pins)?,
-        None => parse(&get(ask, "/routes")?.success()?)?,
+        None => parse(&get(&ask.at, "/routes")?.success()?)?,
     };
     if differences {
         all = routes::differences(all);

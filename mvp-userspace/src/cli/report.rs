@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::client::{self, ClientError, Question};
+use super::client::ClientError;
 use super::command::At;
 use super::output::{json, yaml};
-use super::talk::parse;
+use super::talk::{get, parse};
 use crate::config::parse_duration;
 
 #[derive(clap::Args, Debug)]
@@ -34,12 +34,7 @@ enum ReportForm {
 impl Report {
     pub fn show(&self, out: &mut dyn Write) -> Result<(), ClientError> {
         let target = format!("/report?since={}ms", self.since.as_millis());
-        let question = Question {
-            method: "GET",
-            target: &target,
-            body: "",
-        };
-        let body = client::ask(self.at.admin.as_ref(), question)?.success()?;
+        let body = get(&self.at, &target)?.success()?;
         let report: crate::history::Report = parse(&body)?;
         // Whatever the agent tells, also what this program does not know.
         let value: serde_json::Value = parse(&body)?;

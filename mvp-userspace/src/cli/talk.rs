@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::client::{self, ClientError, Question, Reply};
-use super::command::Ask;
+use super::command::{Ask, At};
 use super::output::print;
 use crate::admin::{StatusView, encode};
 use crate::text::table;
@@ -22,20 +22,20 @@ pub fn show<T: DeserializeOwned>(
     out: &mut dyn Write,
     human: impl FnOnce(&T, bool) -> String,
 ) -> Result<(), ClientError> {
-    let body = get(ask, target)?.success()?;
+    let body = get(&ask.at, target)?.success()?;
     // Whatever the agent tells, also what this program does not know.
     let value: Value = parse(&body)?;
     let view: T = parse(&body)?;
     print(ask.form.output, &value, |wide| human(&view, wide), out)
 }
 
-pub fn get(ask: &Ask, target: &str) -> Result<Reply, ClientError> {
+pub fn get(at: &At, target: &str) -> Result<Reply, ClientError> {
     let question = Question {
         method: "GET",
         target,
         body: "",
     };
-    client::ask(ask.at.admin.as_ref(), question)
+    client::ask(at.admin.as_ref(), question)
 }
 
 /// Posts, and shows the answer's line.
@@ -70,7 +70,7 @@ pub fn probe(ask: &Ask, server: &str, path: &str, out: &mut dyn Write) -> Result
         encode(server),
         path.trim_start_matches('/')
     );
-    let body = get(ask, &target)?.success()?;
+    let body = get(&ask.at, &target)?.success()?;
     let _ = out.write_all(&body);
     if !body.ends_with(b"\n") {
         let _ = out.write_all(b"\n");
@@ -83,12 +83,12 @@ pub fn drain(ask: &Ask, target: &str, wait: bool, out: &mut dyn Write) -> Result
     if !wait {
         return tell(ask, target, out);
     }
-    let before: StatusView = parse(&get(ask, "/status")?.success()?)?;
+    let before: StatusView = parse(&get(&ask.at, "/status")?.success()?)?;
     tell(ask, target, out)?;
     let _ = out.flush();
     let mut uptime = before.uptime_ms;
     loop {
-        match get(ask, "/status").and_then(Reply::success) {
+        match get(&ask.at, "/status").and_then(Reply::success) {
             Ok(body) => {
                 let view: StatusView = parse(&body)?;
                 // Whoever started the agent may have started it again already, or another one has taken its place.

@@ -131,7 +131,6 @@ impl Series {
 
     /// While there are too many rows, the oldest minute that has several keeps only their sums.
     fn fold(&mut self) {
-        let mut folded = false;
         while self.rows > ALL_ROWS {
             let Self { minutes, names, .. } = self;
             let several = |minute: &&mut Minute| minute.prevented.iter().any(Prevented::is_named);
@@ -142,11 +141,7 @@ impl Series {
             for row in named {
                 add_row(&mut minute.prevented, names, &row.unnamed());
             }
-            self.rows = self.minutes.values().map(|m| m.prevented.len()).sum();
-            folded = true;
-        }
-        if folded {
-            self.names.forget();
+            self.count_rows();
         }
     }
 

@@ -31,13 +31,13 @@ pub struct Deprecated {
 /// # Errors
 /// The agent cannot be asked. What a server does not answer is a fact.
 pub fn gather(ask: &Ask, manifest: &Path) -> Result<Facts, ClientError> {
-    let status: StatusView = parse(&get(ask, "/status")?.success()?)?;
-    let skew = parse(&get(ask, "/skew")?.success()?)?;
+    let status: StatusView = parse(&get(&ask.at, "/status")?.success()?)?;
+    let skew = parse(&get(&ask.at, "/skew")?.success()?)?;
     let mut deprecated = Vec::new();
     for server in &status.servers {
         progress(&format!("asking {}", server.name));
         let target = format!("/mvp/servers/{}/metrics", encode(&server.name));
-        let told = get(ask, &target).and_then(Reply::success);
+        let told = get(&ask.at, &target).and_then(Reply::success);
         let told = told.map(|body| requested(&String::from_utf8_lossy(&body)));
         deprecated.push((server.name.clone(), told.map_err(|error| error.to_string())));
     }

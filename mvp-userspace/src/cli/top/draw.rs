@@ -6,9 +6,9 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Borders, Paragraph};
 
-use crate::admin::{SkewState, SkewView, StatusView};
+use crate::admin::{SkewCell, SkewState, SkewView, StatusView};
 use crate::history::{HistoryView, clock};
-use crate::text::table::{age, clean, columns, table};
+use crate::text::table::{age, clean, table};
 
 /// What the agent says of itself.
 #[derive(Debug, Default)]
@@ -194,36 +194,20 @@ fn skew_title(skew: &SkewView) -> String {
 }
 
 fn skew(shown: &Shown) -> Vec<Line<'static>> {
-    let SkewView { servers, rows } = &shown.skew;
-    if rows.is_empty() {
-        return Vec::new();
+    match shown.skew.rows.is_empty() {
+        true => Vec::new(),
+        false => lines(&shown.skew.differences(cell)),
     }
-    let mut heading = vec!["GROUP/VERSION".to_owned(), "RESOURCE".to_owned()];
-    heading.extend(servers.iter().map(|server| server.name.clone()));
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| {
-            let group = match row.group.as_str() {
-                "" => row.version.clone(),
-                group => format!("{group}/{}", row.version),
-            };
-            let resource = match row.subresource.as_str() {
-                "" => row.resource.clone(),
-                subresource => format!("{}/{subresource}", row.resource),
-            };
-            let servers = servers.iter().map(|server| {
-                let cell = row.servers.get(&server.name);
-                match cell.map(|cell| (cell.state, &cell.missing)) {
-                    Some((SkewState::Serves, _)) => "serves".to_owned(),
-                    Some((SkewState::Partial, missing)) => format!("no {}", missing.join(",")),
-                    Some((SkewState::Lacks, _)) => "LACKS".to_owned(),
-                    Some((SkewState::Unknown, _)) | None => "?".to_owned(),
-                }
-            });
-            [group, resource].into_iter().chain(servers).collect()
-        })
-        .collect();
-    lines(&columns(&heading, &cells))
+}
+
+/// What is missing stands out.
+fn cell(cell: &SkewCell) -> String {
+    match cell.state {
+        SkewState::Serves => "serves".to_owned(),
+        SkewState::Partial => format!("no {}", cell.missing.join(",")),
+        SkewState::Lacks => "LACKS".to_owned(),
+        SkewState::Unknown => "?".to_owned(),
+    }
 }
 
 /// The newest last, as many as there is room for.

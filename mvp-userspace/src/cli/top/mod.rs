@@ -12,9 +12,9 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use ratatui::crossterm::terminal;
 
-use super::client::{self, ClientError, Question};
+use super::client::ClientError;
 use super::command::At;
-use super::talk::parse;
+use super::talk::{get, parse};
 use draw::{Shown, draw};
 
 /// Between two looks at the agent.
@@ -107,12 +107,7 @@ fn look(at: &At) -> Result<Shown, ClientError> {
 }
 
 fn ask<T: serde::de::DeserializeOwned>(at: &At, target: &str) -> Result<T, ClientError> {
-    let question = Question {
-        method: "GET",
-        target,
-        body: "",
-    };
-    parse(&client::ask(at.admin.as_ref(), question)?.success()?)
+    parse(&get(at, target)?.success()?)
 }
 
 fn once(mut shown: Shown, (width, height): (u16, u16)) -> Result<String, ClientError> {

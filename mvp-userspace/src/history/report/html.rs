@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::text::time;
-use super::{Report, seconds};
+use super::{Convergence, ErrorRow, PreventedRow, Report, event_cells};
 
 const STYLE: &str = include_str!("../../admin/page/style.css");
 
@@ -23,66 +23,40 @@ impl Report {
         let figures = self.figures();
         let rows = figures
             .iter()
-            .map(|(figure, meaning)| vec![figure.as_str(), meaning.as_str()]);
+            .map(|(figure, meaning)| [figure.as_str(), meaning.as_str()]);
         table(&mut out, "Figures", &["Figure", "Meaning"], rows);
         out += "<h2>What is not known</h2>\n<ul>\n";
         for line in &self.unknown {
             let _ = writeln!(out, "<li>{}</li>", escape(line));
         }
         out += "</ul>\n";
-        let prevented = self.prevented_by.iter().map(|row| {
-            let (count, instead) = (row.count.to_string(), row.instead_of.to_string());
-            vec![count, instead, row.resource.clone(), row.client.clone()]
-        });
+        let prevented = self.prevented_by.iter().map(PreventedRow::cells);
         let head = ["Count", "Instead of", "Type", "Client"];
         table(&mut out, "False 404s prevented", &head, prevented);
         let head = ["Count", "Reason", "Meaning"];
         for (title, rows) in [("Errors", &self.errors), ("Refused", &self.refused)] {
-            let rows = rows.iter().map(|row| {
-                vec![
-                    row.count.to_string(),
-                    row.decision.clone(),
-                    row.meaning.clone(),
-                ]
-            });
-            table(&mut out, title, &head, rows);
+            table(&mut out, title, &head, rows.iter().map(ErrorRow::cells));
         }
-        let convergences = self.convergences.iter().map(|one| {
-            let took = one.ended_ms.map(|ended| ended.saturating_sub(one.from_ms));
-            let took = took.map_or_else(|| "not known".to_owned(), seconds);
-            vec![
-                time(one.from_ms),
-                took,
-                one.signs.clone(),
-                one.detail.clone(),
-            ]
-        });
+        let convergences = self.convergences.iter().map(Convergence::cells);
         let head = ["First sign", "Took", "Signs", "Connections of before"];
         table(&mut out, "Convergence", &head, convergences);
-        let events = self.events.iter().map(|event| {
-            vec![
-                time(event.at_ms),
-                event.kind.as_str().to_owned(),
-                event.subject.clone(),
-                event.detail.clone(),
-            ]
-        });
+        let head = ["Time", "Event", "Of", "Detail"];
         table(
             &mut out,
             "Events",
-            &["Time", "Event", "Of", "Detail"],
-            events,
+            &head,
+            self.events.iter().map(event_cells),
         );
         out + "</main>\n</body>\n</html>\n"
     }
 }
 
 /// Nothing if there are no rows.
-fn table<S: AsRef<str>>(
+fn table<S: AsRef<str>, const N: usize>(
     out: &mut String,
     title: &str,
-    head: &[&str],
-    rows: impl Iterator<Item = Vec<S>>,
+    head: &[&str; N],
+    rows: impl Iterator<Item = [S; N]>,
 ) {
     let mut rows = rows.peekable();
     if rows.peek().is_none() {

@@ -132,10 +132,7 @@ impl Report {
                 active: ended("active"),
                 gone: ended("gone"),
             },
-            slowest_ms: convergences
-                .iter()
-                .filter_map(|one| Some(one.ended_ms?.saturating_sub(one.from_ms)))
-                .max(),
+            slowest_ms: convergences.iter().filter_map(Convergence::took_ms).max(),
             convergences,
             armed_ms: lasted(
                 all,
@@ -187,6 +184,57 @@ impl Report {
         );
         unknown
     }
+}
+
+impl PreventedRow {
+    /// As text and page show it: count, code, type, client.
+    fn cells(&self) -> [String; 4] {
+        [
+            self.count.to_string(),
+            self.instead_of.to_string(),
+            self.resource.clone(),
+            self.client.clone(),
+        ]
+    }
+}
+
+impl ErrorRow {
+    /// Count, reason, meaning.
+    fn cells(&self) -> [String; 3] {
+        [
+            self.count.to_string(),
+            self.decision.clone(),
+            self.meaning.clone(),
+        ]
+    }
+}
+
+impl Convergence {
+    /// `None`: it has not ended, or it is not known.
+    fn took_ms(&self) -> Option<u64> {
+        Some(self.ended_ms?.saturating_sub(self.from_ms))
+    }
+
+    /// First sign, time, signs, connections of before.
+    fn cells(&self) -> [String; 4] {
+        let took = self.took_ms();
+        [
+            text::time(self.from_ms),
+            took.map_or_else(|| "not known".to_owned(), seconds),
+            self.signs.clone(),
+            self.detail.clone(),
+        ]
+    }
+}
+
+/// Time, kind, subject, detail.
+fn event_cells(event: &Event) -> [String; 4] {
+    [
+        text::time(event.at_ms),
+        event.kind.as_str().to_owned(),
+        event.subject.clone(),
+        event.detail.clone(),
+    ]
 }
 
 /// What stands behind a decision of the agent's own, as docs/metrics.md has it.

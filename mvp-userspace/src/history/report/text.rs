@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, seconds};
+use super::{Convergence, ErrorRow, PreventedRow, Report, event_cells, seconds};
 use crate::text::table::{clean, table};
 
 /// Events that the text shows; `-o json` has all.
@@ -32,7 +32,7 @@ impl Report {
     /// The figures in their order, each with a sentence that says what it is and what it is not.
     pub fn figures(&self) -> Vec<(String, String)> {
         let retired = &self.retirement;
-        let count = |rows: &[super::ErrorRow]| rows.iter().map(|row| row.count).sum::<u64>();
+        let count = |rows: &[ErrorRow]| rows.iter().map(|row| row.count).sum::<u64>();
         let slowest = self.slowest_ms.map_or_else(|| "-".to_owned(), seconds);
         vec![
             (
@@ -97,18 +97,7 @@ impl Report {
 
     fn tables(&self, out: &mut String) {
         if !self.prevented_by.is_empty() {
-            let rows: Vec<_> = self
-                .prevented_by
-                .iter()
-                .map(|row| {
-                    [
-                        row.count.to_string(),
-                        row.instead_of.to_string(),
-                        row.resource.clone(),
-                        row.client.clone(),
-                    ]
-                })
-                .collect();
+            let rows: Vec<_> = self.prevented_by.iter().map(PreventedRow::cells).collect();
             *out += "\nFalse 404s prevented, by type and by what the client calls itself\n";
             *out += &indented(&table(["COUNT", "INSTEAD OF", "TYPE", "CLIENT"], &rows));
             if self.prevented_left_out > 0 {
@@ -122,16 +111,7 @@ impl Report {
             if rows.is_empty() {
                 continue;
             }
-            let rows: Vec<_> = rows
-                .iter()
-                .map(|row| {
-                    [
-                        row.count.to_string(),
-                        row.decision.clone(),
-                        row.meaning.clone(),
-                    ]
-                })
-                .collect();
+            let rows: Vec<_> = rows.iter().map(ErrorRow::cells).collect();
             let _ = write!(
                 out,
                 "\n{title}\n{}",
@@ -139,19 +119,7 @@ impl Report {
             );
         }
         if !self.convergences.is_empty() {
-            let rows: Vec<_> = self
-                .convergences
-                .iter()
-                .map(|one| {
-                    let took = one.ended_ms.map(|ended| ended.saturating_sub(one.from_ms));
-                    [
-                        time(one.from_ms),
-                        took.map_or_else(|| "not known".to_owned(), seconds),
-                        one.signs.clone(),
-                        one.detail.clone(),
-                    ]
-                })
-                .collect();
+            let rows: Vec<_> = self.convergences.iter().map(Convergence::cells).collect();
             let head = ["FIRST SIGN", "TOOK", "SIGNS", "CONNECTIONS OF BEFORE"];
             let _ = write!(out, "\nConvergence\n{}", indented(&table(head, &rows)));
         }
@@ -162,19 +130,7 @@ impl Report {
             return;
         }
         let left_out = self.events.len().saturating_sub(EVENTS);
-        let rows: Vec<_> = self
-            .events
-            .iter()
-            .skip(left_out)
-            .map(|event| {
-                [
-                    time(event.at_ms),
-                    event.kind.as_str().to_owned(),
-                    event.subject.clone(),
-                    event.detail.clone(),
-                ]
-            })
-            .collect();
+        let rows: Vec<_> = self.events.iter().skip(left_out).map(event_cells).collect();
         *out += "\nEvents\n";
         if left_out > 0 {
             let _ = writeln!(out, "  {left_out} earlier ones are left out");
