@@ -85,14 +85,13 @@ fn key(row: &SkewRow) -> (&str, &str, &str, &str) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use proptest::prelude::*;
 
     use super::*;
     use crate::api::{ApiEntry, ApiSet};
     use crate::config::Endpoint;
-    use crate::discovery::Polls;
+    use crate::discovery::testing::status;
     use crate::route::{Knowledge, Server};
 
     const RESOURCES: [&str; 3] = ["a", "b", "c"];
@@ -123,25 +122,10 @@ mod tests {
         }
     }
 
-    fn status(name: &str, version: Option<&str>) -> ServerStatus {
+    fn server(name: &str, version: &str) -> ServerStatus {
         ServerStatus {
-            name: name.into(),
-            url: String::new(),
-            local: false,
-            version: version.map(str::to_owned),
-            ready: None,
-            stopping: false,
-            knowledge: Knowledge::Confirmed,
-            age: Some(Duration::from_millis(7)),
-            source: None,
-            keys: 0,
-            stale: Vec::new(),
-            refused: 0,
-            etag: None,
-            last_error: None,
-            trouble: crate::discovery::Trouble::None,
-            proofs: crate::identity::proof::Proofs::default(),
-            polls: Polls::default(),
+            version: Some(version.to_owned()),
+            ..status(name)
         }
     }
 
@@ -159,10 +143,7 @@ mod tests {
                 member("cp-d", false, None),
             ],
         );
-        let statuses = [
-            status("cp-a", Some("v1.35.6")),
-            status("cp-c", Some("v1.36.3")),
-        ];
+        let statuses = [server("cp-a", "v1.35.6"), server("cp-c", "v1.36.3")];
         let view = skew(&table, &statuses);
         let text = view.text();
         let (servers, rows) = text.split_once("\n\n").unwrap();

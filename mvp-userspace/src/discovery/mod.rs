@@ -22,6 +22,8 @@ mod reached;
 mod readiness;
 mod roots;
 mod server_status;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use connection::{Connection, Dialer, USER_AGENT, authority, read_bounded};
 pub use events::{EventState, EventTimes, EventsStatus, Followed};

@@ -20,28 +20,12 @@ pub fn newest(servers: &[ServerStatus]) -> Option<&ServerStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discovery::Polls;
-    use crate::route::Knowledge;
+    use crate::discovery::testing::status;
 
     fn server(name: &str, version: Option<&str>) -> ServerStatus {
         ServerStatus {
-            name: name.into(),
-            url: String::new(),
-            local: name == "a",
             version: version.map(str::to_owned),
-            ready: None,
-            stopping: false,
-            knowledge: Knowledge::Never,
-            age: None,
-            source: None,
-            keys: 0,
-            stale: Vec::new(),
-            refused: 0,
-            etag: None,
-            last_error: None,
-            trouble: crate::discovery::Trouble::None,
-            proofs: crate::identity::proof::Proofs::default(),
-            polls: Polls::default(),
+            ..status(name)
         }
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::json::{Many, Name, Object, One, over, skip, text};
 use super::legacy::{ApiGroup, ApiGroupList, ApiResource, ApiResourceList, ApiVersions};
+use super::limits::within;
 use super::read::{Budget, Names, name};
 use super::types::{Document, Text};
 use super::{DecodeError, Decoded, MAX_NAME_BYTES};
@@ -45,12 +46,7 @@ impl Decoded {
                     false => refused += 1,
                 }
             }
-            if key_bytes > MAX_NAME_BYTES {
-                return Err(DecodeError::TooMany {
-                    what: "bytes of names",
-                    limit: MAX_NAME_BYTES,
-                });
-            }
+            within(key_bytes, MAX_NAME_BYTES, "bytes of names")?;
             read_lists.push((gv.clone(), list));
         }
         Ok(Self {

@@ -87,10 +87,16 @@ impl Counts {
         limit: usize,
         what: &'static str,
     ) -> Result<(), &'static str> {
-        if count > limit {
-            self.over = Some(DecodeError::TooMany { what, limit });
-            return Err("over a limit");
-        }
-        Ok(())
+        within(count, limit, what).map_err(|error| {
+            self.over = Some(error);
+            "over a limit"
+        })
+    }
+}
+
+pub(super) fn within(count: usize, limit: usize, what: &'static str) -> Result<(), DecodeError> {
+    match count > limit {
+        true => Err(DecodeError::TooMany { what, limit }),
+        false => Ok(()),
     }
 }

@@ -75,27 +75,13 @@ impl FileWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discovery::Polls;
+    use crate::discovery::testing;
 
     fn status(version: Option<&str>) -> ServerStatus {
         ServerStatus {
-            name: "cp-a".into(),
-            url: "https://127.0.0.2:6443".into(),
-            local: true,
             version: version.map(str::to_owned),
             ready: Some(true),
-            stopping: false,
-            knowledge: Knowledge::Confirmed,
-            age: None,
-            source: None,
-            keys: 1,
-            stale: Vec::new(),
-            refused: 0,
-            etag: None,
-            last_error: None,
-            trouble: Trouble::None,
-            proofs: Default::default(),
-            polls: Polls::default(),
+            ..testing::status("cp-a")
         }
     }
 

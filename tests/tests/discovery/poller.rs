@@ -11,8 +11,8 @@ use mvp::discovery::ACCEPT;
 use mvp::document::Source;
 use mvp::route::Knowledge;
 
-const H2: &[&str] = &["h2", "http/1.1"];
-const HOUR: Duration = Duration::from_secs(3600);
+pub const H2: &[&str] = &["h2", "http/1.1"];
+pub const HOUR: Duration = Duration::from_secs(3600);
 
 pub fn keys(running: &Running, name: &str) -> Vec<String> {
     let members = running.discovery.members();

@@ -4,10 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::fake::{Fake, pki, run, serving, settings};
-use crate::poller::keys;
-
-const H2: &[&str] = &["h2", "http/1.1"];
-const HOUR: Duration = Duration::from_secs(3600);
+use crate::poller::{H2, HOUR, keys};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_is_shared() {

@@ -5,14 +5,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::common::{ADMIN, Cluster, Node, PATIENCE, PORT, eventually, on_nodes};
+use crate::common::{ADMIN, Cluster, Node, OWN_SOURCE, PATIENCE, PORT, eventually, on_nodes};
 use mvp_tests::fixtures::{CONFIG_MAPS, NOWHERE, ONLY_36};
 use mvp_tests::sim::control::Command;
 use rustix::process::Signal;
 use serde_json::json;
-
-/// The agent's connections to this node come from there.
-const OWN_SOURCE: &str = "127.66.0.1";
 
 fn ips(peers: &[SocketAddr]) -> Vec<String> {
     peers.iter().map(|peer| peer.ip().to_string()).collect()

@@ -7,6 +7,9 @@ use mvp_tests::netns::privileged;
 pub use mvp_tests::nodes::*;
 use mvp_tests::sim::ServerSpec;
 
+/// From there an agent connects to the server of its own node (`kernel.ownSource`).
+pub const OWN_SOURCE: &str = "127.66.0.1";
+
 /// Runs a test on nodes with servers of these minors.
 pub fn on_nodes(test: &str, minors: &'static [u8], work: impl FnOnce(Cluster) + Send + 'static) {
     on_nodes_with(test, minors, |spec| spec, work);

@@ -3,11 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::common::{PORT, eventually, on_nodes};
+use crate::common::{OWN_SOURCE, PORT, eventually, on_nodes};
 use mvp_tests::fixtures::CONFIG_MAPS;
-
-/// The agent's connections to this node come from there.
-const OWN_SOURCE: &str = "127.66.0.1";
 
 #[test]
 fn clients_of_both_families_are_steered() {

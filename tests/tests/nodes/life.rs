@@ -7,10 +7,7 @@ use std::sync::Arc;
 use mvp_tests::fixtures::CONFIG_MAPS;
 use rustix::process::Signal;
 
-use crate::common::{Agent, Cluster, Node, PORT, Place, eventually, on_nodes};
-
-/// The agent's connections to its node come from there.
-const OWN_SOURCE: &str = "127.66.0.1";
+use crate::common::{Agent, Cluster, Node, OWN_SOURCE, PORT, Place, eventually, on_nodes};
 
 #[test]
 fn from_its_start_to_its_removal() {
