@@ -67,6 +67,7 @@ impl Agent {
     /// Loads every file, binds the ports, starts all threads. Returns once clients can connect; `/readyz` says when the agent
     /// knows its servers.
     pub fn start(mut config: Config, set_log_level: SetLogLevel) -> anyhow::Result<Self> {
+        kernel::map_large_blocks();
         descriptors::fit(&mut config.limits);
         let prepared = Prepared {
             server_tls: Arc::new(ServerTls::load(&config)?),

@@ -4,7 +4,7 @@
 //! resident, for good (`M_TRIM_THRESHOLD` in mallopt(3)). `malloc_trim` gives back every free page of every heap.
 #![cfg_attr(
     target_env = "gnu",
-    expect(unsafe_code, reason = "two functions of glibc")
+    expect(unsafe_code, reason = "three functions of glibc")
 )]
 
 /// What the process has of the system's memory, bytes.
@@ -40,6 +40,34 @@ impl Resident {
 /// there is nothing to give back, or the allocator is another one than glibc's.
 pub fn give_back() -> bool {
     trim()
+}
+
+/// Large blocks are mapped each by itself from now on, so that they leave as soon as they are freed. Without this, glibc raises
+/// both thresholds whenever a mapped block is freed, up to 32 and 64 MiB: after one large discovery document, the next ones lie in the
+/// heap and stay resident (`M_MMAP_THRESHOLD` in mallopt(3)). False if the allocator is another one, which is left as it is.
+pub fn map_large_blocks() -> bool {
+    set_thresholds()
+}
+
+/// Bodies are forwarded in pieces far below this; only whole documents are above.
+#[cfg(target_env = "gnu")]
+const MAPPED: libc::c_int = 1 << 20;
+/// Free memory at the end of a heap that is kept, bytes: a burst of requests finds it again without a system call.
+#[cfg(target_env = "gnu")]
+const KEPT: libc::c_int = 4 << 20;
+
+#[cfg(target_env = "gnu")]
+fn set_thresholds() -> bool {
+    // SAFETY: thread-safe by mallopt(3); sets two numbers of the allocator under its own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED) == 1
+            && libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT) == 1
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn set_thresholds() -> bool {
+    false
 }
 
 #[cfg(target_env = "gnu")]

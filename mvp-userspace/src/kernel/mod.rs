@@ -64,7 +64,7 @@ pub use listener::{queued, room};
 pub use local::{LocalSource, steers_while_idle};
 pub use log::{LogForwarder, TARGET as LOG_TARGET};
 pub use look::{is_bpffs, other_lookup_programs};
-pub use memory::{Resident, give_back};
+pub use memory::{Resident, give_back, map_large_blocks};
 pub use mvp_common::Reason;
 pub use programs::Programs;
 pub use routes::{RouteWriter, Written};

@@ -185,8 +185,12 @@ async fn hostile_discovery_is_refused_told_and_harms_nobody_else() {
         .await
         .unwrap();
     }
-    let memory = agent.memory().unwrap();
-    println!("afterwards: {} KiB", memory.now >> 10);
-    // glibc keeps up to twice its largest mapped block (`M_TRIM_THRESHOLD` in mallopt(3)): a document at the limit.
-    assert!(memory.now < IDLE + 32 * MIB, "{memory:?}");
+    // The agent looks every ten seconds whether the allocator keeps much more than is used (`app/memory.rs`).
+    eventually("what the documents took is given back", LIMIT, || async {
+        let memory = agent.memory().unwrap();
+        anyhow::ensure!(memory.now < IDLE + 24 * MIB, "{memory:?}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
 }
