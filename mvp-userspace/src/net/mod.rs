@@ -32,4 +32,4 @@ pub(crate) use pass_writes::pass_writes;
 pub use sockdiag::{Established, Off, Outcome, SockDiag, SockDiagError};
 pub use sockopt::{forget_on_close, listen, tune_client, tune_upstream};
 pub use tcp_info::{TcpInfo, offer_again};
-pub use turns::Turns;
+pub use turns::{Turns, next_turn};

@@ -46,6 +46,13 @@ impl Default for State {
     }
 }
 
+/// Wakes the task that is polled after the thread's sockets were looked at. A task that merely wakes itself is polled again before
+/// that, up to 61 times (`event_interval` of tokio's runtime), and a request that arrives meanwhile waits for all of them.
+pub fn next_turn(cx: &mut Context<'_>) {
+    // It yields at its first poll, whose waker the runtime keeps until then (`task::yield_now` of tokio).
+    let _pending = std::pin::pin!(tokio::task::yield_now()).as_mut().poll(cx);
+}
+
 impl Turns {
     /// For a thread whose runtime also drives [`Self::run`].
     pub fn of_thread() -> Self {

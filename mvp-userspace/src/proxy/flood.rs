@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::frames::{FRAME_HEADER, Seen, Walker};
 use super::keep_alive::Reads;
 use super::rate::{Allowance, Rate};
+use crate::net::next_turn;
 
 /// Codes of RFC 9113 §7.
 const NO_ERROR: u32 = 0;
@@ -217,9 +218,9 @@ impl<S: AsyncWrite + Unpin> FloodGuard<S> {
 impl<S: AsyncRead + Unpin> FloodGuard<S> {
     fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.begun >= BEGUN_A_TURN {
-            // Whatever else is ready is polled before this is again.
+            // Whatever else is ready is polled before this is again, and so is what arrives meanwhile.
             self.begun = 0;
-            cx.waker().wake_by_ref();
+            next_turn(cx);
             return Poll::Pending;
         }
         let before = buf.filled().len();

@@ -23,6 +23,7 @@ use super::idle::InStream;
 use super::keep_alive::KeepAlive;
 use super::pipe::Pipe;
 use super::wire_body::WireBody;
+use crate::net::next_turn;
 
 /// RFC 9110 §5.6.7.
 const HTTP_DATE: &[BorrowedFormatItem<'_>] = format_description!(
@@ -203,7 +204,7 @@ fn take_ready<S: Stream + Unpin>(stream: &mut S, most: usize, cx: &mut Context<'
             return;
         }
     }
-    cx.waker().wake_by_ref();
+    next_turn(cx);
 }
 
 /// What an answer has over HTTP/2: a date, and nothing that is between client and server of one connection (RFC 9113 §8.2.2), of which
@@ -219,8 +220,10 @@ fn complete(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
+
+    use tokio::io::AsyncReadExt as _;
 
     use super::*;
 
@@ -249,6 +252,44 @@ mod tests {
             assert_eq!(open.len(), left);
             assert_eq!(woken.0.swap(false, Ordering::Relaxed), again, "{left} left");
         }
+    }
+
+    /// Sockets are looked at between the turns of a burst: who has just sent something does not wait for the whole burst.
+    #[test]
+    fn others_sockets_are_looked_at_between_the_turns_of_a_burst() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let left_when_heard = runtime.block_on(async {
+            let (mut here, mut there) = tokio::net::UnixStream::pair().unwrap();
+            let left = Arc::new(AtomicUsize::new(usize::MAX));
+            let burst = tokio::spawn({
+                let left = Arc::clone(&left);
+                let mut open: FuturesUnordered<_> = (0..100).map(std::future::ready).collect();
+                std::future::poll_fn(move |cx| {
+                    if left.load(Ordering::Relaxed) == usize::MAX {
+                        // In the first turn somebody else sends something.
+                        there.try_write(b"x").unwrap();
+                    }
+                    take_ready(&mut open, ENDED_A_TURN, cx);
+                    left.store(open.len(), Ordering::Relaxed);
+                    if open.is_empty() {
+                        Poll::Ready(())
+                    } else {
+                        Poll::Pending
+                    }
+                })
+            });
+            here.read_u8().await.unwrap();
+            let heard = left.load(Ordering::Relaxed);
+            burst.await.unwrap();
+            heard
+        });
+        assert!(
+            (76..100).contains(&left_when_heard),
+            "{left_when_heard} of 100 were left"
+        );
     }
 
     #[test]
