@@ -98,8 +98,9 @@ fn idle_guard() {
     check("idle_guard", |_| {
         let absolute = ["latency_p50_us", "connect_latency_p50_us"];
         let ratios = ["latency_p50_ratio", "connect_latency_p50_ratio"];
-        each(&["none", "idle", "local"], &absolute)
-            .chain(each(&["idle/none", "local/none"], &ratios))
+        each(&["none", "again", "idle", "local"], &absolute)
+            .chain(each(&["again/none", "idle/none", "local/none"], &ratios))
+            .chain(each(&["idle"], &["agent_cpu_ms_per_s"]))
             .collect()
     });
 }

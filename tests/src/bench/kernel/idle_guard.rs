@@ -3,10 +3,15 @@
 //! All subjects are in one network namespace, with the same server and the same client.
 //!
 //! - None: no program, no agent.
+//! - Again: the same once more. Its ratio to the first says what the machine alone makes of two equal subjects; nothing below that
+//!   can be told apart here.
 //! - Idle: an agent that has installed its steering, and whose guard has gone idle since its servers agree. The client counts as
 //!   one of another node (`inspect.exceptSources`), so the program looks its address up and lets it pass.
 //! - Local: the same agent by default. The client is on the node itself, and such clients are inspected also while the guard is
 //!   idle: what that costs them is reported, without a goal.
+//!
+//! What is looked for is the cost of an agent that has been idle for a while. So a slice begins when the agent has got through its
+//! start, in which it proves its servers and reads their documents, and what it uses of the CPU meanwhile is reported.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +25,7 @@ use serde_json::json;
 
 use super::{Options, node};
 use crate::bench::agent::{self, Agent};
-use crate::bench::process::Process;
+use crate::bench::process::{Process, cpu_of};
 use crate::bench::report::{Report, median};
 use crate::bench::target::{LOADS, Target, answered_by, request};
 use crate::bench::upstream::Upstream;
@@ -35,16 +40,24 @@ pub(super) fn run(options: &Options) -> Result<Report> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Subject {
     None,
+    Again,
     Idle,
     Local,
 }
 
-use Subject::{Idle, Local, None as Nobody};
+use Subject::{Again, Idle, Local, None as Nobody};
 
 /// Each as often as the others, and each at places of the same sum, so that a steady drift of the machine favours none of them.
-const ORDER: [Subject; 12] = [
-    Nobody, Idle, Local, Local, Idle, Nobody, Idle, Local, Nobody, Nobody, Local, Idle,
+#[rustfmt::skip]
+const ORDER: [Subject; 16] = [
+    Nobody, Idle, Local, Again,
+    Again, Local, Idle, Nobody,
+    Idle, Nobody, Again, Local,
+    Local, Again, Nobody, Idle,
 ];
+
+/// An agent is through its start when it takes no more than this of the CPU in a second: two ticks of the kernel's accounting.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// Longer than any slice takes beyond its time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,6 +69,8 @@ struct Figures {
     latency: f64,
     /// Of connection, handshake and request together.
     connect: f64,
+    /// What the agent took of one CPU meanwhile, milliseconds per second.
+    agent: f64,
 }
 
 struct Bench<'a> {
@@ -96,40 +111,55 @@ impl<'a> Bench<'a> {
             .build()?;
         let slice = Duration::try_from_secs_f64(options.seconds / 4.0)?;
         for round in 0..options.rounds {
-            let mut slices: [Vec<Figures>; 3] = Default::default();
+            let mut slices: [Vec<Figures>; 4] = Default::default();
             for subject in ORDER {
                 let guarded = match subject {
-                    Nobody => None,
+                    Nobody | Again => None,
                     Idle => Some(self.guarded(options, Counter::PassIdle)?),
                     Local => Some(self.guarded(options, Counter::SteeredLocal)?),
                 };
-                let (figures, connections) = runtime.block_on(async {
+                let (begin, cpu) = (Instant::now(), cpu(guarded.as_ref())?);
+                let (mut figures, connections) = runtime.block_on(async {
                     let limit = 4 * slice + PATIENCE;
                     let measured = tokio::time::timeout(limit, self.slice(slice)).await;
                     measured.context("connections or requests hang")?
                 })?;
                 if let Some(guarded) = guarded {
+                    let used = guarded.agent.cpu()?.saturating_sub(cpu);
+                    figures.agent = 1000.0 * used.as_secs_f64() / begin.elapsed().as_secs_f64();
                     self.check(guarded, connections)?;
                 }
                 slices[subject as usize].push(figures);
             }
-            let [none, idle, local] = slices.map(|slices| middle(&slices));
-            for (subject, f) in [("none", none), ("idle", idle), ("local", local)] {
+            let [none, again, idle, local] = slices.map(|slices| middle(&slices));
+            for (subject, f) in [
+                ("none", none),
+                ("again", again),
+                ("idle", idle),
+                ("local", local),
+            ] {
                 report.add(subject, "latency_p50_us", "us", f.latency);
                 report.add(subject, "connect_latency_p50_us", "us", f.connect);
             }
-            for (pair, f) in [("idle/none", idle), ("local/none", local)] {
+            report.add("idle", "agent_cpu_ms_per_s", "ms", idle.agent);
+            for (pair, f) in [
+                ("again/none", again),
+                ("idle/none", idle),
+                ("local/none", local),
+            ] {
                 report.add(pair, "latency_p50_ratio", "x", f.latency / none.latency);
                 let connect = f.connect / none.connect;
                 report.add(pair, "connect_latency_p50_ratio", "x", connect);
             }
             println!(
-                "round {}: a request {:.1} us, idle {:.1} us, local {:.1} us; with its connection {:.1} us, idle {:.1} us, local {:.1} us",
+                "round {}: a request {:.1} us, again {:.1} us, idle {:.1} us, local {:.1} us; with its connection {:.1} us, again {:.1} us, idle {:.1} us, local {:.1} us",
                 round + 1,
                 none.latency,
+                again.latency,
                 idle.latency,
                 local.latency,
                 none.connect,
+                again.connect,
                 idle.connect,
                 local.connect
             );
@@ -168,6 +198,17 @@ impl<'a> Bench<'a> {
                 let port = self.upstream.peer.port();
                 view.attached && view.ports == [port] && view.guard.alive && !view.guard.armed
             })
+        })?;
+        let mut last = (Instant::now(), process.cpu()?);
+        let id = process.id();
+        process.wait_until("come to rest after its start", || {
+            if last.0.elapsed() < Duration::from_secs(1) {
+                return false;
+            }
+            let Ok(used) = cpu_of(id) else { return false };
+            let quiet = used.saturating_sub(last.1) <= QUIET;
+            last = (Instant::now(), used);
+            quiet
         })?;
         Ok(Guarded {
             agent: process,
@@ -227,9 +268,15 @@ impl<'a> Bench<'a> {
         let figures = Figures {
             latency: kept.outcome.latency.micros(0.5),
             connect: latency.micros(0.5),
+            agent: 0.0,
         };
         Ok((figures, latency.count()))
     }
+}
+
+/// What the agent has used of the CPU so far, if there is one.
+fn cpu(guarded: Option<&Guarded>) -> Result<Duration> {
+    guarded.map_or(Ok(Duration::ZERO), |guarded| guarded.agent.cpu())
 }
 
 /// The median slice: what else ran on the machine for a moment is in one slice or two.
@@ -238,5 +285,6 @@ fn middle(slices: &[Figures]) -> Figures {
     Figures {
         latency: of(|f| f.latency),
         connect: of(|f| f.connect),
+        agent: of(|f| f.agent),
     }
 }
