@@ -1,6 +1,6 @@
 //! `cargo xtask bench NAME`: measures.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, process::Command};
 
 use anyhow::Result;
 
@@ -36,6 +36,16 @@ pub struct Args {
     args: Vec<OsString>,
 }
 
+/// Builds mvp-bench.
+pub fn build() -> Result<()> {
+    run(cargo("build").args(OPTIMISED).args(["--bin", "mvp-bench"]))
+}
+
+/// Where [`build`] puts it.
+pub fn binary() -> PathBuf {
+    root().join("target/release/mvp-bench")
+}
+
 pub fn main(args: &Args) -> Result<()> {
     if args.name == "decide" {
         return run(cargo("bench")
@@ -50,10 +60,9 @@ pub fn main(args: &Args) -> Result<()> {
         // Its servers are child processes too.
         run(cargo("build").args(OPTIMISED).args(["--bin", "mvp-sim"]))?;
     }
-    let mut bench = cargo("run");
-    bench
-        .args(OPTIMISED)
-        .args(["--bin", "mvp-bench", "--", &args.name]);
+    build()?;
+    let mut bench = Command::new(binary());
+    bench.arg(&args.name);
     if let Some(file) = &args.json {
         bench.arg("--json").arg(file);
     }

@@ -145,7 +145,7 @@ pub fn linker() -> Option<PathBuf> {
 }
 
 /// The major version from the line "LLVM version: 22.1.4" of `rustc --version --verbose`.
-fn llvm_major(text: &str) -> Option<u32> {
+pub fn llvm_major(text: &str) -> Option<u32> {
     let version = text
         .lines()
         .find_map(|line| line.strip_prefix("LLVM version: "))?;

@@ -43,6 +43,9 @@ pub struct Options {
     /// The agent [default: mvp beside this program]
     #[arg(long, value_name = "FILE")]
     pub mvp_binary: Option<PathBuf>,
+    /// Another build of the agent, measured beside the first as the subject `other`
+    #[arg(long, value_name = "FILE")]
+    pub other_binary: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -51,12 +54,19 @@ pub enum Subject {
     Direct,
     /// Through `mvp agent`, whose own server does not serve what is asked
     Mvp,
+    /// The same through another build of the agent (--other-binary)
+    #[value(skip)]
+    Other,
     /// Through HAProxy: TLS terminated, HTTP/2 on both sides, connections reused
     Haproxy,
 }
 
-/// The subject of rows that compare.
-const RATIO: &str = "mvp/haproxy";
+/// The subjects of rows that compare.
+const RATIOS: [(&str, Subject, Subject); 3] = [
+    ("mvp/haproxy", Subject::Mvp, Subject::Haproxy),
+    ("other/haproxy", Subject::Other, Subject::Haproxy),
+    ("other/mvp", Subject::Other, Subject::Mvp),
+];
 
 /// Runs the benchmark and prints its table. Needs the two binaries; takes `rounds * seconds * 6` and a little.
 pub fn run(options: &Options) -> Result<()> {
@@ -102,11 +112,17 @@ fn start(
     dir: &Path,
 ) -> Result<Vec<Running>> {
     let mut running = Vec::new();
-    for &subject in &options.subjects {
+    let mut wanted = options.subjects.clone();
+    wanted.extend(options.other_binary.is_some().then_some(Subject::Other));
+    for subject in wanted {
         let (process, address) = match subject {
             Subject::Direct => (None, upstream.peer),
-            Subject::Mvp => {
-                let binary = agent::binary(options.mvp_binary.as_deref())?;
+            Subject::Mvp | Subject::Other => {
+                let binary = match subject {
+                    Subject::Other => options.other_binary.as_deref(),
+                    _ => options.mvp_binary.as_deref(),
+                };
+                let binary = agent::binary(binary)?;
                 let agent = agent(upstream, threads)?;
                 (Some(agent.start(&binary, pki.dir(), dir)?), agent.listen)
             }
@@ -211,15 +227,22 @@ fn record(results: &[(Subject, [Measured; 2])], report: &mut Report) {
     for (index, load) in LOADS.iter().enumerate() {
         let Suffixes { latency, work } = load.suffixes;
         let direct = of(Subject::Direct).map(|measured| &measured[index].outcome.latency);
-        let mut added = [None; 2];
-        let mut cpu = [None; 2];
-        for subject in [Subject::Direct, Subject::Mvp, Subject::Haproxy] {
+        let mut added = Vec::new();
+        let mut cpu = Vec::new();
+        let mut rates = Vec::new();
+        for subject in [
+            Subject::Direct,
+            Subject::Mvp,
+            Subject::Other,
+            Subject::Haproxy,
+        ] {
             let Some(Measured {
                 outcome, cpu: used, ..
             }) = of(subject).map(|measured| &measured[index])
             else {
                 continue;
             };
+            rates.push((subject, outcome.requests_per_second()));
             let mut add =
                 |metric: String, unit, value| report.add(name(subject), &metric, unit, value);
             add(
@@ -237,24 +260,34 @@ fn record(results: &[(Subject, [Measured; 2])], report: &mut Report) {
                     let more = outcome.latency.micros(quantile) - direct.micros(quantile);
                     add(format!("added_{label}_us{latency}"), "us", more);
                     if label == "p50" {
-                        added[usize::from(subject == Subject::Haproxy)] = Some(more);
+                        added.push((subject, more));
                     }
                 }
             }
             if let Some(used) = used {
                 let micros = used.as_secs_f64() * 1e6 / outcome.answers.total() as f64;
                 add(format!("cpu_us_per_request{work}"), "us", micros);
-                cpu[usize::from(subject == Subject::Haproxy)] = Some(micros);
+                cpu.push((subject, micros));
             }
         }
-        // Under saturation less may be waited for behind a proxy than before the upstream: no ratio of such differences.
-        if let (1, [Some(mvp), Some(haproxy)]) = (load.connections, added)
-            && haproxy > 0.0
-        {
-            report.add(RATIO, "added_p50_ratio", "x", mvp / haproxy);
-        }
-        if let [Some(mvp), Some(haproxy)] = cpu {
-            report.add(RATIO, &format!("cpu_ratio{work}"), "x", mvp / haproxy);
+        for (pair, one, other) in RATIOS {
+            let both = |values: &[(Subject, f64)]| {
+                let value = |wanted| values.iter().find(|(subject, _)| *subject == wanted);
+                Some((value(one)?.1, value(other)?.1))
+            };
+            // Under saturation less may be waited for behind a proxy than before the upstream: no ratio of such differences.
+            if let (1, Some((one, other))) = (load.connections, both(&added))
+                && other > 0.0
+            {
+                report.add(pair, "added_p50_ratio", "x", one / other);
+            }
+            if let Some((one, other)) = both(&cpu) {
+                report.add(pair, &format!("cpu_ratio{work}"), "x", one / other);
+            }
+            if let Some((one, other)) = both(&rates) {
+                let metric = format!("throughput_ratio{work}");
+                report.add(pair, &metric, "x", one / other);
+            }
         }
     }
 }
@@ -263,6 +296,7 @@ fn name(subject: Subject) -> &'static str {
     match subject {
         Subject::Direct => "direct",
         Subject::Mvp => "mvp",
+        Subject::Other => "other",
         Subject::Haproxy => "haproxy",
     }
 }

@@ -75,7 +75,10 @@ impl Process {
 
     /// CPU time of all its threads, also of those that ended.
     pub fn cpu(&self) -> Result<Duration> {
-        cpu_of(self.child.id())
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        cpu_ticks(&stat)
+            .map(|ticks| Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+            .with_context(|| format!("/proc/PID/stat has another shape than proc(5) says: {stat}"))
     }
 
     /// The end of what it wrote.
@@ -91,14 +94,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// CPU time of all threads of the process with this id, also of those that ended.
-pub fn cpu_of(id: u32) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-    cpu_ticks(&stat)
-        .map(|ticks| Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
-        .with_context(|| format!("/proc/PID/stat has another shape than proc(5) says: {stat}"))
 }
 
 /// `name` in one of the folders of PATH or in /usr/sbin, where Debian keeps daemons.

@@ -2,6 +2,7 @@
 
 mod archive;
 mod cross;
+mod pgo;
 mod sbom;
 
 use std::{
@@ -20,7 +21,7 @@ use crate::{
 
 /// Pack the agent with what installs it: unit, manifests, chart, completion, manual pages, SBOM, checksums
 ///
-/// The same commit gives the same archive, byte for byte, where compiler and C compiler are the same.
+/// The same commit gives the same archive, byte for byte, where compiler and C compiler are the same, but not with --pgo.
 #[derive(clap::Args)]
 pub struct Args {
     /// Build for another machine, such as aarch64-unknown-linux-gnu
@@ -35,6 +36,9 @@ pub struct Args {
     /// Where the archive goes, and a folder with what is in it; default: target/package
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
+    /// Build for the way that code goes under the forwarding benchmark's load, which is run for that
+    #[arg(long, conflicts_with_all = ["binary", "target"])]
+    pgo: bool,
     /// Pack an agent that has no kernel part, which steers nothing
     #[arg(long)]
     without_kernel_part: bool,
@@ -54,7 +58,10 @@ pub fn main(args: &Args) -> Result<()> {
             if !args.without_kernel_part {
                 build_ebpf::main(&build_ebpf::Args {})?;
             }
-            build(&args.profile, (target != host).then_some(&*target))?
+            match args.pgo {
+                true => pgo::build(&args.profile, &target)?,
+                false => build(&args.profile, (target != host).then_some(&*target))?,
+            }
         }
     };
     // Manual pages and completion are told by the agent itself, so by one that runs here.

@@ -25,7 +25,7 @@ use serde_json::json;
 
 use super::{Options, node};
 use crate::bench::agent::{self, Agent};
-use crate::bench::process::{Process, cpu_of};
+use crate::bench::process::Process;
 use crate::bench::report::{Report, median};
 use crate::bench::target::{LOADS, Target, answered_by, request};
 use crate::bench::upstream::Upstream;
@@ -58,6 +58,7 @@ const ORDER: [Subject; 16] = [
 
 /// An agent is through its start when it takes no more than this of the CPU in a second: two ticks of the kernel's accounting.
 const QUIET: Duration = Duration::from_millis(20);
+const START: Duration = Duration::from_secs(6);
 
 /// Longer than any slice takes beyond its time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -199,17 +200,7 @@ impl<'a> Bench<'a> {
                 view.attached && view.ports == [port] && view.guard.alive && !view.guard.armed
             })
         })?;
-        let mut last = (Instant::now(), process.cpu()?);
-        let id = process.id();
-        process.wait_until("come to rest after its start", || {
-            if last.0.elapsed() < Duration::from_secs(1) {
-                return false;
-            }
-            let Ok(used) = cpu_of(id) else { return false };
-            let quiet = used.saturating_sub(last.1) <= QUIET;
-            last = (Instant::now(), used);
-            quiet
-        })?;
+        come_to_rest(&mut process)?;
         Ok(Guarded {
             agent: process,
             before: read_pinned(self.pins)?.counters,
@@ -272,6 +263,23 @@ impl<'a> Bench<'a> {
         };
         Ok((figures, latency.count()))
     }
+}
+
+/// Waits until the agent is through its start, but no longer than [`START`]: something else may keep it busy, and the figure of its CPU
+/// says so.
+fn come_to_rest(agent: &mut Process) -> Result<()> {
+    let deadline = Instant::now() + START;
+    let mut before = agent.cpu()?;
+    while Instant::now() < deadline {
+        std::thread::sleep(Duration::from_secs(1));
+        agent.check()?;
+        let used = agent.cpu()?;
+        if used.saturating_sub(before) <= QUIET {
+            break;
+        }
+        before = used;
+    }
+    Ok(())
 }
 
 /// What the agent has used of the CPU so far, if there is one.
