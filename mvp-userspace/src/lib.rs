@@ -17,7 +17,7 @@ pub mod document;
 pub mod drain;
 mod envelope;
 mod h1wire;
-mod h2wire;
+pub mod h2wire;
 pub mod history;
 pub mod identity;
 pub mod kernel;

@@ -54,6 +54,9 @@ impl TestAgent {
         config.admin.listen.set_port(0);
         // A machine that is busy with other tests is no server that hangs; who tests that says how long.
         config.upstream.connect_timeout = SOON;
+        if own_http2_client() {
+            config.upstream.http2 = mvp::config::Http2::Own;
+        }
         change(&mut config);
         Self::of(config)
     }
@@ -158,6 +161,11 @@ pub fn sample(scrape: &str, name: &str) -> anyhow::Result<f64> {
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     Ok(value.map_or(Ok(0.0), str::parse)?)
+}
+
+/// Whether agents are to speak to servers by their own HTTP/2 client (`upstream.http2`): `MVP_TEST_HTTP2=h2wire` runs every test so.
+pub fn own_http2_client() -> bool {
+    std::env::var_os("MVP_TEST_HTTP2").is_some_and(|name| name == "h2wire")
 }
 
 /// Polls a condition until it holds.

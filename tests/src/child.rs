@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::agent::{eventually, settings};
+use crate::agent::{eventually, own_http2_client, settings};
 use crate::client::Client;
 use crate::fixtures::SOON;
 use crate::operator;
@@ -85,6 +85,9 @@ impl ChildAgent {
         let mut config = settings(plane, node, address, admin)?.config(plane.pki().dir());
         config["admin"]["socket"] = json!(dir.path().join("admin.sock"));
         // As for a `TestAgent`.
+        if own_http2_client() {
+            config["upstream"]["http2"] = json!("h2wire");
+        }
         config["upstream"]["connectTimeout"] = json!(format!("{}s", SOON.as_secs()));
         change(&mut config);
         let socket = config["admin"]["socket"].as_str().unwrap().into();

@@ -335,6 +335,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
             ping_interval: config.upstream.ping_interval,
             ping_timeout: config.upstream.ping_timeout,
             header_bytes: config.limits.header_bytes,
+            engine: config.upstream.http2,
         },
         connections: config.upstream.connections,
         counts: shared.load.pools.clone(),

@@ -177,6 +177,10 @@ fn upstream(tree: &Tree) -> Result<Upstream, ConfigError> {
         connect_timeout: tree.duration("upstream.connectTimeout")?,
         ping_interval: tree.duration("upstream.pingInterval")?,
         ping_timeout: tree.duration("upstream.pingTimeout")?,
+        http2: match tree.choice("upstream.http2")?.as_str() {
+            "h2wire" => Http2::Own,
+            _ => Http2::Library,
+        },
         connections: tree.count("upstream.connections")?,
     })
 }

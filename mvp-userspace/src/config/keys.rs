@@ -75,6 +75,7 @@ pub const KEYS: &[Key] = &[
     key("upstream.connectTimeout", Duration(10, MINUTE), Default("2s"), "TCP and TLS set-up with a server."),
     key("upstream.pingInterval", Duration(100, HOUR), Default("5s"), "HTTP/2 PING after this much silence of a server."),
     key("upstream.pingTimeout", Duration(100, HOUR), Default("5s"), "A server that does not answer a PING within this time is dead."),
+    key("upstream.http2", Choice(&["h2", "h2wire"]), Default("h2"), "What speaks HTTP/2 to servers: the h2 library, or the agent's own client, which needs less CPU and has been used less."),
     key("upstream.connections", Count(1, 1024), Default("2"), "HTTP/2 connections per thread, server and identity class before streams share them more densely."),
     key("local.url", Url, Required, "The local kube-apiserver."),
     key("local.advertise", Address, Optional("`local.url`"), "Where other nodes reach the local server, its address in EndpointSlices: `--peer-advertise-ip` and `--peer-advertise-port`."),

@@ -78,8 +78,18 @@ pub struct Upstream {
     /// HTTP/2 PING after this much silence; a server that does not answer within `ping_timeout` is dead.
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
+    pub http2: Http2,
     /// HTTP/2 connections per (thread, server, identity class) kept before streams share them more densely.
     pub connections: usize,
+}
+
+/// What speaks HTTP/2 to servers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Http2 {
+    /// The h2 crate.
+    Library,
+    /// The agent's own client (`h2wire`).
+    Own,
 }
 
 /// A kube-apiserver.

@@ -1,5 +1,8 @@
 //! HTTP/2 as it is on the wire, read before the HTTP library where that does not report everything. Pure.
 
+pub mod client;
+mod frame;
+mod hpack;
 mod huffman;
 mod mend;
 mod paths;

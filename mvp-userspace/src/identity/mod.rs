@@ -34,5 +34,7 @@ pub use examine::{CertIdentity, PeerCertificates, examine};
 pub(crate) use fuzz::{Faces, faces};
 pub use headers::{HopMark, PEER_PROXIED, Stripped, hop_marked, rewrite_headers, strip_headers};
 pub use own::Unfit;
+#[cfg(test)]
+pub use testing::trust_in_nobody;
 pub use trust::{HeaderNames, Trust, TrustCell};
 pub use user::{BadIdentity, User};

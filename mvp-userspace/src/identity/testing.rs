@@ -29,6 +29,11 @@ impl World {
     }
 }
 
+/// Trust in nobody, with the standard header names.
+pub fn trust_in_nobody() -> Trust {
+    trust(None, None)
+}
+
 pub(super) fn trust(
     clients: Option<&[&Identity]>,
     proxies: Option<(&[&Identity], &[&str])>,

@@ -4,6 +4,7 @@ use std::io;
 
 use super::blame::Ending;
 use super::error::AttemptError;
+use super::http2::fault_error;
 use super::wire_body::BodyError;
 use crate::net::is_local_shortage;
 
@@ -51,6 +52,7 @@ pub fn body_error(error: BodyError) -> AttemptError {
     match error {
         BodyError::Http1(error) => attempt_error(error),
         BodyError::Http2(error) => http2_error(&error),
+        BodyError::Own(fault) => fault_error(fault),
     }
 }
 

@@ -18,7 +18,8 @@ use super::error::AttemptError;
 use super::http2;
 use super::keep_alive::{KeepAlive, Reads};
 use super::windows::{Watched, Windows};
-use crate::config::Endpoint;
+use crate::config::{self, Endpoint};
+use crate::h2wire::client::Limits;
 use crate::net::{self, Bulk, Deferred, DialFrom, Turns, forget_on_close, tune_upstream};
 
 /// Window a stream, towards the agent. A client that stops reading holds at most this much of the agent's memory.
@@ -44,6 +45,8 @@ pub struct ConnectSettings {
     pub ping_timeout: Duration,
     /// Largest header list accepted from a server, bytes.
     pub header_bytes: u32,
+    /// What speaks HTTP/2.
+    pub engine: config::Http2,
 }
 
 /// A connection ready for requests.
@@ -105,18 +108,19 @@ pub async fn connect(
         let reads = Reads::default();
         let (stream, windows) = Watched::new(stream, reads.clone());
         let keep_alive = KeepAlive::new(reads, settings.ping_interval, settings.ping_timeout);
-        let mut builder = h2::client::Builder::new();
-        builder
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
-            .max_header_list_size(settings.header_bytes)
-            // The connection is shared: what one client cancels must not end it for the others. h2 counts over the connection's whole
-            // life, the frames that a server still sends on cancelled streams among them.
-            .max_local_error_reset_streams(None)
-            .max_concurrent_reset_streams(REMEMBERED_RESETS);
-        // No more streams than the connection's window holds.
-        let (sender, driver) = http2::handshake(&mut builder, stream, keep_alive, STREAMS_THAT_FIT)
+        let http2 = http2::Settings {
+            limits: Limits {
+                stream_window: STREAM_WINDOW,
+                connection_window: CONNECTION_WINDOW,
+                frame: MAX_FRAME,
+                header_list: settings.header_bytes,
+                // No more than the connection's window holds.
+                streams: STREAMS_THAT_FIT,
+            },
+            remembered_resets: REMEMBERED_RESETS,
+            keep_alive,
+        };
+        let (sender, driver) = http2::handshake(settings.engine, stream, http2)
             .await
             .map_err(|error| connect_error(Ending::ConnectProtocol, &error))?;
         tokio::spawn(async move {

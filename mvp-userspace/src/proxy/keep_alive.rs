@@ -1,21 +1,31 @@
 //! Whether the other side of an HTTP/2 connection is still there: a PING after some silence, which has to be answered in time.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::h2wire::client::Client;
+
 /// Reads of a connection that brought something.
 #[derive(Clone, Debug, Default)]
 pub struct Reads(Arc<AtomicUsize>);
 
+/// How PINGs are sent and their answers heard of.
+pub enum Pings {
+    /// Of a connection of the h2 crate's.
+    Library(PingPong),
+    /// Of the agent's own client.
+    Own(Arc<Mutex<Client>>),
+}
+
 pub struct KeepAlive {
     /// `None`: it is never asked.
-    pings: Option<PingPong>,
+    pings: Option<Pings>,
     interval: Duration,
     timeout: Duration,
     reads: Reads,
@@ -48,7 +58,7 @@ impl KeepAlive {
         }
     }
 
-    pub fn with(mut self, pings: Option<PingPong>) -> Self {
+    pub fn with(mut self, pings: Option<Pings>) -> Self {
         self.pings = pings;
         self
     }
@@ -65,7 +75,7 @@ impl KeepAlive {
             self.heard = Instant::now();
         }
         loop {
-            if self.asked && matches!(pings.poll_pong(cx), Poll::Ready(Ok(_))) {
+            if self.asked && pings.answered(cx) {
                 self.asked = false;
                 self.heard = Instant::now();
                 self.timer.as_mut().reset(self.heard + self.interval);
@@ -81,13 +91,37 @@ impl KeepAlive {
                 self.timer.as_mut().reset(due);
                 continue;
             }
-            // h2 wakes the connection to write it. An error: the connection is ending, and tells so itself.
-            self.asked = pings.send_ping(Ping::opaque()).is_ok();
+            self.asked = pings.send();
             let wait = match self.asked {
                 true => self.timeout,
                 false => self.interval,
             };
             self.timer.as_mut().reset(now + wait);
+        }
+    }
+}
+
+impl Pings {
+    /// The connection is woken to write it. False: the connection is ending, and says so itself.
+    fn send(&mut self) -> bool {
+        match self {
+            Self::Library(pings) => pings.send_ping(Ping::opaque()).is_ok(),
+            Self::Own(client) => {
+                let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
+                client.ping();
+                true
+            }
+        }
+    }
+
+    /// Once for each answer.
+    fn answered(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Library(pings) => matches!(pings.poll_pong(cx), Poll::Ready(Ok(_))),
+            Self::Own(client) => {
+                let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
+                client.ponged()
+            }
         }
     }
 }
@@ -121,7 +155,7 @@ mod tests {
         let far = tokio::spawn(answer(far, answers));
         let (send, mut connection) = h2::client::handshake(near).await.unwrap();
         let reads = Reads::default();
-        let pings = connection.ping_pong();
+        let pings = connection.ping_pong().map(Pings::Library);
         Scene {
             _send: send,
             connection,

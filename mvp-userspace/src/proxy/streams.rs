@@ -20,7 +20,7 @@ use time::macros::format_description;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::idle::InStream;
-use super::keep_alive::KeepAlive;
+use super::keep_alive::{KeepAlive, Pings};
 use super::pipe::Pipe;
 use super::wire_body::WireBody;
 use crate::net::next_turn;
@@ -132,7 +132,7 @@ where
         let this = &mut *self;
         if let State::Beginning(handshake, keep_alive) = &mut this.state {
             let mut connection = ready!(handshake.as_mut().poll(cx))?;
-            let pings = connection.ping_pong();
+            let pings = connection.ping_pong().map(Pings::Library);
             if this.ends {
                 connection.graceful_shutdown();
             }
@@ -262,7 +262,7 @@ mod tests {
             .build()
             .unwrap();
         let left_when_heard = runtime.block_on(async {
-            let (mut here, mut there) = tokio::net::UnixStream::pair().unwrap();
+            let (mut here, there) = tokio::net::UnixStream::pair().unwrap();
             let left = Arc::new(AtomicUsize::new(usize::MAX));
             let burst = tokio::spawn({
                 let left = Arc::clone(&left);

@@ -10,13 +10,17 @@ use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::http2::OwnBody;
 use super::pipe::Piping;
+use crate::h2wire::client::Fault;
 
 /// Dropping one that has not ended resets its stream.
 #[derive(Debug)]
 pub enum WireBody {
     Http1(Incoming),
     Http2(Http2Body),
+    /// Over HTTP/2 by the agent's own client.
+    Own(OwnBody),
 }
 
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub enum BodyError {
     Http1(#[source] hyper::Error),
     #[error("{0}")]
     Http2(#[source] h2::Error),
+    #[error("{0}")]
+    Own(#[source] Fault),
 }
 
 impl WireBody {
@@ -62,6 +68,7 @@ impl Body for WireBody {
         match &mut *self {
             Self::Http1(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Http1),
             Self::Http2(body) => body.poll_frame(cx).map_err(BodyError::Http2),
+            Self::Own(body) => body.poll_frame(cx).map_err(BodyError::Own),
         }
     }
 
@@ -69,6 +76,7 @@ impl Body for WireBody {
         match self {
             Self::Http1(incoming) => incoming.is_end_stream(),
             Self::Http2(body) => body.stream.is_end_stream(),
+            Self::Own(body) => body.is_end_stream(),
         }
     }
 
@@ -76,6 +84,9 @@ impl Body for WireBody {
         match self {
             Self::Http1(incoming) => incoming.size_hint(),
             Self::Http2(body) => body.left.map_or(SizeHint::default(), SizeHint::with_exact),
+            Self::Own(body) => body
+                .left()
+                .map_or(SizeHint::default(), SizeHint::with_exact),
         }
     }
 }
@@ -130,14 +141,15 @@ impl BodyError {
     pub fn reset(&self) -> Reason {
         match self {
             Self::Http2(error) => error.reason(),
-            Self::Http1(_) => None,
+            Self::Own(Fault::Reset(code)) => Some(Reason::from(*code)),
+            Self::Http1(_) | Self::Own(_) => None,
         }
         .unwrap_or(Reason::INTERNAL_ERROR)
     }
 }
 
 /// h2 has checked that it is a number, and that no more comes.
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     let mut values = headers.get_all(CONTENT_LENGTH).iter();
     let first = values.next()?;
     if values.any(|value| value != first) {

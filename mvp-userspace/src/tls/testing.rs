@@ -266,6 +266,7 @@ impl Files {
                 connect_timeout: second,
                 ping_interval: second,
                 ping_timeout: second,
+                http2: config::Http2::Library,
                 connections: 1,
             },
             local: config::Endpoint {

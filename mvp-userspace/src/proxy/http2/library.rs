@@ -1,4 +1,4 @@
-//! HTTP/2 towards a server, on the h2 crate itself.
+//! HTTP/2 towards a server on the h2 crate.
 //!
 //! hyper's client gives every request a channel, a task and three wake-ups of its own, since its callers may be on any thread. Here a
 //! request, its connection and its client are on one thread: the request is given to h2 where it is, and whoever wants the answer
@@ -11,18 +11,18 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::attempt::http2_error;
-use super::blame::Ending;
-use super::body::UploadBody;
-use super::error::AttemptError;
-use super::keep_alive::KeepAlive;
-use super::pipe::{Pipe, Piping};
-use super::wire_body::WireBody;
+use super::{Settings, announce_length};
+use crate::proxy::attempt::http2_error;
+use crate::proxy::blame::Ending;
+use crate::proxy::body::UploadBody;
+use crate::proxy::error::AttemptError;
+use crate::proxy::keep_alive::{KeepAlive, Pings};
+use crate::proxy::pipe::{Pipe, Piping};
+use crate::proxy::wire_body::WireBody;
 
 /// Streams before the server has said how many it allows: what RFC 9113 §6.5.2 recommends as the least.
 const FIRST_STREAMS: usize = 100;
@@ -55,17 +55,22 @@ pub struct Driver<S> {
     most_streams: usize,
 }
 
-/// Begins HTTP/2 on a connection. `most_streams`: no more at a time, whatever the server allows.
-///
-/// # Errors
-/// The connection broke before the preface was written.
+/// See [`super::handshake`].
 pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
-    builder: &mut Builder,
     stream: S,
-    keep_alive: KeepAlive,
-    most_streams: usize,
+    settings: Settings,
 ) -> Result<(Sender, Driver<S>), h2::Error> {
+    let (limits, most_streams) = (settings.limits, settings.limits.streams);
+    let mut builder = Builder::new();
     builder
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_frame_size(limits.frame)
+        .max_header_list_size(limits.header_list)
+        // The connection is shared: what one client cancels must not end it for the others. h2 counts over the connection's whole
+        // life, the frames that a server still sends on cancelled streams among them.
+        .max_local_error_reset_streams(None)
+        .max_concurrent_reset_streams(settings.remembered_resets)
         .enable_push(false)
         .initial_max_send_streams(FIRST_STREAMS)
         .max_send_buffer_size(SEND_BUFFER);
@@ -77,7 +82,9 @@ pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         broken: AtomicBool::new(false),
     });
     let driver = Driver {
-        keep_alive: keep_alive.with(connection.ping_pong()),
+        keep_alive: settings
+            .keep_alive
+            .with(connection.ping_pong().map(Pings::Library)),
         connection,
         link: Arc::clone(&link),
         most_streams,
@@ -159,20 +166,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             return Poll::Ready(Ok(()));
         }
         Poll::Pending
-    }
-}
-
-/// A body whose length is known says so, unless it is the empty one of a method that usually has none (RFC 9110 §8.6).
-fn announce_length(head: &mut http::request::Parts, upload: &UploadBody) {
-    let has_one = !matches!(
-        head.method,
-        Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT
-    );
-    if let Some(length) = upload.size_hint().exact()
-        && (length > 0 || has_one)
-    {
-        let field = head.headers.entry(CONTENT_LENGTH);
-        field.or_insert_with(|| HeaderValue::from(length));
     }
 }
 

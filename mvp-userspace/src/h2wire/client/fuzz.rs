@@ -1,0 +1,116 @@
+//! A server that sends anything at all, while requests are made, read and given up.
+
+use std::task::{Context, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method};
+
+use super::{Client, Limits};
+use crate::h2wire::frame::Frame;
+
+const LIMITS: Limits = Limits {
+    stream_window: 1000,
+    connection_window: 70_000,
+    frame: 1 << 14,
+    header_list: 4096,
+    streams: 10,
+};
+
+/// Takes `data` as steps of a connection: frames, bytes that are none, and what the requests do meanwhile. After each step, what the
+/// client counts must be what there is.
+pub fn fuzz_client(data: &[u8]) {
+    let mut client = Client::new(LIMITS);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut inbox = BytesMut::new();
+    let mut open = Vec::new();
+    let mut rest = data;
+    while let Some((&step, behind)) = rest.split_first() {
+        rest = behind;
+        let size = usize::from(step >> 3);
+        match step & 7 {
+            0 => {
+                let (bytes, behind) = rest.split_at(size.min(rest.len()));
+                rest = behind;
+                inbox.extend_from_slice(bytes);
+                client.receive(&mut inbox);
+            }
+            1..=3 => {
+                let Some((&[kind, flags, stream], behind)) = rest.split_first_chunk() else {
+                    return;
+                };
+                let (payload, behind) = behind.split_at(size.min(behind.len()));
+                rest = behind;
+                let frame = Frame {
+                    length: payload.len(),
+                    // Also some that do not exist.
+                    kind: kind % 11,
+                    flags,
+                    stream: u32::from(stream % 16),
+                };
+                let mut bytes = Vec::new();
+                frame.write(&mut bytes);
+                inbox.extend_from_slice(&bytes);
+                inbox.extend_from_slice(payload);
+                client.receive(&mut inbox);
+            }
+            4 => {
+                let (method, ends) = match size & 1 {
+                    0 => (Method::GET, true),
+                    _ => (Method::POST, false),
+                };
+                let asked = client.request(&method, "server", "/apis", &HeaderMap::new(), ends);
+                open.extend(asked);
+            }
+            5 => {
+                for id in &open {
+                    let _ = client.poll_head(*id, &mut cx);
+                    let _ = client.poll_body(*id, &mut cx);
+                }
+            }
+            6 => {
+                for id in &open {
+                    let mut chunk = Bytes::from(vec![0; size * 100]);
+                    let _ = client.poll_data(*id, &mut chunk, size == 0, &mut cx);
+                }
+            }
+            _ => {
+                client.written(size * 100);
+                if !open.is_empty() {
+                    client.let_go(open.swap_remove(size % open.len()));
+                }
+            }
+        }
+        client.check();
+    }
+}
+
+impl Client {
+    fn check(&self) {
+        let active = self.streams.values().filter(|stream| stream.is_active());
+        match self.ended {
+            None => assert_eq!(self.active, active.count()),
+            Some(_) => assert_eq!(active.count(), 0),
+        }
+        assert!(self.active <= LIMITS.streams);
+        for stream in self.streams.values() {
+            let queued: usize = stream.chunks.iter().map(Bytes::len).sum();
+            assert!(queued <= LIMITS.stream_window as usize, "{queued} bytes");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn whatever_a_server_sends(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+            // A server that greets, and requests that are under way.
+            let begin = [1, 4, 0, 0, 0x04, 0x0c, 0x04];
+            super::fuzz_client(&[&begin[..], &data].concat());
+        }
+    }
+}

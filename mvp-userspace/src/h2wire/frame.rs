@@ -1,0 +1,177 @@
+//! HTTP/2 frames (RFC 9113 §4, §6): their headers, and those that a client writes.
+
+/// Bytes of a frame's header (§4.1).
+pub const HEADER: usize = 9;
+/// What a client begins with (§3.4).
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The largest payload that everybody takes (§4.2).
+pub const SMALLEST_MAX_FRAME: usize = 1 << 14;
+/// §6.9.1.
+pub const LARGEST_WINDOW: i64 = (1 << 31) - 1;
+/// What a window is before anybody says otherwise (§6.9.2).
+pub const FIRST_WINDOW: i64 = 65_535;
+
+pub mod kind {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const PRIORITY: u8 = 2;
+    pub const RST_STREAM: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const PUSH_PROMISE: u8 = 5;
+    pub const PING: u8 = 6;
+    pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
+}
+
+pub mod flag {
+    pub const ACK: u8 = 0x1;
+    pub const END_STREAM: u8 = 0x1;
+    pub const END_HEADERS: u8 = 0x4;
+    pub const PADDED: u8 = 0x8;
+    pub const PRIORITY: u8 = 0x20;
+}
+
+/// §6.5.2.
+pub mod setting {
+    pub const ENABLE_PUSH: u16 = 2;
+    pub const MAX_CONCURRENT_STREAMS: u16 = 3;
+    pub const INITIAL_WINDOW_SIZE: u16 = 4;
+    pub const MAX_FRAME_SIZE: u16 = 5;
+    pub const MAX_HEADER_LIST_SIZE: u16 = 6;
+}
+
+/// Codes of §7.
+pub mod code {
+    pub const NO_ERROR: u32 = 0;
+    pub const PROTOCOL_ERROR: u32 = 1;
+    pub const FLOW_CONTROL_ERROR: u32 = 3;
+    pub const STREAM_CLOSED: u32 = 5;
+    pub const FRAME_SIZE_ERROR: u32 = 6;
+    pub const REFUSED_STREAM: u32 = 7;
+    pub const CANCEL: u32 = 8;
+    pub const COMPRESSION_ERROR: u32 = 9;
+    pub const ENHANCE_YOUR_CALM: u32 = 11;
+}
+
+/// A frame's header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Frame {
+    pub length: usize,
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+}
+
+impl Frame {
+    /// `None`: not all of the header is there.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let &[a, b, c, kind, flags, d, e, f, g] = bytes.first_chunk::<HEADER>()?;
+        Some(Self {
+            length: u32::from_be_bytes([0, a, b, c]) as usize,
+            kind,
+            flags,
+            stream: u32::from_be_bytes([d & 0x7f, e, f, g]),
+        })
+    }
+
+    pub fn has(self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Appends the header. Nobody takes a payload of 2^24 bytes, so that `length` is smaller.
+    pub fn write(self, out: &mut Vec<u8>) {
+        let [_, a, b, c] = (self.length as u32).to_be_bytes();
+        let [d, e, f, g] = self.stream.to_be_bytes();
+        out.extend_from_slice(&[a, b, c, self.kind, self.flags, d, e, f, g]);
+    }
+}
+
+/// Appends a frame whose payload is a number of 32 bits: RST_STREAM or WINDOW_UPDATE.
+pub fn number(kind: u8, stream: u32, number: u32, out: &mut Vec<u8>) {
+    let frame = Frame {
+        length: 4,
+        kind,
+        flags: 0,
+        stream,
+    };
+    frame.write(out);
+    out.extend_from_slice(&number.to_be_bytes());
+}
+
+pub fn settings(settings: &[(u16, u32)], out: &mut Vec<u8>) {
+    let frame = Frame {
+        length: 6 * settings.len(),
+        kind: kind::SETTINGS,
+        flags: 0,
+        stream: 0,
+    };
+    frame.write(out);
+    for (name, value) in settings {
+        out.extend_from_slice(&name.to_be_bytes());
+        out.extend_from_slice(&value.to_be_bytes());
+    }
+}
+
+pub fn settings_ack(out: &mut Vec<u8>) {
+    let frame = Frame {
+        length: 0,
+        kind: kind::SETTINGS,
+        flags: flag::ACK,
+        stream: 0,
+    };
+    frame.write(out);
+}
+
+pub fn ping(flags: u8, payload: [u8; 8], out: &mut Vec<u8>) {
+    let frame = Frame {
+        length: payload.len(),
+        kind: kind::PING,
+        flags,
+        stream: 0,
+    };
+    frame.write(out);
+    out.extend_from_slice(&payload);
+}
+
+/// The last stream of the server's that was handled is 0: it cannot begin any (push is off).
+pub fn go_away(code: u32, out: &mut Vec<u8>) {
+    let frame = Frame {
+        length: 8,
+        kind: kind::GOAWAY,
+        flags: 0,
+        stream: 0,
+    };
+    frame.write(out);
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&code.to_be_bytes());
+}
+
+/// Appends a block of fields as HEADERS and as many CONTINUATION as `most` bytes in each frame need (§6.10).
+pub fn headers(stream: u32, block: &[u8], ends: bool, most: usize, out: &mut Vec<u8>) {
+    let mut chunks = block.chunks(most.max(1)).peekable();
+    let mut kind = kind::HEADERS;
+    loop {
+        let chunk = chunks.next().unwrap_or_default();
+        let mut flags = 0;
+        if kind == kind::HEADERS && ends {
+            flags |= flag::END_STREAM;
+        }
+        let last = chunks.peek().is_none();
+        if last {
+            flags |= flag::END_HEADERS;
+        }
+        let frame = Frame {
+            length: chunk.len(),
+            kind,
+            flags,
+            stream,
+        };
+        frame.write(out);
+        out.extend_from_slice(chunk);
+        if last {
+            return;
+        }
+        kind = kind::CONTINUATION;
+    }
+}

@@ -1,0 +1,85 @@
+//! Writes the fields of a request as a header block (RFC 7541 §6).
+//!
+//! Nothing is added to the server's table. A connection carries the requests of many callers, so that what one of them may guess must not
+//! become shorter because another sent it (§7.1); and texts are written as they are, without the Huffman code, since what that saves on the
+//! wire costs more than it is worth between two machines of one control plane.
+
+use http::{HeaderMap, Method};
+
+use super::table::index_of;
+
+const GET: u8 = 2;
+const POST: u8 = 3;
+const METHOD: u8 = 2;
+const AUTHORITY: u8 = 1;
+const PATH: u8 = 4;
+const HTTPS: u8 = 7;
+/// A field that is in the fixed table as a whole (§6.1).
+const INDEXED: u8 = 0x80;
+/// A literal that stays out of all tables (§6.2.2), and one that every proxy has to keep out (§6.2.3).
+const LITERAL: u8 = 0x00;
+const NEVER_INDEXED: u8 = 0x10;
+
+/// What a block begins with if it is a connection's first: the server's table has no room (§4.2). Servers that announce a smaller table
+/// than the default want to hear of it, and the others need not keep one.
+pub const NO_TABLE: u8 = 0x20;
+
+/// Appends the block of a request for an https resource. Fields that HTTP/2 forbids must not be in `fields`.
+pub fn request(
+    method: &Method,
+    authority: &str,
+    path: &str,
+    fields: &HeaderMap,
+    block: &mut Vec<u8>,
+) {
+    match *method {
+        Method::GET => block.push(INDEXED | GET),
+        Method::POST => block.push(INDEXED | POST),
+        _ => literal(LITERAL, Some(METHOD), "", method.as_str().as_bytes(), block),
+    }
+    block.push(INDEXED | HTTPS);
+    literal(LITERAL, Some(AUTHORITY), "", authority.as_bytes(), block);
+    literal(LITERAL, Some(PATH), "", path.as_bytes(), block);
+    trailers(fields, block);
+}
+
+/// Appends fields alone.
+pub fn trailers(fields: &HeaderMap, block: &mut Vec<u8>) {
+    for (name, value) in fields {
+        let kind = match value.is_sensitive() {
+            true => NEVER_INDEXED,
+            false => LITERAL,
+        };
+        let index = index_of(name.as_str());
+        literal(kind, index, name.as_str(), value.as_bytes(), block);
+    }
+}
+
+fn literal(kind: u8, index: Option<u8>, name: &str, value: &[u8], block: &mut Vec<u8>) {
+    number(kind, 4, usize::from(index.unwrap_or(0)), block);
+    if index.is_none() {
+        text(name.as_bytes(), block);
+    }
+    text(value, block);
+}
+
+fn text(text: &[u8], block: &mut Vec<u8>) {
+    number(0, 7, text.len(), block);
+    block.extend_from_slice(text);
+}
+
+/// A number with `bits` of it in the first byte (§5.1).
+fn number(first: u8, bits: u32, number: usize, block: &mut Vec<u8>) {
+    let most = (1_usize << bits) - 1;
+    if number < most {
+        block.push(first | number as u8);
+        return;
+    }
+    block.push(first | most as u8);
+    let mut left = number - most;
+    while left >= 0x80 {
+        block.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    block.push(left as u8);
+}

@@ -1,0 +1,278 @@
+//! The tables of HPACK: the fixed one (RFC 7541 appendix A), and the one that grows with a connection (§2.3.2, §4).
+
+use std::collections::VecDeque;
+
+use http::{HeaderName, HeaderValue};
+
+/// What an entry takes beside its two texts (§4.1).
+const OVERHEAD: usize = 32;
+
+/// A field's name as it came.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Name {
+    /// `:status`.
+    Status,
+    Field(HeaderName),
+    /// A name that no answer may have: another pseudo-header, an upper-case letter, a byte that is no token. The entry stands in the table
+    /// all the same, since both ends count alike.
+    Wrong,
+}
+
+/// A field as an entry of the tables, and as it came.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub name: Name,
+    /// Bytes of the name as it came.
+    pub name_length: usize,
+    /// `None`: bytes that no value may have.
+    pub value: Option<HeaderValue>,
+    /// What it counts for, bytes (§4.1).
+    pub size: usize,
+}
+
+impl Name {
+    /// By RFC 9113 §8.2.1 and §8.3.
+    pub fn read(name: &[u8]) -> Self {
+        match name {
+            b":status" => Self::Status,
+            _ if name.iter().any(u8::is_ascii_uppercase) => Self::Wrong,
+            _ => HeaderName::from_bytes(name).map_or(Self::Wrong, Self::Field),
+        }
+    }
+}
+
+impl Entry {
+    /// The size of a field with such texts.
+    pub fn size_of(name: usize, value: usize) -> usize {
+        name.saturating_add(value).saturating_add(OVERHEAD)
+    }
+}
+
+/// The entries that the other end has added, the latest first.
+#[derive(Debug)]
+pub struct Dynamic {
+    entries: VecDeque<Entry>,
+    /// Of all entries, bytes.
+    size: usize,
+    most: usize,
+}
+
+impl Dynamic {
+    pub fn new(most: usize) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            size: 0,
+            most,
+        }
+    }
+
+    /// Sets the size above which entries leave (§4.3).
+    pub fn resize(&mut self, most: usize) {
+        self.most = most;
+        self.evict(0);
+    }
+
+    /// One larger than the table empties it, which is no error (§4.4).
+    pub fn insert(&mut self, entry: Entry) {
+        self.evict(entry.size);
+        if entry.size <= self.most {
+            self.size += entry.size;
+            self.entries.push_front(entry);
+        }
+    }
+
+    pub fn get(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)
+    }
+
+    /// Makes room for so many bytes.
+    fn evict(&mut self, room: usize) {
+        while self.size.saturating_add(room) > self.most {
+            let Some(last) = self.entries.pop_back() else {
+                return;
+            };
+            self.size -= last.size;
+        }
+    }
+}
+
+/// An entry of the fixed table; indexes begin with 1.
+pub fn fixed(index: usize) -> Option<(&'static str, &'static str)> {
+    FIXED.get(index.checked_sub(1)?).copied()
+}
+
+/// How many indexes the fixed table takes.
+pub const FIXED_ENTRIES: usize = FIXED.len();
+
+/// The index of a name in the fixed table, of names that requests have.
+pub fn index_of(name: &str) -> Option<u8> {
+    Some(match name {
+        "accept-charset" => 15,
+        "accept-encoding" => 16,
+        "accept-language" => 17,
+        "accept-ranges" => 18,
+        "accept" => 19,
+        "access-control-allow-origin" => 20,
+        "age" => 21,
+        "allow" => 22,
+        "authorization" => 23,
+        "cache-control" => 24,
+        "content-disposition" => 25,
+        "content-encoding" => 26,
+        "content-language" => 27,
+        "content-length" => 28,
+        "content-location" => 29,
+        "content-range" => 30,
+        "content-type" => 31,
+        "cookie" => 32,
+        "date" => 33,
+        "etag" => 34,
+        "expect" => 35,
+        "expires" => 36,
+        "from" => 37,
+        "host" => 38,
+        "if-match" => 39,
+        "if-modified-since" => 40,
+        "if-none-match" => 41,
+        "if-range" => 42,
+        "if-unmodified-since" => 43,
+        "last-modified" => 44,
+        "link" => 45,
+        "location" => 46,
+        "max-forwards" => 47,
+        "proxy-authenticate" => 48,
+        "proxy-authorization" => 49,
+        "range" => 50,
+        "referer" => 51,
+        "refresh" => 52,
+        "retry-after" => 53,
+        "server" => 54,
+        "set-cookie" => 55,
+        "strict-transport-security" => 56,
+        "transfer-encoding" => 57,
+        "user-agent" => 58,
+        "vary" => 59,
+        "via" => 60,
+        "www-authenticate" => 61,
+        _ => return None,
+    })
+}
+
+const FIXED: [(&str, &str); 61] = [
+    (":authority", ""),
+    (":method", "GET"),
+    (":method", "POST"),
+    (":path", "/"),
+    (":path", "/index.html"),
+    (":scheme", "http"),
+    (":scheme", "https"),
+    (":status", "200"),
+    (":status", "204"),
+    (":status", "206"),
+    (":status", "304"),
+    (":status", "400"),
+    (":status", "404"),
+    (":status", "500"),
+    ("accept-charset", ""),
+    ("accept-encoding", "gzip, deflate"),
+    ("accept-language", ""),
+    ("accept-ranges", ""),
+    ("accept", ""),
+    ("access-control-allow-origin", ""),
+    ("age", ""),
+    ("allow", ""),
+    ("authorization", ""),
+    ("cache-control", ""),
+    ("content-disposition", ""),
+    ("content-encoding", ""),
+    ("content-language", ""),
+    ("content-length", ""),
+    ("content-location", ""),
+    ("content-range", ""),
+    ("content-type", ""),
+    ("cookie", ""),
+    ("date", ""),
+    ("etag", ""),
+    ("expect", ""),
+    ("expires", ""),
+    ("from", ""),
+    ("host", ""),
+    ("if-match", ""),
+    ("if-modified-since", ""),
+    ("if-none-match", ""),
+    ("if-range", ""),
+    ("if-unmodified-since", ""),
+    ("last-modified", ""),
+    ("link", ""),
+    ("location", ""),
+    ("max-forwards", ""),
+    ("proxy-authenticate", ""),
+    ("proxy-authorization", ""),
+    ("range", ""),
+    ("referer", ""),
+    ("refresh", ""),
+    ("retry-after", ""),
+    ("server", ""),
+    ("set-cookie", ""),
+    ("strict-transport-security", ""),
+    ("transfer-encoding", ""),
+    ("user-agent", ""),
+    ("vary", ""),
+    ("via", ""),
+    ("www-authenticate", ""),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, value: &str) -> Entry {
+        Entry {
+            name: Name::read(name.as_bytes()),
+            name_length: name.len(),
+            value: HeaderValue::from_bytes(value.as_bytes()).ok(),
+            size: Entry::size_of(name.len(), value.len()),
+        }
+    }
+
+    #[test]
+    fn the_index_of_a_name_leads_to_it() {
+        for index in 1..=FIXED_ENTRIES {
+            let (name, _) = fixed(index).unwrap();
+            let expected = (!name.starts_with(':')).then_some(index as u8);
+            assert_eq!(index_of(name), expected, "{name}");
+        }
+        assert_eq!(index_of("x-remote-user"), None);
+        assert!(fixed(0).is_none() && fixed(62).is_none());
+    }
+
+    #[test]
+    fn the_oldest_leave_and_what_is_too_large_empties_the_table() {
+        let mut table = Dynamic::new(3 * 34);
+        for value in ["1", "2", "3", "4"] {
+            table.insert(entry("a", value));
+        }
+        let values = |table: &Dynamic| -> Vec<String> {
+            (0..)
+                .map_while(|index| table.get(index))
+                .map(|entry| entry.value.as_ref().unwrap().to_str().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(values(&table), ["4", "3", "2"]);
+        table.resize(40);
+        assert_eq!(values(&table), ["4"]);
+        table.insert(entry("a", "nine bytes"));
+        assert_eq!(values(&table), [""; 0]);
+        table.resize(100);
+        table.insert(entry("a", "5"));
+        assert_eq!(values(&table), ["5"]);
+    }
+
+    #[test]
+    fn names_that_no_answer_may_have() {
+        for wrong in ["Date", ":path", "a b", "", ":"] {
+            assert_eq!(Name::read(wrong.as_bytes()), Name::Wrong, "{wrong:?}");
+        }
+        assert_eq!(Name::read(b":status"), Name::Status);
+    }
+}
