@@ -1,4 +1,4 @@
-//! From a parsed request to the head of a server's answer: pick a server, try it, and try again where that is safe.
+//! From a parsed request to the head of a server's answer: the servers of its plan are tried in turn, as far as that is safe.
 
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -26,10 +26,8 @@ use crate::identity::PEER_PROXIED;
 use crate::proxy::one_view::{Preferred, Validators};
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
-    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide,
-    verdict_unknown,
+    Context, Plan, Reason, RouteTable, Server, ServerSet, UnknownVerdict, plan, verdict_unknown,
 };
-use crate::tls::IdentityClass;
 
 /// Attempts for one request, over all servers. A control plane has 3 to 7 servers; each excluded one is not tried again.
 const ATTEMPTS: u32 = 6;
@@ -90,23 +88,22 @@ pub async fn forward(
     let mut last_error: Option<Box<ProxyError>> = None;
     loop {
         let table = shared.table.load_full();
-        let preferred = outgoing
-            .preferred
-            .and_then(|preferred| pick_preferred(&table, preferred, context.class, excluded));
-        let picked = match preferred {
-            Some(preferred) => Ok(preferred),
-            None => pick(&table, info, context, excluded),
-        };
-        let (server, reason) = match picked {
-            Ok(picked) => picked,
+        let next = plan_of(info, outgoing, &table, context).next(excluded);
+        let (server, reason) = match next {
+            Some(next) => next,
             // A capable server is known and skipped. It may be back since it was last asked: look before saying no.
-            Err(_) if refreshed.is_none() && last_error.is_none() => {
+            None if refreshed.is_none() && last_error.is_none() => {
                 Box::pin(first_proof(shared, context.class)).await;
                 refreshed = Some(refresh(shared).await);
                 continue;
             }
             // What happened says more than "nobody is left".
-            Err(none_left) => return Err(last_error.map_or(none_left, |error| *error)),
+            None => {
+                let nobody = || ProxyError::NoCapableServer {
+                    key: describe(info),
+                };
+                return Err(last_error.map_or_else(nobody, |error| *error));
+            }
         };
         let answer = match attempt(thread, &server, reason, outgoing, info, trace).await {
             Ok(answer) => answer,
@@ -127,8 +124,8 @@ pub async fn forward(
                 let tried = excluded.union(table.set_of(&server));
                 // A server that only moves its clients to new connections is asked again; one that keeps refusing is left if
                 // there is another.
-                let keeps_refusing =
-                    || trace.attempts >= ATTEMPTS / 2 && pick(&table, info, context, tried).is_ok();
+                let another = || plan(info, &table, context).next(tried).is_some();
+                let keeps_refusing = || trace.attempts >= ATTEMPTS / 2 && another();
                 if !error.ending.asks_to_come_again() || keeps_refusing() {
                     excluded = tried;
                 }
@@ -215,70 +212,18 @@ async fn refresh(shared: &Shared) -> bool {
     complete
 }
 
-/// The server for the next attempt.
-fn pick(
-    table: &RouteTable,
-    info: &RequestInfo<'_>,
+/// The plan by what is known now.
+fn plan_of<'a>(
+    info: &'a RequestInfo<'a>,
+    outgoing: &Outgoing<'_>,
+    table: &'a RouteTable,
     context: Context,
-    excluded: ServerSet,
-) -> Result<(Arc<Server>, Reason), ProxyError> {
-    let decision = decide(info, table, context);
-    let nobody = || ProxyError::NoCapableServer {
-        key: describe(info),
-    };
-    let set = match decision.target {
-        Target::Local => {
-            let local = table.local().ok_or_else(nobody)?;
-            // One that is not proved is told apart by the attempt, if nobody stands in for it.
-            if excluded.intersection(table.local_set()).is_empty() {
-                return Ok((Arc::clone(&local.server), decision.reason));
-            }
-            if context.hop_marked || !context.interoperability {
-                return Err(nobody());
-            }
-            match (info.is_resource, classify(&info.path)) {
-                (true, _) => table
-                    .lookup(info.key())
-                    .map_or(ServerSet::EMPTY, |entry| entry.servers()),
-                // Probes are about this very server; nobody else can answer for it.
-                (false, PathClass::Probe) => ServerSet::EMPTY,
-                (false, _) => table.all(),
-            }
-        }
-        Target::Servers(set) => set,
-        Target::Unknown => match table.local() {
-            Some(local)
-                if local.server.available()
-                    && local.server.proved(context.class)
-                    && excluded.intersection(table.local_set()).is_empty() =>
-            {
-                return Ok((Arc::clone(&local.server), decision.reason));
-            }
-            _ => table.all(),
-        },
-        Target::Unavailable => ServerSet::EMPTY,
-    };
-    choose(
-        table,
-        table.proved(set, context.class),
-        excluded,
-        fastrand::u64(..),
-    )
-    .map(|server| (server, decision.reason))
-    .ok_or_else(nobody)
-}
-
-/// One of those that another reason than routing speaks for.
-fn pick_preferred(
-    table: &RouteTable,
-    preferred: &Preferred,
-    class: IdentityClass,
-    excluded: ServerSet,
-) -> Option<(Arc<Server>, Reason)> {
-    let members = preferred.servers.iter().map(|server| table.set_of(server));
-    let set = members.fold(ServerSet::EMPTY, ServerSet::union);
-    let server = choose(table, table.proved(set, class), excluded, fastrand::u64(..))?;
-    Some((server, preferred.reason))
+) -> Plan<'a> {
+    let plan = plan(info, table, context);
+    match outgoing.preferred {
+        Some(Preferred { servers, reason }) => plan.preferring(servers, *reason),
+        None => plan,
+    }
 }
 
 pub(super) async fn attempt(
