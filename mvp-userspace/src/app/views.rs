@@ -390,7 +390,7 @@ async fn probe_view(sources: &Sources, name: &str, path: &str) -> Result<Probe, 
         .iter()
         .find(|member| *member.server.name == *name)
         .ok_or(ProbeError::UnknownServer)?;
-    let response = probe(&sources.pool, &member.server, path, &sources.own.headers())
+    let response = probe(&sources.pool, &member.server, path, &sources.own)
         .await
         .map_err(|error| ProbeError::Unreachable(error.to_string()))?;
     let content_type = response.headers().get(http::header::CONTENT_TYPE);

@@ -22,7 +22,6 @@ use super::Thread;
 use super::flood::FloodGuard;
 use super::header_budget::ConnectionHeaders;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
-use super::headers::forwarded_for;
 use super::idle::{InStream, Streams};
 use super::keep_alive::{KeepAlive, Reads};
 use super::preface::PrefaceTimeout;
@@ -34,7 +33,7 @@ use super::watched::{Unseen, Watched};
 use super::wire_body::WireBody;
 use crate::drain::DrainSignal;
 use crate::h1wire;
-use crate::identity::PeerCertificates;
+use crate::identity::{PeerCertificates, forwarded_for};
 use crate::net::{Accepted, Bulk, Deferred, Place, Slot, tune_client};
 
 /// Header fields of an HTTP/1.1 request, whatever the limit is: `http::HeaderMap` holds 24,576.

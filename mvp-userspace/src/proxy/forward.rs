@@ -1,29 +1,25 @@
 //! From a parsed request to the head of a server's answer: the servers of its plan are tried in turn, as far as that is safe.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{Method, Response, StatusCode};
 
 use super::blame::{Ending, Retry, Told};
-use super::body::Upload;
 use super::checkout::Lease;
-use super::counts::OpenCount;
 use super::error::{AttemptError, ProxyError};
 use super::first_proof::first_proof;
-use super::headers::upstream_target;
 use super::interpret::{is_no_such_type, may_mean_the_type, read_short};
-use super::lane::Credentials;
 use super::newer::{self, ask_newer, may_refuse};
+use super::one_view::Preferred;
+use super::outgoing::{Outgoing, UpstreamRequest};
 use super::trace::Trace;
 use super::upgrade::connect_for_upgrade;
 use super::wire_body::WireBody;
 use super::{Shared, Thread};
-use crate::identity::PEER_PROXIED;
-use crate::proxy::one_view::{Preferred, Validators};
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
     Context, Plan, Reason, RouteTable, Server, ServerSet, UnknownVerdict, plan, verdict_unknown,
@@ -31,24 +27,6 @@ use crate::route::{
 
 /// Attempts for one request, over all servers. A control plane has 3 to 7 servers; each excluded one is not tried again.
 const ATTEMPTS: u32 = 6;
-/// A request as it leaves: hop-by-hop headers gone, identity set.
-pub struct Outgoing<'a> {
-    pub method: &'a Method,
-    pub uri: &'a Uri,
-    pub headers: &'a HeaderMap,
-    pub upload: &'a Upload,
-    /// What a server is shown of the caller, and where the caller is.
-    pub credentials: Credentials,
-    pub client: IpAddr,
-    /// The protocol an HTTP/1.1 client wants to switch to.
-    pub upgrade: Option<&'a HeaderValue>,
-    /// The caller's own hop marker was honoured: passed on to whichever server is asked.
-    pub hop_marked: bool,
-    /// What to ask each server with instead of the client's `If-None-Match`.
-    pub validators: Option<&'a Validators>,
-    /// Asked before what routing decides, if any can be.
-    pub preferred: Option<&'a Preferred>,
-}
 
 /// The head of an answer, and who gave it.
 pub struct Answer {
@@ -77,9 +55,9 @@ pub async fn forward(
 ) -> Result<Answer, ProxyError> {
     let shared = &thread.shared;
     let context = Context {
-        hop_marked: outgoing.hop_marked,
+        hop_marked: outgoing.admitted.is_hop_marked(),
         interoperability: shared.interoperability,
-        class: outgoing.credentials.class(),
+        class: outgoing.admitted.class(),
     };
     let mut excluded = ServerSet::EMPTY;
     // Whether all servers answered, once they were asked for this request.
@@ -236,7 +214,7 @@ pub(super) async fn attempt(
 ) -> Result<Answer, AttemptError> {
     trace.ask(server, reason);
     // The one door: whoever was picked, and why ever.
-    if !server.proved(outgoing.credentials.class()) {
+    if !server.proved(outgoing.admitted.class()) {
         return Err(AttemptError::bare(Ending::Unproved));
     }
     let answer = {
@@ -263,26 +241,31 @@ async fn ask(
     info: &RequestInfo<'_>,
     trace: &mut Trace,
 ) -> Result<Answer, AttemptError> {
+    let credentials = outgoing.admitted.credentials();
     let (response, mut lease) = if let Some(protocol) = outgoing.upgrade {
         let tunnels = &thread.shared.tunnels;
-        let class = outgoing.credentials.class();
+        let class = credentials.class();
         let connection =
             Box::pin(connect_for_upgrade(&thread.pool, server, class, tunnels)).await?;
-        let request = build(server, outgoing, http::Version::HTTP_11, None)?;
+        let request = UpstreamRequest::new(outgoing, server, http::Version::HTTP_11, None)?;
         trace.sent();
         Box::pin(connection.send(request, protocol.clone())).await?
     } else {
-        let (credentials, client) = (outgoing.credentials, outgoing.client);
         let checkout = thread
             .pool
-            .checkout_for(server, credentials, client, !outgoing.upload.is_empty())
+            .checkout_for(
+                server,
+                credentials,
+                outgoing.client,
+                !outgoing.upload.is_empty(),
+            )
             .await?;
-        let request = build(server, outgoing, checkout.version(), checkout.upload())?;
+        let (version, upload) = (checkout.version(), checkout.upload());
+        let request = UpstreamRequest::new(outgoing, server, version, upload)?;
         trace.sent();
         checkout.send(request).await?
     };
     let status = response.status();
-    let credentials = outgoing.credentials;
     thread
         .pool
         .answered(server, credentials, status, &mut lease);
@@ -307,7 +290,7 @@ fn is_doubted(
     outgoing: &Outgoing<'_>,
     answer: &Answer,
 ) -> bool {
-    if outgoing.hop_marked || !shared.interoperability {
+    if outgoing.admitted.is_hop_marked() || !shared.interoperability {
         return false;
     }
     match answer.head.status {
@@ -316,30 +299,6 @@ fn is_doubted(
         }
         status => may_refuse(status, newer::options(info, outgoing)),
     }
-}
-
-fn build(
-    server: &Arc<Server>,
-    outgoing: &Outgoing<'_>,
-    version: http::Version,
-    upload: Option<Arc<OpenCount>>,
-) -> Result<Request<super::body::UploadBody>, AttemptError> {
-    let mut headers = outgoing.headers.clone();
-    if let Some(validators) = outgoing.validators {
-        validators.apply(server, &mut headers);
-    }
-    // Set, never appended to: a peer reads the first value only.
-    if !server.local || outgoing.hop_marked {
-        headers.insert(PEER_PROXIED, HeaderValue::from_static("true"));
-    }
-    let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint)
-        .map_err(|error| AttemptError::new(Ending::Unsendable, error.to_string()))?;
-    let mut request = Request::new(outgoing.upload.body(upload));
-    *request.method_mut() = outgoing.method.clone();
-    *request.uri_mut() = uri;
-    *request.version_mut() = version;
-    *request.headers_mut() = headers;
-    Ok(request)
 }
 
 /// Whether another attempt is safe: the table of `blame`, as far as the body can be sent again.

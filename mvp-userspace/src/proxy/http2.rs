@@ -21,6 +21,7 @@ use super::blame::Ending;
 use super::body::UploadBody;
 use super::error::AttemptError;
 use super::keep_alive::KeepAlive;
+use super::outgoing::UpstreamRequest;
 use super::pipe::{Pipe, Piping};
 use super::wire_body::WireBody;
 
@@ -105,9 +106,9 @@ impl Sender {
     /// Sends one request and waits for the head of its answer. Dropping the future resets the stream.
     pub async fn send(
         &mut self,
-        request: Request<UploadBody>,
+        request: UpstreamRequest,
     ) -> Result<Response<WireBody>, AttemptError> {
-        let (mut head, upload) = request.into_parts();
+        let (mut head, upload) = request.into_http().into_parts();
         announce_length(&mut head, &upload);
         let ends = upload.is_end_stream();
         let request = Request::from_parts(head, ());

@@ -6,7 +6,8 @@
 use http::{HeaderMap, Method, StatusCode};
 
 use super::Thread;
-use super::forward::{Answer, AnswerBody, Outgoing, attempt};
+use super::forward::{Answer, AnswerBody, attempt};
+use super::outgoing::Outgoing;
 use super::trace::Trace;
 use crate::api::Verb;
 use crate::request::{NewerOptions, RequestInfo};
@@ -54,7 +55,7 @@ pub async fn ask_newer(
     trace: &mut Trace,
 ) {
     let options = options(info, outgoing);
-    let class = outgoing.credentials.class();
+    let class = outgoing.admitted.class();
     let newer = match refuses(answer, options) {
         true => newer(info, table, &answer.server, class),
         false => None,

@@ -13,8 +13,8 @@ use super::Shared;
 use super::access::AccessRecord;
 use super::checkout::Lease;
 use super::events::Events;
-use super::lane::ClientKey;
 use super::wire_body::{BodyError, WireBody};
+use crate::identity::ClientKey;
 
 /// What hyper sends to the client. Dropping it ends the server's stream at once (hyper resets it).
 pub struct Download {

@@ -15,27 +15,26 @@ use super::body::Upload;
 use super::connection::{Connection, Guard};
 use super::error::{AttemptError, ProxyError};
 use super::events::Events;
-use super::forward::{Answer, AnswerBody, Outgoing};
+use super::forward::{Answer, AnswerBody};
 use super::head_checks::{check_host, has_userinfo};
 use super::header_limits::{exceeded_limit, header_bytes, limit_of};
-use super::headers::{
-    AUDIT_ID, ensure_audit_id, keep_ids_out_of_tables, prepare_request, strip_hop_by_hop,
-    upgrade_protocol,
-};
-use super::lane::{ClientKey, Credentials};
+use super::headers::{ensure_audit_id, keep_ids_out_of_tables, upgrade_protocol};
 use super::let_go::watch_end;
 use super::one_view;
+use super::outgoing::Outgoing;
 use super::response::{CancelNote, Download};
 use super::status::error_response;
 use super::trace::Trace;
 use super::tunnels::ClientPlace;
 use super::upgrade::{WatchEnd, is_websocket, tunnel};
-use super::whole_user;
+use super::whole_user::deaf_to_uids;
 use super::wire_body::WireBody;
 use crate::api::Verb;
 use crate::h2wire::{REFUSED, Refusal};
 use crate::history::Forwarded;
-use crate::identity::{self, HopMark, Stripped};
+use crate::identity::{
+    self, AUDIT_ID, ClientKey, Credentials, HopMark, Stripped, strip_hop_by_hop,
+};
 use crate::metrics::Metrics;
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::Reason;
@@ -115,12 +114,20 @@ pub async fn handle(
             .certificates
             .as_ref()
             .map(|certificates| certificates.identity(&trust, now()));
-        let caller = identity::authenticate(certificate.as_deref(), &parts.headers, &trust)?;
-        whole_user::check(&caller, &shared.table.load())?;
-        let credentials = Credentials::of(&caller, &parts.headers, &shared.hasher);
+        let admitted = identity::admit(
+            identity::Head {
+                headers: &mut parts.headers,
+                certificate: certificate.as_deref(),
+                forwarded_for: &connection.forwarded_for,
+                hasher: &shared.hasher,
+            },
+            &trust,
+            || deaf_to_uids(&shared.table.load()),
+        )?;
+        let (caller, credentials) = (admitted.caller(), admitted.credentials());
         let client = shared
             .hasher
-            .client(connection.peer.ip(), &caller, credentials);
+            .client(connection.peer.ip(), caller, credentials);
         call.client = Some(client);
         call.credentials = Some(credentials);
         if !shared.cancels.admits(client, Instant::now()) {
@@ -134,22 +141,17 @@ pub async fn handle(
                 return Err(ProxyError::TooManyTunnels);
             }
         }
-        let mark = identity::hop_marked(&parts.headers, &caller);
-        if mark == HopMark::Forged {
+        if admitted.mark() == HopMark::Forged {
             shared.metrics.hop_marker_forged();
         }
         let info = RequestInfo::parse(&parts.method, uri.path(), uri.query())?;
         if !info.is_resource && classify(&info.path) == PathClass::Probe {
             shared.relays.asked_about_server(connection.peer.ip());
         }
-        // In this order: what the client nominates as hop-by-hop goes before anything of the agent's is set.
-        strip_hop_by_hop(&mut parts.headers);
-        let stripped = identity::rewrite_headers(&mut parts.headers, &caller, &trust);
         // From a front proxy they are how it speaks.
         if !caller.is_front_proxy() {
-            count_stripped(&shared.metrics, &stripped);
+            count_stripped(&shared.metrics, admitted.stripped());
         }
-        prepare_request(&mut parts.headers, &connection.forwarded_for);
         if let Some(record) = &mut call.record {
             record.user(caller.name_for_log());
             if info.is_resource {
@@ -159,12 +161,10 @@ pub async fn handle(
         let outgoing = Outgoing {
             method: &parts.method,
             uri: &parts.uri,
-            headers: &parts.headers,
+            admitted: &admitted,
             upload: &upload,
-            credentials,
             client: connection.peer.ip(),
             upgrade: upgrade.as_ref(),
-            hop_marked: mark == HopMark::Honoured,
             validators: None,
             preferred: None,
         };

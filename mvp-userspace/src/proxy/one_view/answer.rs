@@ -19,10 +19,11 @@ use crate::document::{
 use crate::proxy::Shared;
 use crate::proxy::blame::Ending;
 use crate::proxy::error::{AttemptError, ProxyError};
-use crate::proxy::forward::{Answer, AnswerBody, Outgoing};
+use crate::proxy::forward::{Answer, AnswerBody};
 use crate::proxy::one_view::Wanted;
 use crate::proxy::one_view::accept::{Choice, answered, content_type};
 use crate::proxy::one_view::ask::Ask;
+use crate::proxy::outgoing::Outgoing;
 use crate::route::{Reason, Server};
 
 /// What replaces an answer's body.
@@ -108,7 +109,7 @@ fn whole_root(ask: &Ask, answer: &Answer, merged: &Merged, client: &Outgoing<'_>
         true => merged.encoded(plain),
         false => encode_root(&merged.document, form, media, Layout::Pretty),
     };
-    let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.headers);
+    let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.admitted.headers());
     if gzipped {
         body = match kept {
             true => merged.encoded(Encoding {
@@ -164,7 +165,7 @@ fn index(answer: &Answer, client: &Outgoing<'_>, shared: &Shared) -> Told {
     let body = Bytes::copy_from_slice(answer.whole());
     let body = shared.discovery.openapi_index(&answer.server, &body);
     // kube-openapi's handler compresses whatever its size.
-    let gzipped = accepts_gzip(client.headers);
+    let gzipped = accepts_gzip(client.admitted.headers());
     let body = match gzipped {
         true => gzip(&body),
         false => body,
@@ -196,7 +197,7 @@ fn legacy<T: Serialize>(
 ) -> Option<Told> {
     let media = ask.choice?.media;
     let body = Bytes::from(encode(object, protobuf, media, layout(client)));
-    let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.headers);
+    let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.admitted.headers());
     Some(Told {
         body: match gzipped {
             true => gzip(&body),
@@ -220,7 +221,8 @@ fn replaced(mut answer: Answer, told: Told, client: &Outgoing<'_>) -> Answer {
         headers.remove(name);
     }
     // Exactly the quoted value, as kube-apiserver compares it: no lists, no weak validators, no `*`.
-    let unchanged = told.etag.is_some() && client.headers.get(IF_NONE_MATCH) == told.etag.as_ref();
+    let unchanged =
+        told.etag.is_some() && client.admitted.headers().get(IF_NONE_MATCH) == told.etag.as_ref();
     if let Some(etag) = told.etag {
         headers.insert(ETAG, etag);
         headers.insert(VARY, HeaderValue::from_static("Accept"));
@@ -277,7 +279,11 @@ fn layout(client: &Outgoing<'_>) -> Layout {
             _ => Layout::Compact,
         };
     }
-    let agent = client.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
+    let agent = client
+        .admitted
+        .headers()
+        .get(USER_AGENT)
+        .and_then(|v| v.to_str().ok());
     let agent = agent.unwrap_or_default();
     match ["curl", "Wget", "Mozilla/5.0"]
         .iter()

@@ -13,7 +13,8 @@ use crate::api::{GroupVersion, Verb};
 use crate::discovery::View;
 use crate::document::Root;
 use crate::proxy::error::ProxyError;
-use crate::proxy::forward::{Answer, Outgoing, forward};
+use crate::proxy::forward::{Answer, forward};
+use crate::proxy::outgoing::Outgoing;
 use crate::proxy::trace::Trace;
 use crate::proxy::{Shared, Thread};
 use crate::request::{PathClass, RequestInfo, classify};
@@ -132,7 +133,7 @@ fn is_elsewhere(servers: &[Arc<Server>]) -> bool {
 
 fn wanted(info: &RequestInfo<'_>, outgoing: &Outgoing<'_>, shared: &Arc<Shared>) -> Option<Wanted> {
     let reads = matches!(*outgoing.method, http::Method::GET | http::Method::HEAD);
-    let alone = outgoing.hop_marked || !shared.interoperability;
+    let alone = outgoing.admitted.is_hop_marked() || !shared.interoperability;
     if info.is_resource || !reads || alone || outgoing.upgrade.is_some() {
         return None;
     }
