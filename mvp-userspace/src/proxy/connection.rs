@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -365,23 +364,4 @@ fn note_end(thread: &Thread, peer: SocketAddr, error: &(dyn std::error::Error + 
         source = cause.source();
     }
     tracing::debug!(%peer, %error, "client connection ended");
-}
-
-/// One of a limited number of places, given back on drop.
-pub struct Guard(Arc<AtomicUsize>);
-
-impl Guard {
-    pub fn below(count: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        if count.fetch_add(1, Ordering::Relaxed) >= limit {
-            count.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Self(Arc::clone(count)))
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

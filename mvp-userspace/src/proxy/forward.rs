@@ -11,6 +11,7 @@ use http::{Method, Response, StatusCode};
 use super::blame::{Ending, Retry, Told};
 use super::checkout::Lease;
 use super::error::{AttemptError, ProxyError};
+use super::exchange::Exchange;
 use super::first_proof::first_proof;
 use super::interpret::{is_no_such_type, may_mean_the_type, read_short};
 use super::newer::{self, ask_newer, may_refuse};
@@ -46,14 +47,15 @@ pub enum AnswerBody {
     Begun(Bytes, WireBody, Lease),
 }
 
-/// Forwards one request. `trace` is filled in as attempts are made.
+/// Forwards one request. The trace of its exchange is filled in as attempts are made.
 pub async fn forward(
-    thread: &Thread,
+    exchange: &mut Exchange<'_>,
     info: &RequestInfo<'_>,
     outgoing: &Outgoing<'_>,
-    trace: &mut Trace,
 ) -> Result<Answer, ProxyError> {
+    let thread = exchange.thread();
     let shared = &thread.shared;
+    let trace = &mut exchange.trace;
     let context = Context {
         hop_marked: outgoing.admitted.is_hop_marked(),
         interoperability: shared.interoperability,

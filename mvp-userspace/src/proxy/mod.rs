@@ -11,6 +11,7 @@ mod connection;
 mod counts;
 mod error;
 mod events;
+mod exchange;
 mod first_proof;
 mod flood;
 mod forward;

@@ -1,5 +1,5 @@
 //! Discovery and OpenAPI: one server is asked, with the client's own credentials, and may refuse; what it lets pass is answered
-//! for the whole control plane. Nothing here is done while all servers tell the same.
+//! for the whole control plane. Requests for other paths do not come here, and nothing is done while all servers answer alike.
 
 mod accept;
 mod answer;
@@ -12,11 +12,11 @@ use std::sync::Arc;
 use crate::api::{GroupVersion, Verb};
 use crate::discovery::View;
 use crate::document::Root;
+use crate::proxy::Shared;
 use crate::proxy::error::ProxyError;
+use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, forward};
 use crate::proxy::outgoing::Outgoing;
-use crate::proxy::trace::Trace;
-use crate::proxy::{Shared, Thread};
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{Reason, Server};
 use ask::Ask;
@@ -39,34 +39,21 @@ enum Wanted {
     OpenApiV2,
 }
 
-/// Forwards a request, and answers it from the merged view where that is needed.
+/// Forwards a request for a path of discovery or OpenAPI, and answers it from the merged view where that is needed.
 pub async fn answer(
-    thread: &Thread,
+    exchange: &mut Exchange<'_>,
     info: &RequestInfo<'_>,
     outgoing: &Outgoing<'_>,
-    trace: &mut Trace,
 ) -> Result<Answer, ProxyError> {
-    let Some(wanted) = wanted(info, outgoing, &thread.shared) else {
-        // In a box of its own: with everything that a request has besides, its future would be too large to be moved.
-        return Box::pin(forward(thread, info, outgoing, trace)).await;
+    let shared = &exchange.thread().shared;
+    let Some(wanted) = wanted(info, outgoing, shared) else {
+        return forward(exchange, info, outgoing).await;
     };
-    // Apart, so that other requests' futures do not carry its size.
-    Box::pin(merged(thread, info, outgoing, trace, wanted)).await
-}
-
-async fn merged(
-    thread: &Thread,
-    info: &RequestInfo<'_>,
-    outgoing: &Outgoing<'_>,
-    trace: &mut Trace,
-    wanted: Wanted,
-) -> Result<Answer, ProxyError> {
-    let shared = &thread.shared;
     let view = shared.view.load_full();
     let Some(ask) = Ask::new(wanted, outgoing, &view, shared) else {
-        return forward(thread, info, outgoing, trace).await;
+        return forward(exchange, info, outgoing).await;
     };
-    let answer = forward(thread, info, &ask.outgoing(outgoing), trace).await?;
+    let answer = forward(exchange, info, &ask.outgoing(outgoing)).await?;
     let view = match ask.is_news(&answer, &view) {
         // The server tells something that the view does not have yet: a new CRD, most likely.
         true => {
@@ -78,7 +65,7 @@ async fn merged(
     };
     if ask.is_settled(&view) {
         // Servers have come to agree since it was asked, and it was not asked with what the client has.
-        return forward(thread, info, outgoing, trace).await;
+        return forward(exchange, info, outgoing).await;
     }
     answer::from_view(&ask, answer, &view, outgoing, shared).await
 }
