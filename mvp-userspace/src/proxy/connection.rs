@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::Thread;
+use super::Worker;
 use super::flood::FloodGuard;
 use super::header_budget::ConnectionHeaders;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
@@ -55,7 +55,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What every request of a connection needs to know about it.
 pub struct Connection {
-    pub thread: Arc<Thread>,
+    pub thread: Arc<Worker>,
     pub peer: SocketAddr,
     /// The client's address as a header's value, made once.
     pub forwarded_for: HeaderValue,
@@ -97,7 +97,7 @@ impl Connection {
 }
 
 /// Serves one accepted connection to its end.
-pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
+pub async fn serve(thread: Arc<Worker>, accepted: Accepted) {
     let Accepted {
         stream,
         peer,
@@ -117,7 +117,7 @@ pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
 
 /// The TLS handshake. `None`: the connection has ended, or was carried whole to its end.
 async fn establish(
-    thread: &Thread,
+    thread: &Worker,
     stream: StdTcpStream,
     peer: SocketAddr,
     place: &Place,
@@ -154,7 +154,7 @@ async fn establish(
 }
 
 async fn serve_http(
-    thread: Arc<Thread>,
+    thread: Arc<Worker>,
     peer: SocketAddr,
     stream: TlsStream<Bulk<TcpStream>>,
     place: Place,
@@ -327,7 +327,7 @@ fn connection_window(streams: u32) -> u32 {
     STREAM_WINDOW.saturating_mul(streams).min(LARGEST_WINDOW)
 }
 
-fn note_flood(thread: &Thread, peer: SocketAddr) {
+fn note_flood(thread: &Worker, peer: SocketAddr) {
     thread.shared.metrics.reset_flood();
     tracing::warn!(%peer, "connection closed: HTTP/2 reset flood");
 }
@@ -343,7 +343,7 @@ async fn told_to_leave(connection: &Connection) {
 }
 
 /// Counts the ends that are a client's attack or breach of protocol; the rest is the usual coming and going.
-fn note_end(thread: &Thread, peer: SocketAddr, error: &(dyn std::error::Error + 'static)) {
+fn note_end(thread: &Worker, peer: SocketAddr, error: &(dyn std::error::Error + 'static)) {
     let mut source = Some(error);
     while let Some(cause) = source {
         let h2 = cause.downcast_ref::<h2::Error>();

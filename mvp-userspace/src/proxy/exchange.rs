@@ -25,7 +25,7 @@ use super::status::error_response;
 use super::trace::Trace;
 use super::tunnels::ClientPlace;
 use super::upgrade::{WatchEnd, is_websocket, tunnel};
-use super::{Shared, Thread};
+use super::{Shared, Worker};
 use crate::api::Verb;
 use crate::history::Forwarded;
 use crate::identity::{
@@ -81,7 +81,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// The data thread that the client's connection is on.
-    pub fn thread(&self) -> &'a Thread {
+    pub fn thread(&self) -> &'a Worker {
         &self.connection.thread
     }
 

@@ -20,7 +20,7 @@ use super::outgoing::{Outgoing, UpstreamRequest};
 use super::trace::Trace;
 use super::upgrade::connect_for_upgrade;
 use super::wire_body::WireBody;
-use super::{Shared, Thread};
+use super::{Shared, Worker};
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
     Context, Plan, Reason, RouteTable, Server, ServerSet, UnknownVerdict, plan, verdict_unknown,
@@ -207,7 +207,7 @@ fn plan_of<'a>(
 }
 
 pub(super) async fn attempt(
-    thread: &Thread,
+    thread: &Worker,
     server: &Arc<Server>,
     reason: Reason,
     outgoing: &Outgoing<'_>,
@@ -236,7 +236,7 @@ pub(super) async fn attempt(
 
 /// Sends the request to this server, and waits for the head of its answer.
 async fn ask(
-    thread: &Thread,
+    thread: &Worker,
     server: &Arc<Server>,
     reason: Reason,
     outgoing: &Outgoing<'_>,

@@ -141,7 +141,7 @@ pub struct Load {
 }
 
 /// One data thread: what it shares with the others, and its own connections to servers.
-pub struct Thread {
+pub struct Worker {
     pub shared: Arc<Shared>,
     pub pool: Arc<Pool>,
     /// For handshakes.

@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::Thread;
+use super::Worker;
 use super::forward::{Answer, AnswerBody, attempt};
 use super::outgoing::Outgoing;
 use super::trace::Trace;
@@ -48,7 +48,7 @@ pub fn may_refuse(status: StatusCode, options: NewerOptions) -> bool {
 
 /// Puts the answer of a newer server in place of the first one, if there is one and it does not refuse the option as well.
 pub async fn ask_newer(
-    thread: &Thread,
+    thread: &Worker,
     (info, outgoing): (&RequestInfo<'_>, &Outgoing<'_>),
     table: &RouteTable,
     answer: &mut Answer,

@@ -20,14 +20,14 @@ use crate::proxy::Shared;
 use crate::proxy::blame::Ending;
 use crate::proxy::error::{AttemptError, ProxyError};
 use crate::proxy::forward::{Answer, AnswerBody};
-use crate::proxy::one_view::Wanted;
+use crate::proxy::one_view::Question;
 use crate::proxy::one_view::accept::{Choice, answered, content_type};
 use crate::proxy::one_view::ask::Ask;
 use crate::proxy::outgoing::Outgoing;
 use crate::route::{Reason, Server};
 
 /// What replaces an answer's body.
-struct Told {
+struct Replacement {
     body: Bytes,
     content_type: HeaderValue,
     /// Only of whole roots.
@@ -51,17 +51,17 @@ pub async fn from_view(
         return Ok(for_head(answer, client.method));
     }
     let answer = read(answer, shared).await?;
-    let told = match &ask.wanted {
-        Wanted::Root { root, .. } => {
+    let told = match &ask.question {
+        Question::Root { root, .. } => {
             let merged = view.root(*root).merged.as_ref();
             merged.and_then(|merged| whole_root(ask, &answer, merged, client))
         }
-        Wanted::Group(group) => one_group(ask, view, group, client),
-        Wanted::GroupVersion(gv) => {
+        Question::Group(group) => one_group(ask, view, group, client),
+        Question::GroupVersion(gv) => {
             one_version(ask, &answer, view, &gv.group, &gv.version, client)?
         }
-        Wanted::OpenApiIndex => Some(index(&answer, client, shared)),
-        Wanted::OpenApiDocument | Wanted::OpenApiV2 => None,
+        Question::OpenApiIndex => Some(index(&answer, client, shared)),
+        Question::OpenApiDocument | Question::OpenApiV2 => None,
     };
     let Some(told) = told else {
         return Ok(for_head(answer, client.method));
@@ -96,7 +96,12 @@ fn broken(server: &Server, text: String) -> ProxyError {
     }
 }
 
-fn whole_root(ask: &Ask, answer: &Answer, merged: &Merged, client: &Outgoing<'_>) -> Option<Told> {
+fn whole_root(
+    ask: &Ask,
+    answer: &Answer,
+    merged: &Merged,
+    client: &Outgoing<'_>,
+) -> Option<Replacement> {
     let (form, media) = form_of(ask, answer)?;
     // Kept are the forms that programs ask for.
     let kept = media != Media::Json || layout(client) == Layout::Compact;
@@ -119,7 +124,7 @@ fn whole_root(ask: &Ask, answer: &Answer, merged: &Merged, client: &Outgoing<'_>
             false => gzip(&body),
         };
     }
-    Some(Told {
+    Some(Replacement {
         body,
         content_type: content_type(form, media),
         etag: (form != Form::Legacy).then(|| merged.etag.clone()),
@@ -127,7 +132,7 @@ fn whole_root(ask: &Ask, answer: &Answer, merged: &Merged, client: &Outgoing<'_>
     })
 }
 
-fn one_group(ask: &Ask, view: &View, group: &str, client: &Outgoing<'_>) -> Option<Told> {
+fn one_group(ask: &Ask, view: &View, group: &str, client: &Outgoing<'_>) -> Option<Replacement> {
     let merged = view.root_of(group).merged.as_ref()?;
     let group = api_group(&merged.document, group)?;
     legacy(&group, || group.to_protobuf(), ask, client)
@@ -140,7 +145,7 @@ fn one_version(
     group: &str,
     version: &str,
     client: &Outgoing<'_>,
-) -> Result<Option<Told>, ProxyError> {
+) -> Result<Option<Replacement>, ProxyError> {
     let Some(merged) = view.root_of(group).merged.as_ref() else {
         return Ok(None);
     };
@@ -161,7 +166,7 @@ fn one_version(
     Ok(legacy(&list, || list.to_protobuf(), ask, client))
 }
 
-fn index(answer: &Answer, client: &Outgoing<'_>, shared: &Shared) -> Told {
+fn index(answer: &Answer, client: &Outgoing<'_>, shared: &Shared) -> Replacement {
     let body = Bytes::copy_from_slice(answer.whole());
     let body = shared.discovery.openapi_index(&answer.server, &body);
     // kube-openapi's handler compresses whatever its size.
@@ -171,7 +176,7 @@ fn index(answer: &Answer, client: &Outgoing<'_>, shared: &Shared) -> Told {
         false => body,
     };
     let kind = answer.head.headers.get(CONTENT_TYPE).cloned();
-    Told {
+    Replacement {
         body,
         content_type: kind.unwrap_or(HeaderValue::from_static("application/json")),
         etag: None,
@@ -194,11 +199,11 @@ fn legacy<T: Serialize>(
     protobuf: impl FnOnce() -> Vec<u8>,
     ask: &Ask,
     client: &Outgoing<'_>,
-) -> Option<Told> {
+) -> Option<Replacement> {
     let media = ask.choice?.media;
     let body = Bytes::from(encode(object, protobuf, media, layout(client)));
     let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.admitted.headers());
-    Some(Told {
+    Some(Replacement {
         body: match gzipped {
             true => gzip(&body),
             false => body,
@@ -209,7 +214,7 @@ fn legacy<T: Serialize>(
     })
 }
 
-fn replaced(mut answer: Answer, told: Told, client: &Outgoing<'_>) -> Answer {
+fn replaced(mut answer: Answer, told: Replacement, client: &Outgoing<'_>) -> Answer {
     let headers = &mut answer.head.headers;
     for name in [
         CONTENT_ENCODING,

@@ -11,13 +11,13 @@ use crate::identity::{Admitted, Wish};
 use crate::proxy::Shared;
 use crate::proxy::forward::Answer;
 use crate::proxy::one_view::accept::{Choice, negotiate};
-use crate::proxy::one_view::{Wanted, is_elsewhere};
+use crate::proxy::one_view::{Question, is_elsewhere};
 use crate::proxy::outgoing::Outgoing;
 use crate::route::{Reason, Server};
 
 /// A request to be answered from more than one server's knowledge.
 pub struct Ask {
-    pub wanted: Wanted,
+    pub question: Question,
     /// `None` for OpenAPI, which has its own media types.
     pub choice: Option<Choice>,
     admitted: Admitted<'static>,
@@ -43,16 +43,16 @@ pub struct Preferred {
 impl Ask {
     /// `None`: the server's own answer is the right one.
     pub fn new(
-        wanted: Wanted,
+        question: Question,
         outgoing: &Outgoing<'_>,
         view: &Arc<View>,
         shared: &Shared,
     ) -> Option<Self> {
-        let differs = wanted.differs(view);
+        let differs = question.differs(view);
         let client = outgoing.admitted;
         let (mut choice, mut validators, mut preferred) = (None, None, None);
-        let wishes: Vec<(Wish, Option<HeaderValue>)> = match &wanted {
-            Wanted::Root { root, aggregated } => {
+        let wishes: Vec<(Wish, Option<HeaderValue>)> = match &question {
+            Question::Root { root, aggregated } => {
                 // The aggregator serves `/apis` itself.
                 let routed = *root == Root::Core;
                 let chosen = negotiate(client.headers(), *aggregated, routed);
@@ -81,9 +81,9 @@ impl Ask {
                 wishes
             }
             _ if !differs => return None,
-            Wanted::Group(_) | Wanted::GroupVersion(_) => {
+            Question::Group(_) | Question::GroupVersion(_) => {
                 // The aggregator serves groups, go-restful their versions.
-                let routed = matches!(wanted, Wanted::GroupVersion(_));
+                let routed = matches!(question, Question::GroupVersion(_));
                 let chosen = negotiate(client.headers(), false, routed)?;
                 choice = Some(chosen);
                 // YAML is written, not read.
@@ -95,7 +95,7 @@ impl Ask {
                 vec![(Wish::AcceptEncoding, None), (Wish::Accept, Some(accept))]
             }
             // The whole index, as it is now and as it can be read.
-            Wanted::OpenApiIndex => [
+            Question::OpenApiIndex => [
                 Wish::IfNoneMatch,
                 Wish::IfModifiedSince,
                 Wish::Range,
@@ -103,19 +103,19 @@ impl Ask {
             ]
             .map(|wish| (wish, None))
             .into(),
-            Wanted::OpenApiDocument => {
+            Question::OpenApiDocument => {
                 let servers = having(outgoing.uri, shared)?;
                 preferred = Some(prefer(servers, Reason::OpenApiOnPeer)?);
                 Vec::new()
             }
-            Wanted::OpenApiV2 => {
+            Question::OpenApiV2 => {
                 preferred = Some(prefer(view.newest().to_vec(), Reason::OpenApiNewest)?);
                 Vec::new()
             }
         };
         Some(Self {
             admitted: client.wishing(&wishes),
-            wanted,
+            question,
             choice,
             validators,
             preferred,
@@ -136,8 +136,8 @@ impl Ask {
 
     /// True if the server told something else than the view was made from.
     pub fn is_news(&self, answer: &Answer, view: &View) -> bool {
-        let (Wanted::Root { root, .. }, Some(source)) = (
-            &self.wanted,
+        let (Question::Root { root, .. }, Some(source)) = (
+            &self.question,
             self.choice.and_then(|choice| choice.form.source()),
         ) else {
             return false;
@@ -152,12 +152,15 @@ impl Ask {
 
     /// True if a root is not merged any more.
     pub fn is_settled(&self, view: &View) -> bool {
-        matches!(&self.wanted, Wanted::Root { root, .. } if view.root(*root).merged.is_none())
+        matches!(&self.question, Question::Root { root, .. } if view.root(*root).merged.is_none())
     }
 
     /// True if nothing of the answer itself is changed.
     pub fn passes(&self) -> bool {
-        matches!(self.wanted, Wanted::OpenApiDocument | Wanted::OpenApiV2)
+        matches!(
+            self.question,
+            Question::OpenApiDocument | Question::OpenApiV2
+        )
     }
 }
 

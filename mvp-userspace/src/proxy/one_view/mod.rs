@@ -23,7 +23,7 @@ use ask::Ask;
 
 /// What a path asks for, of what is merged.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Wanted {
+enum Question {
     /// `/api` or `/apis`. Only without a slash at the end they have an aggregated form.
     Root {
         root: Root,
@@ -46,11 +46,11 @@ pub async fn answer(
     outgoing: &Outgoing<'_>,
 ) -> Result<Answer, ProxyError> {
     let shared = &exchange.thread().shared;
-    let Some(wanted) = wanted(info, outgoing, shared) else {
+    let Some(question) = question(info, outgoing, shared) else {
         return forward(exchange, info, outgoing).await;
     };
     let view = shared.view.load_full();
-    let Some(ask) = Ask::new(wanted, outgoing, &view, shared) else {
+    let Some(ask) = Ask::new(question, outgoing, &view, shared) else {
         return forward(exchange, info, outgoing).await;
     };
     let answer = forward(exchange, info, &ask.outgoing(outgoing)).await?;
@@ -76,24 +76,24 @@ pub fn replaced(info: &RequestInfo<'_>, view: &View) -> Option<(Reason, Vec<Arc<
     if info.is_resource || info.verb != Verb::Get {
         return None;
     }
-    let wanted = of_path(&info.path)?;
-    if !wanted.differs(view) {
+    let question = of_path(&info.path)?;
+    if !question.differs(view) {
         return None;
     }
-    match wanted {
+    match question {
         // What a legacy `/api` lists is not merged, and what a document's hash names is not known here.
-        Wanted::Root {
+        Question::Root {
             root: Root::Core, ..
         }
-        | Wanted::OpenApiDocument => None,
-        Wanted::OpenApiV2 => {
+        | Question::OpenApiDocument => None,
+        Question::OpenApiV2 => {
             is_elsewhere(view.newest()).then(|| (Reason::OpenApiNewest, view.newest().to_vec()))
         }
         _ => Some((Reason::DiscoveryMerged, Vec::new())),
     }
 }
 
-impl Wanted {
+impl Question {
     /// True if servers would answer it differently, or not all of them at all.
     fn differs(&self, view: &View) -> bool {
         let merged = |group: &str| view.root_of(group).merged.as_ref();
@@ -118,7 +118,11 @@ fn is_elsewhere(servers: &[Arc<Server>]) -> bool {
             .any(|server| server.local && server.available())
 }
 
-fn wanted(info: &RequestInfo<'_>, outgoing: &Outgoing<'_>, shared: &Arc<Shared>) -> Option<Wanted> {
+fn question(
+    info: &RequestInfo<'_>,
+    outgoing: &Outgoing<'_>,
+    shared: &Arc<Shared>,
+) -> Option<Question> {
     let reads = matches!(*outgoing.method, http::Method::GET | http::Method::HEAD);
     let alone = outgoing.admitted.is_hop_marked() || !shared.interoperability;
     if info.is_resource || !reads || alone || outgoing.upgrade.is_some() {
@@ -127,28 +131,28 @@ fn wanted(info: &RequestInfo<'_>, outgoing: &Outgoing<'_>, shared: &Arc<Shared>)
     of_path(&info.path)
 }
 
-fn of_path(path: &str) -> Option<Wanted> {
+fn of_path(path: &str) -> Option<Question> {
     let slash = path.ends_with('/');
     Some(match classify(path) {
         PathClass::Discovery {
             group: "",
             version: "",
-        } => Wanted::Root {
+        } => Question::Root {
             root: match path.starts_with("/apis") {
                 true => Root::Groups,
                 false => Root::Core,
             },
             aggregated: !slash,
         },
-        PathClass::Discovery { group, version: "" } => Wanted::Group(group.into()),
-        PathClass::Discovery { group, version } => Wanted::GroupVersion(GroupVersion {
+        PathClass::Discovery { group, version: "" } => Question::Group(group.into()),
+        PathClass::Discovery { group, version } => Question::GroupVersion(GroupVersion {
             group: group.into(),
             version: version.into(),
         }),
         PathClass::OpenApi { .. } => match path.trim_end_matches('/') {
-            "/openapi/v3" => Wanted::OpenApiIndex,
-            "/openapi/v2" => Wanted::OpenApiV2,
-            _ => Wanted::OpenApiDocument,
+            "/openapi/v3" => Question::OpenApiIndex,
+            "/openapi/v2" => Question::OpenApiV2,
+            _ => Question::OpenApiDocument,
         },
         _ => return None,
     })
@@ -160,9 +164,9 @@ mod tests {
 
     #[test]
     fn paths_that_are_merged() {
-        let root = |root, aggregated| Some(Wanted::Root { root, aggregated });
+        let root = |root, aggregated| Some(Question::Root { root, aggregated });
         let version = |group: &str, version: &str| {
-            Some(Wanted::GroupVersion(GroupVersion {
+            Some(Question::GroupVersion(GroupVersion {
                 group: group.into(),
                 version: version.into(),
             }))
@@ -172,14 +176,14 @@ mod tests {
             ("/api/", root(Root::Core, false)),
             ("/apis", root(Root::Groups, true)),
             ("/apis/", root(Root::Groups, false)),
-            ("/apis/apps", Some(Wanted::Group("apps".into()))),
-            ("/apis/apps/", Some(Wanted::Group("apps".into()))),
+            ("/apis/apps", Some(Question::Group("apps".into()))),
+            ("/apis/apps/", Some(Question::Group("apps".into()))),
             ("/apis/apps/v1", version("apps", "v1")),
             ("/api/v1/", version("", "v1")),
-            ("/openapi/v3", Some(Wanted::OpenApiIndex)),
-            ("/openapi/v3/", Some(Wanted::OpenApiIndex)),
-            ("/openapi/v3/apis/apps/v1", Some(Wanted::OpenApiDocument)),
-            ("/openapi/v2", Some(Wanted::OpenApiV2)),
+            ("/openapi/v3", Some(Question::OpenApiIndex)),
+            ("/openapi/v3/", Some(Question::OpenApiIndex)),
+            ("/openapi/v3/apis/apps/v1", Some(Question::OpenApiDocument)),
+            ("/openapi/v2", Some(Question::OpenApiV2)),
             ("/version", None),
             ("/healthz", None),
             ("/", None),
