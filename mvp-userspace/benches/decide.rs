@@ -11,7 +11,7 @@ use mvp::api::VerbSet;
 use mvp::api::{ApiEntry, ApiSet};
 use mvp::config::Endpoint;
 use mvp::request::RequestInfo;
-use mvp::route::{Context, Knowledge, Member, RouteTable, Server, Target, decide};
+use mvp::route::{Context, Knowledge, Member, Reason, RouteTable, Server, plan};
 use mvp::tls::IdentityClass;
 
 const SERVERS: usize = 5;
@@ -50,22 +50,22 @@ fn bench(criterion: &mut Criterion) {
             panic!("{path} does not parse");
         };
         // A benchmark of the wrong branch is worth nothing.
-        let kind = match decide(&info, &table, CONTEXT).target {
-            Target::Local => 0,
-            Target::Servers(_) => 1,
-            Target::Unknown | Target::Unavailable => 2,
+        let kind = match plan(&info, &table, CONTEXT).reason() {
+            Reason::LocalServes => 0,
+            Reason::PeerServes => 1,
+            _ => 2,
         };
         assert_eq!(kind, expected, "{path}");
         criterion.bench_function(&format!("lookup/{name}"), |b| {
             b.iter(|| table.lookup(black_box(&info).key()).is_some())
         });
         criterion.bench_function(&format!("decide/{name}"), |b| {
-            b.iter(|| decide(black_box(&info), &table, CONTEXT))
+            b.iter(|| plan(black_box(&info), &table, CONTEXT).reason())
         });
         criterion.bench_function(&format!("parse_and_decide/{name}"), |b| {
             b.iter(|| {
                 let info = RequestInfo::parse(&Method::GET, black_box(path), None);
-                info.map(|info| decide(&info, &table, CONTEXT))
+                info.map(|info| plan(&info, &table, CONTEXT).reason())
             })
         });
     }

@@ -1,4 +1,4 @@
-//! The documentation: every link leads somewhere, and every function that `docs/architecture.md` names is there.
+//! The documentation: every link leads somewhere, and every function that `docs/architecture.md` names is there, once in each walk.
 
 use std::{
     collections::HashSet,
@@ -25,10 +25,17 @@ pub fn check() -> Result<()> {
             }
         }
     }
-    for step in steps(&read(Path::new(WALK))?) {
+    let walk = read(Path::new(WALK))?;
+    for step in steps(&walk) {
         if let Some(fault) = fault_of_step(&step) {
             faults.push(format!("{WALK}:{}: {fault}", step.line));
         }
+    }
+    for step in visited_again(&walk) {
+        let (line, function) = (step.line, step.function);
+        faults.push(format!(
+            "{WALK}:{line}: {function} is visited twice in one walk"
+        ));
     }
     if !faults.is_empty() {
         bail!("the documentation is not true:\n{}", faults.join("\n"));
@@ -150,6 +157,19 @@ fn steps(text: &str) -> Vec<Step<'_>> {
         .collect()
 }
 
+/// Steps whose function came before in the same walk: from one heading to the next.
+fn visited_again(text: &str) -> Vec<Step<'_>> {
+    let headings: Vec<_> = prose(text)
+        .filter(|(_, words)| words.starts_with("## "))
+        .map(|(line, _)| line)
+        .collect();
+    let walk = |step: &Step<'_>| headings.partition_point(|heading| *heading < step.line);
+    let mut visited = HashSet::new();
+    let mut steps = steps(text);
+    steps.retain(|step| !visited.insert((walk(step), step.function, step.file)));
+    steps
+}
+
 /// A function is named by its last words: `function`, or `Type::function`. Its file must have both.
 fn fault_of_step(step: &Step<'_>) -> Option<String> {
     let Ok(text) = fs::read_to_string(root().join(step.file)) else {
@@ -234,6 +254,14 @@ mod tests {
         assert!(fault_of_step(&step("no_such_function", this)).is_some());
         assert!(fault_of_step(&step("NoSuchType::steps", this)).is_some());
         assert!(fault_of_step(&step("steps", "xtask/src/nowhere.rs")).is_some());
+    }
+
+    #[test]
+    fn a_function_is_visited_once_in_each_walk() {
+        let text =
+            "## A\n1. `f` (`a.rs`)\n2. `f` (`b.rs`)\n3. `f` (`a.rs`)\n## B\n1. `f` (`a.rs`)\n";
+        let again = visited_again(text);
+        assert_eq!(again.iter().map(|step| step.line).collect::<Vec<_>>(), [4]);
     }
 
     #[test]

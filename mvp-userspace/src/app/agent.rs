@@ -24,14 +24,13 @@ use crate::config::Config;
 use crate::discovery::SyncCounters;
 use crate::drain::{Drain, DrainSignal, DrainTrigger};
 use crate::history::{History, unix_millis};
-use crate::identity::TrustCell;
+use crate::identity::{Hasher, TrustCell};
 use crate::kernel;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::net::{AcceptLoop, Admission, AdmissionLimits, Turns};
 use crate::proxy::{
-    Cancels, ConnectSettings, Hasher, HeaderBudget, Load, ResponseTimeout, Shared, Tunnels,
-    Unknowns,
+    Cancels, ConnectSettings, HeaderBudget, Load, ResponseTimeout, Shared, Tunnels, Unknowns,
 };
 use crate::readiness::Readiness;
 use crate::readiness::{PassingBy, Standing};

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::views::ThreadSource;
 use crate::net::{Accepted, LoopHeartbeat, Sink, Turns};
-use crate::proxy::{self, ConnectSettings, Pool, PoolCounts, Shared, Thread};
+use crate::proxy::{self, ConnectSettings, Pool, PoolCounts, Shared, Worker};
 use crate::tls::ClientTls;
 
 /// The time between two looks for connections that nobody needs.
@@ -107,7 +107,7 @@ async fn run(
     tick: Duration,
 ) {
     let turns = Turns::of_thread();
-    let thread = Arc::new(Thread {
+    let thread = Arc::new(Worker {
         shared: Arc::clone(&shared),
         pool: settings.pool(turns.clone()),
         turns: turns.clone(),
@@ -147,7 +147,7 @@ async fn run(
     }
 }
 
-fn tidy(thread: &Thread) {
+fn tidy(thread: &Worker) {
     let table = thread.shared.table.load();
     thread
         .pool

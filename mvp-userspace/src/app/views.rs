@@ -26,9 +26,7 @@ use crate::net::LoopHeartbeat;
 use crate::proxy::one_view::replaced;
 use crate::proxy::{Pool, Shared, probe};
 use crate::request::{NewerOptions, RequestInfo};
-use crate::route::{
-    Context, Knowledge, Reason, RouteTable, Target, choose, decide, explain, newer,
-};
+use crate::route::{Context, Knowledge, Reason, RouteTable, ServerSet, explain, newer, plan};
 use crate::splice::ShortcutPart;
 use crate::steering::{Cluster, GuardHandle, Watch};
 use crate::steering::{Retirable, RetireTally};
@@ -284,45 +282,35 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
         interoperability: sources.shared.interoperability,
         class: IdentityClass::FrontProxy,
     };
-    let decision = decide(&info, &table, context);
-    let nobody = crate::route::ServerSet::EMPTY;
-    let server = match decision.target {
-        Target::Local | Target::Unknown => {
-            table.local().map(|member| member.server.name.to_string())
-        }
-        Target::Servers(set) => {
-            choose(&table, set, nobody, fastrand::u64(..)).map(|server| server.name.to_string())
-        }
-        Target::Unavailable => None,
-    };
-    let candidates = if info.is_resource {
-        table
-            .lookup(info.key())
-            .map_or(nobody, |entry| entry.servers())
-    } else {
-        nobody
-    };
+    let mut plan = plan(&info, &table, context);
     let replaced = match context.interoperability {
         true => replaced(&info, &sources.shared.view.load()),
         false => None,
     };
-    let mut line = explain(&info, &table, context);
-    let mut reason = decision.reason;
-    let mut server = server;
-    if let Some((instead, servers)) = replaced {
+    if let Some((reason, servers)) = &replaced
+        && !servers.is_empty()
+    {
+        plan = plan.preferring(servers, *reason);
+    }
+    let server = plan.next(ServerSet::EMPTY).map(|(server, _)| server);
+    let mut reason = plan.reason();
+    let candidates = match info.is_resource {
+        true => table.lookup(info.key()),
+        false => None,
+    };
+    let candidates = candidates.map_or(ServerSet::EMPTY, |entry| entry.servers());
+    let mut line = explain(&plan);
+    // Without a server that lets the request pass there is no answer to replace.
+    if let (Some((instead, _)), true) = (replaced, server.is_some())
+        && instead != reason
+    {
         reason = instead;
         line += &format!("; then {}: {}", reason.as_str(), reason.meaning());
-        let preferred = servers.iter().find(|server| server.available());
-        server = preferred.map(|server| server.name.to_string()).or(server);
     }
     if context.interoperability
         && method == Method::GET
         && NewerOptions::read(uri.query()).any()
-        && let Some(asked) = table
-            .members()
-            .iter()
-            .map(|member| &member.server)
-            .find(|asked| server.as_deref() == Some(&*asked.name))
+        && let Some(asked) = &server
         && let Some(newer) = newer(&info, &table, asked, context.class)
     {
         let (reason, name) = (Reason::QueryOnPeer, &newer.name);
@@ -345,7 +333,7 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
         name: info.name.to_string(),
         decision: reason.as_str().to_owned(),
         reason: reason.meaning().to_owned(),
-        server,
+        server: server.map(|server| server.name.to_string()),
         candidates: candidates
             .iter()
             .filter_map(|index| Some(table.member(index)?.server.name.to_string()))
@@ -402,7 +390,7 @@ async fn probe_view(sources: &Sources, name: &str, path: &str) -> Result<Probe, 
         .iter()
         .find(|member| *member.server.name == *name)
         .ok_or(ProbeError::UnknownServer)?;
-    let response = probe(&sources.pool, &member.server, path, &sources.own.headers())
+    let response = probe(&sources.pool, &member.server, path, &sources.own)
         .await
         .map_err(|error| ProbeError::Unreachable(error.to_string()))?;
     let content_type = response.headers().get(http::header::CONTENT_TYPE);

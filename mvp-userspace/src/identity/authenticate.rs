@@ -73,12 +73,12 @@ impl Caller {
 
 /// Who makes the request with these `headers` over a connection with this certificate.
 ///
-/// To be called with the client's headers whole, before anything is removed.
+/// To be called with the client's headers whole, before anything is removed: [`super::admit()`] does.
 ///
 /// # Errors
 /// As kube-apiserver: a certificate that verifies against no configured CA, unless there is a token to judge instead; and
 /// what it has no need of: a verified user that no header can express.
-pub fn authenticate(
+pub(crate) fn authenticate(
     certificate: Option<&CertIdentity>,
     headers: &HeaderMap,
     trust: &Trust,
@@ -213,7 +213,11 @@ fn has_websocket_token(headers: &HeaderMap) -> bool {
             })
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+/// The elements of a header that is a list, over all its values.
+pub(super) fn tokens<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)
         .iter()

@@ -189,7 +189,7 @@ pub fn fuzz_certificate(data: &[u8]) {
     };
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
     let identity = examine(chain.get(1..).unwrap_or_default(), &trust, now);
-    let _ = super::authenticate(Some(&identity), &http::HeaderMap::new(), &trust);
+    let _ = super::authenticate::authenticate(Some(&identity), &http::HeaderMap::new(), &trust);
 }
 
 /// Refuses chains that are too much work before any of it is done.

@@ -39,11 +39,11 @@ pub enum HopMark {
 
 /// Removes what the client said about identity and says who the caller is.
 ///
-/// To be called after hop-by-hop headers, and those that `Connection` nominates, are gone (see the module). Deleted are every
+/// To be called after hop-by-hop headers, and those that `Connection` nominates, are gone ([`super::admit()`]). Deleted are every
 /// configured name, every name that a server publishes ([`super::proof::Learned`]), the whole X-Remote- family and the hop marker, in any case, number, and with `_` for `-`. For an asserted
 /// caller the headers of its user are set, and `Authorization` is deleted as kube-apiserver does once somebody is authenticated.
 /// `Impersonate-*` stays: the server authorizes it against the user asserted here.
-pub fn rewrite_headers(headers: &mut HeaderMap, caller: &Caller, trust: &Trust) -> Stripped {
+pub(super) fn rewrite_headers(headers: &mut HeaderMap, caller: &Caller, trust: &Trust) -> Stripped {
     let stripped = strip_headers(headers, trust);
     if let Some(user) = caller.user() {
         headers.remove(header::AUTHORIZATION);
@@ -80,7 +80,7 @@ pub fn strip_headers(headers: &mut HeaderMap, trust: &Trust) -> Stripped {
 ///
 /// kube-apiserver compares the first value with `true` and believes anyone; here any `true` of a front proxy counts, since
 /// kube-apiserver appends its own to a forged one, and nobody else is believed.
-pub fn hop_marked(headers: &HeaderMap, caller: &Caller) -> HopMark {
+pub(super) fn hop_marked(headers: &HeaderMap, caller: &Caller) -> HopMark {
     if caller.is_front_proxy() {
         let marked = headers
             .get_all(PEER_PROXIED)

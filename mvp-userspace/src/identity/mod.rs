@@ -1,20 +1,23 @@
 //! Who the user is, which headers are trusted, stripped, set.
 //!
-//! Per request, in this order: [`authenticate()`] reads the client's headers; the proxy module then removes hop-by-hop headers
-//! and whatever `Connection` nominates; then [`rewrite_headers`] deletes what nobody but us may say and sets who the user is;
-//! last, the proxy module sets the hop marker. In this order a client cannot have our own headers removed by nominating them.
+//! A request passes one door, [`admit()`]: it reads the client's headers, removes what ends at this hop and whatever `Connection` nominates,
+//! deletes what nobody but the agent may say, and sets who the user is. In this order a client cannot have the agent's own headers
+//! removed by nominating them. What comes out, [`Admitted`], is all that a request to a server can be made from.
 //! No code path asserts a user that was not verified: a [`User`] asserted upstream comes from a certificate that verified, or
 //! from the headers of a front proxy whose certificate did.
 
+mod admit;
 mod authenticate;
 mod certificate;
 mod constraints;
+mod credentials;
 mod escape;
 mod examine;
 mod facts;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
 mod headers;
+mod hop_by_hop;
 mod own;
 pub mod proof;
 mod subject;
@@ -25,14 +28,19 @@ mod tests;
 mod trust;
 mod user;
 
-pub use authenticate::{Caller, Unauthorized, authenticate};
+pub use admit::{Admitted, Head, Wish, admit};
+#[cfg(test)]
+pub(crate) use authenticate::authenticate;
+pub use authenticate::{Caller, Unauthorized};
 pub use certificate::Rejection;
+pub use credentials::{ClientKey, Credentials, Hasher, TokenHash};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use examine::fuzz_certificate;
 pub use examine::{CertIdentity, PeerCertificates, examine};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fuzz::{Faces, faces};
-pub use headers::{HopMark, PEER_PROXIED, Stripped, hop_marked, rewrite_headers, strip_headers};
+pub use headers::{HopMark, PEER_PROXIED, Stripped, strip_headers};
+pub use hop_by_hop::{AUDIT_ID, forwarded_for, strip_hop_by_hop};
 pub use own::Unfit;
 #[cfg(test)]
 pub use testing::trust_in_nobody;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::lane::ClientKey;
 use super::rate::{Allowance, Rate};
+use crate::identity::ClientKey;
 
 /// Clients remembered. Above it those with their whole allowance are forgotten, and then whoever comes first.
 const MOST: usize = 16 * 1024;
@@ -88,8 +88,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::identity::Caller;
-    use crate::proxy::lane::{Credentials, Hasher};
+    use crate::identity::{Caller, Credentials, Hasher};
 
     fn client(hasher: &Hasher, n: u32) -> ClientKey {
         let address = IpAddr::from(n.to_be_bytes());

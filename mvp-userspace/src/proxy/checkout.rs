@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use http::{Request, Response, Version};
+use http::{Response, Version};
 use hyper::client::conn::http1;
 
 use super::attempt::attempt_error;
@@ -14,6 +14,7 @@ use super::body::UploadBody;
 use super::counts::OpenCount;
 use super::error::AttemptError;
 use super::http2;
+use super::outgoing::UpstreamRequest;
 use super::pool::{Host, Http1, lock};
 use super::quarantine::Place;
 use super::tunnels::PeerPlace;
@@ -110,7 +111,7 @@ impl Checkout {
     /// Sends one request and waits for the head of its answer. Dropping the future cancels the request at the server.
     pub async fn send(
         self,
-        request: Request<UploadBody>,
+        request: UpstreamRequest,
     ) -> Result<(Response<WireBody>, Lease), AttemptError> {
         let _upload = self.upload;
         match self.sender {
@@ -121,10 +122,12 @@ impl Checkout {
             Sender::Alone(alone) => {
                 let sent = match alone {
                     Alone::Http2(mut sender) => sender.send(request).await,
-                    Alone::Http1(mut sender) => match sender.try_send_request(request).await {
-                        Ok(response) => Ok(response.map(WireBody::Http1)),
-                        Err(error) => Err(attempt_error(error.into_error())),
-                    },
+                    Alone::Http1(mut sender) => {
+                        match sender.try_send_request(request.into_http()).await {
+                            Ok(response) => Ok(response.map(WireBody::Http1)),
+                            Err(error) => Err(attempt_error(error.into_error())),
+                        }
+                    }
                 };
                 match sent {
                     Ok(response) => Ok((response, self.lease)),
@@ -134,7 +137,11 @@ impl Checkout {
             Sender::Http1 {
                 mut connection,
                 host,
-            } => match connection.sender.try_send_request(request).await {
+            } => match connection
+                .sender
+                .try_send_request(request.into_http())
+                .await
+            {
                 Ok(response) => {
                     tokio::spawn(async move {
                         // Ready once the answer's body has been read to its end; an error means that it closed.

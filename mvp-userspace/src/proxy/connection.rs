@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +17,10 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::Thread;
+use super::Worker;
 use super::flood::FloodGuard;
 use super::header_budget::ConnectionHeaders;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
-use super::headers::forwarded_for;
 use super::idle::{InStream, Streams};
 use super::keep_alive::{KeepAlive, Reads};
 use super::preface::PrefaceTimeout;
@@ -34,7 +32,7 @@ use super::watched::{Unseen, Watched};
 use super::wire_body::WireBody;
 use crate::drain::DrainSignal;
 use crate::h1wire;
-use crate::identity::PeerCertificates;
+use crate::identity::{PeerCertificates, forwarded_for};
 use crate::net::{Accepted, Bulk, Deferred, Place, Slot, tune_client};
 
 /// Header fields of an HTTP/1.1 request, whatever the limit is: `http::HeaderMap` holds 24,576.
@@ -57,7 +55,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What every request of a connection needs to know about it.
 pub struct Connection {
-    pub thread: Arc<Thread>,
+    pub thread: Arc<Worker>,
     pub peer: SocketAddr,
     /// The client's address as a header's value, made once.
     pub forwarded_for: HeaderValue,
@@ -99,7 +97,7 @@ impl Connection {
 }
 
 /// Serves one accepted connection to its end.
-pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
+pub async fn serve(thread: Arc<Worker>, accepted: Accepted) {
     let Accepted {
         stream,
         peer,
@@ -119,7 +117,7 @@ pub async fn serve(thread: Arc<Thread>, accepted: Accepted) {
 
 /// The TLS handshake. `None`: the connection has ended, or was carried whole to its end.
 async fn establish(
-    thread: &Thread,
+    thread: &Worker,
     stream: StdTcpStream,
     peer: SocketAddr,
     place: &Place,
@@ -156,7 +154,7 @@ async fn establish(
 }
 
 async fn serve_http(
-    thread: Arc<Thread>,
+    thread: Arc<Worker>,
     peer: SocketAddr,
     stream: TlsStream<Bulk<TcpStream>>,
     place: Place,
@@ -329,7 +327,7 @@ fn connection_window(streams: u32) -> u32 {
     STREAM_WINDOW.saturating_mul(streams).min(LARGEST_WINDOW)
 }
 
-fn note_flood(thread: &Thread, peer: SocketAddr) {
+fn note_flood(thread: &Worker, peer: SocketAddr) {
     thread.shared.metrics.reset_flood();
     tracing::warn!(%peer, "connection closed: HTTP/2 reset flood");
 }
@@ -345,7 +343,7 @@ async fn told_to_leave(connection: &Connection) {
 }
 
 /// Counts the ends that are a client's attack or breach of protocol; the rest is the usual coming and going.
-fn note_end(thread: &Thread, peer: SocketAddr, error: &(dyn std::error::Error + 'static)) {
+fn note_end(thread: &Worker, peer: SocketAddr, error: &(dyn std::error::Error + 'static)) {
     let mut source = Some(error);
     while let Some(cause) = source {
         let h2 = cause.downcast_ref::<h2::Error>();
@@ -366,23 +364,4 @@ fn note_end(thread: &Thread, peer: SocketAddr, error: &(dyn std::error::Error + 
         source = cause.source();
     }
     tracing::debug!(%peer, %error, "client connection ended");
-}
-
-/// One of a limited number of places, given back on drop.
-pub struct Guard(Arc<AtomicUsize>);
-
-impl Guard {
-    pub fn below(count: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        if count.fetch_add(1, Ordering::Relaxed) >= limit {
-            count.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Self(Arc::clone(count)))
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

@@ -1,56 +1,33 @@
-//! From a parsed request to the head of a server's answer: pick a server, try it, and try again where that is safe.
+//! From a parsed request to the head of a server's answer: the servers of its plan are tried in turn, as far as that is safe.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{Method, Response, StatusCode};
 
 use super::blame::{Ending, Retry, Told};
-use super::body::Upload;
 use super::checkout::Lease;
-use super::counts::OpenCount;
 use super::error::{AttemptError, ProxyError};
+use super::exchange::Exchange;
 use super::first_proof::first_proof;
-use super::headers::upstream_target;
 use super::interpret::{is_no_such_type, may_mean_the_type, read_short};
-use super::lane::Credentials;
 use super::newer::{self, ask_newer, may_refuse};
+use super::one_view::Preferred;
+use super::outgoing::{Outgoing, UpstreamRequest};
 use super::trace::Trace;
 use super::upgrade::connect_for_upgrade;
 use super::wire_body::WireBody;
-use super::{Shared, Thread};
-use crate::identity::PEER_PROXIED;
-use crate::proxy::one_view::{Preferred, Validators};
+use super::{Shared, Worker};
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
-    Context, Reason, RouteTable, Server, ServerSet, Target, UnknownVerdict, choose, decide,
-    verdict_unknown,
+    Context, Plan, Reason, RouteTable, Server, ServerSet, UnknownVerdict, plan, verdict_unknown,
 };
-use crate::tls::IdentityClass;
 
 /// Attempts for one request, over all servers. A control plane has 3 to 7 servers; each excluded one is not tried again.
 const ATTEMPTS: u32 = 6;
-/// A request as it leaves: hop-by-hop headers gone, identity set.
-pub struct Outgoing<'a> {
-    pub method: &'a Method,
-    pub uri: &'a Uri,
-    pub headers: &'a HeaderMap,
-    pub upload: &'a Upload,
-    /// What a server is shown of the caller, and where the caller is.
-    pub credentials: Credentials,
-    pub client: IpAddr,
-    /// The protocol an HTTP/1.1 client wants to switch to.
-    pub upgrade: Option<&'a HeaderValue>,
-    /// The caller's own hop marker was honoured: passed on to whichever server is asked.
-    pub hop_marked: bool,
-    /// What to ask each server with instead of the client's `If-None-Match`.
-    pub validators: Option<&'a Validators>,
-    /// Asked before what routing decides, if any can be.
-    pub preferred: Option<&'a Preferred>,
-}
 
 /// The head of an answer, and who gave it.
 pub struct Answer {
@@ -70,18 +47,19 @@ pub enum AnswerBody {
     Begun(Bytes, WireBody, Lease),
 }
 
-/// Forwards one request. `trace` is filled in as attempts are made.
+/// Forwards one request. The trace of its exchange is filled in as attempts are made.
 pub async fn forward(
-    thread: &Thread,
+    exchange: &mut Exchange<'_>,
     info: &RequestInfo<'_>,
     outgoing: &Outgoing<'_>,
-    trace: &mut Trace,
 ) -> Result<Answer, ProxyError> {
+    let thread = exchange.thread();
     let shared = &thread.shared;
+    let trace = &mut exchange.trace;
     let context = Context {
-        hop_marked: outgoing.hop_marked,
+        hop_marked: outgoing.admitted.is_hop_marked(),
         interoperability: shared.interoperability,
-        class: outgoing.credentials.class(),
+        class: outgoing.admitted.class(),
     };
     let mut excluded = ServerSet::EMPTY;
     // Whether all servers answered, once they were asked for this request.
@@ -90,23 +68,22 @@ pub async fn forward(
     let mut last_error: Option<Box<ProxyError>> = None;
     loop {
         let table = shared.table.load_full();
-        let preferred = outgoing
-            .preferred
-            .and_then(|preferred| pick_preferred(&table, preferred, context.class, excluded));
-        let picked = match preferred {
-            Some(preferred) => Ok(preferred),
-            None => pick(&table, info, context, excluded),
-        };
-        let (server, reason) = match picked {
-            Ok(picked) => picked,
+        let next = plan_of(info, outgoing, &table, context).next(excluded);
+        let (server, reason) = match next {
+            Some(next) => next,
             // A capable server is known and skipped. It may be back since it was last asked: look before saying no.
-            Err(_) if refreshed.is_none() && last_error.is_none() => {
+            None if refreshed.is_none() && last_error.is_none() => {
                 Box::pin(first_proof(shared, context.class)).await;
                 refreshed = Some(refresh(shared).await);
                 continue;
             }
             // What happened says more than "nobody is left".
-            Err(none_left) => return Err(last_error.map_or(none_left, |error| *error)),
+            None => {
+                let nobody = || ProxyError::NoCapableServer {
+                    key: describe(info),
+                };
+                return Err(last_error.map_or_else(nobody, |error| *error));
+            }
         };
         let answer = match attempt(thread, &server, reason, outgoing, info, trace).await {
             Ok(answer) => answer,
@@ -127,8 +104,8 @@ pub async fn forward(
                 let tried = excluded.union(table.set_of(&server));
                 // A server that only moves its clients to new connections is asked again; one that keeps refusing is left if
                 // there is another.
-                let keeps_refusing =
-                    || trace.attempts >= ATTEMPTS / 2 && pick(&table, info, context, tried).is_ok();
+                let another = || plan(info, &table, context).next(tried).is_some();
+                let keeps_refusing = || trace.attempts >= ATTEMPTS / 2 && another();
                 if !error.ending.asks_to_come_again() || keeps_refusing() {
                     excluded = tried;
                 }
@@ -215,74 +192,22 @@ async fn refresh(shared: &Shared) -> bool {
     complete
 }
 
-/// The server for the next attempt.
-fn pick(
-    table: &RouteTable,
-    info: &RequestInfo<'_>,
+/// The plan by what is known now.
+fn plan_of<'a>(
+    info: &'a RequestInfo<'a>,
+    outgoing: &Outgoing<'_>,
+    table: &'a RouteTable,
     context: Context,
-    excluded: ServerSet,
-) -> Result<(Arc<Server>, Reason), ProxyError> {
-    let decision = decide(info, table, context);
-    let nobody = || ProxyError::NoCapableServer {
-        key: describe(info),
-    };
-    let set = match decision.target {
-        Target::Local => {
-            let local = table.local().ok_or_else(nobody)?;
-            // One that is not proved is told apart by the attempt, if nobody stands in for it.
-            if excluded.intersection(table.local_set()).is_empty() {
-                return Ok((Arc::clone(&local.server), decision.reason));
-            }
-            if context.hop_marked || !context.interoperability {
-                return Err(nobody());
-            }
-            match (info.is_resource, classify(&info.path)) {
-                (true, _) => table
-                    .lookup(info.key())
-                    .map_or(ServerSet::EMPTY, |entry| entry.servers()),
-                // Probes are about this very server; nobody else can answer for it.
-                (false, PathClass::Probe) => ServerSet::EMPTY,
-                (false, _) => table.all(),
-            }
-        }
-        Target::Servers(set) => set,
-        Target::Unknown => match table.local() {
-            Some(local)
-                if local.server.available()
-                    && local.server.proved(context.class)
-                    && excluded.intersection(table.local_set()).is_empty() =>
-            {
-                return Ok((Arc::clone(&local.server), decision.reason));
-            }
-            _ => table.all(),
-        },
-        Target::Unavailable => ServerSet::EMPTY,
-    };
-    choose(
-        table,
-        table.proved(set, context.class),
-        excluded,
-        fastrand::u64(..),
-    )
-    .map(|server| (server, decision.reason))
-    .ok_or_else(nobody)
-}
-
-/// One of those that another reason than routing speaks for.
-fn pick_preferred(
-    table: &RouteTable,
-    preferred: &Preferred,
-    class: IdentityClass,
-    excluded: ServerSet,
-) -> Option<(Arc<Server>, Reason)> {
-    let members = preferred.servers.iter().map(|server| table.set_of(server));
-    let set = members.fold(ServerSet::EMPTY, ServerSet::union);
-    let server = choose(table, table.proved(set, class), excluded, fastrand::u64(..))?;
-    Some((server, preferred.reason))
+) -> Plan<'a> {
+    let plan = plan(info, table, context);
+    match outgoing.preferred {
+        Some(Preferred { servers, reason }) => plan.preferring(servers, *reason),
+        None => plan,
+    }
 }
 
 pub(super) async fn attempt(
-    thread: &Thread,
+    thread: &Worker,
     server: &Arc<Server>,
     reason: Reason,
     outgoing: &Outgoing<'_>,
@@ -291,7 +216,7 @@ pub(super) async fn attempt(
 ) -> Result<Answer, AttemptError> {
     trace.ask(server, reason);
     // The one door: whoever was picked, and why ever.
-    if !server.proved(outgoing.credentials.class()) {
+    if !server.proved(outgoing.admitted.class()) {
         return Err(AttemptError::bare(Ending::Unproved));
     }
     let answer = {
@@ -311,33 +236,38 @@ pub(super) async fn attempt(
 
 /// Sends the request to this server, and waits for the head of its answer.
 async fn ask(
-    thread: &Thread,
+    thread: &Worker,
     server: &Arc<Server>,
     reason: Reason,
     outgoing: &Outgoing<'_>,
     info: &RequestInfo<'_>,
     trace: &mut Trace,
 ) -> Result<Answer, AttemptError> {
+    let credentials = outgoing.admitted.credentials();
     let (response, mut lease) = if let Some(protocol) = outgoing.upgrade {
         let tunnels = &thread.shared.tunnels;
-        let class = outgoing.credentials.class();
+        let class = credentials.class();
         let connection =
             Box::pin(connect_for_upgrade(&thread.pool, server, class, tunnels)).await?;
-        let request = build(server, outgoing, http::Version::HTTP_11, None)?;
+        let request = UpstreamRequest::new(outgoing, server, http::Version::HTTP_11, None)?;
         trace.sent();
         Box::pin(connection.send(request, protocol.clone())).await?
     } else {
-        let (credentials, client) = (outgoing.credentials, outgoing.client);
         let checkout = thread
             .pool
-            .checkout_for(server, credentials, client, !outgoing.upload.is_empty())
+            .checkout_for(
+                server,
+                credentials,
+                outgoing.client,
+                !outgoing.upload.is_empty(),
+            )
             .await?;
-        let request = build(server, outgoing, checkout.version(), checkout.upload())?;
+        let (version, upload) = (checkout.version(), checkout.upload());
+        let request = UpstreamRequest::new(outgoing, server, version, upload)?;
         trace.sent();
         checkout.send(request).await?
     };
     let status = response.status();
-    let credentials = outgoing.credentials;
     thread
         .pool
         .answered(server, credentials, status, &mut lease);
@@ -362,7 +292,7 @@ fn is_doubted(
     outgoing: &Outgoing<'_>,
     answer: &Answer,
 ) -> bool {
-    if outgoing.hop_marked || !shared.interoperability {
+    if outgoing.admitted.is_hop_marked() || !shared.interoperability {
         return false;
     }
     match answer.head.status {
@@ -371,30 +301,6 @@ fn is_doubted(
         }
         status => may_refuse(status, newer::options(info, outgoing)),
     }
-}
-
-fn build(
-    server: &Arc<Server>,
-    outgoing: &Outgoing<'_>,
-    version: http::Version,
-    upload: Option<Arc<OpenCount>>,
-) -> Result<Request<super::body::UploadBody>, AttemptError> {
-    let mut headers = outgoing.headers.clone();
-    if let Some(validators) = outgoing.validators {
-        validators.apply(server, &mut headers);
-    }
-    // Set, never appended to: a peer reads the first value only.
-    if !server.local || outgoing.hop_marked {
-        headers.insert(PEER_PROXIED, HeaderValue::from_static("true"));
-    }
-    let uri = upstream_target(outgoing.uri, &mut headers, version, &server.endpoint)
-        .map_err(|error| AttemptError::new(Ending::Unsendable, error.to_string()))?;
-    let mut request = Request::new(outgoing.upload.body(upload));
-    *request.method_mut() = outgoing.method.clone();
-    *request.uri_mut() = uri;
-    *request.version_mut() = version;
-    *request.headers_mut() = headers;
-    Ok(request)
 }
 
 /// Whether another attempt is safe: the table of `blame`, as far as the body can be sent again.

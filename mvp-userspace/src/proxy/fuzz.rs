@@ -18,16 +18,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::attempt::attempt_error;
 use super::blame::Fault;
 use super::fuzz_wire::{EMPTY_SETTINGS, PREFACE, http1_text, http2_text};
-use super::headers::{
-    ensure_audit_id, forwarded_for, prepare_request, strip_hop_by_hop, upstream_target,
-};
+use super::headers::{ensure_audit_id, upstream_target};
 use super::watched::{Unseen, Watched};
 use crate::config::{Endpoint, RequestHeader};
 use crate::h1wire;
 use crate::h2wire::REFUSED;
-use crate::identity::{
-    Caller, Faces, authenticate, faces, hop_marked, rewrite_headers, strip_headers,
-};
+use crate::identity::{Caller, Faces, Hasher, Head, admit, faces, forwarded_for, strip_headers};
 use crate::request::RequestInfo;
 
 /// Input: how the client proves itself, the form of the rest, one byte for which usual names are configured, then names that
@@ -49,14 +45,14 @@ pub fn fuzz_requests(data: &[u8]) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else {
         return;
     };
-    let admitted = Admitted {
+    let comer = Comer {
         face: face % 3,
         faces,
         left: Mutex::default(),
     };
-    let admitted = Arc::new(admitted);
-    runtime.block_on(serve(wire, http2, Arc::clone(&admitted)));
-    let left = std::mem::take(&mut *admitted.left.lock().unwrap_or_else(PoisonError::into_inner));
+    let comer = Arc::new(comer);
+    runtime.block_on(serve(wire, http2, Arc::clone(&comer)));
+    let left = std::mem::take(&mut *comer.left.lock().unwrap_or_else(PoisonError::into_inner));
     for leaving in left {
         leaving.check(&header);
         runtime.block_on(reaches_a_server(leaving));
@@ -174,7 +170,7 @@ fn fields(input: &mut Input<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// A client that proves itself in one way, and what leaves the agent on its behalf.
-struct Admitted {
+struct Comer {
     face: u8,
     faces: Faces,
     left: Mutex<Vec<Leaving>>,
@@ -187,7 +183,7 @@ struct Leaving {
     face: u8,
 }
 
-async fn serve(wire: Vec<u8>, http2: bool, admitted: Arc<Admitted>) {
+async fn serve(wire: Vec<u8>, http2: bool, comer: Arc<Comer>) {
     let (mut client, server) = tokio::io::duplex(1 << 20);
     let limits = h1wire::Limits {
         bytes: 16 << 10,
@@ -201,9 +197,9 @@ async fn serve(wire: Vec<u8>, http2: bool, admitted: Arc<Admitted>) {
         false => Watched::http1(server, limits),
     };
     let service = service_fn(move |request| {
-        let (admitted, answered) = (Arc::clone(&admitted), answered.clone());
+        let (comer, answered) = (Arc::clone(&comer), answered.clone());
         async move {
-            admitted.admit(request).await;
+            comer.comes(request).await;
             answered.next(false);
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         }
@@ -233,9 +229,9 @@ async fn serve(wire: Vec<u8>, http2: bool, admitted: Arc<Admitted>) {
     tokio::join!(client, server);
 }
 
-impl Admitted {
+impl Comer {
     /// The steps of `service::handle`, in its order.
-    async fn admit(&self, request: Request<Incoming>) {
+    async fn comes(&self, request: Request<Incoming>) {
         let (mut parts, body) = request.into_parts();
         let trust = &self.faces.trust;
         ensure_audit_id(&mut parts.headers);
@@ -250,25 +246,27 @@ impl Admitted {
             1 => Some(&self.faces.user),
             _ => Some(&self.faces.proxy),
         };
-        let Ok(caller) = authenticate(certificate, &parts.headers, trust) else {
+        let from = forwarded_for(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+        let head = Head {
+            headers: &mut parts.headers,
+            certificate,
+            forwarded_for: &from,
+            hasher: &Hasher::default(),
+        };
+        let Ok(admitted) = admit(head, trust, || None) else {
             return;
         };
-        let _ = hop_marked(&parts.headers, &caller);
         if RequestInfo::parse(&parts.method, parts.uri.path(), parts.uri.query()).is_err() {
             return;
         }
-        strip_hop_by_hop(&mut parts.headers);
-        rewrite_headers(&mut parts.headers, &caller, trust);
-        prepare_request(
-            &mut parts.headers,
-            &forwarded_for(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
-        );
+        let caller = admitted.caller().clone();
+        let mut headers = admitted.headers().clone();
         let server = Endpoint {
             name: "cp-a".into(),
             host: "127.0.0.1".into(),
             port: 6443,
         };
-        let target = upstream_target(&parts.uri, &mut parts.headers, Version::HTTP_2, &server);
+        let target = upstream_target(&parts.uri, &mut headers, Version::HTTP_2, &server);
         let Ok(target) = target else {
             return;
         };
@@ -282,8 +280,8 @@ impl Admitted {
         *request.uri_mut() = target;
         *request.version_mut() = Version::HTTP_2;
         // As the request leaves without its body here.
-        parts.headers.remove(header::CONTENT_LENGTH);
-        *request.headers_mut() = parts.headers;
+        headers.remove(header::CONTENT_LENGTH);
+        *request.headers_mut() = headers;
         let leaving = Leaving {
             request,
             trailers,

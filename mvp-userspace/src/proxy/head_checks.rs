@@ -1,13 +1,56 @@
 //! What a request's head is looked at for before anything else.
 
-use http::Version;
 use http::header::HOST;
 use http::request::Parts;
+use http::{Method, Version};
 
+use super::connection::Connection;
 use super::error::ProxyError;
+use super::header_limits::limit_of;
+use crate::h2wire::{REFUSED, Refusal};
+
+/// Whether a request can be passed on, whoever sends it. `exceeded`: the limit that its header fields do not keep.
+///
+/// # Errors
+/// Why not.
+pub fn check_head(
+    connection: &Connection,
+    parts: &Parts,
+    exceeded: Option<&'static str>,
+) -> Result<(), ProxyError> {
+    let metrics = &connection.thread.shared.metrics;
+    if let Some(limit) = exceeded {
+        metrics.refused(limit);
+        return Err(ProxyError::HeaderTooLarge);
+    }
+    if let Some(mark) = parts.headers.get(REFUSED) {
+        let refusal = Refusal::of_mark(mark.as_bytes());
+        if let Some(limit) = limit_of(refusal) {
+            metrics.refused(limit);
+        }
+        return Err(refusal.into());
+    }
+    if connection.unseen.may_be() {
+        return Err(ProxyError::BadRequest(
+            "the mixed version proxy could not follow the HTTP/2 frames of this connection",
+        ));
+    }
+    check_host(parts)?;
+    if parts.method == Method::CONNECT {
+        // No kube-apiserver is a proxy, and behind an answer to CONNECT a connection is not HTTP any more.
+        return Err(ProxyError::BadRequest("CONNECT is not supported"));
+    }
+    if has_userinfo(parts) {
+        // Go's HTTP/2 server resets such a stream with PROTOCOL_ERROR; RFC 9110 §4.2.4 has it treated as an error.
+        return Err(ProxyError::BadRequest(
+            "the request's authority contains user information",
+        ));
+    }
+    Ok(())
+}
 
 /// `user@host` where only a host belongs.
-pub fn has_userinfo(parts: &Parts) -> bool {
+fn has_userinfo(parts: &Parts) -> bool {
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
     authority.is_some_and(|authority| authority.contains('@'))
         || parts
@@ -18,7 +61,7 @@ pub fn has_userinfo(parts: &Parts) -> bool {
 }
 
 /// As Go's `readRequest` and `httpguts.ValidHostHeader`: one `Host` over HTTP/1.1, of the characters that a host can have.
-pub fn check_host(parts: &Parts) -> Result<(), ProxyError> {
+fn check_host(parts: &Parts) -> Result<(), ProxyError> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let host = hosts.next();
     if parts.version == Version::HTTP_11 && host.is_none() {

@@ -6,14 +6,11 @@
 //! ride alone, each on a connection of its own, few at a time.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
-use crate::identity::Caller;
+use crate::identity::{Credentials, TokenHash};
 use crate::tls::IdentityClass;
 
 /// How long a token is believed to be good after a server last accepted it. A token that ends meanwhile costs the others on its
@@ -21,19 +18,6 @@ use crate::tls::IdentityClass;
 const BELIEVED: Duration = Duration::from_secs(120);
 /// Tokens remembered by one data thread, over all servers.
 const MOST: usize = 8192;
-
-/// What a request shows a server of its caller.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Credentials {
-    /// A user asserted over the front-proxy certificate.
-    Asserted,
-    Token(TokenHash),
-    Anonymous,
-}
-
-/// A token as it is remembered: never itself.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct TokenHash([u64; 2]);
 
 /// A set of connections to one server.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -48,41 +32,11 @@ pub enum Lane {
     Anonymous,
 }
 
-/// One caller from one address: what quotas and rates are kept for.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct ClientKey {
-    pub address: IpAddr,
-    /// Of the user's name, or of the token: the agent does not know whose it is.
-    who: u64,
-}
-
-/// Hashes with keys of this process's own, so that nobody outside can choose values that collide.
-#[derive(Clone, Debug, Default)]
-pub struct Hasher([RandomState; 2]);
-
 /// Which tokens which server accepted lately. Pure: time is passed in.
 #[derive(Debug, Default)]
 pub struct AcceptedTokens {
     /// By the server's place in memory; when it last accepted the token.
     seen: HashMap<(usize, TokenHash), Instant>,
-}
-
-impl Credentials {
-    /// Those of `caller`, whose request has these headers.
-    pub fn of(caller: &Caller, headers: &HeaderMap, hasher: &Hasher) -> Self {
-        match caller {
-            Caller::Asserted(_) | Caller::FrontProxy(_) => Self::Asserted,
-            Caller::Anonymous => Self::Anonymous,
-            Caller::Token => Self::Token(hasher.token(headers)),
-        }
-    }
-
-    pub fn class(self) -> IdentityClass {
-        match self {
-            Self::Asserted => IdentityClass::FrontProxy,
-            Self::Token(_) | Self::Anonymous => IdentityClass::Bare,
-        }
-    }
 }
 
 impl Lane {
@@ -105,31 +59,6 @@ impl Lane {
             Self::Accepted => "bare",
             Self::UnknownToken => "unknown_token",
             Self::Anonymous => "anonymous",
-        }
-    }
-}
-
-impl Hasher {
-    fn token(&self, headers: &HeaderMap) -> TokenHash {
-        // What of them the server takes the token from is its own matter: the same bytes are the same token.
-        let mut values: Vec<&[u8]> = Vec::with_capacity(1);
-        for name in [AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL] {
-            values.extend(headers.get_all(name).iter().map(|value| value.as_bytes()));
-        }
-        TokenHash([self.0[0].hash_one(&values), self.0[1].hash_one(&values)])
-    }
-
-    /// The key of a caller from `address`.
-    pub fn client(&self, address: IpAddr, caller: &Caller, credentials: Credentials) -> ClientKey {
-        let who = match credentials {
-            Credentials::Token(TokenHash([hash, _])) => hash,
-            Credentials::Asserted | Credentials::Anonymous => {
-                self.0[0].hash_one(caller.name_for_log())
-            }
-        };
-        ClientKey {
-            address: address.to_canonical(),
-            who,
         }
     }
 }

@@ -11,6 +11,7 @@ mod connection;
 mod counts;
 mod error;
 mod events;
+mod exchange;
 mod first_proof;
 mod flood;
 mod forward;
@@ -35,6 +36,7 @@ mod let_go;
 mod negotiate;
 mod newer;
 pub mod one_view;
+mod outgoing;
 mod pipe;
 mod pool;
 mod preface;
@@ -66,7 +68,7 @@ use crate::config::Limits;
 use crate::discovery::{DiscoveryHandle, View};
 use crate::drain::DrainSignal;
 use crate::history::Tally;
-use crate::identity::TrustCell;
+use crate::identity::{Hasher, TrustCell};
 use crate::metrics::Metrics;
 use crate::net::Turns;
 use crate::readiness::Standing;
@@ -82,7 +84,6 @@ pub use counts::PoolCounts;
 pub use fuzz::fuzz_requests;
 pub use header_budget::HeaderBudget;
 pub use interpret::Unknowns;
-pub use lane::Hasher;
 pub use pool::Pool;
 pub use probe::probe;
 pub use relay::{
@@ -140,7 +141,7 @@ pub struct Load {
 }
 
 /// One data thread: what it shares with the others, and its own connections to servers.
-pub struct Thread {
+pub struct Worker {
     pub shared: Arc<Shared>,
     pub pool: Arc<Pool>,
     /// For handshakes.

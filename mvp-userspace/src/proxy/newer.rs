@@ -5,8 +5,9 @@
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::Thread;
-use super::forward::{Answer, AnswerBody, Outgoing, attempt};
+use super::Worker;
+use super::forward::{Answer, AnswerBody, attempt};
+use super::outgoing::Outgoing;
 use super::trace::Trace;
 use crate::api::Verb;
 use crate::request::{NewerOptions, RequestInfo};
@@ -47,14 +48,14 @@ pub fn may_refuse(status: StatusCode, options: NewerOptions) -> bool {
 
 /// Puts the answer of a newer server in place of the first one, if there is one and it does not refuse the option as well.
 pub async fn ask_newer(
-    thread: &Thread,
+    thread: &Worker,
     (info, outgoing): (&RequestInfo<'_>, &Outgoing<'_>),
     table: &RouteTable,
     answer: &mut Answer,
     trace: &mut Trace,
 ) {
     let options = options(info, outgoing);
-    let class = outgoing.credentials.class();
+    let class = outgoing.admitted.class();
     let newer = match refuses(answer, options) {
         true => newer(info, table, &answer.server, class),
         false => None,

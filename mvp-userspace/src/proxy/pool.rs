@@ -17,9 +17,10 @@ use super::connect::{ConnectSettings, Connected, Purpose, connect};
 use super::counts::{OpenCount, PoolCounts};
 use super::error::AttemptError;
 use super::http2;
-use super::lane::{AcceptedTokens, Credentials, Lane};
+use super::lane::{AcceptedTokens, Lane};
 use super::quarantine::{Place, Quarantine};
 use super::windows::Windows;
+use crate::identity::Credentials;
 use crate::route::Server;
 use crate::tls::{Alpn, ClientTls};
 

@@ -13,8 +13,8 @@ use super::Shared;
 use super::access::AccessRecord;
 use super::checkout::Lease;
 use super::events::Events;
-use super::lane::ClientKey;
 use super::wire_body::{BodyError, WireBody};
+use crate::identity::ClientKey;
 
 /// What hyper sends to the client. Dropping it ends the server's stream at once (hyper resets it).
 pub struct Download {
@@ -22,7 +22,7 @@ pub struct Download {
     before: Option<Bytes>,
     inner: Inner,
     /// Only answers that stream on without an end of their own (watches) care about draining.
-    watch: Option<WatchEnd>,
+    watch: Option<EndAtEvent>,
     record: Option<Box<AccessRecord>>,
     /// Counts the client's cancellation if the answer is dropped before its end.
     cancel: Option<CancelNote>,
@@ -41,7 +41,7 @@ enum Inner {
 }
 
 /// A watch may end at any event, and every client resumes it; in the middle of an event it must break, not end.
-struct WatchEnd {
+struct EndAtEvent {
     events: Events,
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
     drained: bool,
@@ -98,7 +98,7 @@ impl Download {
         events: Events,
         draining: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        self.watch = Some(WatchEnd {
+        self.watch = Some(EndAtEvent {
             events,
             draining: Box::pin(draining),
             drained: false,

@@ -51,14 +51,14 @@ enum State<S> {
 /// From a request to the last byte of its answer, or the client's reset.
 struct OneStream<A> {
     respond: SendResponse<Bytes>,
-    state: Answer<A>,
+    state: Progress<A>,
 }
 
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly every answer has a body, and each would have to be allocated"
 )]
-enum Answer<A> {
+enum Progress<A> {
     Awaited(Pin<Box<A>>),
     Sent(Pipe<InStream>),
     Ended,
@@ -104,7 +104,7 @@ where
                 let answer = (self.answer)(Request::from_parts(head, body));
                 self.open.push(OneStream {
                     respond,
-                    state: Answer::Awaited(Box::pin(answer)),
+                    state: Progress::Awaited(Box::pin(answer)),
                 });
             }
             if keep_alive.as_mut().is_some_and(|k| !k.is_alive(cx)) {
@@ -150,7 +150,7 @@ impl<A: Future<Output = Response<InStream>>> Future for OneStream<A> {
         let this = &mut *self;
         loop {
             let answer = match &mut this.state {
-                Answer::Awaited(answer) => {
+                Progress::Awaited(answer) => {
                     // A panic is one request's, not the connection's.
                     match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
                         Ok(Poll::Ready(answer)) => answer,
@@ -164,8 +164,8 @@ impl<A: Future<Output = Response<InStream>>> Future for OneStream<A> {
                         }
                     }
                 }
-                Answer::Sent(pipe) => return Pin::new(pipe).poll(cx),
-                Answer::Ended => return Poll::Ready(()),
+                Progress::Sent(pipe) => return Pin::new(pipe).poll(cx),
+                Progress::Ended => return Poll::Ready(()),
             };
             this.state = this.begin(answer);
         }
@@ -174,7 +174,7 @@ impl<A: Future<Output = Response<InStream>>> Future for OneStream<A> {
 
 impl<A> OneStream<A> {
     /// Sends the head.
-    fn begin(&mut self, answer: Response<InStream>) -> Answer<A> {
+    fn begin(&mut self, answer: Response<InStream>) -> Progress<A> {
         let (mut head, body) = answer.into_parts();
         let ends = body.is_end_stream();
         complete(&mut head.headers);
@@ -186,12 +186,12 @@ impl<A> OneStream<A> {
             .respond
             .send_response(Response::from_parts(head, ()), ends)
         {
-            Ok(_) if ends => Answer::Ended,
-            Ok(stream) => Answer::Sent(Pipe::new(body, stream)),
+            Ok(_) if ends => Progress::Ended,
+            Ok(stream) => Progress::Sent(Pipe::new(body, stream)),
             Err(error) => {
                 tracing::debug!(%error, "an answer was not sent");
                 self.respond.send_reset(Reason::INTERNAL_ERROR);
-                Answer::Ended
+                Progress::Ended
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::lane::ClientKey;
+use crate::identity::ClientKey;
 
 /// A source port is of no use for so long after its connection ended (TIME_WAIT, `TCP_TIMEWAIT_LEN` of Linux).
 const COOLING: Duration = Duration::from_secs(60);
@@ -117,8 +117,7 @@ fn lock<T>(clients: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Caller;
-    use crate::proxy::lane::{Credentials, Hasher};
+    use crate::identity::{Caller, Credentials, Hasher};
 
     #[test]
     fn places_are_counted_and_given_back() {

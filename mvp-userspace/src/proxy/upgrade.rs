@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -23,10 +23,12 @@ use super::body::UploadBody;
 use super::checkout::Lease;
 use super::connect::{Connected, Purpose, connect};
 use super::error::AttemptError;
+use super::outgoing::UpstreamRequest;
 use super::pool::Pool;
 use super::tunnels::{ClientPlace, Tunnels};
 use super::websocket::{GOING_AWAY, Messages};
 use super::wire_body::WireBody;
+use crate::identity::strip_hop_by_hop;
 use crate::metrics::Metrics;
 use crate::route::Server;
 use crate::tls::{Alpn, IdentityClass};
@@ -83,9 +85,10 @@ impl UpgradeConnection {
     /// Sends the request with `Connection: Upgrade` restored.
     pub async fn send(
         mut self,
-        mut request: Request<UploadBody>,
+        request: UpstreamRequest,
         protocol: HeaderValue,
     ) -> Result<(Response<WireBody>, Lease), AttemptError> {
+        let mut request = request.into_http();
         request
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -124,7 +127,7 @@ pub fn tunnel(
     let server = hyper::upgrade::on(&mut response);
     let (mut parts, _body) = response.into_parts();
     let protocol = parts.headers.get(UPGRADE).cloned();
-    super::headers::strip_hop_by_hop(&mut parts.headers);
+    strip_hop_by_hop(&mut parts.headers);
     parts
         .headers
         .insert(CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -1,6 +1,5 @@
 //! A certificate's user arrives whole at every server, or is refused.
 
-use crate::identity::{BadIdentity, Caller, Unauthorized};
 use crate::route::{Release, RouteTable};
 use crate::tls::IdentityClass;
 
@@ -11,16 +10,9 @@ const READS_UID: Release = Release {
     minor: 34,
 };
 
-/// # Errors
-/// The user has a uid that a server which may be asked would not hear of, although it would read it from the certificate.
-pub fn check(caller: &Caller, table: &RouteTable) -> Result<(), Unauthorized> {
-    let Caller::Asserted(user) = caller else {
-        return Ok(());
-    };
-    if user.uid().is_empty() {
-        return Ok(());
-    }
-    let loses = table
+/// A server that may be asked, and would not hear of an asserted user's uid, although it would read it from the user's certificate.
+pub fn deaf_to_uids(table: &RouteTable) -> Option<String> {
+    table
         .members()
         .iter()
         .map(|member| &member.server)
@@ -28,11 +20,6 @@ pub fn check(caller: &Caller, table: &RouteTable) -> Result<(), Unauthorized> {
             !server.takes_uid()
                 && server.proved(IdentityClass::FrontProxy)
                 && server.release().is_none_or(|release| release >= READS_UID)
-        });
-    match loses {
-        None => Ok(()),
-        Some(server) => Err(Unauthorized::Identity(BadIdentity::UidNotTaken(
-            server.name.to_string(),
-        ))),
-    }
+        })
+        .map(|server| server.name.to_string())
 }

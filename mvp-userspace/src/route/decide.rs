@@ -1,4 +1,4 @@
-//! The decision. `docs/routing.md` has the same order as a table.
+//! The rules by which a [`super::Plan`] is made. `docs/routing.md` has the same order as a table.
 
 use super::{Reason, RouteTable, ServerSet};
 use crate::api::Key;
@@ -17,7 +17,7 @@ pub struct Context {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Target {
+pub(super) enum Target {
     /// The local server, whatever its health.
     Local,
     /// Any of these. All can answer, all were available, and the local one is not among them.
@@ -30,14 +30,14 @@ pub enum Target {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Decision {
+pub(super) struct Decision {
     pub target: Target,
     pub reason: Reason,
 }
 
 /// Decides where a request goes. Pure but for the servers' health (one atomic load for each server that is considered); no
 /// allocation.
-pub fn decide(info: &RequestInfo<'_>, table: &RouteTable, ctx: Context) -> Decision {
+pub(super) fn decide(info: &RequestInfo<'_>, table: &RouteTable, ctx: Context) -> Decision {
     if !ctx.interoperability {
         return local(Reason::InteroperabilityOff);
     }
@@ -52,7 +52,7 @@ pub fn decide(info: &RequestInfo<'_>, table: &RouteTable, ctx: Context) -> Decis
 }
 
 /// Those of `set` that a request of this class may be sent to now.
-fn usable(table: &RouteTable, set: ServerSet, class: IdentityClass) -> ServerSet {
+pub(super) fn usable(table: &RouteTable, set: ServerSet, class: IdentityClass) -> ServerSet {
     table.proved(table.available(set), class)
 }
 

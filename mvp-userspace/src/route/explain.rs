@@ -2,38 +2,39 @@
 
 use std::fmt::Write;
 
-use super::{Context, Knowledge, Member, RouteTable, Target, decide};
+use super::{Knowledge, Member, Plan, RouteTable};
 use crate::api::Key;
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::tls::IdentityClass;
 
-/// For `mvp explain`: the decision, its reason, and what every server can do with the request.
+/// For `mvp explain`: who is asked first, the reason, and what every server can do with the request.
 ///
 /// `list apps/v1 deployments -> local server cp-a (local_serves: …); cp-a: serves get,list; cp-b: no such resource`
-pub fn explain(info: &RequestInfo<'_>, table: &RouteTable, ctx: Context) -> String {
-    let decision = decide(info, table, ctx);
+pub fn explain(plan: &Plan<'_>) -> String {
+    let (info, table) = (plan.info(), plan.table());
     let mut line = match info.is_resource {
         true => format!("{} {}", info.verb.as_str(), info.key())
             .trim_start()
             .to_owned(),
         false => info.path.clone().into_owned(),
     };
-    let local = table.local().map_or("none", |member| &*member.server.name);
     line += " -> ";
-    match decision.target {
-        Target::Local => line += &format!("local server {local}"),
-        Target::Servers(set) => {
-            let names: Vec<_> = set
-                .iter()
-                .filter_map(|index| table.member(index))
-                .map(|member| &*member.server.name)
-                .collect();
-            line += &names.join(" or ");
-        }
-        Target::Unknown => line += &format!("local server {local}, then a refresh if it says 404"),
-        Target::Unavailable => line += "503",
+    let first = plan.first();
+    let names: Vec<_> = first
+        .iter()
+        .filter_map(|index| table.member(index))
+        .map(|member| &*member.server.name)
+        .collect();
+    line += match names.is_empty() {
+        true => "503",
+        false if first == table.local_set() => "local server ",
+        false => "",
+    };
+    line += &names.join(" or ");
+    if plan.is_unknown() && !names.is_empty() {
+        line += ", then a refresh if it says 404";
     }
-    let reason = decision.reason;
+    let reason = plan.reason();
     // Writing to a String cannot fail.
     let _ = write!(line, " ({}: {})", reason.as_str(), reason.meaning());
     for (index, member) in table.members().iter().enumerate() {
@@ -119,8 +120,8 @@ fn doubts(member: &Member) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Failure;
     use crate::route::testing::{CONTEXT, get, known, member, table};
+    use crate::route::{Failure, plan};
 
     #[test]
     fn one_line_with_every_server() {
@@ -133,7 +134,7 @@ mod tests {
             ),
             known(member("cp-c", false, &[]), Knowledge::Never),
         ]);
-        let say = |target: &str| explain(&get(target), &table, CONTEXT);
+        let say = |target: &str| explain(&plan(&get(target), &table, CONTEXT));
         assert_eq!(
             say("/api/v1/pods"),
             "list v1 pods -> local server cp-a (local_serves: the local server serves the resource with this verb); \
@@ -159,5 +160,24 @@ mod tests {
         assert!(say("/api/v1").contains("; cp-a: serves it; cp-b: serves it [ejected]; "));
         assert!(say("/apis/x/v1").contains("; cp-a: no such group or version; "));
         assert!(say("/healthz").starts_with("/healthz -> local server cp-a (probe: "));
+    }
+
+    #[test]
+    fn another_server_is_asked_for_an_unknown_key_while_the_local_one_is_down() {
+        let table = table([
+            member("cp-a", true, &["v1 pods"]),
+            member("cp-b", false, &["v1 pods"]),
+        ]);
+        let say = |target: &str| explain(&plan(&get(target), &table, CONTEXT));
+        let unknown = "/apis/x/v1/ys";
+        assert!(say(unknown).starts_with(
+            "list x/v1 ys -> local server cp-a, then a refresh if it says 404 (unknown_key: "
+        ));
+        table.members()[0].server.failed(Failure::Refused);
+        let line = say(unknown);
+        assert!(
+            line.starts_with("list x/v1 ys -> cp-b, then a refresh if it says 404 (unknown_key: "),
+            "{line}"
+        );
     }
 }

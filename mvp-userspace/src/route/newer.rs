@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{RouteTable, Server, ServerSet, choose};
+use super::choose::choose;
+use super::decide::usable;
+use super::{RouteTable, Server, ServerSet};
 use crate::request::RequestInfo;
 use crate::tls::IdentityClass;
 
@@ -15,7 +17,7 @@ pub fn newer(
 ) -> Option<Arc<Server>> {
     let old = server.release()?;
     let serving = table.lookup(info.key())?.serving(info.verb);
-    let usable = table.proved(table.available(serving), class);
+    let usable = usable(table, serving, class);
     let release = |index: usize| table.member(index)?.server.release();
     let newest = usable.iter().filter_map(release).max()?;
     if newest <= old {
@@ -25,7 +27,7 @@ pub fn newer(
         .iter()
         .filter(|index| release(*index) == Some(newest))
         .collect();
-    choose(table, newest, ServerSet::EMPTY, fastrand::u64(..))
+    choose(table, newest, fastrand::u64(..))
 }
 
 #[cfg(test)]

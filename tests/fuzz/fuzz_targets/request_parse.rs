@@ -4,12 +4,14 @@
 #![no_main]
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::Method;
 use libfuzzer_sys::fuzz_target;
 use mvp::request::{PathClass, RequestInfo, classify};
 use mvp::api::Verb;
-use mvp::route::{Context, Reason, RouteTable, Target, decide, explain};
+use mvp::config::Endpoint;
+use mvp::route::{Context, Knowledge, Member, Reason, RouteTable, Server, explain, plan};
 use mvp::tls::IdentityClass;
 
 fuzz_target!(|data: &[u8]| {
@@ -52,16 +54,26 @@ fuzz_target!(|data: &[u8]| {
     }
     assert_eq!(info.clone().into_owned(), info);
 
-    let table = RouteTable::build(0, Vec::new());
+    let endpoint = Endpoint {
+        name: "cp-a".into(),
+        host: "127.0.0.1".into(),
+        port: 6443,
+    };
+    let local = Member {
+        server: Arc::new(Server::new(endpoint, true)),
+        apis: None,
+        knowledge: Knowledge::Absent,
+    };
+    let table = RouteTable::build(0, vec![local]);
     let ctx = Context {
         hop_marked: false,
         interoperability: true,
         class: IdentityClass::FrontProxy,
     };
-    let decision = decide(&info, &table, ctx);
-    assert_eq!(decision.target == Target::Unknown, info.is_resource);
-    assert_eq!(decision.reason == Reason::UnknownKey, info.is_resource);
-    assert!(explain(&info, &table, ctx).contains(decision.reason.as_str()));
+    let plan = plan(&info, &table, ctx);
+    assert_eq!(plan.is_unknown(), info.is_resource);
+    assert_eq!(plan.reason() == Reason::UnknownKey, info.is_resource);
+    assert!(explain(&plan).contains(plan.reason().as_str()));
 });
 
 fn method_of(byte: u8) -> Method {

@@ -345,6 +345,7 @@ async fn explain_says_where_a_request_then_goes() {
         (Method::GET, POLICIES, "peer_serves"),
         (Method::GET, "/apis", "discovery_merged"),
         (Method::GET, "/apis/apps/v1", "local_down"),
+        (Method::GET, "/apis/example.com/v1/widgets", "unknown_key"),
     ];
     agrees(&agent, &client, "local-down", &local_down).await;
 }

@@ -4,10 +4,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use crate::config::RequestHeader;
+use crate::identity::headers::{hop_marked, rewrite_headers};
 use crate::identity::testing::{header_config, trust};
 use crate::identity::trust::{HeaderNames, Trust};
 use crate::identity::user::User;
-use crate::identity::{Caller, HopMark, Stripped, hop_marked, rewrite_headers};
+use crate::identity::{Caller, HopMark, Stripped};
 
 fn bob(trust: &Trust) -> Arc<User> {
     let strings = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>();

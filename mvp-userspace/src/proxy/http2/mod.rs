@@ -16,6 +16,7 @@ use super::blame::Ending;
 use super::body::UploadBody;
 use super::error::AttemptError;
 use super::keep_alive::KeepAlive;
+use super::outgoing::UpstreamRequest;
 use super::wire_body::WireBody;
 use crate::config::Http2;
 use crate::h2wire::client::{Fault, Limits};
@@ -95,6 +96,13 @@ impl Sender {
 
     /// Sends one request and waits for the head of its answer. Dropping the future resets the stream.
     pub async fn send(
+        &mut self,
+        request: UpstreamRequest,
+    ) -> Result<Response<WireBody>, AttemptError> {
+        self.send_http(request.into_http()).await
+    }
+
+    async fn send_http(
         &mut self,
         request: Request<UploadBody>,
     ) -> Result<Response<WireBody>, AttemptError> {

@@ -145,7 +145,7 @@ async fn told(engine: Http2, method: &Method, bytes: &[u8]) -> Outcome {
         let mut rest = Vec::new();
         let _ = far.read_to_end(&mut rest).await;
     });
-    let answer = sender.send(get(method)).await;
+    let answer = sender.send_http(get(method)).await;
     let outcome = outcome(answer).await;
     drop(sender);
     server.await.unwrap();
@@ -454,7 +454,7 @@ async fn bodies_pass_whatever_the_windows_are() {
                     .map(|at| (at % 251) as u8 ^ stream)
                     .collect();
                 let (request, _tasks) = upload(body.clone()).await;
-                let answer = sender.send(request).await.unwrap();
+                let answer = sender.send_http(request).await.unwrap();
                 let outcome = outcome(Ok(answer)).await;
                 assert_eq!(outcome.broke, None);
                 assert_eq!(outcome.trailers, [("x-length".into(), "300000".into())]);

@@ -19,14 +19,15 @@ use crate::document::{
 use crate::proxy::Shared;
 use crate::proxy::blame::Ending;
 use crate::proxy::error::{AttemptError, ProxyError};
-use crate::proxy::forward::{Answer, AnswerBody, Outgoing};
-use crate::proxy::one_view::Wanted;
+use crate::proxy::forward::{Answer, AnswerBody};
+use crate::proxy::one_view::Question;
 use crate::proxy::one_view::accept::{Choice, answered, content_type};
 use crate::proxy::one_view::ask::Ask;
+use crate::proxy::outgoing::Outgoing;
 use crate::route::{Reason, Server};
 
 /// What replaces an answer's body.
-struct Told {
+struct Replacement {
     body: Bytes,
     content_type: HeaderValue,
     /// Only of whole roots.
@@ -50,17 +51,17 @@ pub async fn from_view(
         return Ok(for_head(answer, client.method));
     }
     let answer = read(answer, shared).await?;
-    let told = match &ask.wanted {
-        Wanted::Root { root, .. } => {
+    let told = match &ask.question {
+        Question::Root { root, .. } => {
             let merged = view.root(*root).merged.as_ref();
             merged.and_then(|merged| whole_root(ask, &answer, merged, client))
         }
-        Wanted::Group(group) => one_group(ask, view, group, client),
-        Wanted::GroupVersion(gv) => {
+        Question::Group(group) => one_group(ask, view, group, client),
+        Question::GroupVersion(gv) => {
             one_version(ask, &answer, view, &gv.group, &gv.version, client)?
         }
-        Wanted::OpenApiIndex => Some(index(&answer, client, shared)),
-        Wanted::OpenApiDocument | Wanted::OpenApiV2 => None,
+        Question::OpenApiIndex => Some(index(&answer, client, shared)),
+        Question::OpenApiDocument | Question::OpenApiV2 => None,
     };
     let Some(told) = told else {
         return Ok(for_head(answer, client.method));
@@ -95,7 +96,12 @@ fn broken(server: &Server, text: String) -> ProxyError {
     }
 }
 
-fn whole_root(ask: &Ask, answer: &Answer, merged: &Merged, client: &Outgoing<'_>) -> Option<Told> {
+fn whole_root(
+    ask: &Ask,
+    answer: &Answer,
+    merged: &Merged,
+    client: &Outgoing<'_>,
+) -> Option<Replacement> {
     let (form, media) = form_of(ask, answer)?;
     // Kept are the forms that programs ask for.
     let kept = media != Media::Json || layout(client) == Layout::Compact;
@@ -108,7 +114,7 @@ fn whole_root(ask: &Ask, answer: &Answer, merged: &Merged, client: &Outgoing<'_>
         true => merged.encoded(plain),
         false => encode_root(&merged.document, form, media, Layout::Pretty),
     };
-    let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.headers);
+    let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.admitted.headers());
     if gzipped {
         body = match kept {
             true => merged.encoded(Encoding {
@@ -118,7 +124,7 @@ fn whole_root(ask: &Ask, answer: &Answer, merged: &Merged, client: &Outgoing<'_>
             false => gzip(&body),
         };
     }
-    Some(Told {
+    Some(Replacement {
         body,
         content_type: content_type(form, media),
         etag: (form != Form::Legacy).then(|| merged.etag.clone()),
@@ -126,7 +132,7 @@ fn whole_root(ask: &Ask, answer: &Answer, merged: &Merged, client: &Outgoing<'_>
     })
 }
 
-fn one_group(ask: &Ask, view: &View, group: &str, client: &Outgoing<'_>) -> Option<Told> {
+fn one_group(ask: &Ask, view: &View, group: &str, client: &Outgoing<'_>) -> Option<Replacement> {
     let merged = view.root_of(group).merged.as_ref()?;
     let group = api_group(&merged.document, group)?;
     legacy(&group, || group.to_protobuf(), ask, client)
@@ -139,7 +145,7 @@ fn one_version(
     group: &str,
     version: &str,
     client: &Outgoing<'_>,
-) -> Result<Option<Told>, ProxyError> {
+) -> Result<Option<Replacement>, ProxyError> {
     let Some(merged) = view.root_of(group).merged.as_ref() else {
         return Ok(None);
     };
@@ -160,17 +166,17 @@ fn one_version(
     Ok(legacy(&list, || list.to_protobuf(), ask, client))
 }
 
-fn index(answer: &Answer, client: &Outgoing<'_>, shared: &Shared) -> Told {
+fn index(answer: &Answer, client: &Outgoing<'_>, shared: &Shared) -> Replacement {
     let body = Bytes::copy_from_slice(answer.whole());
     let body = shared.discovery.openapi_index(&answer.server, &body);
     // kube-openapi's handler compresses whatever its size.
-    let gzipped = accepts_gzip(client.headers);
+    let gzipped = accepts_gzip(client.admitted.headers());
     let body = match gzipped {
         true => gzip(&body),
         false => body,
     };
     let kind = answer.head.headers.get(CONTENT_TYPE).cloned();
-    Told {
+    Replacement {
         body,
         content_type: kind.unwrap_or(HeaderValue::from_static("application/json")),
         etag: None,
@@ -193,11 +199,11 @@ fn legacy<T: Serialize>(
     protobuf: impl FnOnce() -> Vec<u8>,
     ask: &Ask,
     client: &Outgoing<'_>,
-) -> Option<Told> {
+) -> Option<Replacement> {
     let media = ask.choice?.media;
     let body = Bytes::from(encode(object, protobuf, media, layout(client)));
-    let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.headers);
-    Some(Told {
+    let gzipped = body.len() > GZIP_ABOVE && accepts_gzip(client.admitted.headers());
+    Some(Replacement {
         body: match gzipped {
             true => gzip(&body),
             false => body,
@@ -208,7 +214,7 @@ fn legacy<T: Serialize>(
     })
 }
 
-fn replaced(mut answer: Answer, told: Told, client: &Outgoing<'_>) -> Answer {
+fn replaced(mut answer: Answer, told: Replacement, client: &Outgoing<'_>) -> Answer {
     let headers = &mut answer.head.headers;
     for name in [
         CONTENT_ENCODING,
@@ -220,7 +226,8 @@ fn replaced(mut answer: Answer, told: Told, client: &Outgoing<'_>) -> Answer {
         headers.remove(name);
     }
     // Exactly the quoted value, as kube-apiserver compares it: no lists, no weak validators, no `*`.
-    let unchanged = told.etag.is_some() && client.headers.get(IF_NONE_MATCH) == told.etag.as_ref();
+    let unchanged =
+        told.etag.is_some() && client.admitted.headers().get(IF_NONE_MATCH) == told.etag.as_ref();
     if let Some(etag) = told.etag {
         headers.insert(ETAG, etag);
         headers.insert(VARY, HeaderValue::from_static("Accept"));
@@ -277,7 +284,11 @@ fn layout(client: &Outgoing<'_>) -> Layout {
             _ => Layout::Compact,
         };
     }
-    let agent = client.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
+    let agent = client
+        .admitted
+        .headers()
+        .get(USER_AGENT)
+        .and_then(|v| v.to_str().ok());
     let agent = agent.unwrap_or_default();
     match ["curl", "Wget", "Mozilla/5.0"]
         .iter()

@@ -2,23 +2,25 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE};
+use http::header::{ACCEPT, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use crate::discovery::{OPENAPI_V3, View, find};
 use crate::document::{Form, Media, Root};
+use crate::identity::{Admitted, Wish};
 use crate::proxy::Shared;
-use crate::proxy::forward::{Answer, Outgoing};
+use crate::proxy::forward::Answer;
 use crate::proxy::one_view::accept::{Choice, negotiate};
-use crate::proxy::one_view::{Wanted, is_elsewhere};
+use crate::proxy::one_view::{Question, is_elsewhere};
+use crate::proxy::outgoing::Outgoing;
 use crate::route::{Reason, Server};
 
 /// A request to be answered from more than one server's knowledge.
 pub struct Ask {
-    pub wanted: Wanted,
+    pub question: Question,
     /// `None` for OpenAPI, which has its own media types.
     pub choice: Option<Choice>,
-    headers: HeaderMap,
+    admitted: Admitted<'static>,
     validators: Option<Validators>,
     preferred: Option<Preferred>,
 }
@@ -41,68 +43,83 @@ pub struct Preferred {
 impl Ask {
     /// `None`: the server's own answer is the right one.
     pub fn new(
-        wanted: Wanted,
+        question: Question,
         outgoing: &Outgoing<'_>,
         view: &Arc<View>,
         shared: &Shared,
     ) -> Option<Self> {
-        let differs = wanted.differs(view);
-        let mut ask = Self {
-            wanted,
-            choice: None,
-            headers: HeaderMap::new(),
-            validators: None,
-            preferred: None,
-        };
-        match &ask.wanted {
-            Wanted::Root { root, aggregated } => {
+        let differs = question.differs(view);
+        let client = outgoing.admitted;
+        let (mut choice, mut validators, mut preferred) = (None, None, None);
+        let wishes: Vec<(Wish, Option<HeaderValue>)> = match &question {
+            Question::Root { root, aggregated } => {
                 // The aggregator serves `/apis` itself.
                 let routed = *root == Root::Core;
-                let choice = negotiate(outgoing.headers, *aggregated, routed);
-                if choice.is_some_and(|choice| choice.nopeer) {
+                let chosen = negotiate(client.headers(), *aggregated, routed);
+                if chosen.is_some_and(|choice| choice.nopeer) {
                     shared.metrics.nopeer_request();
                     return None;
                 }
                 if !differs {
                     return None;
                 }
-                let choice = choice?;
+                let chosen = chosen?;
                 // What a legacy `/api` lists, versions of the core group, is `v1` on every server of every release.
-                if *root == Root::Core && choice.form == Form::Legacy {
+                if *root == Root::Core && chosen.form == Form::Legacy {
                     return None;
                 }
-                ask.choice = Some(choice);
-                ask.validators = Some(Validators {
+                choice = Some(chosen);
+                validators = Some(Validators {
                     view: Arc::clone(view),
                     root: *root,
-                    form: choice.form,
+                    form: chosen.form,
                 });
-                ask.headers = outgoing.headers.clone();
-                ask.headers.remove(IF_NONE_MATCH);
-                if let Some(accept) = alone(choice, outgoing.headers) {
-                    ask.headers.insert(ACCEPT, accept);
+                let mut wishes = vec![(Wish::IfNoneMatch, None)];
+                if let Some(accept) = alone(chosen, client.headers()) {
+                    wishes.push((Wish::Accept, Some(accept)));
                 }
+                wishes
             }
             _ if !differs => return None,
-            Wanted::Group(_) | Wanted::GroupVersion(_) => ask.choose_legacy(outgoing)?,
-            Wanted::OpenApiIndex => {
-                ask.headers = outgoing.headers.clone();
-                // The whole index, as it is now and as it can be read.
-                for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, ACCEPT_ENCODING] {
-                    ask.headers.remove(name);
-                }
+            Question::Group(_) | Question::GroupVersion(_) => {
+                // The aggregator serves groups, go-restful their versions.
+                let routed = matches!(question, Question::GroupVersion(_));
+                let chosen = negotiate(client.headers(), false, routed)?;
+                choice = Some(chosen);
+                // YAML is written, not read.
+                let media = match chosen.media {
+                    Media::Protobuf => Media::Protobuf,
+                    Media::Json | Media::Yaml => Media::Json,
+                };
+                let accept = HeaderValue::from_static(media.name());
+                vec![(Wish::AcceptEncoding, None), (Wish::Accept, Some(accept))]
             }
-            Wanted::OpenApiDocument => {
+            // The whole index, as it is now and as it can be read.
+            Question::OpenApiIndex => [
+                Wish::IfNoneMatch,
+                Wish::IfModifiedSince,
+                Wish::Range,
+                Wish::AcceptEncoding,
+            ]
+            .map(|wish| (wish, None))
+            .into(),
+            Question::OpenApiDocument => {
                 let servers = having(outgoing.uri, shared)?;
-                ask.prefer(servers, Reason::OpenApiOnPeer)?;
-                ask.headers = outgoing.headers.clone();
+                preferred = Some(prefer(servers, Reason::OpenApiOnPeer)?);
+                Vec::new()
             }
-            Wanted::OpenApiV2 => {
-                ask.prefer(view.newest().to_vec(), Reason::OpenApiNewest)?;
-                ask.headers = outgoing.headers.clone();
+            Question::OpenApiV2 => {
+                preferred = Some(prefer(view.newest().to_vec(), Reason::OpenApiNewest)?);
+                Vec::new()
             }
-        }
-        Some(ask)
+        };
+        Some(Self {
+            admitted: client.wishing(&wishes),
+            question,
+            choice,
+            validators,
+            preferred,
+        })
     }
 
     /// The request for a server.
@@ -110,7 +127,7 @@ impl Ask {
         Outgoing {
             // A HEAD has nothing that could be merged; its answer is that to a GET without the body.
             method: &Method::GET,
-            headers: &self.headers,
+            admitted: &self.admitted,
             validators: self.validators.as_ref(),
             preferred: self.preferred.as_ref(),
             ..*client
@@ -119,8 +136,8 @@ impl Ask {
 
     /// True if the server told something else than the view was made from.
     pub fn is_news(&self, answer: &Answer, view: &View) -> bool {
-        let (Wanted::Root { root, .. }, Some(source)) = (
-            &self.wanted,
+        let (Question::Root { root, .. }, Some(source)) = (
+            &self.question,
             self.choice.and_then(|choice| choice.form.source()),
         ) else {
             return false;
@@ -135,38 +152,15 @@ impl Ask {
 
     /// True if a root is not merged any more.
     pub fn is_settled(&self, view: &View) -> bool {
-        matches!(&self.wanted, Wanted::Root { root, .. } if view.root(*root).merged.is_none())
+        matches!(&self.question, Question::Root { root, .. } if view.root(*root).merged.is_none())
     }
 
     /// True if nothing of the answer itself is changed.
     pub fn passes(&self) -> bool {
-        matches!(self.wanted, Wanted::OpenApiDocument | Wanted::OpenApiV2)
-    }
-
-    fn choose_legacy(&mut self, outgoing: &Outgoing<'_>) -> Option<()> {
-        // The aggregator serves groups, go-restful their versions.
-        let routed = matches!(self.wanted, Wanted::GroupVersion(_));
-        let choice = negotiate(outgoing.headers, false, routed)?;
-        self.choice = Some(choice);
-        self.headers = outgoing.headers.clone();
-        self.headers.remove(ACCEPT_ENCODING);
-        // YAML is written, not read.
-        let media = match choice.media {
-            Media::Protobuf => Media::Protobuf,
-            Media::Json | Media::Yaml => Media::Json,
-        };
-        self.headers
-            .insert(ACCEPT, HeaderValue::from_static(media.name()));
-        Some(())
-    }
-
-    /// `None`: nobody in particular, or the local server may answer anyway.
-    fn prefer(&mut self, servers: Vec<Arc<Server>>, reason: Reason) -> Option<()> {
-        if !is_elsewhere(&servers) {
-            return None;
-        }
-        self.preferred = Some(Preferred { servers, reason });
-        Some(())
+        matches!(
+            self.question,
+            Question::OpenApiDocument | Question::OpenApiV2
+        )
     }
 }
 
@@ -179,6 +173,11 @@ impl Validators {
             headers.insert(IF_NONE_MATCH, etag.clone());
         }
     }
+}
+
+/// `None`: nobody in particular, or the local server may answer anyway.
+fn prefer(servers: Vec<Arc<Server>>, reason: Reason) -> Option<Preferred> {
+    is_elsewhere(&servers).then_some(Preferred { servers, reason })
 }
 
 /// Who has the document with the hash that the client's URL names. Without one, or with that of another day, who has the one that

@@ -1,5 +1,5 @@
 //! Discovery and OpenAPI: one server is asked, with the client's own credentials, and may refuse; what it lets pass is answered
-//! for the whole control plane. Nothing here is done while all servers tell the same.
+//! for the whole control plane. Requests for other paths do not come here, and nothing is done while all servers answer alike.
 
 mod accept;
 mod answer;
@@ -12,17 +12,18 @@ use std::sync::Arc;
 use crate::api::{GroupVersion, Verb};
 use crate::discovery::View;
 use crate::document::Root;
+use crate::proxy::Shared;
 use crate::proxy::error::ProxyError;
-use crate::proxy::forward::{Answer, Outgoing, forward};
-use crate::proxy::trace::Trace;
-use crate::proxy::{Shared, Thread};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::forward::{Answer, forward};
+use crate::proxy::outgoing::Outgoing;
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{Reason, Server};
 use ask::Ask;
 
 /// What a path asks for, of what is merged.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Wanted {
+enum Question {
     /// `/api` or `/apis`. Only without a slash at the end they have an aggregated form.
     Root {
         root: Root,
@@ -38,34 +39,21 @@ enum Wanted {
     OpenApiV2,
 }
 
-/// Forwards a request, and answers it from the merged view where that is needed.
+/// Forwards a request for a path of discovery or OpenAPI, and answers it from the merged view where that is needed.
 pub async fn answer(
-    thread: &Thread,
+    exchange: &mut Exchange<'_>,
     info: &RequestInfo<'_>,
     outgoing: &Outgoing<'_>,
-    trace: &mut Trace,
 ) -> Result<Answer, ProxyError> {
-    let Some(wanted) = wanted(info, outgoing, &thread.shared) else {
-        // In a box of its own: with everything that a request has besides, its future would be too large to be moved.
-        return Box::pin(forward(thread, info, outgoing, trace)).await;
+    let shared = &exchange.thread().shared;
+    let Some(question) = question(info, outgoing, shared) else {
+        return forward(exchange, info, outgoing).await;
     };
-    // Apart, so that other requests' futures do not carry its size.
-    Box::pin(merged(thread, info, outgoing, trace, wanted)).await
-}
-
-async fn merged(
-    thread: &Thread,
-    info: &RequestInfo<'_>,
-    outgoing: &Outgoing<'_>,
-    trace: &mut Trace,
-    wanted: Wanted,
-) -> Result<Answer, ProxyError> {
-    let shared = &thread.shared;
     let view = shared.view.load_full();
-    let Some(ask) = Ask::new(wanted, outgoing, &view, shared) else {
-        return forward(thread, info, outgoing, trace).await;
+    let Some(ask) = Ask::new(question, outgoing, &view, shared) else {
+        return forward(exchange, info, outgoing).await;
     };
-    let answer = forward(thread, info, &ask.outgoing(outgoing), trace).await?;
+    let answer = forward(exchange, info, &ask.outgoing(outgoing)).await?;
     let view = match ask.is_news(&answer, &view) {
         // The server tells something that the view does not have yet: a new CRD, most likely.
         true => {
@@ -77,7 +65,7 @@ async fn merged(
     };
     if ask.is_settled(&view) {
         // Servers have come to agree since it was asked, and it was not asked with what the client has.
-        return forward(thread, info, outgoing, trace).await;
+        return forward(exchange, info, outgoing).await;
     }
     answer::from_view(&ask, answer, &view, outgoing, shared).await
 }
@@ -88,24 +76,24 @@ pub fn replaced(info: &RequestInfo<'_>, view: &View) -> Option<(Reason, Vec<Arc<
     if info.is_resource || info.verb != Verb::Get {
         return None;
     }
-    let wanted = of_path(&info.path)?;
-    if !wanted.differs(view) {
+    let question = of_path(&info.path)?;
+    if !question.differs(view) {
         return None;
     }
-    match wanted {
+    match question {
         // What a legacy `/api` lists is not merged, and what a document's hash names is not known here.
-        Wanted::Root {
+        Question::Root {
             root: Root::Core, ..
         }
-        | Wanted::OpenApiDocument => None,
-        Wanted::OpenApiV2 => {
+        | Question::OpenApiDocument => None,
+        Question::OpenApiV2 => {
             is_elsewhere(view.newest()).then(|| (Reason::OpenApiNewest, view.newest().to_vec()))
         }
         _ => Some((Reason::DiscoveryMerged, Vec::new())),
     }
 }
 
-impl Wanted {
+impl Question {
     /// True if servers would answer it differently, or not all of them at all.
     fn differs(&self, view: &View) -> bool {
         let merged = |group: &str| view.root_of(group).merged.as_ref();
@@ -130,37 +118,41 @@ fn is_elsewhere(servers: &[Arc<Server>]) -> bool {
             .any(|server| server.local && server.available())
 }
 
-fn wanted(info: &RequestInfo<'_>, outgoing: &Outgoing<'_>, shared: &Arc<Shared>) -> Option<Wanted> {
+fn question(
+    info: &RequestInfo<'_>,
+    outgoing: &Outgoing<'_>,
+    shared: &Arc<Shared>,
+) -> Option<Question> {
     let reads = matches!(*outgoing.method, http::Method::GET | http::Method::HEAD);
-    let alone = outgoing.hop_marked || !shared.interoperability;
+    let alone = outgoing.admitted.is_hop_marked() || !shared.interoperability;
     if info.is_resource || !reads || alone || outgoing.upgrade.is_some() {
         return None;
     }
     of_path(&info.path)
 }
 
-fn of_path(path: &str) -> Option<Wanted> {
+fn of_path(path: &str) -> Option<Question> {
     let slash = path.ends_with('/');
     Some(match classify(path) {
         PathClass::Discovery {
             group: "",
             version: "",
-        } => Wanted::Root {
+        } => Question::Root {
             root: match path.starts_with("/apis") {
                 true => Root::Groups,
                 false => Root::Core,
             },
             aggregated: !slash,
         },
-        PathClass::Discovery { group, version: "" } => Wanted::Group(group.into()),
-        PathClass::Discovery { group, version } => Wanted::GroupVersion(GroupVersion {
+        PathClass::Discovery { group, version: "" } => Question::Group(group.into()),
+        PathClass::Discovery { group, version } => Question::GroupVersion(GroupVersion {
             group: group.into(),
             version: version.into(),
         }),
         PathClass::OpenApi { .. } => match path.trim_end_matches('/') {
-            "/openapi/v3" => Wanted::OpenApiIndex,
-            "/openapi/v2" => Wanted::OpenApiV2,
-            _ => Wanted::OpenApiDocument,
+            "/openapi/v3" => Question::OpenApiIndex,
+            "/openapi/v2" => Question::OpenApiV2,
+            _ => Question::OpenApiDocument,
         },
         _ => return None,
     })
@@ -172,9 +164,9 @@ mod tests {
 
     #[test]
     fn paths_that_are_merged() {
-        let root = |root, aggregated| Some(Wanted::Root { root, aggregated });
+        let root = |root, aggregated| Some(Question::Root { root, aggregated });
         let version = |group: &str, version: &str| {
-            Some(Wanted::GroupVersion(GroupVersion {
+            Some(Question::GroupVersion(GroupVersion {
                 group: group.into(),
                 version: version.into(),
             }))
@@ -184,14 +176,14 @@ mod tests {
             ("/api/", root(Root::Core, false)),
             ("/apis", root(Root::Groups, true)),
             ("/apis/", root(Root::Groups, false)),
-            ("/apis/apps", Some(Wanted::Group("apps".into()))),
-            ("/apis/apps/", Some(Wanted::Group("apps".into()))),
+            ("/apis/apps", Some(Question::Group("apps".into()))),
+            ("/apis/apps/", Some(Question::Group("apps".into()))),
             ("/apis/apps/v1", version("apps", "v1")),
             ("/api/v1/", version("", "v1")),
-            ("/openapi/v3", Some(Wanted::OpenApiIndex)),
-            ("/openapi/v3/", Some(Wanted::OpenApiIndex)),
-            ("/openapi/v3/apis/apps/v1", Some(Wanted::OpenApiDocument)),
-            ("/openapi/v2", Some(Wanted::OpenApiV2)),
+            ("/openapi/v3", Some(Question::OpenApiIndex)),
+            ("/openapi/v3/", Some(Question::OpenApiIndex)),
+            ("/openapi/v3/apis/apps/v1", Some(Question::OpenApiDocument)),
+            ("/openapi/v2", Some(Question::OpenApiV2)),
             ("/version", None),
             ("/healthz", None),
             ("/", None),

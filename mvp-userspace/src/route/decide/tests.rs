@@ -2,6 +2,7 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::*;
+use crate::route::choose::choose;
 use crate::route::testing::{CONTEXT, get, known, member, request, table};
 use crate::route::{Failure, Knowledge, Probe};
 
@@ -326,15 +327,8 @@ fn a_server_that_is_not_proved_for_the_caller_is_no_candidate() {
         Target::Unavailable
     );
     assert_eq!(ask(&table, "/apis/new/v1/things", token), b);
-    assert!(
-        crate::route::choose(
-            &table,
-            table.proved(table.all(), asserted),
-            ServerSet::EMPTY,
-            1
-        )
-        .is_some_and(|s| s.local)
-    );
+    let proved = table.proved(table.all(), asserted);
+    assert!(choose(&table, proved, 1).is_some_and(|s| s.local));
     // The local one: others stand in for it, as if it were down.
     table.members()[1].server.set_proved(asserted, true);
     table.members()[0].server.set_proved(asserted, false);
