@@ -224,6 +224,10 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     stats.set_shortcut(&shortcut);
     relay.relays.dial_from(from.clone());
     let restarts = tell_guard(restarts, guard.clone());
+    let node_events = reader.as_ref().map(|reader| {
+        let client = reader.apart().client();
+        history::NodeEvents::start(client, &config.node)
+    });
     let cluster = reader.map(|reader| share_signs(&config, reader, guard.clone()));
     // Nothing is proved yet, and so nothing may come.
     let local = &config.local.name;
@@ -424,7 +428,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         config_digest: config.digest(),
         config,
     });
-    let keeper = history::Keeper::start(&sources, trigger.clone(), another);
+    let keeper = history::Keeper::start(&sources, node_events, trigger.clone(), another);
     let port = Admin {
         views: views(sources, set_log_level),
         readiness,

@@ -22,6 +22,7 @@ mod idle;
 mod limits;
 mod local_server;
 mod memory;
+mod node_events;
 mod page;
 mod protocol;
 mod real_documents;
