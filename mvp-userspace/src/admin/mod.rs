@@ -38,6 +38,7 @@ mod tests;
 mod views;
 
 pub use access::{Access, Hosts};
+pub use answer::is_ready;
 pub use query::encode;
 pub use serve::{Admin, Door, serve};
 pub use skew::{SkewCell, SkewRow, SkewServer, SkewState, SkewView};

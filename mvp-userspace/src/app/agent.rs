@@ -19,7 +19,7 @@ use super::running::Running;
 use super::threads::{DataThread, PoolSettings};
 use super::views::{SetLogLevel, Sources, views};
 use super::{descriptors, proof, sources};
-use crate::admin::Admin;
+use crate::admin::{Admin, is_ready};
 use crate::config::Config;
 use crate::discovery::SyncCounters;
 use crate::drain::{Drain, DrainSignal, DrainTrigger};
@@ -317,8 +317,13 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         no_server: Arc::from(""),
         tally: Arc::default(),
     });
+    let ready = {
+        let (readiness, standing, drain) = (readiness.clone(), standing.clone(), trigger.clone());
+        move || is_ready(&readiness, &standing, &drain)
+    };
     sources::register(
         &metrics,
+        ready,
         &shared,
         Arc::clone(&reload),
         manifest_line.clone(),

@@ -119,6 +119,16 @@ impl Metrics {
         ] {
             counters.start();
         }
+        for (decision, codes) in zeros::OWN_ANSWERS {
+            for code in *codes {
+                metrics.requests.get([decision, "", &code.to_string()]);
+            }
+        }
+        // Of a discovery request, which names no resource.
+        metrics.rerouted.get(["200", "", "", ""]);
+        for kind in zeros::PROXY_ERRORS {
+            metrics.peer_proxy_errors.get([kind, "", "", ""]);
+        }
         metrics.register_source(Box::new(|sink| {
             sink.set(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
         }));
@@ -230,6 +240,8 @@ impl Metrics {
     pub fn server(&self, server: &str) {
         self.let_go.get([server]);
         self.ejections.get([server]);
+        let labels = self.server_time.labels([server]);
+        self.server_time.family.get_or_create_owned(&labels);
     }
 
     /// A file that is reloaded when it changes, likewise.
