@@ -43,7 +43,8 @@ pub async fn create_lease(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-fn rules() -> Result<Vec<Rule>> {
+/// What the file grants to users.
+pub fn rules() -> Result<Vec<Rule>> {
     let all = documents()?;
     let mut rules = Vec::new();
     for binding in &all {

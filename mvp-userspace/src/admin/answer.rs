@@ -9,12 +9,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::access::{CHANGES, SERVERS};
+use super::access::{CANARY, CHANGES, SERVERS};
 use super::query::{decode, parameter};
 use super::{Access, Admin, Probe, ProbeError, StatusView, page};
-use crate::drain::DrainState;
+use crate::drain::{DrainState, DrainTrigger};
 use crate::history::MOST_MINUTES;
-use crate::readiness::PassingBy;
+use crate::readiness::{PassingBy, Readiness, Standing};
 use crate::steering::{ClusterOrder, Operator};
 
 /// Longest body read: a log filter.
@@ -72,6 +72,7 @@ pub async fn answer(
             }
         }
         "/explain" => explain(admin, &request, &query),
+        CANARY => canary(admin).await,
         "/drain" => drain(admin, &query),
         "/arm" | "/auto" if parameter(&query, "cluster").is_some() => {
             cluster(admin, path == "/arm", &query).await
@@ -92,13 +93,18 @@ pub async fn answer(
 
 /// How long all agents are armed if the operator does not say: an upgrade takes less, and a word that is forgotten must end.
 const CLUSTER_ARMED: Duration = Duration::from_secs(60 * 60);
-const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/history?since=2h /report?since=2h /stream\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\nOn the Unix socket only: /mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain /arm /disarm /auto /retire, PUT /loglevel\n";
+const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/history?since=2h /report?since=2h /stream\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\nOn the Unix socket only: /mvp/servers/NAME/{healthz,livez,readyz,version,metrics}, /mvp/canary\nPOST /drain /arm /disarm /auto /retire, PUT /loglevel\n";
+
+/// What `/readyz`, the status and `mvp_ready` say.
+pub fn is_ready(readiness: &Readiness, standing: &Standing, drain: &DrainTrigger) -> bool {
+    readiness.is_ready() && drain.state() == DrainState::Running && unproved(standing).is_none()
+}
 
 fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
     let awaited = admin.readiness.awaited();
     let draining = admin.drain.state() != DrainState::Running;
-    let unproved = unproved(admin);
-    let ready = awaited.is_empty() && !draining && unproved.is_none();
+    let unproved = unproved(&admin.standing);
+    let ready = is_ready(&admin.readiness, &admin.standing, &admin.drain);
     if ready && !verbose {
         return text(StatusCode::OK, "ok\n");
     }
@@ -128,8 +134,8 @@ fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
 }
 
 /// Of the reasons to pass by only this one makes the agent unready: the others end by themselves, or readiness knows them already.
-fn unproved(admin: &Admin) -> Option<String> {
-    let mut reasons = admin.standing.reasons().into_iter();
+fn unproved(standing: &Standing) -> Option<String> {
+    let mut reasons = standing.reasons().into_iter();
     reasons.find_map(|(reason, detail)| (reason == PassingBy::LocalUnproved).then_some(detail))
 }
 
@@ -153,8 +159,7 @@ pub fn status_view(admin: &Admin) -> StatusView {
     let mut view = (admin.views.status)();
     view.awaiting = admin.readiness.awaited();
     let state = admin.drain.state();
-    view.ready =
-        view.awaiting.is_empty() && state == DrainState::Running && unproved(admin).is_none();
+    view.ready = is_ready(&admin.readiness, &admin.standing, &admin.drain);
     view.drain = match state {
         DrainState::Running => "running",
         DrainState::Draining(_) => "draining",
@@ -268,6 +273,11 @@ async fn probe(admin: &Admin, rest: &str, query: Option<&str>) -> Response<Full<
             format!("no answer within {:?}\n", admin.answer_timeout),
         ),
     }
+}
+
+/// It ends by itself: each of its ways has a limit in time.
+async fn canary(admin: &Admin) -> Response<Full<Bytes>> {
+    json(&(admin.views.canary)().await)
 }
 
 fn drain(admin: &Admin, query: &str) -> Response<Full<Bytes>> {

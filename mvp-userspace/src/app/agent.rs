@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{Notify, watch};
 
 use super::admin_port::AdminPort;
+use super::canary::Canary;
 use super::history;
 use super::learning::{
     Asking, await_first_round, membership_dialer, share_signs, start_discovery, tell_guard,
@@ -19,7 +20,7 @@ use super::running::Running;
 use super::threads::{DataThread, PoolSettings};
 use super::views::{SetLogLevel, Sources, views};
 use super::{descriptors, proof, sources};
-use crate::admin::Admin;
+use crate::admin::{Admin, is_ready};
 use crate::config::Config;
 use crate::discovery::SyncCounters;
 use crate::drain::{Drain, DrainSignal, DrainTrigger};
@@ -186,6 +187,10 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let guard = GuardHandle::new(&config, Arc::clone(&stats));
     let (prover, own) = proof::prover(&config, &client_tls, &trust)?;
     let dialer = membership_dialer(&config, &client_tls, &own)?;
+    let canary = Canary {
+        dialer: dialer.clone(),
+        listen,
+    };
     let Membership {
         members,
         restarts,
@@ -223,6 +228,10 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     stats.set_shortcut(&shortcut);
     relay.relays.dial_from(from.clone());
     let restarts = tell_guard(restarts, guard.clone());
+    let node_events = reader.as_ref().map(|reader| {
+        let client = reader.apart().client();
+        history::NodeEvents::start(client, &config.node)
+    });
     let cluster = reader.map(|reader| share_signs(&config, reader, guard.clone()));
     // Nothing is proved yet, and so nothing may come.
     let local = &config.local.name;
@@ -312,8 +321,13 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         no_server: Arc::from(""),
         tally: Arc::default(),
     });
+    let ready = {
+        let (readiness, standing, drain) = (readiness.clone(), standing.clone(), trigger.clone());
+        move || is_ready(&readiness, &standing, &drain)
+    };
     sources::register(
         &metrics,
+        ready,
         &shared,
         Arc::clone(&reload),
         manifest_line.clone(),
@@ -402,6 +416,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     tokio::spawn(super::memory::run());
     let sources = Arc::new(Sources {
         history: History::new(unix_millis()),
+        canary,
         retirable,
         retired,
         shortcut,
@@ -424,7 +439,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         config_digest: config.digest(),
         config,
     });
-    let keeper = history::Keeper::start(&sources, trigger.clone(), another);
+    let keeper = history::Keeper::start(&sources, node_events, trigger.clone(), another);
     let port = Admin {
         views: views(sources, set_log_level),
         readiness,

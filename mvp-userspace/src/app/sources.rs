@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use super::manifest::ManifestLine;
 use crate::discovery::{DiscoveryHandle, SyncCounters};
 use crate::metrics::{
-    CERTIFICATE_EXPIRY, DISCOVERY_AGE, Metrics, OUTSTANDING, POOL_CONNECTIONS, PROOF_AGE,
+    CERTIFICATE_EXPIRY, DISCOVERY_AGE, Metrics, OUTSTANDING, POOL_CONNECTIONS, PROOF_AGE, READY,
     RESTART_NEEDED, SERVER_AVAILABLE, SERVER_PROVED,
 };
 use crate::proxy::Shared;
@@ -19,15 +19,17 @@ use crate::tls::ReloadStats;
 
 const MIRROR_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Registers the gauges.
+/// Registers the gauges. `ready`: what `/readyz` says.
 pub fn register(
     metrics: &Metrics,
+    ready: impl Fn() -> bool + Send + Sync + 'static,
     shared: &Arc<Shared>,
     reload: Arc<ReloadStats>,
     manifest: ManifestLine,
 ) {
     let shared = Arc::clone(shared);
     metrics.register_source(Box::new(move |sink| {
+        sink.set(&READY, &[], f64::from(u8::from(ready())));
         for status in shared.discovery.status() {
             if let Some(age) = status.age {
                 sink.set(&DISCOVERY_AGE, &[&status.name], age.as_secs_f64());

@@ -3,7 +3,7 @@
 use mvp_common::Counter;
 
 /// One reading of every [`Counter`], summed over the CPUs. Monotonic from one reading to the next of the same maps.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Counters([u64; Counter::COUNT as usize]);
 
 impl Counters {

@@ -36,7 +36,8 @@ const MAX_PROBLEMS: usize = 16;
 /// By which way something was read last, in one line for the status. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ReadBy {
-    what: &'static str,
+    /// `None`: the log says nothing of it.
+    what: Option<&'static str>,
     lines: Arc<Mutex<Lines>>,
 }
 
@@ -66,7 +67,15 @@ impl ReadBy {
     /// The facts about `what`, which is its name in the log.
     pub fn of(what: &'static str) -> Self {
         Self {
-            what,
+            what: Some(what),
+            lines: Arc::default(),
+        }
+    }
+
+    /// Of whatever its user says something himself.
+    fn silent() -> Self {
+        Self {
+            what: None,
             lines: Arc::default(),
         }
     }
@@ -81,7 +90,7 @@ impl ReadBy {
         let mut lines = self.lock();
         lines.logged.clear();
         if lines.now != line {
-            tracing::info!("{} is read {line}", self.what);
+            self.log(&line);
             lines.now = line;
         }
     }
@@ -90,9 +99,15 @@ impl ReadBy {
     fn unread(&self, line: String) {
         let mut lines = self.lock();
         if lines.logged.len() < MAX_PROBLEMS && lines.logged.insert(line.clone()) {
-            tracing::info!("{} is read {line}", self.what);
+            self.log(&line);
         }
         lines.now = line;
+    }
+
+    fn log(&self, line: &str) {
+        if let Some(what) = self.what {
+            tracing::info!("{what} is read {line}");
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {
@@ -132,7 +147,16 @@ impl Asked {
 }
 
 impl Reader {
-    /// For kube's watchers, and for merge patches, which may be sent twice.
+    /// The same way for something that nothing depends on: as `system:mvp` or not at all, and without a word in status and log.
+    pub fn apart(&self) -> Self {
+        Self {
+            fallback: None,
+            read_by: ReadBy::silent(),
+            ..self.clone()
+        }
+    }
+
+    /// For kube's watchers, and for what may be sent twice: merge patches, and objects that have a name already.
     pub fn client(self) -> Client {
         Client::new(self, "default")
     }
@@ -183,6 +207,7 @@ impl Reader {
             .iter()
             .filter(|other| !other.same_address(&self.local));
         let mut problem = String::new();
+        let mut refused = None;
         let leaving = |endpoint: &&Endpoint| self.departures.of(endpoint).is_leaving();
         let (last, first): (Vec<_>, Vec<_>) =
             [&self.local].into_iter().chain(others).partition(leaving);
@@ -202,7 +227,13 @@ impl Reader {
                             status.as_u16(),
                             asked.method
                         );
-                        return Err(Refusal::Answer(response, why));
+                        let refusal = Refusal::Answer(response, why);
+                        // A server that does not accept the pair speaks for itself only; rights are those of the cluster.
+                        if status == StatusCode::FORBIDDEN {
+                            return Err(refusal);
+                        }
+                        refused.get_or_insert(refusal);
+                        continue;
                     }
                     self.read_by.read(format!("as system:mvp through {name}"));
                     return Ok(response);
@@ -210,7 +241,7 @@ impl Reader {
                 Err(error) => problem = format!("{name}: {error}"),
             }
         }
-        Err(Refusal::None(problem))
+        Err(refused.unwrap_or(Refusal::None(problem)))
     }
 }
 

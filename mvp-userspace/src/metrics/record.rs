@@ -119,6 +119,16 @@ impl Metrics {
         ] {
             counters.start();
         }
+        for (decision, codes) in zeros::OWN_ANSWERS {
+            for code in *codes {
+                metrics.requests.get([decision, "", &code.to_string()]);
+            }
+        }
+        // Of a discovery request, which names no resource.
+        metrics.rerouted.get(["200", "", "", ""]);
+        for kind in zeros::PROXY_ERRORS {
+            metrics.peer_proxy_errors.get([kind, "", "", ""]);
+        }
         metrics.register_source(Box::new(|sink| {
             sink.set(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
         }));
@@ -151,6 +161,27 @@ impl Metrics {
     /// The agent's own share of a request.
     pub fn added(&self, time: Duration) {
         self.added.observe(time.as_secs_f64());
+    }
+
+    /// The requests so far of which [`Metrics::added`] was told, and their sum. Read as a scrape is, so that no request pays for it.
+    pub fn added_so_far(&self) -> (u64, Duration) {
+        let mut registry = Registry::default();
+        registry.register(ADDED.base(), ADDED.help, self.added.clone());
+        let mut text = String::new();
+        // As in `render`.
+        if text::encode(&mut text, &registry).is_err() {
+            return (0, Duration::ZERO);
+        }
+        let sample = |suffix: &str| -> f64 {
+            let mut lines = text.lines();
+            let value = lines.find_map(|line| {
+                let rest = line.strip_prefix(ADDED.name)?.strip_prefix(suffix)?;
+                rest.strip_prefix(' ')?.parse().ok()
+            });
+            value.unwrap_or_default()
+        };
+        let sum = Duration::try_from_secs_f64(sample("_sum")).unwrap_or_default();
+        (sample("_count") as u64, sum)
     }
 
     /// The server's share of a request.
@@ -230,6 +261,8 @@ impl Metrics {
     pub fn server(&self, server: &str) {
         self.let_go.get([server]);
         self.ejections.get([server]);
+        let labels = self.server_time.labels([server]);
+        self.server_time.family.get_or_create_owned(&labels);
     }
 
     /// A file that is reloaded when it changes, likewise.

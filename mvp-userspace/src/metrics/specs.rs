@@ -66,6 +66,8 @@ specs! {
         "Number of discovery requests that asked for the local server's document only";
     BUILD_INFO, Gauge, "mvp_build_info", ["version"],
         "Always 1; the label is the agent's version";
+    READY, Gauge, "mvp_ready", [],
+        "1 while /readyz answers 200: every server was asked once, the local server is proved, and the agent does not drain; otherwise 0";
     REQUESTS, Counter, "mvp_requests_total", ["decision", "server", "code"],
         "Requests, by why they went where, the server that answered (empty: the agent itself) and the status code; 499: the client went away before its answer";
     ADDED, Histogram, "mvp_added_seconds", [],

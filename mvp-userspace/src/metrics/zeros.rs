@@ -4,6 +4,24 @@
 use super::*;
 use crate::route::relay::{InspectReason, RetireReason};
 
+/// Answers of the agent itself, by decision, with the status codes that they have.
+pub const OWN_ANSWERS: &[(&str, &[u16])] = &[
+    ("refused_unauthorized", &[401]),
+    ("refused_malformed", &[400, 414, 500, 501]),
+    ("refused_header", &[431]),
+    ("capable_server_unreachable", &[503]),
+    ("knowledge_unconfirmed", &[503]),
+    ("refused_cancellations", &[429]),
+    ("refused_tunnels", &[429]),
+    ("agent_failed", &[503]),
+    ("server_failed", &[502, 503]),
+    ("server_timeout", &[504]),
+    ("client_gone", &[499]),
+];
+
+/// The native proxy's types of `apiserver_peer_proxy_errors_total`.
+pub const PROXY_ERRORS: &[&str] = &["endpoint_resolution", "proxy_transport"];
+
 /// The values of a counter's only label. Empty: only events tell them.
 pub fn words(spec: &Spec) -> Vec<&'static str> {
     match spec.name {

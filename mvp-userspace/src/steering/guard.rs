@@ -66,6 +66,15 @@ pub enum ClusterOrder {
     Release,
 }
 
+impl GuardReason {
+    /// Every state with every reason for which the guard may go there.
+    pub fn transitions() -> impl Iterator<Item = (&'static str, Self)> {
+        let idle = |reason| matches!(reason, Self::OperatorDisarmed | Self::Settled);
+        let to = move |reason| if idle(reason) { "idle" } else { "armed" };
+        Self::ALL.iter().map(move |reason| (to(*reason), *reason))
+    }
+}
+
 /// A set of [`GuardReason`]s.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct GuardReasons(u16);

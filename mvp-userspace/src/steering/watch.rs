@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{GuardHandle, SharedSteering};
 use super::{InForce, Stance, Steers};
+use crate::kernel::Counters;
 use crate::proxy::Relays;
 use crate::readiness::Standing;
 
@@ -28,6 +29,12 @@ impl Watch {
         };
         let why = self.guard.state().reasons().to_string();
         Stance::of(self.standing.reasons(), &steers, &why)
+    }
+
+    /// What the program counted that joins two sockets, if it is loaded.
+    pub fn spliced(&self) -> Option<Counters> {
+        let kernel = self.relays.splicing().splicer().kernel()?;
+        kernel.counters().ok()
     }
 }
 

@@ -1,12 +1,14 @@
 //! The `mvp` command as people are used to such commands: forms of output, watching, waiting, the environment, completion, colours.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use mvp::metrics::{ALL, Kind};
+use mvp::steering::GuardReason;
 use mvp_tests::agent::eventually;
 use mvp_tests::child::ChildAgent;
 use mvp_tests::sim::pki::Pki;
@@ -295,48 +297,113 @@ async fn what_config_shows_is_a_configuration_that_says_the_same() {
     assert_eq!(overridden["threads"], 3);
 }
 
-/// The rate of a series that begins with 1 is nothing.
+/// The table of metrics and an agent that has just started, compared both ways. The rate of a series that begins with 1 is nothing: so
+/// every counter is there with its zero.
 #[tokio::test]
-async fn every_counter_is_there_from_the_start() {
+async fn a_new_agent_exposes_the_table_of_metrics() {
     let (_plane, agent) = setup().await;
+    // What it says of servers follows their first answers.
+    eventually("the servers are there", LIMIT, || async {
+        let (_, scrape) = agent.admin_get("/metrics").await?;
+        Ok(scrape.contains("mvp_ejections_total{server=\"cp-b\"} "))
+    })
+    .await
+    .unwrap();
     let (_, scrape) = agent.admin_get("/metrics").await.unwrap();
-    let samples = |name: &str| {
-        let of = |line: &&str| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+    let types = scrape
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    let exposed: BTreeMap<&str, &str> = types.filter_map(|line| line.split_once(' ')).collect();
+    let table: BTreeMap<&str, &str> = ALL
+        .iter()
+        .map(|spec| (spec.base(), spec.kind.as_str()))
+        .collect();
+    for (name, kind) in &exposed {
+        assert_eq!(table.get(name), Some(kind), "{name} is not in the table");
+    }
+    for spec in ALL {
+        let suffix = match spec.kind {
+            Kind::Histogram => "_count",
+            Kind::Counter | Kind::Gauge => "",
         };
-        scrape.lines().filter(of).count()
+        let name = format!("{}{suffix}", spec.name);
+        let samples: Vec<_> = scrape
+            .lines()
+            .filter_map(|line| line.strip_prefix(&name))
+            .filter(|rest| rest.starts_with(['{', ' ']))
+            .collect();
+        // Gauges of what is not there yet: connections, and with steering whether connections of before can be ended.
+        let later = [
+            "mvp_pool_connections",
+            "mvp_relayed_connections",
+            "mvp_retiring_available",
+        ];
+        let later = later.contains(&spec.name);
+        assert!(!samples.is_empty() || later, "{name}");
+        for sample in samples {
+            let labels: Vec<_> = match sample.strip_prefix('{') {
+                None => Vec::new(),
+                Some(rest) => rest
+                    .split("=\"")
+                    .map(|part| part.rsplit(['"', ',']).next().unwrap())
+                    .collect(),
+            };
+            let named = labels.len().saturating_sub(1);
+            assert_eq!(labels[..named], *spec.labels, "{name}{sample}");
+        }
+    }
+    let zero = |sample: &str| {
+        let line = scrape
+            .lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        assert_eq!(line.map(|value| value.parse()), Some(Ok(0.0)), "{sample}");
     };
-    for spec in ALL.iter().filter(|spec| spec.kind == Kind::Counter) {
-        let later = match spec.name {
-            // Their labels are told by requests.
-            "mvp_requests_total"
-            | "apiserver_rerouted_request_total"
-            | "apiserver_peer_proxy_errors_total" => true,
-            // Only with steering, which this agent has not; the kernel's tests have them.
-            "mvp_kernel_events_total"
-            | "mvp_kernel_heartbeats_withheld_total"
-            | "mvp_retired_connections_total" => true,
-            // Only where agents share a Lease.
-            "mvp_cluster_words_total" => true,
-            // Its reasons come in pairs with the new state.
-            "mvp_guard_transitions_total" => true,
-            _ => false,
-        };
-        assert!(later || samples(spec.name) > 0, "{}", spec.name);
+    for (to, reason) in GuardReason::transitions() {
+        let reason = reason.as_str();
+        zero(&format!(
+            "mvp_guard_transitions_total{{to=\"{to}\",reason=\"{reason}\"}}"
+        ));
     }
     for sample in [
-        "mvp_ejections_total{server=\"cp-b\"} ",
-        "mvp_watches_let_go_total{server=\"cp-b\"} ",
-        "mvp_refused_total{limit=\"tunnels_per_client\"} 0",
-        "mvp_relay_decisions_total{decision=\"relayed\"} 0",
+        "mvp_watches_let_go_total{server=\"cp-b\"}",
+        "mvp_server_seconds_count{server=\"cp-b\"}",
+        "mvp_refused_total{limit=\"tunnels_per_client\"}",
+        "mvp_relay_decisions_total{decision=\"relayed\"}",
+        "mvp_requests_total{decision=\"server_failed\",server=\"\",code=\"503\"}",
+        "mvp_kernel_events_total{event=\"steered\"}",
+        "mvp_kernel_heartbeats_withheld_total{reason=\"full\"}",
+        "mvp_retired_connections_total{outcome=\"late\"}",
+        "mvp_cluster_words_total{kind=\"failed\"}",
     ] {
-        assert!(
-            scrape.lines().any(|line| line.starts_with(sample)),
-            "{sample}"
-        );
+        zero(sample);
     }
-    assert!(samples("mvp_certificate_reload_failures_total") >= 4);
+    let files = "mvp_certificate_reload_failures_total{file=";
+    assert!(scrape.matches(files).count() >= 4, "{scrape}");
+    assert!(scrape.contains("\nmvp_ready 1"), "{scrape}");
+}
+
+#[tokio::test]
+async fn the_metric_of_readiness_is_what_readyz_says() {
+    let (plane, agent) = setup().await;
+    let says = |ready: bool| {
+        let agent = &agent;
+        async move {
+            let code = if ready { 200 } else { 503 };
+            eventually("both say so", LIMIT, || async {
+                let (readyz, text) = agent.admin_get("/readyz").await?;
+                let value = agent.metric("mvp_ready").await?;
+                anyhow::ensure!(readyz == code, "{text}");
+                Ok(value == f64::from(u8::from(ready)))
+            })
+            .await
+            .unwrap();
+        }
+    };
+    says(true).await;
+    plane.server(0).refuse_front_proxy(true);
+    says(false).await;
+    plane.server(0).refuse_front_proxy(false);
+    says(true).await;
 }
 
 async fn checked(agent: &ChildAgent, args: &[&str]) -> (Option<i32>, String) {

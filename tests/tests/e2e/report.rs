@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use mvp::config::InspectMode;
 use mvp::history::{HistoryView, Kind, Report};
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::child::ChildAgent;
@@ -131,6 +132,43 @@ async fn only_what_is_known_to_have_been_prevented_is_counted() {
     ] {
         assert!(kinds.contains(&kind), "{kind:?} is not in {kinds:?}");
     }
+}
+
+#[tokio::test]
+async fn an_upgrade_is_on_record() {
+    let plane = plane(&[35, 35]).await;
+    let agent = TestAgent::start_with(&plane, "cp-a", |config| {
+        patient(config);
+        config.inspect.mode = InspectMode::Auto;
+        config.kernel.settle = std::time::Duration::from_millis(500);
+    })
+    .await
+    .unwrap();
+    let has = |kind: Kind, subject: &'static str, value: &'static str| {
+        let agent = &agent;
+        async move {
+            eventually("it is noted", SOON, || async {
+                let view = history(agent).await;
+                let mut events = view.events.iter();
+                Ok(events.any(|event| {
+                    event.kind == kind && event.subject == subject && event.value.starts_with(value)
+                }))
+            })
+            .await
+            .unwrap();
+        }
+    };
+    has(Kind::ServerSeen, "cp-b", "v1.35").await;
+    plane.named("cp-b").unwrap().restart(36).await.unwrap();
+    has(Kind::ServerVersion, "cp-b", "v1.36").await;
+    has(Kind::GuardArmed, "", "").await;
+    plane.named("cp-a").unwrap().restart(36).await.unwrap();
+    has(Kind::ServerVersion, "cp-a", "v1.36").await;
+    has(Kind::GuardIdle, "", "").await;
+    let report = report(&agent).await;
+    assert!(!report.convergences.is_empty() && report.armed_ms > 0);
+    // Without the kernel's part nothing says when the last connection was gone.
+    assert_eq!(report.slowest_ms, None);
 }
 
 #[tokio::test]

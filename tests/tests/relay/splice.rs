@@ -104,4 +104,10 @@ async fn carries(plane: &mvp_tests::sim::ControlPlane, agent: &TestAgent, mode: 
     })
     .await
     .unwrap();
+    let bytes = "mvp_kernel_events_total{event=\"splice_bytes\"}";
+    let moved = agent.metric(bytes).await.unwrap();
+    assert!(
+        mode != "sockmap" || moved > 0.0,
+        "the kernel counts what it moved"
+    );
 }

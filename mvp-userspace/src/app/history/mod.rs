@@ -2,6 +2,7 @@
 //! goes on with.
 
 mod changes;
+mod node_events;
 mod sample;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use self::changes::Changes;
+pub use self::node_events::NodeEvents;
 use self::sample::Sampler;
 use super::views::{Sources, status};
 use crate::drain::{DrainState, DrainTrigger};
@@ -35,6 +37,8 @@ struct Inner {
     history: History,
     sampler: Mutex<Sampler>,
     keep: Keep,
+    /// `None`: Kubernetes is not asked for anything.
+    node: Option<NodeEvents>,
     drain: DrainTrigger,
     /// The record of before is part of this one.
     adopted: AtomicBool,
@@ -44,7 +48,12 @@ struct Inner {
 
 impl Keeper {
     /// Begins to follow the agent on this runtime. `another`: an agent runs here, whose place this one takes.
-    pub fn start(sources: &Arc<Sources>, drain: DrainTrigger, another: bool) -> Self {
+    pub fn start(
+        sources: &Arc<Sources>,
+        node: Option<NodeEvents>,
+        drain: DrainTrigger,
+        another: bool,
+    ) -> Self {
         let keeper = Self(Arc::new(Inner {
             history: sources.history.clone(),
             sampler: Mutex::new(Sampler::new(
@@ -54,6 +63,7 @@ impl Keeper {
                 sources.config.local.name.clone(),
             )),
             keep: Keep::beside(&sources.config.admin.socket),
+            node,
             drain,
             adopted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -74,10 +84,9 @@ impl Keeper {
 
     fn count(&self, now_ms: u64) {
         let sampler = self.0.sampler.lock();
-        let counted = sampler
-            .unwrap_or_else(PoisonError::into_inner)
-            .sample(now_ms);
-        self.0.history.count(counted);
+        let mut sampler = sampler.unwrap_or_else(PoisonError::into_inner);
+        let counted = sampler.sample(now_ms);
+        self.0.history.count(counted, sampler.added());
     }
 
     async fn run(self, sources: Arc<Sources>, another: bool) {
@@ -101,6 +110,9 @@ impl Keeper {
             tick.tick().await;
             let now_ms = unix_millis();
             for event in changes.look(status(&sources), now_ms) {
+                if let Some(node) = &self.0.node {
+                    node.tell(&event);
+                }
                 self.0.history.note(event);
                 saving.noted = true;
             }

@@ -61,6 +61,18 @@ struct Counts {
     failed: AtomicU64,
 }
 
+impl Counts {
+    fn read(&self) -> [(&'static str, u64); 3] {
+        let Self {
+            told,
+            heard,
+            failed,
+        } = self;
+        [("told", told), ("heard", heard), ("failed", failed)]
+            .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+    }
+}
+
 /// What is to be written.
 enum Order {
     Sign(GuardReasons),
@@ -161,13 +173,12 @@ impl Cluster {
 
     /// How many signs and commands were written (`told`), were read (`heard`), or could not be written (`failed`).
     pub fn counts(&self) -> [(&'static str, u64); 3] {
-        let Counts {
-            told,
-            heard,
-            failed,
-        } = &self.0.counts;
-        [("told", told), ("heard", heard), ("failed", failed)]
-            .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+        self.0.counts.read()
+    }
+
+    /// The same of an agent that exchanges nothing.
+    pub fn no_counts() -> [(&'static str, u64); 3] {
+        Counts::default().read()
     }
 
     fn order_word(&self, order: &Order) -> (String, Option<Word>) {
