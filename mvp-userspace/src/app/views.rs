@@ -303,7 +303,7 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
         nobody
     };
     let replaced = match context.interoperability {
-        true => replaced(&info, &sources.shared.view.load()),
+        true => replaced(&info, uri.query(), &sources.shared),
         false => None,
     };
     let mut line = explain(&info, &table, context);

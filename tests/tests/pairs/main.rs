@@ -6,6 +6,7 @@ mod days;
 mod http2;
 mod negotiation;
 mod newer;
+mod openapi;
 mod outage;
 mod targets;
 mod usual;

@@ -60,7 +60,7 @@ pub async fn from_view(
             one_version(ask, &answer, view, &gv.group, &gv.version, client)?
         }
         Wanted::OpenApiIndex => Some(index(&answer, client, shared)),
-        Wanted::OpenApiDocument | Wanted::OpenApiV2 => None,
+        Wanted::OpenApiDocument(_) | Wanted::OpenApiV2 => None,
     };
     let Some(told) = told else {
         return Ok(for_head(answer, client.method));

@@ -10,7 +10,7 @@ pub use ask::{Preferred, Validators};
 use std::sync::Arc;
 
 use crate::api::{GroupVersion, Verb};
-use crate::discovery::View;
+use crate::discovery::{OPENAPI_V3, View};
 use crate::document::Root;
 use crate::proxy::error::ProxyError;
 use crate::proxy::forward::{Answer, Outgoing, forward};
@@ -18,7 +18,7 @@ use crate::proxy::trace::Trace;
 use crate::proxy::{Shared, Thread};
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{Reason, Server};
-use ask::Ask;
+use ask::{Ask, having};
 
 /// What a path asks for, of what is merged.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,8 +32,8 @@ enum Wanted {
     GroupVersion(GroupVersion),
     /// `/openapi/v3`.
     OpenApiIndex,
-    /// A document below it.
-    OpenApiDocument,
+    /// A document below it, and the path that the index has for it: `apis/apps/v1`.
+    OpenApiDocument(Box<str>),
     /// `/openapi/v2`, one document for everything.
     OpenApiV2,
 }
@@ -62,6 +62,9 @@ async fn merged(
 ) -> Result<Answer, ProxyError> {
     let shared = &thread.shared;
     let view = shared.view.load_full();
+    if wanted.is_of_openapi_v3() && wanted.differs(&view) {
+        shared.discovery.openapi_settled().await;
+    }
     let Some(ask) = Ask::new(wanted, outgoing, &view, shared) else {
         return forward(thread, info, outgoing, trace).await;
     };
@@ -83,21 +86,30 @@ async fn merged(
 }
 
 /// What becomes of a plain GET of this path, beyond routing: [`Reason::DiscoveryMerged`] if the answer is replaced,
-/// [`Reason::OpenApiNewest`] with the servers that are asked instead. For `mvp explain`, which knows no headers.
-pub fn replaced(info: &RequestInfo<'_>, view: &View) -> Option<(Reason, Vec<Arc<Server>>)> {
+/// [`Reason::OpenApiNewest`] or [`Reason::OpenApiOnPeer`] with the servers that are asked instead. For `mvp explain`, which knows no
+/// headers.
+pub fn replaced(
+    info: &RequestInfo<'_>,
+    query: Option<&str>,
+    shared: &Shared,
+) -> Option<(Reason, Vec<Arc<Server>>)> {
+    let view = shared.view.load_full();
     if info.is_resource || info.verb != Verb::Get {
         return None;
     }
     let wanted = of_path(&info.path)?;
-    if !wanted.differs(view) {
+    if !wanted.differs(&view) {
         return None;
     }
     match wanted {
-        // What a legacy `/api` lists is not merged, and what a document's hash names is not known here.
+        // What a legacy `/api` lists is not merged.
         Wanted::Root {
             root: Root::Core, ..
+        } => None,
+        Wanted::OpenApiDocument(path) => {
+            let (servers, _) = having(&path, query, &shared.discovery);
+            is_elsewhere(&servers).then_some((Reason::OpenApiOnPeer, servers))
         }
-        | Wanted::OpenApiDocument => None,
         Wanted::OpenApiV2 => {
             is_elsewhere(view.newest()).then(|| (Reason::OpenApiNewest, view.newest().to_vec()))
         }
@@ -117,8 +129,13 @@ impl Wanted {
             Self::GroupVersion(GroupVersion { group, version }) => {
                 merged(group).is_some_and(|merged| merged.differs_in(group, version))
             }
-            Self::OpenApiIndex | Self::OpenApiDocument | Self::OpenApiV2 => view.differs(),
+            Self::OpenApiIndex | Self::OpenApiDocument(_) | Self::OpenApiV2 => view.differs(),
         }
+    }
+
+    /// True if it is answered by what servers' indexes say.
+    fn is_of_openapi_v3(&self) -> bool {
+        matches!(self, Self::OpenApiIndex | Self::OpenApiDocument(_))
     }
 }
 
@@ -158,9 +175,12 @@ fn of_path(path: &str) -> Option<Wanted> {
             version: version.into(),
         }),
         PathClass::OpenApi { .. } => match path.trim_end_matches('/') {
-            "/openapi/v3" => Wanted::OpenApiIndex,
+            OPENAPI_V3 => Wanted::OpenApiIndex,
             "/openapi/v2" => Wanted::OpenApiV2,
-            _ => Wanted::OpenApiDocument,
+            document => {
+                let below = document.strip_prefix(OPENAPI_V3);
+                Wanted::OpenApiDocument(below?.strip_prefix('/')?.into())
+            }
         },
         _ => return None,
     })
@@ -179,6 +199,7 @@ mod tests {
                 version: version.into(),
             }))
         };
+        let document = |path: &str| Some(Wanted::OpenApiDocument(path.into()));
         for (path, want) in [
             ("/api", root(Root::Core, true)),
             ("/api/", root(Root::Core, false)),
@@ -190,7 +211,10 @@ mod tests {
             ("/api/v1/", version("", "v1")),
             ("/openapi/v3", Some(Wanted::OpenApiIndex)),
             ("/openapi/v3/", Some(Wanted::OpenApiIndex)),
-            ("/openapi/v3/apis/apps/v1", Some(Wanted::OpenApiDocument)),
+            ("/openapi/v3/apis/apps/v1", document("apis/apps/v1")),
+            ("/openapi/v3/api/v1/", document("api/v1")),
+            ("/openapi/v3/version", document("version")),
+            ("/openapi/v2/apis", None),
             ("/openapi/v2", Some(Wanted::OpenApiV2)),
             ("/version", None),
             ("/healthz", None),
