@@ -16,12 +16,13 @@ use super::connection::{Connection, Guard};
 use super::error::{AttemptError, ProxyError};
 use super::events::Events;
 use super::forward::{Answer, AnswerBody, Outgoing};
-use super::head_checks::{check_host, has_userinfo};
+use super::head_checks::{check_expectation, check_host, has_userinfo};
 use super::header_limits::{exceeded_limit, header_bytes, limit_of};
 use super::headers::{
     AUDIT_ID, ensure_audit_id, keep_ids_out_of_tables, prepare_request, strip_hop_by_hop,
     upgrade_protocol,
 };
+use super::interpret::is_passed_on;
 use super::lane::{ClientKey, Credentials};
 use super::let_go::watch_end;
 use super::one_view;
@@ -101,6 +102,7 @@ pub async fn handle(
             ));
         }
         check_host(&parts)?;
+        check_expectation(&parts)?;
         if parts.method == Method::CONNECT {
             // No kube-apiserver is a proxy, and behind an answer to CONNECT a connection is not HTTP any more.
             return Err(ProxyError::BadRequest("CONNECT is not supported"));
@@ -236,7 +238,7 @@ impl Call<'_> {
                 .rerouted(status.as_u16(), &info.group, &info.version, &info.resource);
             self.tally(&answer, info, asked);
         }
-        let comes_again = self.comes_again(&answer, info) | self.must_leave(status);
+        let comes_again = self.comes_again(&answer, info) | self.must_leave(status, Some(info));
         let mut record = self.record.take();
         if let Some(record) = &mut record {
             record.server_address = Some(answer.address);
@@ -268,6 +270,8 @@ impl Call<'_> {
             };
         }
         let mut head = answer.head;
+        // As far as the client's connection is concerned: a client of HTTP/1.0 is told that its connection stays.
+        head.version = Version::HTTP_11;
         strip_hop_by_hop(&mut head.headers);
         keep_ids_out_of_tables(&mut head.headers);
         if comes_again && self.version != Version::HTTP_2 {
@@ -344,13 +348,15 @@ impl Call<'_> {
     /// Whether the client's connection ends with this answer, since the client is not authenticated. As kube-apiserver has it
     /// (`UnauthenticatedHTTP2DOSMitigation`): the server ended its own connection to the agent and meant the client's. That concerns
     /// HTTP/2; over HTTP/1.1 an anonymous client is left alone, as kube-apiserver does. A 401 ends both: on a connection that was
-    /// authenticated before it means that the certificate has expired, and only a new connection can show another.
-    fn must_leave(&self, status: StatusCode) -> bool {
+    /// authenticated before it means that the certificate has expired, and only a new connection can show another. What a workload may
+    /// have answered (`info`; `None`: the agent did) says nothing of the client.
+    fn must_leave(&self, status: StatusCode, info: Option<&RequestInfo<'_>>) -> bool {
+        let passed_on = info.is_some_and(|info| info.is_resource && is_passed_on(info.key()));
         let leaves = match self.credentials {
             // It is the agent's own certificate that the server did not take.
             Some(Credentials::Asserted) => false,
             Some(Credentials::Anonymous) if self.version == Version::HTTP_2 => true,
-            _ => status == StatusCode::UNAUTHORIZED,
+            _ => status == StatusCode::UNAUTHORIZED && !passed_on,
         };
         if leaves {
             self.connection.leave();
@@ -361,10 +367,12 @@ impl Call<'_> {
     fn refuse(mut self, error: &ProxyError, request: &Parts) -> Response<Download> {
         let shared = &self.connection.thread.shared;
         let mut response = error_response(error, &request.headers);
-        if response.status() == StatusCode::UNAUTHORIZED
-            && self.must_leave(response.status())
-            && self.version != Version::HTTP_2
-        {
+        let leaves = match response.status() {
+            StatusCode::UNAUTHORIZED => self.must_leave(response.status(), None),
+            // Whether the client sends its body now only the client knows.
+            status => status == StatusCode::EXPECTATION_FAILED,
+        };
+        if leaves && self.version != Version::HTTP_2 {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));

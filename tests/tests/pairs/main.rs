@@ -6,6 +6,7 @@ mod days;
 mod http2;
 mod negotiation;
 mod newer;
+mod odd;
 mod openapi;
 mod outage;
 mod targets;
