@@ -29,6 +29,7 @@ pub mod proving;
 pub mod python;
 pub mod raw;
 pub mod rbac;
+pub mod relaying;
 pub mod scrape;
 pub mod script;
 pub mod scripted;
