@@ -345,7 +345,8 @@ impl DiscoveryHandle {
             .collect();
         let chosen = entries.iter().zip(describing(path, &servers));
         chosen
-            .filter_map(|(entry, chosen)| chosen.then(|| Arc::clone(&entry.server)))
+            .filter(|(_, chosen)| *chosen)
+            .map(|(entry, _)| Arc::clone(&entry.server))
             .collect()
     }
 
