@@ -3,6 +3,7 @@
 
 mod certificates;
 mod days;
+mod fields;
 mod http2;
 mod negotiation;
 mod newer;
