@@ -87,10 +87,20 @@ impl Client {
         tls: &Arc<rustls::ClientConfig>,
     ) -> anyhow::Result<Self> {
         let stream = connect_tls(address, tls, &[b"http/1.1"], NAME).await?;
+        let mut client = Self::http1_over(stream, address).await?;
+        client.tls = Some((tls.clone(), NAME.to_owned()));
+        Ok(client)
+    }
+
+    /// Over a TLS connection that a test made in its own way.
+    pub async fn http1_over<S>(stream: S, address: SocketAddr) -> anyhow::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         Ok(Self {
             sender: Sender::Http1(tokio::sync::Mutex::new(over_http1(stream).await?)),
             address,
-            tls: Some((tls.clone(), NAME.to_owned())),
+            tls: None,
             returns: false,
         })
     }
@@ -234,9 +244,24 @@ pub async fn connect_tls(
     alpn: &[&[u8]],
     server_name: &str,
 ) -> anyhow::Result<TlsStream<TcpStream>> {
+    tls_over(
+        TcpStream::connect(address).await?,
+        config,
+        alpn,
+        server_name,
+    )
+    .await
+}
+
+/// TLS over a TCP connection that a test made in its own way.
+pub async fn tls_over(
+    tcp: TcpStream,
+    config: &Arc<rustls::ClientConfig>,
+    alpn: &[&[u8]],
+    server_name: &str,
+) -> anyhow::Result<TlsStream<TcpStream>> {
     let mut config = rustls::ClientConfig::clone(config);
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from(server_name.to_owned())?;
     let stream = TlsConnector::from(Arc::new(config))

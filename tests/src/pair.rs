@@ -175,11 +175,19 @@ impl Pairs<'_> {
     async fn once(&self, case: &Case, protocol: Protocol) -> anyhow::Result<(Outcome, Outcome)> {
         let straight = self.outcome(case, protocol, self.server.addr()).await;
         let straight = straight.with_context(|| format!("{case} straight over {protocol:?}"))?;
-        let through = self.outcome(case, protocol, self.agent.address).await;
-        let mut through = through.with_context(|| format!("{case} through over {protocol:?}"))?;
+        let mut through = self.through(case, protocol).await?;
         // A server ends an HTTP/1.1 connection whose upload it did not read to its end. Whether that had come by then is chance.
         through.goes_on &= straight.goes_on;
         Ok((straight, through))
+    }
+
+    /// The outcome through the agent alone, for what no server can answer.
+    ///
+    /// # Errors
+    /// No connection, or no whole answer.
+    pub async fn through(&self, case: &Case, protocol: Protocol) -> anyhow::Result<Outcome> {
+        let outcome = self.outcome(case, protocol, self.agent.address).await;
+        outcome.with_context(|| format!("{case} through over {protocol:?}"))
     }
 
     /// Runs the case over both protocols.

@@ -290,7 +290,7 @@ fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<Explain
     };
     let mut plan = plan(&info, &table, context);
     let replaced = match context.interoperability {
-        true => replaced(&info, &sources.shared.view.load()),
+        true => replaced(&info, uri.query(), &sources.shared),
         false => None,
     };
     if let Some((reason, servers)) = &replaced

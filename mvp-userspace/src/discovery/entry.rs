@@ -34,6 +34,8 @@ pub(super) struct Entry {
     /// The poller's, while it is open.
     connection: watch::Sender<Option<Connection>>,
     openapi: Mutex<KeptOpenApi>,
+    /// The server answered when it was asked for its OpenAPI index.
+    openapi_answered: watch::Sender<()>,
     proofs: Mutex<Proofs>,
     due: Mutex<Due>,
     /// Held while a proof is under way.
@@ -94,6 +96,7 @@ impl Entry {
             finished: watch::Sender::new(0),
             connection: watch::Sender::new(None),
             openapi: Mutex::default(),
+            openapi_answered: watch::Sender::new(()),
             proofs: Mutex::default(),
             due: Mutex::default(),
             proving: tokio::sync::Mutex::default(),
@@ -414,6 +417,12 @@ impl Entry {
         self.connection.subscribe()
     }
 
+    /// Whether the poller's connection is open now.
+    pub fn is_connected(&self) -> bool {
+        let connection = self.connection.borrow();
+        connection.as_ref().is_some_and(|open| !open.is_closed())
+    }
+
     pub fn openapi(&self) -> Option<Arc<OpenApiIndex>> {
         lock(&self.openapi).index()
     }
@@ -425,8 +434,21 @@ impl Entry {
         lock(&self.openapi).due(needed, set)
     }
 
-    pub fn set_openapi(&self, index: OpenApiIndex) {
-        lock(&self.openapi).set(index);
+    /// The server answered: with an index, or with none that could be read, so that the last one stands.
+    pub fn answered_openapi(&self, index: Option<OpenApiIndex>) {
+        lock(&self.openapi).answered(index);
+        self.openapi_answered.send_replace(());
+    }
+
+    /// True if the server can be asked for its index and has not answered yet.
+    pub fn openapi_pending(&self) -> bool {
+        self.is_connected() && lock(&self.openapi).is_pending()
+    }
+
+    /// Resolves when the server has answered.
+    pub async fn openapi_answered(&self) {
+        let mut answered = self.openapi_answered.subscribe();
+        while lock(&self.openapi).is_pending() && answered.changed().await.is_ok() {}
     }
 
     /// Has the index read again soon. False if that was to happen anyway.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use rustls_pki_types::InvalidDnsNameError;
 use rustls_pki_types::ServerName;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::Dialer;
 use super::entry::Entry;
@@ -17,7 +18,7 @@ use super::events::{EventTimes, EventsStatus, Followed, quicken};
 use super::follow::follow;
 use super::hub::{Hub, Refreshed, Settings, SyncCounters};
 use super::merged::View;
-use super::openapi::{OtherIndex, ServerOpenApi, best_description, merge_indexes};
+use super::openapi::{Describes, OtherIndex, ServerOpenApi, describing, merge_indexes};
 use super::server_status::ServerStatus;
 use super::{poller, prove};
 use crate::api::{ApiSet, GitVersion};
@@ -156,11 +157,7 @@ impl DiscoveryHandle {
 
     /// Whether a poller's connection to every server is open now: a restarted server has closed its own.
     pub fn all_connected(&self) -> bool {
-        self.hub.entries().iter().all(|entry| {
-            let connection = entry.connection();
-            let connection = connection.borrow();
-            connection.as_ref().is_some_and(|open| !open.is_closed())
-        })
+        self.hub.entries().iter().all(|entry| entry.is_connected())
     }
 
     /// What the present table is built from; the local server first.
@@ -301,24 +298,55 @@ impl DiscoveryHandle {
         merge_indexes(body, &apis, version.as_ref(), &others)
     }
 
-    /// The servers with the description of `path` that the merged index names; none while indexes are not kept.
+    /// Waits until every server that can be asked has answered what it describes, but no longer than `discovery.refresh`. That takes time
+    /// only when servers have just come to differ, or when this agent has just started: before, nobody needed to know.
+    pub fn openapi_settled(&self) -> impl Future<Output = ()> + Send + 'static {
+        let hub = Arc::clone(&self.hub);
+        async move {
+            if !hub.table.load().differs() {
+                return;
+            }
+            let mut pending = hub.entries();
+            pending.retain(|entry| entry.openapi_pending());
+            if pending.is_empty() {
+                return;
+            }
+            for entry in &pending {
+                // Once is enough, however many clients wait.
+                if entry.want_openapi() {
+                    entry.poke();
+                }
+            }
+            let answers = pending.iter().map(|entry| entry.openapi_answered());
+            // Whoever does not answer in time describes nothing for now.
+            let _ = timeout(hub.settings.refresh, join_all(answers)).await;
+        }
+    }
+
+    /// The servers that a request for the description of `path` goes to if it names none by its hash: [`describing`], of those that
+    /// can be used.
     pub fn openapi_described(&self, path: &str) -> Vec<Arc<Server>> {
-        let entries = self.hub.entries();
+        let mut entries = self.hub.entries();
+        entries.retain(|entry| entry.server.available());
         let known: Vec<_> = entries
             .iter()
-            .filter_map(|entry| {
+            .map(|entry| {
                 let version = entry.version().as_deref().and_then(GitVersion::parse);
-                Some((entry, entry.openapi()?, entry.set()?, version))
+                (entry.openapi(), entry.set().unwrap_or_default(), version)
             })
             .collect();
-        let urls = known.iter().filter_map(|(_, index, apis, version)| {
-            Some((&**apis, version.as_ref(), index.url(path)?))
-        });
-        let best = best_description(path, urls);
-        known
+        let servers: Vec<_> = known
             .iter()
-            .filter(|(_, index, _, _)| best.is_some() && index.url(path) == best)
-            .map(|(entry, ..)| Arc::clone(&entry.server))
+            .map(|(index, apis, version)| Describes {
+                apis,
+                version: version.as_ref(),
+                url: index.as_ref().and_then(|index| index.url(path)),
+            })
+            .collect();
+        let chosen = entries.iter().zip(describing(path, &servers));
+        chosen
+            .filter(|(_, chosen)| *chosen)
+            .map(|(entry, _)| Arc::clone(&entry.server))
             .collect()
     }
 

@@ -26,6 +26,8 @@ struct Asked {
     at: Instant,
     /// What the server served then.
     set: Option<Arc<ApiSet>>,
+    /// The server has answered, with an index or not.
+    answered: bool,
 }
 
 impl KeptOpenApi {
@@ -33,8 +35,14 @@ impl KeptOpenApi {
         self.index.clone()
     }
 
+    /// True while the server was not asked for an index yet, or has not answered.
+    pub fn is_pending(&self) -> bool {
+        let answered = self.asked.as_ref().is_some_and(|asked| asked.answered);
+        self.index.is_none() && !answered
+    }
+
     /// True if the index is to be asked for now, of a server that serves `set`; it then counts as asked for. With `needed` false it
-    /// is forgotten.
+    /// is forgotten. Not to be called while the server is being asked.
     pub fn due(&mut self, needed: bool, set: Option<Arc<ApiSet>>) -> bool {
         if !needed {
             *self = Self::default();
@@ -42,24 +50,33 @@ impl KeptOpenApi {
         }
         let due = match &self.asked {
             None => true,
+            // The connection ended before the server could answer.
+            Some(asked) if !asked.answered => true,
             Some(asked) => {
                 let changed = asked.set.as_ref().map(Arc::as_ptr) != set.as_ref().map(Arc::as_ptr);
                 let age = asked.at.elapsed();
-                age >= INTERVAL || ((changed || self.wanted) && age >= SPACING)
+                let missing = self.index.is_none();
+                age >= INTERVAL || ((changed || missing || self.wanted) && age >= SPACING)
             }
         };
         if due {
             self.wanted = false;
             let at = Instant::now();
-            self.asked = Some(Asked { at, set });
+            self.asked = Some(Asked {
+                at,
+                set,
+                answered: false,
+            });
         }
         due
     }
 
-    pub fn set(&mut self, index: OpenApiIndex) {
+    /// The server's answer; `None`: it gave no index that could be read, and the last one stands.
+    pub fn answered(&mut self, index: Option<OpenApiIndex>) {
         // Not after it was forgotten.
-        if self.asked.is_some() {
-            self.index = Some(Arc::new(index));
+        if let Some(asked) = &mut self.asked {
+            asked.answered = true;
+            self.index = index.map(Arc::new).or_else(|| self.index.take());
         }
     }
 

@@ -119,7 +119,7 @@ pub fn merge_indexes(
 
 /// The URL that the merged index has for `path`, of those that servers have. By what they say only, so that every agent comes to
 /// the same.
-pub fn best_description<'a>(
+fn best_description<'a>(
     path: &str,
     described: impl Iterator<Item = (&'a ApiSet, Option<&'a GitVersion>, &'a str)>,
 ) -> Option<&'a str> {
@@ -128,6 +128,50 @@ pub fn best_description<'a>(
             (Served::of(apis, path).count(), *version, Reverse(*url))
         })
         .map(|(_, _, url)| url)
+}
+
+/// What is known of one server's description of a path.
+#[derive(Clone, Copy, Debug)]
+pub struct Describes<'a> {
+    pub apis: &'a ApiSet,
+    pub version: Option<&'a GitVersion>,
+    /// As the server's index names it; `None`: it does not, or the index is not known.
+    pub url: Option<&'a str>,
+}
+
+/// For each of `servers`, whether a request for the description of `path` may go to it: to those that serve most of what the path
+/// describes, then to the newest, whether their index is known or not, and of several such to those with the description that the
+/// merged index names. To none in particular if servers describe the path each for itself.
+pub fn describing(path: &str, servers: &[Describes<'_>]) -> Vec<bool> {
+    if !is_merged(path) {
+        return vec![false; servers.len()];
+    }
+    let ranks: Vec<_> = servers.iter().map(|server| server.rank(path)).collect();
+    let best = ranks.iter().flatten().max();
+    let is_best = |at: usize| best.is_some() && ranks.get(at).map(Option::as_ref) == Some(best);
+    let chosen = servers.iter().enumerate().filter(|(at, _)| is_best(*at));
+    let url = chosen.filter_map(|(_, server)| server.url).min();
+    servers
+        .iter()
+        .enumerate()
+        .map(|(at, server)| is_best(at) && (url.is_none() || server.url == url))
+        .collect()
+}
+
+impl<'a> Describes<'a> {
+    /// How much of what `path` describes the server serves, then how new it is; `None`: it describes nothing of it.
+    fn rank(&self, path: &str) -> Option<(usize, Option<&'a GitVersion>)> {
+        let serves = Served::of(self.apis, path).count();
+        (serves > 0 || self.url.is_some()).then_some((serves, self.version))
+    }
+}
+
+/// Whether the whole control plane's description of `path` is given, and not one server's own.
+fn is_merged(path: &str) -> bool {
+    ["api", "apis"].iter().any(|root| {
+        path.strip_prefix(root)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }
 
 /// `None`: nothing is to be changed.
@@ -143,11 +187,7 @@ fn merged(
     let local_index = OpenApiIndex::read(body).ok()?;
     let mut changes: BTreeMap<&str, &str> = BTreeMap::new();
     for path in others.iter().flat_map(|other| other.index.paths.keys()) {
-        let described = ["api", "apis"].iter().any(|root| {
-            path.strip_prefix(root)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        });
-        if !described || changes.contains_key(&**path) {
+        if !is_merged(path) || changes.contains_key(&**path) {
             continue;
         }
         let candidates = others

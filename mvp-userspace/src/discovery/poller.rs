@@ -296,10 +296,10 @@ impl Poller {
         let (connection, entry) = (open.connection.clone(), self.entry.clone());
         open.openapi = Some(tokio::spawn(async move {
             // One that cannot be had or read leaves the last one, and is asked for again in its time.
-            match openapi(&connection).await {
-                Ok(index) => entry.set_openapi(index),
-                Err(error) => debug!(server = &*entry.server.name, %error, "no OpenAPI index"),
-            }
+            let index = openapi(&connection).await.inspect_err(
+                |error| debug!(server = &*entry.server.name, %error, "no OpenAPI index"),
+            );
+            entry.answered_openapi(index.ok());
         }));
     }
 

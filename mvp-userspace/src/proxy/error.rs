@@ -31,6 +31,9 @@ pub enum ProxyError {
     /// The client's fault: a transfer coding that no kube-apiserver takes.
     #[error("unsupported transfer encoding: only chunked is supported")]
     TransferEncoding,
+    /// The client's fault: it expects what no kube-apiserver does.
+    #[error("the request's Expect has something else than 100-continue in it")]
+    Expectation,
     /// The client's fault: more header than the agent's limit.
     #[error("the request's header is larger than the limit of the mixed version proxy")]
     HeaderTooLarge,
@@ -114,6 +117,7 @@ impl ProxyError {
             Self::BadRequest(_) | Self::Rejected { .. } => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::TransferEncoding => StatusCode::NOT_IMPLEMENTED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooManyCancelled | Self::TooManyTunnels => StatusCode::TOO_MANY_REQUESTS,
             Self::NoCapableServer { .. }
@@ -148,6 +152,7 @@ impl ProxyError {
             | Self::BadRequest(_)
             | Self::TargetTooLong
             | Self::TransferEncoding
+            | Self::Expectation
             | Self::Rejected { .. } => "refused_malformed",
             Self::Agent { .. } => "agent_failed",
             Self::HeaderTooLarge => "refused_header",

@@ -17,6 +17,7 @@ use super::error::{AttemptError, ProxyError};
 use super::events::Events;
 use super::forward::{Answer, AnswerBody, forward};
 use super::headers::keep_ids_out_of_tables;
+use super::interpret::is_passed_on;
 use super::let_go::watch_end;
 use super::one_view;
 use super::outgoing::Outgoing;
@@ -218,7 +219,7 @@ impl<'a> Exchange<'a> {
                 .rerouted(status.as_u16(), &info.group, &info.version, &info.resource);
             self.tally(&answer, info, asked);
         }
-        let comes_again = self.comes_again(&answer, info) | self.must_leave(status);
+        let comes_again = self.comes_again(&answer, info) | self.must_leave(status, Some(info));
         let mut record = self.record.take();
         if let Some(record) = &mut record {
             record.server_address = Some(answer.address);
@@ -250,6 +251,8 @@ impl<'a> Exchange<'a> {
             };
         }
         let mut head = answer.head;
+        // As far as the client's connection is concerned: a client of HTTP/1.0 is told that its connection stays.
+        head.version = Version::HTTP_11;
         strip_hop_by_hop(&mut head.headers);
         keep_ids_out_of_tables(&mut head.headers);
         if comes_again && self.version != Version::HTTP_2 {
@@ -326,13 +329,15 @@ impl<'a> Exchange<'a> {
     /// Whether the client's connection ends with this answer, since the client is not authenticated. As kube-apiserver has it
     /// (`UnauthenticatedHTTP2DOSMitigation`): the server ended its own connection to the agent and meant the client's. That concerns
     /// HTTP/2; over HTTP/1.1 an anonymous client is left alone, as kube-apiserver does. A 401 ends both: on a connection that was
-    /// authenticated before it means that the certificate has expired, and only a new connection can show another.
-    fn must_leave(&self, status: StatusCode) -> bool {
+    /// authenticated before it means that the certificate has expired, and only a new connection can show another. What a workload may
+    /// have answered (`info`; `None`: the agent did) says nothing of the client.
+    fn must_leave(&self, status: StatusCode, info: Option<&RequestInfo<'_>>) -> bool {
+        let passed_on = info.is_some_and(|info| info.is_resource && is_passed_on(info.key()));
         let leaves = match self.credentials {
             // It is the agent's own certificate that the server did not take.
             Some(Credentials::Asserted) => false,
             Some(Credentials::Anonymous) if self.version == Version::HTTP_2 => true,
-            _ => status == StatusCode::UNAUTHORIZED,
+            _ => status == StatusCode::UNAUTHORIZED && !passed_on,
         };
         if leaves {
             self.connection.leave();
@@ -344,10 +349,12 @@ impl<'a> Exchange<'a> {
     pub fn refuse(mut self, error: &ProxyError, request: &Parts) -> Response<Download> {
         let shared = self.shared();
         let mut response = error_response(error, &request.headers);
-        if response.status() == StatusCode::UNAUTHORIZED
-            && self.must_leave(response.status())
-            && self.version != Version::HTTP_2
-        {
+        let leaves = match response.status() {
+            StatusCode::UNAUTHORIZED => self.must_leave(response.status(), None),
+            // Whether the client sends its body now only the client knows.
+            status => status == StatusCode::EXPECTATION_FAILED,
+        };
+        if leaves && self.version != Version::HTTP_2 {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,6 +1,6 @@
 //! What a request's head is looked at for before anything else.
 
-use http::header::HOST;
+use http::header::{EXPECT, HOST};
 use http::request::Parts;
 use http::{Method, Version};
 
@@ -36,6 +36,7 @@ pub fn check_head(
         ));
     }
     check_host(parts)?;
+    check_expectation(parts)?;
     if parts.method == Method::CONNECT {
         // No kube-apiserver is a proxy, and behind an answer to CONNECT a connection is not HTTP any more.
         return Err(ProxyError::BadRequest("CONNECT is not supported"));
@@ -74,5 +75,50 @@ fn check_host(parts: &Parts) -> Result<(), ProxyError> {
     match host.is_none_or(|host| host.as_bytes().iter().all(valid)) {
         true => Ok(()),
         false => Err(ProxyError::BadRequest("malformed Host header")),
+    }
+}
+
+/// As Go's `net/http` over HTTP/1.x (`expectsContinue`, `sendExpectationFailed`): a client can expect to be asked for its body, and
+/// nothing else. Over HTTP/2 Go does not look at it.
+fn check_expectation(parts: &Parts) -> Result<(), ProxyError> {
+    let Some(expected) = parts.headers.get(EXPECT) else {
+        return Ok(());
+    };
+    let mut tokens = expected
+        .as_bytes()
+        .split(|byte| matches!(byte, b' ' | b',' | b'\t'));
+    let known =
+        expected.is_empty() || tokens.any(|token| token.eq_ignore_ascii_case(b"100-continue"));
+    match parts.version == Version::HTTP_2 || known {
+        true => Ok(()),
+        false => Err(ProxyError::Expectation),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn a_client_expects_to_be_asked_for_its_body_or_is_refused() {
+        for (version, expected, taken) in [
+            (Version::HTTP_11, "100-continue", true),
+            (Version::HTTP_10, "100-Continue", true),
+            (Version::HTTP_11, "x, 100-continue", true),
+            (Version::HTTP_11, "", true),
+            (Version::HTTP_11, "100-continued", false),
+            (Version::HTTP_10, "200-ok", false),
+            (Version::HTTP_2, "200-ok", true),
+        ] {
+            let request = Request::builder()
+                .version(version)
+                .header(EXPECT, expected)
+                .body(())
+                .unwrap();
+            let (parts, ()) = request.into_parts();
+            assert_eq!(check_expectation(&parts).is_ok(), taken, "{expected:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Headers on their way through, beside those that `identity` deletes and sets when it admits a request.
 
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, COOKIE, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri, Version};
 
@@ -117,8 +117,27 @@ pub fn upstream_target(
         parts.authority = Some(authority);
     } else {
         insert(headers, HOST, authority.as_str());
+        join_cookies(headers);
     }
     Ok(Uri::from_parts(parts)?)
+}
+
+/// HTTP/2 clients may send each cookie in a field of its own; over HTTP/1.1 there is one field (RFC 9113 §8.2.3). Go's HTTP/2 server
+/// joins them too.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    let Some(first) = cookies.next() else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for cookie in cookies {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    // What is made of header values is one.
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, joined);
+    }
 }
 
 /// Sets one value; a text that is no header value (cannot happen for the agent's own texts) sets nothing.
@@ -201,6 +220,26 @@ mod tests {
         ensure_audit_id(&mut headers);
         assert_eq!(headers[AUDIT_ID].len(), 36);
         assert!(headers[AUDIT_ID].is_sensitive());
+    }
+
+    #[test]
+    fn cookies_are_one_field_over_http1() {
+        let fallback = crate::config::Endpoint {
+            name: "cp-b".into(),
+            host: "10.0.0.9".into(),
+            port: 6443,
+        };
+        let sent = map(&[("cookie", "a=1"), ("cookie", "b=\"2\""), ("x", "1")]);
+        let target = "/api".parse().unwrap();
+        let over = |version| {
+            let mut headers = sent.clone();
+            upstream_target(&target, &mut headers, version, &fallback).unwrap();
+            let cookies = headers.get_all(COOKIE).iter();
+            let cookies = cookies.map(|cookie| cookie.to_str().unwrap().to_owned());
+            cookies.collect::<Vec<_>>()
+        };
+        assert_eq!(over(Version::HTTP_11), ["a=1; b=\"2\""]);
+        assert_eq!(over(Version::HTTP_2), ["a=1", "b=\"2\""]);
     }
 
     #[test]

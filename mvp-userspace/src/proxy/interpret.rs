@@ -108,7 +108,7 @@ pub fn is_no_such_type(answer: &Answer) -> bool {
 
 /// Whether a server only passes requests for this key on, to a workload or to a kubelet, and the answer back. Every release
 /// has all of these (`pkg/registry/core/rest/storage_core.go`).
-fn is_passed_on(key: Key<'_>) -> bool {
+pub fn is_passed_on(key: Key<'_>) -> bool {
     key.group.is_empty()
         && match key.resource {
             "pods" => matches!(

@@ -10,7 +10,7 @@ codes! {
         Probe "probe" "health, metrics, version, logs and profiles are one server's own: the local one answers or nobody",
         NonResource "non_resource" "the path names no resource: the local server answers",
         DiscoveryMerged "discovery_merged" "a server let the request pass; the answer is what all servers serve together",
-        OpenApiOnPeer "openapi_on_peer" "the OpenAPI document with this hash is another server's",
+        OpenApiOnPeer "openapi_on_peer" "another server has the OpenAPI document: with this hash, or the one that describes most",
         OpenApiNewest "openapi_newest" "servers differ: the newest one describes most",
         DiscoveryOnPeer "discovery_on_peer" "the path describes a group or version that only other servers serve",
         LocalServes "local_serves" "the local server serves the resource with this verb",

@@ -124,3 +124,61 @@ async fn an_index_that_cannot_be_read_leaves_the_last_one_and_discovery_alone() 
     let status = running.discovery.status();
     assert!(status.iter().all(|s| s.polls.failed == 0), "{status:?}");
 }
+
+fn described_by(running: &Running, path: &str) -> Vec<String> {
+    let servers = running.discovery.openapi_described(path);
+    servers
+        .iter()
+        .map(|server| server.name.to_string())
+        .collect()
+}
+
+/// Whoever waits knows what every server that answers describes, and waits for nobody who has answered, whatever it was.
+#[tokio::test]
+async fn who_waits_for_the_indexes_has_them() {
+    let pki = pki(H2);
+    let a = Fake::start(&pki, described(&["/v1/pods"], &[("api/v1", "A")])).await;
+    let b = Fake::start(&pki, described(&["g/v1/things"], &[("apis/g/v1", "B")])).await;
+    let c = Fake::start(&pki, described(&["g/v1/things"], &[("apis/g/v1", "B")])).await;
+    c.change(|behaviour| {
+        behaviour.fail.insert(INDEX, 403);
+    });
+    let mut slow = settings(&pki);
+    slow.interval = Duration::from_secs(3600);
+    slow.stale_after = slow.interval;
+    slow.refresh = Duration::from_secs(3600);
+    let running = run(
+        slow,
+        a.endpoint("a"),
+        vec![b.endpoint("b"), c.endpoint("c")],
+    );
+    running.discovery.first_round_done().await;
+    running.discovery.openapi_settled().await;
+    assert_eq!(having(&running, "api/v1", "A"), ["a"]);
+    assert_eq!(having(&running, "apis/g/v1", "B"), ["b"]);
+    assert_eq!(described_by(&running, "apis/g/v1"), ["b"]);
+    let asked = (a.count(INDEX), c.count(INDEX));
+    running.discovery.openapi_settled().await;
+    assert_eq!(
+        (a.count(INDEX), c.count(INDEX)),
+        asked,
+        "nobody is waited for"
+    );
+}
+
+/// What a server serves says enough to find the description of it.
+#[tokio::test]
+async fn a_server_that_does_not_tell_its_index_describes_what_it_serves() {
+    let pki = pki(H2);
+    let known = [("api/v1", "A"), ("apis/g/v1", "A")];
+    let a = Fake::start(&pki, described(&["/v1/pods", "g/v1/things"], &known)).await;
+    let b = Fake::start(&pki, described(&["g/v1/things", "g/v1/more"], &[])).await;
+    b.change(|behaviour| behaviour.hang.push(INDEX));
+    let mut brief = settings(&pki);
+    brief.refresh = Duration::from_millis(50);
+    let running = run(brief, a.endpoint("a"), vec![b.endpoint("b")]);
+    running.discovery.first_round_done().await;
+    running.discovery.openapi_settled().await;
+    assert_eq!(described_by(&running, "apis/g/v1"), ["b"]);
+    assert_eq!(described_by(&running, "api/v1"), ["a"]);
+}

@@ -65,15 +65,14 @@ async fn identity_decides_and_the_handshake_completes() {
                 false => pairs.refused(&plain, 401).await,
             }
             let token = Case::get(&auth, target).header("authorization", "Bearer of-bob");
-            let both = pairs.run(&token, Protocol::Http2).await.unwrap();
             let name = if is_user { "alice" } else { "bob" };
-            for outcome in [both.0, both.1] {
-                assert_eq!(outcome.status, 200, "{shape}");
-                assert_eq!(
-                    outcome.received[0].user.as_ref().unwrap().name,
-                    name,
-                    "{shape}"
-                );
+            for protocol in Protocol::BOTH {
+                let both = pairs.run(&token, protocol).await.unwrap();
+                for outcome in [both.0, both.1] {
+                    assert_eq!(outcome.status, 200, "{shape} over {protocol:?}");
+                    let user = outcome.received[0].user.as_ref().unwrap();
+                    assert_eq!(user.name, name, "{shape} over {protocol:?}");
+                }
             }
         }
     }

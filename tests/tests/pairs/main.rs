@@ -3,10 +3,16 @@
 
 mod certificates;
 mod days;
+mod fields;
 mod http2;
 mod negotiation;
 mod newer;
+mod odd;
+mod openapi;
 mod outage;
+mod probes;
 mod targets;
+mod unknown;
 mod usual;
 mod workloads;
+mod writes;

@@ -53,11 +53,16 @@ impl Scene {
         raw.send_frame(HEADERS, END_STREAM_AND_HEADERS, stream, &block)
             .await
             .unwrap();
-        loop {
-            let frame = raw.frame().await.unwrap().expect("the connection ended");
-            if frame.stream == stream && matches!(frame.kind, HEADERS | RST_STREAM) {
-                return (frame.kind, frame.payload.first().copied());
-            }
+        first_of(raw, stream).await
+    }
+}
+
+/// The kind and first byte of the frame that answers a stream.
+async fn first_of(raw: &mut Raw, stream: u32) -> (u8, Option<u8>) {
+    loop {
+        let frame = raw.frame().await.unwrap().expect("the connection ended");
+        if frame.stream == stream && matches!(frame.kind, HEADERS | RST_STREAM) {
+            return (frame.kind, frame.payload.first().copied());
         }
     }
 }
@@ -361,6 +366,42 @@ async fn one_well_formed_host_over_http1() {
     }
 }
 
+/// Not about a path: Go's server answers it by itself. And requests that name no authority, or two.
+#[tokio::test]
+async fn requests_of_http2_without_a_path_or_an_authority() {
+    let scene = Scene::new().await;
+    for address in [scene.plane.server(0).addr(), scene.agent.address] {
+        let mut raw = Raw::http2(address, &scene.tls()).await.unwrap();
+        let answer = scene.http2(&mut raw, 1, "OPTIONS", "*").await;
+        assert_eq!(answer, (HEADERS, Some(0x88)), "{address}");
+        let (method, scheme) = ((":method", "GET"), (":scheme", "https"));
+        let path = (":path", CONFIG_MAPS);
+        for (at, fields) in [
+            vec![method, scheme, path],
+            vec![method, scheme, path, ("host", "kubernetes")],
+            vec![
+                method,
+                scheme,
+                (":authority", "kubernetes"),
+                path,
+                ("host", "other"),
+            ],
+            vec![method, (":scheme", "http"), (":authority", "k"), path],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let stream = 3 + 2 * at as u32;
+            let block = block(&fields);
+            raw.send_frame(HEADERS, END_STREAM_AND_HEADERS, stream, &block)
+                .await
+                .unwrap();
+            let answer = first_of(&mut raw, stream).await;
+            assert_eq!(answer, (HEADERS, Some(0x88)), "{address} {fields:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn as_many_fields_as_a_server_takes() {
     let scene = Scene::new().await;
@@ -418,5 +459,13 @@ async fn above_the_limit_the_connection_stays() {
             431
         );
         assert_eq!(raw.answer(false).await.unwrap().status, 200);
+    }
+    let client = client(&scene.plane, &scene.agent).await;
+    let (one, many) = ("v".repeat(1_100_000), vec![("x-field", "v"); 21_000]);
+    for fields in [vec![("x-field", one.as_str())], many] {
+        let refused = client.get(CONFIG_MAPS, &fields).await.unwrap();
+        assert_eq!(refused.status, 431, "{}", refused.text());
+        assert_eq!(refused.json()["code"], 431);
+        assert_eq!(client.get(CONFIG_MAPS, &[]).await.unwrap().status, 200);
     }
 }

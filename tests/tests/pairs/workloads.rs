@@ -6,6 +6,8 @@ use mvp_tests::fixtures::{
     DEFINITIONS, NOWHERE, SOON, admin, definition, direct, patient, plane, received,
 };
 use mvp_tests::pair::{Case, Pairs, Protocol};
+use mvp_tests::sim::api::authn::User;
+use mvp_tests::sim::pki::ClientAuth;
 use serde_json::json;
 
 /// Endpoints of workloads that answer as Go's default handler does, and as an API server that has no such type.
@@ -63,6 +65,44 @@ async fn a_workloads_404_is_final_unchanged_and_asked_for_once() {
     );
 }
 
+/// Whom a workload does not know, the server does: the client's connection goes on.
+#[tokio::test]
+async fn a_workloads_401_says_nothing_about_the_client() {
+    let plane = plane(&[35, 36]).await;
+    let agent = TestAgent::start_with(&plane, "cp-a", patient)
+        .await
+        .unwrap();
+    let groups = vec!["system:masters".to_owned()];
+    let name = "carol".to_owned();
+    plane.add_token(
+        "t0ken",
+        User {
+            name,
+            groups,
+            ..User::default()
+        },
+    );
+    let pairs = Pairs {
+        plane: &plane,
+        server: plane.server(0),
+        agent: &agent,
+    };
+    for target in [
+        "/api/v1/namespaces/default/pods/p/proxy/status/401",
+        "/api/v1/namespaces/default/services/s/proxy/status/401",
+        "/api/v1/nodes/n/proxy/status/401",
+    ] {
+        let token = Case::get(&ClientAuth::None, target).header("authorization", "Bearer t0ken");
+        for case in [Case::get(&admin(&plane), target), token] {
+            for protocol in Protocol::BOTH {
+                let (straight, through) = pairs.run(&case, protocol).await.unwrap();
+                assert_eq!((straight.status, straight.goes_on), (401, true), "{case}");
+                assert_eq!(through, straight, "{case} over {protocol:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_workloads_404_waits_for_no_other_server() {
     let plane = plane(&[35, 36]).await;
@@ -103,8 +143,7 @@ async fn a_404_for_a_type_that_the_server_lists_is_final() {
     ] {
         for method in [Method::GET, Method::HEAD, Method::DELETE] {
             let case = Case::new(&admin, method, target);
-            let (straight, through) = pairs.run(&case, Protocol::Http2).await.unwrap();
-            assert_eq!(through, straight, "{case}");
+            let (straight, _) = pairs.run(&case, Protocol::Http2).await.unwrap();
             pairs.same(&case, straight.status, 1).await;
         }
     }
@@ -113,8 +152,8 @@ async fn a_404_for_a_type_that_the_server_lists_is_final() {
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}})
             .to_string(),
     );
-    let (straight, through) = pairs.run(&create, Protocol::Http1).await.unwrap();
-    assert_eq!(through, straight);
+    let (straight, _) = pairs.run(&create, Protocol::Http1).await.unwrap();
+    pairs.same(&create, straight.status, 1).await;
     let refreshes = "mvp_discovery_refreshes_total{result=\"complete\"}";
     assert_eq!(agent.metric(refreshes).await.unwrap(), 0.0);
 }

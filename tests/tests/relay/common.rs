@@ -1,27 +1,14 @@
 //! A control plane in the middle of an upgrade, behind an agent that relays early.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use mvp::config::{Config, Mode, SpliceMode};
+use mvp::config::Config;
 use mvp_tests::agent::{TestAgent, eventually};
 use mvp_tests::client::Client;
 use mvp_tests::fixtures::{ONLY_36, SOON, admin, plane};
+pub use mvp_tests::relaying::{AFTER, decisions, relaying, until_asked};
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, Recorded, Server};
-
-/// Forwarded requests that make a client hot.
-pub const AFTER: u32 = 3;
-
-/// Relays after a few requests, all of the node's connections, and without waiting for a certificate to grow old.
-pub fn relaying(config: &mut Config) {
-    config.relay.mode = Mode::Auto;
-    config.relay.after = AFTER;
-    config.relay.window = Duration::from_secs(60);
-    config.relay.max_share = 1.0;
-    config.relay.certificate_age = Duration::ZERO;
-    config.kernel.splice = SpliceMode::Copy;
-}
 
 /// cp-a (1.35) and cp-b (1.36), and the agent of cp-a.
 pub async fn mixed(change: impl FnOnce(&mut Config)) -> (ControlPlane, TestAgent) {
@@ -39,11 +26,6 @@ pub fn tls(plane: &ControlPlane, auth: ClientAuth) -> Arc<rustls::ClientConfig> 
     plane.pki().client_config(auth, &[]).unwrap().into()
 }
 
-pub async fn decisions(agent: &TestAgent, decision: &str) -> anyhow::Result<f64> {
-    let name = format!("mvp_relay_decisions_total{{decision=\"{decision}\"}}");
-    agent.metric(&name).await
-}
-
 pub async fn retired(agent: &TestAgent, reason: &str) -> anyhow::Result<f64> {
     let name = format!("mvp_relay_retired_total{{reason=\"{reason}\"}}");
     agent.metric(&name).await
@@ -52,20 +34,6 @@ pub async fn retired(agent: &TestAgent, reason: &str) -> anyhow::Result<f64> {
 pub async fn open(agent: &TestAgent, server: &str) -> anyhow::Result<f64> {
     let name = format!("mvp_relayed_connections{{server=\"{server}\"}}");
     agent.metric(&name).await
-}
-
-/// Sends requests that only cp-b can answer until the agent has asked the client to reconnect; every one is answered.
-pub async fn until_asked(agent: &TestAgent, client: &Client, headers: &[(&str, &str)]) {
-    eventually("the client is asked to reconnect", SOON, || async {
-        if agent.metric("mvp_relay_asked_total").await? > 0.0 {
-            return Ok(true);
-        }
-        let answer = client.get(ONLY_36, headers).await?;
-        anyhow::ensure!(answer.status == 200, "{}", answer.text());
-        Ok(false)
-    })
-    .await
-    .unwrap();
 }
 
 /// The administrator's new connection to the agent, which is relayed to cp-b.

@@ -243,6 +243,48 @@ fn among_others_the_larger_then_the_newer_then_the_first() {
 }
 
 #[test]
+fn without_a_hash_whoever_serves_most_describes_it_whether_its_index_is_known_or_not() {
+    let (old, new) = (version(35), version(36));
+    let (small, large) = (set(&["g/v1 a get"]), set(&["g/v1 a get", "g/v1 b get"]));
+    let nothing = ApiSet::default();
+    let chosen = |path: &str, servers: &[(&ApiSet, &GitVersion, Option<&str>)]| {
+        let servers: Vec<_> = servers
+            .iter()
+            .map(|(apis, version, url)| Describes {
+                apis,
+                version: Some(*version),
+                url: *url,
+            })
+            .collect();
+        let chosen = describing(path, &servers).into_iter().enumerate();
+        chosen
+            .filter_map(|(at, chosen)| chosen.then_some(at))
+            .collect::<Vec<_>>()
+    };
+    for path in ["apis/g/v1", "apis/g"] {
+        let of = |servers: &[(&ApiSet, &GitVersion, Option<&str>)]| chosen(path, servers);
+        assert_eq!(of(&[(&small, &new, Some("1")), (&large, &old, None)]), [1]);
+        assert_eq!(of(&[(&small, &old, Some("1")), (&small, &new, None)]), [1]);
+        assert_eq!(of(&[(&small, &new, None), (&small, &new, None)]), [0, 1]);
+        // Of equals the one that the index names.
+        let equal = (&small, &new);
+        let of_equals = |urls: [Option<&str>; 3]| of(&urls.map(|url| (equal.0, equal.1, url)));
+        assert_eq!(of_equals([Some("2"), Some("1"), None]), [1]);
+        assert_eq!(of_equals([Some("1"), None, Some("1")]), [0, 2]);
+        // Only a description tells of what discovery does not list.
+        assert_eq!(
+            of(&[(&nothing, &new, None), (&nothing, &old, Some("1"))]),
+            [1]
+        );
+        assert!(of(&[(&nothing, &new, None), (&nothing, &old, None)]).is_empty());
+    }
+    for path in ["version", ".well-known/openid-configuration", "apisx", ""] {
+        let said = [(&small, &old, Some("1")), (&large, &new, Some("2"))];
+        assert!(chosen(path, &said).is_empty(), "{path}: each for itself");
+    }
+}
+
+#[test]
 fn what_needs_no_change_is_left_alone_to_the_byte() {
     let spaced = Bytes::from_static(b"{ \"paths\": {\"api/v1\" : {\"serverRelativeURL\":\"/openapi/v3/api/v1?hash=A\"}}, \"x\": 1.50 }\n");
     let one = index(&[("api/v1", "A")]);

@@ -61,7 +61,7 @@ pub async fn from_view(
             one_version(ask, &answer, view, &gv.group, &gv.version, client)?
         }
         Question::OpenApiIndex => Some(index(&answer, client, shared)),
-        Question::OpenApiDocument | Question::OpenApiV2 => None,
+        Question::OpenApiDocument(_) | Question::OpenApiV2 => None,
     };
     let Some(told) = told else {
         return Ok(for_head(answer, client.method));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use http::header::{ACCEPT, IF_NONE_MATCH};
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method};
 
-use crate::discovery::{OPENAPI_V3, View, find};
+use crate::discovery::{DiscoveryHandle, View, find};
 use crate::document::{Form, Media, Root};
 use crate::identity::{Admitted, Wish};
 use crate::proxy::Shared;
@@ -103,8 +103,11 @@ impl Ask {
             ]
             .map(|wish| (wish, None))
             .into(),
-            Question::OpenApiDocument => {
-                let servers = having(outgoing.uri, shared)?;
+            Question::OpenApiDocument(path) => {
+                let (servers, found) = having(path, outgoing.uri.query(), &shared.discovery);
+                if !found {
+                    shared.discovery.openapi_mismatch();
+                }
                 preferred = Some(prefer(servers, Reason::OpenApiOnPeer)?);
                 Vec::new()
             }
@@ -159,7 +162,7 @@ impl Ask {
     pub fn passes(&self) -> bool {
         matches!(
             self.question,
-            Question::OpenApiDocument | Question::OpenApiV2
+            Question::OpenApiDocument(_) | Question::OpenApiV2
         )
     }
 }
@@ -180,25 +183,32 @@ fn prefer(servers: Vec<Arc<Server>>, reason: Reason) -> Option<Preferred> {
     is_elsewhere(&servers).then_some(Preferred { servers, reason })
 }
 
-/// Who has the document with the hash that the client's URL names. Without one, or with that of another day, who has the one that
-/// the index names: its server redirects to it.
-fn having(uri: &Uri, shared: &Shared) -> Option<Vec<Arc<Server>>> {
-    let path = uri.path().trim_end_matches('/').strip_prefix(OPENAPI_V3)?;
-    let path = path.strip_prefix('/')?;
-    let query = uri.query().unwrap_or_default();
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+/// Who has the document with the hash that the client's URL names, of those that can be used. Without one, or with that of another
+/// day, who serves most of what it describes: such a server redirects to its own. And whether the hash that there is was found.
+pub fn having(
+    path: &str,
+    query: Option<&str>,
+    discovery: &DiscoveryHandle,
+) -> (Vec<Arc<Server>>, bool) {
+    let mut pairs = query
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|pair| pair.split_once('='));
     let hash = pairs
         .find(|(name, _)| *name == "hash")
-        .map(|(_, hash)| hash);
-    if let Some(hash) = hash {
-        let indexes = shared.discovery.openapi();
-        let servers: Vec<_> = find(&indexes, path, hash).into_iter().cloned().collect();
-        if !servers.is_empty() {
-            return Some(servers);
-        }
-        shared.discovery.openapi_mismatch();
+        .map(|(_, hash)| hash)
+        .filter(|hash| !hash.is_empty());
+    let Some(hash) = hash else {
+        return (discovery.openapi_described(path), true);
+    };
+    let indexes = discovery.openapi();
+    let mut servers: Vec<_> = find(&indexes, path, hash).into_iter().cloned().collect();
+    let found = !servers.is_empty();
+    servers.retain(|server| server.available());
+    match servers.is_empty() {
+        true => (discovery.openapi_described(path), found),
+        false => (servers, found),
     }
-    Some(shared.discovery.openapi_described(path))
 }
 
 /// The client's Accept with what it would rather have in front, as one server alone has it: a server with the native feature would

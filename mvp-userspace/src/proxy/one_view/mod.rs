@@ -10,7 +10,7 @@ pub use ask::{Preferred, Validators};
 use std::sync::Arc;
 
 use crate::api::{GroupVersion, Verb};
-use crate::discovery::View;
+use crate::discovery::{OPENAPI_V3, View};
 use crate::document::Root;
 use crate::proxy::Shared;
 use crate::proxy::error::ProxyError;
@@ -19,7 +19,7 @@ use crate::proxy::forward::{Answer, forward};
 use crate::proxy::outgoing::Outgoing;
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{Reason, Server};
-use ask::Ask;
+use ask::{Ask, having};
 
 /// What a path asks for, of what is merged.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,8 +33,8 @@ enum Question {
     GroupVersion(GroupVersion),
     /// `/openapi/v3`.
     OpenApiIndex,
-    /// A document below it.
-    OpenApiDocument,
+    /// A document below it, and the path that the index has for it: `apis/apps/v1`.
+    OpenApiDocument(Box<str>),
     /// `/openapi/v2`, one document for everything.
     OpenApiV2,
 }
@@ -50,6 +50,9 @@ pub async fn answer(
         return forward(exchange, info, outgoing).await;
     };
     let view = shared.view.load_full();
+    if question.is_of_openapi_v3() && question.differs(&view) {
+        shared.discovery.openapi_settled().await;
+    }
     let Some(ask) = Ask::new(question, outgoing, &view, shared) else {
         return forward(exchange, info, outgoing).await;
     };
@@ -71,21 +74,30 @@ pub async fn answer(
 }
 
 /// What becomes of a plain GET of this path, beyond routing: [`Reason::DiscoveryMerged`] if the answer is replaced,
-/// [`Reason::OpenApiNewest`] with the servers that are asked instead. For `mvp explain`, which knows no headers.
-pub fn replaced(info: &RequestInfo<'_>, view: &View) -> Option<(Reason, Vec<Arc<Server>>)> {
+/// [`Reason::OpenApiNewest`] or [`Reason::OpenApiOnPeer`] with the servers that are asked instead. For `mvp explain`, which knows no
+/// headers.
+pub fn replaced(
+    info: &RequestInfo<'_>,
+    query: Option<&str>,
+    shared: &Shared,
+) -> Option<(Reason, Vec<Arc<Server>>)> {
+    let view = shared.view.load_full();
     if info.is_resource || info.verb != Verb::Get {
         return None;
     }
     let question = of_path(&info.path)?;
-    if !question.differs(view) {
+    if !question.differs(&view) {
         return None;
     }
     match question {
-        // What a legacy `/api` lists is not merged, and what a document's hash names is not known here.
+        // What a legacy `/api` lists is not merged.
         Question::Root {
             root: Root::Core, ..
+        } => None,
+        Question::OpenApiDocument(path) => {
+            let (servers, _) = having(&path, query, &shared.discovery);
+            is_elsewhere(&servers).then_some((Reason::OpenApiOnPeer, servers))
         }
-        | Question::OpenApiDocument => None,
         Question::OpenApiV2 => {
             is_elsewhere(view.newest()).then(|| (Reason::OpenApiNewest, view.newest().to_vec()))
         }
@@ -105,8 +117,13 @@ impl Question {
             Self::GroupVersion(GroupVersion { group, version }) => {
                 merged(group).is_some_and(|merged| merged.differs_in(group, version))
             }
-            Self::OpenApiIndex | Self::OpenApiDocument | Self::OpenApiV2 => view.differs(),
+            Self::OpenApiIndex | Self::OpenApiDocument(_) | Self::OpenApiV2 => view.differs(),
         }
+    }
+
+    /// True if it is answered by what servers' indexes say.
+    fn is_of_openapi_v3(&self) -> bool {
+        matches!(self, Self::OpenApiIndex | Self::OpenApiDocument(_))
     }
 }
 
@@ -150,9 +167,12 @@ fn of_path(path: &str) -> Option<Question> {
             version: version.into(),
         }),
         PathClass::OpenApi { .. } => match path.trim_end_matches('/') {
-            "/openapi/v3" => Question::OpenApiIndex,
+            OPENAPI_V3 => Question::OpenApiIndex,
             "/openapi/v2" => Question::OpenApiV2,
-            _ => Question::OpenApiDocument,
+            document => {
+                let below = document.strip_prefix(OPENAPI_V3);
+                Question::OpenApiDocument(below?.strip_prefix('/')?.into())
+            }
         },
         _ => return None,
     })
@@ -171,6 +191,7 @@ mod tests {
                 version: version.into(),
             }))
         };
+        let document = |path: &str| Some(Question::OpenApiDocument(path.into()));
         for (path, want) in [
             ("/api", root(Root::Core, true)),
             ("/api/", root(Root::Core, false)),
@@ -182,7 +203,10 @@ mod tests {
             ("/api/v1/", version("", "v1")),
             ("/openapi/v3", Some(Question::OpenApiIndex)),
             ("/openapi/v3/", Some(Question::OpenApiIndex)),
-            ("/openapi/v3/apis/apps/v1", Some(Question::OpenApiDocument)),
+            ("/openapi/v3/apis/apps/v1", document("apis/apps/v1")),
+            ("/openapi/v3/api/v1/", document("api/v1")),
+            ("/openapi/v3/version", document("version")),
+            ("/openapi/v2/apis", None),
             ("/openapi/v2", Some(Question::OpenApiV2)),
             ("/version", None),
             ("/healthz", None),

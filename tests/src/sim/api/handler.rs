@@ -245,7 +245,8 @@ fn finish(
         if let Some(length) = length {
             response
                 .headers_mut()
-                .insert(header::CONTENT_LENGTH, length.into());
+                .entry(header::CONTENT_LENGTH)
+                .or_insert(length.into());
         }
         *response.body_mut() = body::full(bytes::Bytes::new());
     }

@@ -234,6 +234,8 @@ async fn proxy(mut request: Request, path: &str) -> Answer {
             .strip_prefix("status/")
             .and_then(|code| code.parse::<StatusCode>().ok())
         {
+            // These have no body (`bodyAllowedForStatus` of `net/http`).
+            Some(code @ (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)) => Ok(text(code, "")),
             Some(code) => Ok(text(code, "as asked\n")),
             None => Ok(text(StatusCode::NOT_FOUND, "no such endpoint\n")),
         },

@@ -100,10 +100,15 @@ pub fn answer(
     };
     Some(match method {
         "GET" => answer,
-        "HEAD" => Answer {
-            body: Bytes::new(),
-            ..answer
-        },
+        // With the length of what GET would give, as `http.ServeContent` has it.
+        "HEAD" => {
+            let length = answer.body.len().to_string();
+            let head = Answer {
+                body: Bytes::new(),
+                ..answer
+            };
+            head.with("Content-Length", &length)
+        }
         _ if answer.status == 404 => answer,
         // go-restful, which serves these paths.
         _ => Answer::new(405, "text/plain; charset=utf-8", "405: Method Not Allowed")

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::watch};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{App, Fault, Phase, Recorded, Upload, farewell::Farewell, gate::Gate, host};
+use super::{App, Fault, Phase, Recorded, Upload, farewell::Farewell, gate::Gate, host, net_http};
 use crate::sim::api::{
     self,
     authn::PeerCertificate,
@@ -187,6 +187,10 @@ async fn respond(
         && let Some(refused) = host::refused(&parts)
     {
         return Ok(refused.map(|body| CountedBody::new(body, count)));
+    }
+    if let Some(answer) = net_http::answered(&parts, connection.http2) {
+        app.log.record(Recorded::new(&parts, &connection, None));
+        return Ok(answer.map(|body| CountedBody::new(body, count)));
     }
     let concerned = app.faults.concern(parts.uri.path());
     let fault = if concerned { app.faults.take() } else { None };

@@ -9,6 +9,7 @@ mod gate;
 mod host;
 mod listener;
 mod log;
+mod net_http;
 mod spec;
 mod tls;
 mod upload;

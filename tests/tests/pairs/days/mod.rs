@@ -8,9 +8,9 @@ mod scripts;
 use std::path::{Path, PathBuf};
 
 use http::Method;
-use mvp_tests::agent::{TestAgent, eventually};
+use mvp_tests::agent::TestAgent;
 use mvp_tests::client::{Client, empty, full};
-use mvp_tests::fixtures::{SOON, client, direct, patient, plane};
+use mvp_tests::fixtures::{direct, patient, plane};
 use mvp_tests::sim::ControlPlane;
 use mvp_tests::sim::pki::KubeconfigUser;
 use serde_json::{Value, json};
@@ -45,9 +45,6 @@ const REFUSED: [&str; 3] = ["again", "gone", "another container"];
 /// And what comes of a program or a port that is not there is told by each client in its own way.
 const OPEN: &str = "nothing";
 
-/// Has a type of 1.36.
-const DOCUMENT: &str = "/openapi/v3/apis/admissionregistration.k8s.io/v1";
-
 /// The steps of a day with what the client said of each.
 type Day = Vec<(String, Value)>;
 
@@ -76,18 +73,6 @@ impl Stage {
             .await
             .unwrap();
         let admin = direct(&plane, plane.server(2)).await;
-        // OpenAPI documents are looked at after discovery, and until then the local server's is passed on.
-        let client = client(&plane, &agent).await;
-        eventually(
-            "the agent knows whose OpenAPI document has it",
-            SOON,
-            || async {
-                let document = client.get(DOCUMENT, &[]).await?;
-                Ok(document.text().contains("MutatingAdmissionPolicy"))
-            },
-        )
-        .await
-        .unwrap();
         Self {
             plane,
             agent,
