@@ -22,6 +22,9 @@ pub struct Hosts(Vec<String>);
 /// What is on the socket only, though it is a GET: it speaks to servers with the agent's own identity.
 pub(super) const SERVERS: &str = "/mvp/servers/";
 
+/// The same: it sends requests, through the agent itself and to every server.
+pub(super) const CANARY: &str = "/mvp/canary";
+
 /// Whatever changes something.
 pub(super) const CHANGES: [&str; 6] =
     ["/drain", "/arm", "/disarm", "/auto", "/retire", "/loglevel"];
@@ -63,7 +66,7 @@ impl Access {
             return Some((StatusCode::MISDIRECTED_REQUEST, problem.to_owned()));
         }
         let path = request.uri().path();
-        if CHANGES.contains(&path) || path.starts_with(SERVERS) {
+        if CHANGES.contains(&path) || path == CANARY || path.starts_with(SERVERS) {
             let problem = format!(
                 "{path} is on the agent's Unix socket only (admin.socket); the mvp command finds it\n"
             );

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::access::{CHANGES, SERVERS};
+use super::access::{CANARY, CHANGES, SERVERS};
 use super::query::{decode, parameter};
 use super::{Access, Admin, Probe, ProbeError, StatusView, page};
 use crate::drain::{DrainState, DrainTrigger};
@@ -72,6 +72,7 @@ pub async fn answer(
             }
         }
         "/explain" => explain(admin, &request, &query),
+        CANARY => canary(admin).await,
         "/drain" => drain(admin, &query),
         "/arm" | "/auto" if parameter(&query, "cluster").is_some() => {
             cluster(admin, path == "/arm", &query).await
@@ -92,7 +93,7 @@ pub async fn answer(
 
 /// How long all agents are armed if the operator does not say: an upgrade takes less, and a word that is forgotten must end.
 const CLUSTER_ARMED: Duration = Duration::from_secs(60 * 60);
-const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/history?since=2h /report?since=2h /stream\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\nOn the Unix socket only: /mvp/servers/NAME/{healthz,livez,readyz,version,metrics}\nPOST /drain /arm /disarm /auto /retire, PUT /loglevel\n";
+const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/history?since=2h /report?since=2h /stream\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\nOn the Unix socket only: /mvp/servers/NAME/{healthz,livez,readyz,version,metrics}, /mvp/canary\nPOST /drain /arm /disarm /auto /retire, PUT /loglevel\n";
 
 /// What `/readyz`, the status and `mvp_ready` say.
 pub fn is_ready(readiness: &Readiness, standing: &Standing, drain: &DrainTrigger) -> bool {
@@ -272,6 +273,11 @@ async fn probe(admin: &Admin, rest: &str, query: Option<&str>) -> Response<Full<
             format!("no answer within {:?}\n", admin.answer_timeout),
         ),
     }
+}
+
+/// It ends by itself: each of its ways has a limit in time.
+async fn canary(admin: &Admin) -> Response<Full<Bytes>> {
+    json(&(admin.views.canary)().await)
 }
 
 fn drain(admin: &Admin, query: &str) -> Response<Full<Bytes>> {

@@ -19,6 +19,7 @@
 //! | `GET /explain?method=M&path=P` | JSON [`ExplainView`], or its one line for `Accept: text/plain` |
 //! | `GET /explain?connection=A[&serverName=N]` | JSON [`ConnectionView`], or its one line for `Accept: text/plain` |
 //! | * `GET /mvp/servers/<name>/<probe>` | that server's own healthz, livez, readyz, version or metrics |
+//! | * `GET /mvp/canary` | JSON [`CanaryView`]: what became of requests of the agent's own, through itself and to each server |
 //! | * `POST /drain[?deadline=30s]` | 202 |
 //! | * `POST /arm`, `/disarm`, `/auto` | 200, the guard's state in one line; after `/arm?for=DURATION` the signs count again |
 //! | * `POST /arm?cluster[&for=DURATION]`, `/auto?cluster` | 200: all agents are told; 502: they cannot be told |

@@ -33,6 +33,8 @@ pub struct Views {
     pub stalled: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Server name, and path with query, `/readyz?verbose`.
     pub probe: Box<dyn Fn(String, String) -> ProbeFuture + Send + Sync>,
+    /// A request of the agent's own by every way that clients' requests go.
+    pub canary: Box<dyn Fn() -> CanaryFuture + Send + Sync>,
     /// A level (`debug`) or a filter (`mvp=debug,access=off`).
     pub set_log_level: Box<SetLogLevelFn>,
     /// Takes an operator's command and returns the state that the guard then has.
@@ -47,6 +49,7 @@ pub type ExplainFn = dyn Fn(&str, &str) -> Result<ExplainView, String> + Send + 
 pub type ExplainConnectionFn = dyn Fn(IpAddr, Option<&str>) -> ConnectionView + Send + Sync;
 pub type SetLogLevelFn = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 pub type ClusterFuture = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+pub type CanaryFuture = Pin<Box<dyn Future<Output = CanaryView> + Send>>;
 pub type ProbeFuture = Pin<Box<dyn Future<Output = Result<Probe, ProbeError>> + Send>>;
 
 /// A server's own answer.
@@ -299,6 +302,47 @@ pub struct ConnectionView {
     pub server: Option<String>,
     /// All of it in one line, with what every other server lacks.
     pub line: String,
+}
+
+/// What became of requests of the agent's own.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CanaryView {
+    /// As a client, through the agent's own listener, to a server.
+    pub listener: LegView,
+    /// From the agent to each server, by name.
+    pub servers: BTreeMap<String, LegView>,
+}
+
+/// One way of the canary.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LegView {
+    pub outcome: CanaryOutcome,
+    pub took_ms: u64,
+    /// What was found.
+    pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CanaryOutcome {
+    Ok,
+    Failed,
+    /// It cannot be asked with this configuration.
+    #[default]
+    NotAsked,
+}
+
+impl CanaryOutcome {
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::NotAsked => "not asked",
+        }
+    }
 }
 
 /// Connections forwarded whole.

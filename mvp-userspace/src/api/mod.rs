@@ -4,6 +4,7 @@ mod git_version;
 mod group_version;
 mod key;
 mod name;
+pub mod published;
 mod set;
 mod verb;
 

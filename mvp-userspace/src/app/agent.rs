@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{Notify, watch};
 
 use super::admin_port::AdminPort;
+use super::canary::Canary;
 use super::history;
 use super::learning::{
     Asking, await_first_round, membership_dialer, share_signs, start_discovery, tell_guard,
@@ -187,6 +188,10 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let guard = GuardHandle::new(&config, Arc::clone(&stats));
     let (prover, own) = proof::prover(&config, &client_tls, &trust)?;
     let dialer = membership_dialer(&config, &client_tls, &own)?;
+    let canary = Canary {
+        dialer: dialer.clone(),
+        listen,
+    };
     let Membership {
         members,
         restarts,
@@ -411,6 +416,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     tokio::spawn(super::memory::run());
     let sources = Arc::new(Sources {
         history: History::new(unix_millis()),
+        canary,
         retirable,
         retired,
         shortcut,

@@ -2,6 +2,7 @@
 
 mod admin_port;
 mod agent;
+mod canary;
 mod descriptors;
 mod history;
 mod learning;

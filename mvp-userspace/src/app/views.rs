@@ -8,12 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Uri};
 
+use super::canary::{Canary, canary, probe_view};
 use super::manifest::ManifestLine;
 use super::pass_through::PassThroughLine;
 use super::skew::skew;
 use crate::admin::{
-    CertificateView, ClassProofView, ConnectionView, ExplainView, Probe, ProbeError, ProofView,
-    RelayView, RouteView, ServerView, StatusView, ThreadView, Views,
+    CertificateView, ClassProofView, ConnectionView, ExplainView, ProofView, RelayView, RouteView,
+    ServerView, StatusView, ThreadView, Views,
 };
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus};
@@ -24,7 +25,7 @@ use crate::membership::{MembershipLine, ReadBy};
 use crate::metrics::Metrics;
 use crate::net::LoopHeartbeat;
 use crate::proxy::one_view::replaced;
-use crate::proxy::{Pool, Shared, probe};
+use crate::proxy::{Pool, Shared};
 use crate::request::{NewerOptions, RequestInfo};
 use crate::route::{
     Context, Knowledge, Reason, RouteTable, Target, choose, decide, explain, newer,
@@ -65,6 +66,7 @@ pub struct Sources {
     /// Whom those probes ask as: Kubernetes' default roles let this group read exactly these.
     pub own: OwnUser,
     pub history: History,
+    pub canary: Canary,
 }
 
 /// Why there is no [`Sources::cluster`].
@@ -131,6 +133,10 @@ pub fn views(sources: Arc<Sources>, set_log_level: SetLogLevel) -> Views {
                 let sources = Arc::clone(&sources);
                 Box::pin(async move { probe_view(&sources, &name, &path).await })
             })
+        },
+        canary: {
+            let sources = Arc::clone(&sources);
+            Box::new(move || Box::pin(canary(Arc::clone(&sources))))
         },
         set_log_level,
         retire: {
@@ -393,27 +399,6 @@ fn stalled(sources: &Sources) -> Vec<String> {
         .filter(|thread| thread.heartbeat.age() > STALLED)
         .map(|thread| thread.name.clone())
         .collect()
-}
-
-async fn probe_view(sources: &Sources, name: &str, path: &str) -> Result<Probe, ProbeError> {
-    let table = sources.discovery.table();
-    let member = table
-        .members()
-        .iter()
-        .find(|member| *member.server.name == *name)
-        .ok_or(ProbeError::UnknownServer)?;
-    let response = probe(&sources.pool, &member.server, path, &sources.own.headers())
-        .await
-        .map_err(|error| ProbeError::Unreachable(error.to_string()))?;
-    let content_type = response.headers().get(http::header::CONTENT_TYPE);
-    Ok(Probe {
-        status: response.status().as_u16(),
-        content_type: content_type
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("text/plain")
-            .to_owned(),
-        body: response.into_body(),
-    })
 }
 
 fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {

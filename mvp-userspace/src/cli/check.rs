@@ -1,9 +1,11 @@
-//! `mvp check upgrade`: whether the control plane can be upgraded now, as far as this node's agent can know.
+//! `mvp check upgrade`: whether the control plane can be upgraded now, as far as the agents can know. `mvp check canary`: whether requests
+//! can go the ways that they go through one agent.
 
 mod facts;
 mod judge;
+mod serving;
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +13,9 @@ use serde::Serialize;
 
 use super::client::ClientError;
 use super::command::Ask;
+use super::fleet::Fleet;
 use super::output::print;
+use crate::admin::{CanaryOutcome, CanaryView, LegView};
 use crate::config::parse_duration;
 use crate::text::table::{clean, table};
 use judge::Minor;
@@ -30,6 +34,8 @@ pub struct Upgrade {
     /// The local kube-apiserver's manifest, where there is one.
     #[arg(long, value_name = "FILE", default_value = MANIFEST)]
     manifest: PathBuf,
+    #[command(flatten)]
+    fleet: Fleet,
     #[command(flatten)]
     ask: Ask,
 }
@@ -59,7 +65,7 @@ pub enum Outcome {
 /// # Errors
 /// The agent cannot be asked.
 pub fn upgrade(check: &Upgrade, out: &mut dyn Write) -> Result<u8, ClientError> {
-    let facts = facts::gather(&check.ask, &check.manifest)?;
+    let facts = facts::gather(&check.ask, &check.fleet, &check.manifest)?;
     let findings = judge::upgrade(&facts, check.to, check.within);
     print(check.ask.form.output, &findings, |_| text(&findings), out)?;
     let worst = findings.iter().map(|finding| finding.outcome).max();
@@ -68,6 +74,44 @@ pub fn upgrade(check: &Upgrade, out: &mut dyn Write) -> Result<u8, ClientError> 
         Some(Outcome::Look) => 1,
         Some(Outcome::Mend) => 2,
     })
+}
+
+/// The exit code: 0, or 2 if a way does not work.
+///
+/// # Errors
+/// The agent cannot be asked.
+pub fn canary(ask: &Ask, out: &mut dyn Write) -> Result<u8, ClientError> {
+    let view = facts::canary(&ask.at)?;
+    print(ask.form.output, &view, |_| ways(&view), out)?;
+    let mut legs = view.servers.values().chain([&view.listener]);
+    let failed = legs.any(|leg| leg.outcome == CanaryOutcome::Failed);
+    Ok(if failed { 2 } else { 0 })
+}
+
+fn ways(view: &CanaryView) -> String {
+    let row = |way: String, leg: &LegView| {
+        [
+            way,
+            leg.outcome.word().to_owned(),
+            format!("{}ms", leg.took_ms),
+            leg.detail.clone(),
+        ]
+    };
+    let servers = view.servers.iter();
+    let servers = servers.map(|(name, leg)| row(format!("agent -> {name}"), leg));
+    let first = row("client -> agent -> a server".to_owned(), &view.listener);
+    let rows: Vec<_> = std::iter::once(first).chain(servers).collect();
+    table(["WAY", "STATE", "TOOK", "DETAIL"], &rows)
+}
+
+/// One line on standard error while people wait, which the next one replaces.
+fn progress(words: &str) {
+    let mut error = std::io::stderr().lock();
+    if error.is_terminal() {
+        // Nothing depends on it.
+        let _ = write!(error, "\r\x1b[K{}", clean(words));
+        let _ = error.flush();
+    }
 }
 
 fn text(findings: &[Finding]) -> String {

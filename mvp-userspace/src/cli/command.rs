@@ -72,9 +72,12 @@ pub enum Command {
   mvp report --since 30m -o json
   mvp report --since 24h -o html")]
     Report(Report),
-    /// Watch one agent in the terminal: servers, differences, guard, requests per second, last events. q ends it.
+    /// Watch one agent in the terminal: servers, differences, guard, requests per second, last events. Or all of them, one line for each
+    /// node. q ends it.
     #[command(after_help = "Examples:
   mvp top
+  mvp top --cluster
+  mvp top --agent cp-a=http://10.0.0.1:9440 --agent cp-b=unix:/tmp/cp-b.sock
   mvp top --once")]
     Top(Top),
     /// Show which server serves which resource.
@@ -265,13 +268,19 @@ pub enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum CheckCommand {
-    /// Whether the control plane can be upgraded now: servers, versions, deprecated APIs that were requested lately, certificates. Exit
-    /// code: 0 nothing found, 1 something to look at, 2 something to mend before.
+    /// Whether the control plane can be upgraded now: agents, servers, versions, deprecated APIs that were requested lately,
+    /// certificates, and a request through each agent. Exit code: 0 nothing found, 1 something to look at, 2 something to mend before.
     #[command(after_help = "Examples:
   mvp check upgrade
   mvp check upgrade --to v1.36 --within 72h
+  mvp check upgrade --cluster
   mvp check upgrade -o json")]
     Upgrade(Upgrade),
+    /// Send a request through this node's agent to a server, and from it to each server. Exit code: 0, or 2 if a way does not work.
+    #[command(after_help = "Examples:
+  mvp check canary
+  mvp check canary -o json")]
+    Canary(Ask),
 }
 
 #[derive(clap::Args, Debug)]

@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod command;
 mod doctor;
+mod fleet;
 mod output;
 mod pinned;
 mod report;
@@ -71,10 +72,16 @@ fn run_command(
             output,
         } => return run_doctor(&given, pin_path, output.output, out),
         Command::Config(command) => return run_config(&command, out),
-        Command::Check(CheckCommand::Upgrade(upgrade)) => match check::upgrade(&upgrade, out) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
+        Command::Check(check) => {
+            let code = match &check {
+                CheckCommand::Upgrade(upgrade) => check::upgrade(upgrade, out),
+                CheckCommand::Canary(ask) => check::canary(ask, out),
+            };
+            match code {
+                Ok(code) => return code,
+                Err(error) => Err(error),
+            }
+        }
         Command::Version(form) => about::version(form.output, out),
         Command::Completion { shell } => {
             about::completion(shell, out);

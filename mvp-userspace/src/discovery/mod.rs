@@ -38,7 +38,7 @@ pub use openapi::{
     MAX_INDEX, MAX_PATHS, OPENAPI_V3, OpenApiIndex, OtherIndex, ServerOpenApi, find, merge_indexes,
 };
 pub use priorities::{ApiService, ApiServices};
-pub use prove::Prover;
+pub use prove::{Prover, review};
 pub use reached::Reached;
 pub use roots::ACCEPT;
 pub use server_status::{Polls, ServerStatus, Trouble};

@@ -12,6 +12,7 @@ use super::connection::{Answer, Connection, Dialer};
 use super::entry::Entry;
 use super::fetch_error::FetchError;
 use super::hub::Hub;
+use crate::config::Endpoint;
 use crate::identity::HeaderNames;
 use crate::identity::proof::{
     AUTHENTICATION, Challenge, Finding, Judgement, Learned, Names, PublishedNames, REVIEWS, Reply,
@@ -195,6 +196,14 @@ impl Hub {
     }
 }
 
+/// Whom the server at `endpoint` takes the challenge's user for, over a new connection.
+pub async fn review(dialer: &Dialer, endpoint: &Endpoint, challenge: &Challenge) -> Judgement {
+    match Connection::open(dialer, endpoint).await {
+        Ok(connection) => judged(&connection, challenge, &|| None).await,
+        Err(error) => failed(&error, &|| None),
+    }
+}
+
 type Hint = dyn Fn() -> Option<String> + Send + Sync;
 
 async fn over_front_proxy(
@@ -207,21 +216,20 @@ async fn over_front_proxy(
         Ok(connection) => connection,
         Err(error) => return (failed(&error, hint), None),
     };
-    let (review, names) = tokio::join!(
-        ask(&connection, challenge, Stage::Review),
-        published(&connection)
-    );
-    let mut judgement = match &review {
-        Ok(answer) => challenge.judge(Stage::Review, reply(answer)),
-        Err(error) => failed(error, hint),
-    };
-    if judgement == Judgement::AskByPath {
-        judgement = match &ask(&connection, challenge, Stage::Path).await {
-            Ok(answer) => challenge.judge(Stage::Path, reply(answer)),
+    tokio::join!(judged(&connection, challenge, hint), published(&connection))
+}
+
+async fn judged(connection: &Connection, challenge: &Challenge, hint: &Hint) -> Judgement {
+    for stage in [Stage::Review, Stage::Path] {
+        let judgement = match &ask(connection, challenge, stage).await {
+            Ok(answer) => challenge.judge(stage, reply(answer)),
             Err(error) => failed(error, hint),
         };
+        if judgement != Judgement::AskByPath {
+            return judgement;
+        }
     }
-    (judgement, names)
+    Judgement::AskByPath
 }
 
 /// A connection for each question: a server ends one over which it answered somebody unauthenticated.

@@ -25,7 +25,7 @@ pub use document::{Document, DocumentError};
 pub use file::{Keep, Kept};
 pub use kinds::Kind;
 pub use minutes::{MOST_MINUTES, Minute, Prevented, Series};
-pub use record::{History, HistoryView, TrafficView, unix_millis};
+pub use record::{Added, History, HistoryView, TrafficView, unix_millis};
 pub use report::{Convergence, ErrorRow, PreventedRow, Report, RetiredView, clock};
 pub use ring::{EACH, Event, Ring};
 pub use tally::{Forwarded, Tally};

@@ -22,9 +22,16 @@ struct Record {
     ring: Ring,
     series: Series,
     /// The counts of the last seconds, the newest last.
-    window: VecDeque<Minute>,
+    window: VecDeque<(Minute, Added)>,
     /// Grows with each event.
     noted: u64,
+}
+
+/// The agent's own share of requests.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Added {
+    pub requests: u64,
+    pub time: Duration,
 }
 
 /// `GET /history`.
@@ -56,6 +63,8 @@ pub struct TrafficView {
     pub served_while_down_per_second: f64,
     /// Requests that the agent could not have answered by any server.
     pub failed_per_second: f64,
+    /// Microseconds that the agent added to a request, on average; none: there was no request.
+    pub added_us: Option<f64>,
     /// Grows with each event of `/history`.
     pub noted: u64,
 }
@@ -86,13 +95,13 @@ impl History {
     }
 
     /// Takes the counts of one second.
-    pub fn count(&self, counted: Minute) {
+    pub fn count(&self, counted: Minute, added: Added) {
         let now = counted.minute;
         let mut record = self.record();
         if record.window.len() == WINDOW {
             record.window.pop_front();
         }
-        record.window.push_back(counted.clone());
+        record.window.push_back((counted.clone(), added));
         record.series.add(counted, now);
     }
 
@@ -146,13 +155,16 @@ impl History {
         let record = self.record();
         let seconds = record.window.len();
         let mut sum: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-        for second in &record.window {
+        for (second, _) in &record.window {
             for (decision, count) in &second.requests {
                 *sum.entry(Arc::clone(decision)).or_default() += count;
             }
         }
         let average = |count: u64| count as f64 / seconds.max(1) as f64;
-        let of = |count: fn(&Minute) -> u64| average(record.window.iter().map(count).sum());
+        let minutes = || record.window.iter().map(|(minute, _)| minute);
+        let of = |count: fn(&Minute) -> u64| average(minutes().map(count).sum());
+        let requests: u64 = record.window.iter().map(|(_, added)| added.requests).sum();
+        let added: Duration = record.window.iter().map(|(_, added)| added.time).sum();
         TrafficView {
             seconds: seconds as u64,
             per_second: sum
@@ -163,6 +175,7 @@ impl History {
             prevented_per_second: of(Minute::prevented),
             served_while_down_per_second: of(|second| second.served_while_down),
             failed_per_second: of(|second| second.failed.values().sum()),
+            added_us: (requests > 0).then(|| added.as_secs_f64() * 1e6 / requests as f64),
             noted: record.noted,
         }
     }
@@ -202,15 +215,22 @@ mod tests {
         }
     }
 
+    fn added(requests: u64, micros: u64) -> Added {
+        Added {
+            requests,
+            time: Duration::from_micros(micros),
+        }
+    }
+
     #[test]
     fn what_was_recorded_before_is_added_to_what_was_counted_since() {
         let before = History::new(5 * MINUTE);
         before.note(Event::new(5 * MINUTE, Kind::GuardArmed, "", "", ""));
-        before.count(second(5, "local_serves", 3));
+        before.count(second(5, "local_serves", 3), Added::default());
         let document = before.document(6 * MINUTE, true);
         let now = History::new(7 * MINUTE);
         now.note(Event::new(7 * MINUTE, Kind::AgentStarted, "", "", ""));
-        now.count(second(7, "local_serves", 4));
+        now.count(second(7, "local_serves", 4), Added::default());
         now.adopt(document, 7 * MINUTE);
         let view = now.view(0, 7 * MINUTE);
         let kinds: Vec<_> = view.events.iter().map(|event| event.kind).collect();
@@ -227,12 +247,13 @@ mod tests {
     fn traffic_is_an_average_of_the_last_seconds_only() {
         let history = History::new(0);
         assert_eq!(history.traffic(), TrafficView::default());
-        history.count(second(0, "peer_serves", 1000));
+        history.count(second(0, "peer_serves", 1000), added(1000, 1));
         for _ in 0..WINDOW {
-            history.count(second(0, "peer_serves", 2));
+            history.count(second(0, "peer_serves", 2), added(2, 160));
         }
         let traffic = history.traffic();
         assert_eq!(traffic.seconds, WINDOW as u64);
         assert_eq!(traffic.per_second[&Arc::from("peer_serves")], 2.0);
+        assert_eq!(traffic.added_us.map(f64::round), Some(80.0));
     }
 }

@@ -163,6 +163,27 @@ impl Metrics {
         self.added.observe(time.as_secs_f64());
     }
 
+    /// The requests so far of which [`Metrics::added`] was told, and their sum. Read as a scrape is, so that no request pays for it.
+    pub fn added_so_far(&self) -> (u64, Duration) {
+        let mut registry = Registry::default();
+        registry.register(ADDED.base(), ADDED.help, self.added.clone());
+        let mut text = String::new();
+        // As in `render`.
+        if text::encode(&mut text, &registry).is_err() {
+            return (0, Duration::ZERO);
+        }
+        let sample = |suffix: &str| -> f64 {
+            let mut lines = text.lines();
+            let value = lines.find_map(|line| {
+                let rest = line.strip_prefix(ADDED.name)?.strip_prefix(suffix)?;
+                rest.strip_prefix(' ')?.parse().ok()
+            });
+            value.unwrap_or_default()
+        };
+        let sum = Duration::try_from_secs_f64(sample("_sum")).unwrap_or_default();
+        (sample("_count") as u64, sum)
+    }
+
     /// The server's share of a request.
     pub fn server_time(&self, server: &Arc<str>, time: Duration) {
         let make = || {

@@ -132,6 +132,15 @@ fn answers_of_the_agent_itself_begin_with_zero() {
     }
 }
 
+#[test]
+fn the_sum_of_what_was_added_is_what_the_scrape_says() {
+    let metrics = Metrics::new();
+    assert_eq!(metrics.added_so_far(), (0, Duration::ZERO));
+    metrics.added(Duration::from_millis(250));
+    metrics.added(Duration::from_millis(500));
+    assert_eq!(metrics.added_so_far(), (2, Duration::from_millis(750)));
+}
+
 /// What Prometheus compares with must be there before the first event.
 #[test]
 fn counters_whose_labels_are_known_begin_with_zero() {

@@ -16,6 +16,7 @@ mod drain;
 mod ends;
 mod errors;
 mod faults;
+mod fleet;
 mod forward;
 mod identity;
 mod idle;

@@ -210,6 +210,7 @@ async fn port(told: Told) -> SocketAddr {
         metrics: Box::new(|| ("text/plain", String::new())),
         stalled: Box::new(Vec::new),
         probe: Box::new(|_, _| Box::pin(std::future::pending())),
+        canary: Box::new(|| Box::pin(std::future::pending())),
         set_log_level: Box::new(|_| Ok(())),
         guard: Box::new(|_| GuardView::default()),
         cluster: Box::new(|_| Box::pin(std::future::pending())),

@@ -3,8 +3,59 @@
 
 use std::collections::BTreeSet;
 
+use mvp::api::published;
 use mvp_tests::sim::surface::{Apis, Surface, surface, surface_of};
 use serde_json::{Value, json};
+
+/// Every type of a minor, as `mvp::api::published` names them.
+fn names(minor: u8) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for group in surface(minor, false).groups {
+        for version in group.versions {
+            let version_of = match group.name.as_str() {
+                "" => version.name.clone(),
+                name => format!("{name}/{}", version.name),
+            };
+            for resource in version.resources {
+                let name = format!("{version_of} {}", resource.name);
+                let parts = resource.subresources.iter();
+                all.extend(parts.map(|part| format!("{name}/{}", part.name)));
+                all.insert(name);
+            }
+        }
+    }
+    all
+}
+
+/// The agent's table of what will come and go is that of these surfaces.
+#[test]
+fn what_an_upgrade_brings_is_in_the_agents_table() {
+    let mut table = String::new();
+    let minors = published::KNOWN;
+    for minor in minors.clone().skip(1) {
+        let [before, now] = [minor - 1, minor].map(|minor| names(u8::try_from(minor).unwrap()));
+        let mut changes: Vec<_> = now.difference(&before).map(|name| (name, '+')).collect();
+        changes.extend(before.difference(&now).map(|name| (name, '-')));
+        changes.sort();
+        for (name, sign) in changes {
+            table += &format!("{minor} {sign} {name}\n");
+        }
+    }
+    assert!(
+        table == published::TABLE,
+        "api/published.rs must have:\n{table}"
+    );
+    let text =
+        |names: Vec<&str>| -> BTreeSet<String> { names.into_iter().map(str::to_owned).collect() };
+    for from in minors.clone() {
+        for to in from..=*minors.end() {
+            let (more, less) = published::between(from, to).unwrap();
+            let [a, b] = [from, to].map(|minor| names(u8::try_from(minor).unwrap()));
+            assert_eq!(text(more), &b - &a, "{from} {to}");
+            assert_eq!(text(less), &a - &b, "{from} {to}");
+        }
+    }
+}
 
 #[test]
 fn numbers_of_groups_versions_resources_and_subresources() {

@@ -104,6 +104,14 @@ async fn port() -> Port {
                 }
             })
         }),
+        canary: Box::new(|| {
+            Box::pin(async {
+                CanaryView {
+                    servers: BTreeMap::from([("cp-b".into(), LegView::default())]),
+                    ..CanaryView::default()
+                }
+            })
+        }),
         set_log_level: Box::new(move |level| match level {
             "nonsense" => Err("no such level".into()),
             _ => {

@@ -84,10 +84,9 @@ impl Keeper {
 
     fn count(&self, now_ms: u64) {
         let sampler = self.0.sampler.lock();
-        let counted = sampler
-            .unwrap_or_else(PoisonError::into_inner)
-            .sample(now_ms);
-        self.0.history.count(counted);
+        let mut sampler = sampler.unwrap_or_else(PoisonError::into_inner);
+        let counted = sampler.sample(now_ms);
+        self.0.history.count(counted, sampler.added());
     }
 
     async fn run(self, sources: Arc<Sources>, another: bool) {

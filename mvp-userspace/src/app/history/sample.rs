@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::history::{Minute, Tally};
+use crate::history::{Added, Minute, Tally};
 use crate::metrics::{Metrics, RequestKey};
 use crate::steering::{Ended, RetireTally};
 
@@ -18,6 +19,7 @@ pub struct Sampler {
     retries: u64,
     relayed: u64,
     ended: [u64; Ended::ALL.len()],
+    added: (u64, Duration),
 }
 
 impl Sampler {
@@ -36,6 +38,17 @@ impl Sampler {
             retries: 0,
             relayed: 0,
             ended: [0; Ended::ALL.len()],
+            added: (0, Duration::ZERO),
+        }
+    }
+
+    /// The agent's own share of the requests since the last call.
+    pub fn added(&mut self) -> Added {
+        let (requests, time) = self.metrics.added_so_far();
+        let before = std::mem::replace(&mut self.added, (requests, time));
+        Added {
+            requests: requests.saturating_sub(before.0),
+            time: time.saturating_sub(before.1),
         }
     }
 
@@ -139,5 +152,26 @@ mod tests {
         let counted = sampler.sample(60_000);
         assert_eq!(of(&counted.requests), one("local_serves"));
         assert_eq!(sampler.sample(60_000), zero);
+    }
+
+    #[test]
+    fn the_agents_share_is_that_since_the_last_look() {
+        let metrics = Arc::new(Metrics::new());
+        let mut sampler = Sampler::new(
+            Arc::clone(&metrics),
+            Arc::default(),
+            RetireTally::default(),
+            "cp-a".to_owned(),
+        );
+        let share = |requests, millis| Added {
+            requests,
+            time: Duration::from_millis(millis),
+        };
+        metrics.added(Duration::from_millis(250));
+        assert_eq!(sampler.added(), share(1, 250));
+        metrics.added(Duration::from_millis(500));
+        metrics.added(Duration::from_millis(500));
+        assert_eq!(sampler.added(), share(2, 1000));
+        assert_eq!(sampler.added(), Added::default());
     }
 }

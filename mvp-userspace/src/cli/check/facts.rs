@@ -1,12 +1,15 @@
 //! What the agent, its servers and the node tell before an upgrade.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::client::{ClientError, Reply};
-use super::super::command::Ask;
+use super::super::command::{Ask, At};
+use super::super::fleet::{self, Fleet, Member};
 use super::super::talk::{get, parse};
-use crate::admin::{SkewView, StatusView, encode};
+use super::progress;
+use super::serving;
+use crate::admin::{CanaryView, SkewView, StatusView, encode};
 use crate::config;
 
 /// Everything that is judged.
@@ -15,8 +18,20 @@ pub struct Facts {
     pub skew: SkewView,
     /// By server, what it counted of deprecated APIs, or why it cannot be asked.
     pub deprecated: Vec<(String, Result<Vec<Deprecated>, String>)>,
+    /// By server, in how many seconds the certificate that it shows ends, or why that is not known.
+    pub serving: Vec<(String, Result<i64, String>)>,
+    /// What became of this node's canary, or why the agent cannot be asked for one.
+    pub canary: Result<CanaryView, String>,
+    /// The agents of all nodes, if they were asked for: by name, what they say, or why they cannot be asked.
+    pub agents: Option<Result<Vec<(String, Result<Told, String>)>, String>>,
     /// The local server's `--goaway-chance`; none where there is no manifest.
     pub goaway_chance: Option<f64>,
+}
+
+/// What an agent says.
+pub struct Told {
+    pub status: StatusView,
+    pub canary: Result<CanaryView, String>,
 }
 
 /// A request for a deprecated API since the server was started (`apiserver_requested_deprecated_apis`).
@@ -30,7 +45,8 @@ pub struct Deprecated {
 
 /// # Errors
 /// The agent cannot be asked. What a server does not answer is a fact.
-pub fn gather(ask: &Ask, manifest: &Path) -> Result<Facts, ClientError> {
+pub fn gather(ask: &Ask, fleet: &Fleet, manifest: &Path) -> Result<Facts, ClientError> {
+    progress("asking the agent of this node");
     let status: StatusView = parse(&get(&ask.at, "/status")?.success()?)?;
     let skew = parse(&get(&ask.at, "/skew")?.success()?)?;
     let mut deprecated = Vec::new();
@@ -41,12 +57,46 @@ pub fn gather(ask: &Ask, manifest: &Path) -> Result<Facts, ClientError> {
         let told = told.map(|body| requested(&String::from_utf8_lossy(&body)));
         deprecated.push((server.name.clone(), told.map_err(|error| error.to_string())));
     }
+    progress("looking at the servers' certificates");
+    let serving = serving::ends(&status.servers);
+    progress("sending a canary through the agent of this node");
+    let canary = canary(&ask.at).map_err(|error| error.to_string());
+    let agents = fleet.is_asked().then(|| agents(fleet));
     progress("");
     Ok(Facts {
         status,
         skew,
         deprecated,
+        serving,
+        canary,
+        agents,
         goaway_chance: config::goaway_chance(manifest).ok(),
+    })
+}
+
+/// Has the agent send its canary.
+pub fn canary(at: &At) -> Result<CanaryView, ClientError> {
+    parse(&get(at, "/mvp/canary")?.success()?)
+}
+
+fn agents(fleet: &Fleet) -> Result<Vec<(String, Result<Told, String>)>, String> {
+    progress("finding the agents of all nodes");
+    let members = fleet.members()?;
+    let (done, of) = (AtomicUsize::new(0), members.len());
+    progress(&format!("asking {of} agents"));
+    let told = fleet::each(&members, |member| {
+        let told = told(member);
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        progress(&format!("{done} of {of} agents have answered"));
+        (member.name.clone(), told)
+    });
+    Ok(told)
+}
+
+fn told(member: &Member) -> Result<Told, String> {
+    Ok(Told {
+        status: member.status()?,
+        canary: member.canary(),
     })
 }
 
@@ -83,16 +133,6 @@ fn requested(scrape: &str) -> Vec<Deprecated> {
     found.sort_by(|a, b| a.api.cmp(&b.api));
     found.dedup();
     found
-}
-
-/// One line on standard error while people wait, which the next one replaces.
-fn progress(words: &str) {
-    let mut error = std::io::stderr();
-    if error.is_terminal() {
-        // Nothing depends on it.
-        let _ = write!(error, "\r\x1b[K{words}");
-        let _ = error.flush();
-    }
 }
 
 #[cfg(test)]

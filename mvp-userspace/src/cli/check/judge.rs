@@ -1,11 +1,17 @@
 //! Facts to findings. Pure.
 
+mod agents;
+
 use std::time::Duration;
 
 use super::facts::Facts;
 use super::{Finding, Outcome};
-use crate::admin::{CertificateView, ServerView};
+use crate::admin::{CanaryOutcome, CanaryView, CertificateView, ServerView, StatusView};
+use crate::api::published;
 use crate::text::table::age;
+
+/// Types that are named in one line.
+const NAMED: usize = 5;
 
 /// A minor version of Kubernetes: `1.36`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -29,7 +35,7 @@ pub fn minor(text: &str) -> Result<Minor, String> {
 
 /// Everything that was found, the worst of each subject included.
 pub fn upgrade(facts: &Facts, to: Option<Minor>, within: Duration) -> Vec<Finding> {
-    let mut all = vec![agent(facts)];
+    let mut all = vec![agent("agent", &facts.status)];
     let servers = &facts.status.servers;
     let known: Vec<_> = servers
         .iter()
@@ -39,6 +45,7 @@ pub fn upgrade(facts: &Facts, to: Option<Minor>, within: Duration) -> Vec<Findin
     let to = to.or_else(|| newest.map(|Minor(major, minor)| Minor(major, minor + 1)));
     all.extend(servers.iter().map(|one| server(one, to)));
     all.push(differences(facts));
+    all.extend(to.and_then(|to| changes(&known, to)));
     if servers.len() < 2 {
         all.push(look(
             "servers",
@@ -52,27 +59,88 @@ pub fn upgrade(facts: &Facts, to: Option<Minor>, within: Duration) -> Vec<Findin
         }
     }
     all.extend(goaway(facts.goaway_chance));
-    let ending = facts.status.certificates.iter();
-    let mut ending: Vec<_> = ending.filter_map(|one| certificate(one, within)).collect();
+    let mut ending = certificates("", &facts.status, within);
+    let shown = facts.serving.iter();
+    ending.extend(shown.filter_map(|(name, end)| serving(name, end, within)));
     if ending.is_empty() {
         let time = age(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
-        let detail = format!("none of the agent's ends within {time}");
+        let detail = format!("none of this node's and none that a server shows ends within {time}");
         ending.push(ok("certificates", detail));
     }
     all.extend(ending);
+    all.extend(canary("canary", &facts.canary));
+    all.extend(agents::all(facts, within));
     all
 }
 
-fn agent(facts: &Facts) -> Finding {
-    let status = &facts.status;
+/// Of one agent.
+fn agent(subject: &str, status: &StatusView) -> Finding {
     let line = status.stance.line.clone();
     match (status.ready, status.stance.word.as_str()) {
         (false, _) => mend(
-            "agent",
+            subject,
             format!("it is not ready: {}", status.awaiting.join(", ")),
         ),
-        (true, "passing by") => mend("agent", format!("clients are not inspected: {line}")),
-        (true, _) => ok("agent", line),
+        (true, "passing by") => mend(subject, format!("clients are not inspected: {line}")),
+        (true, _) => ok(subject, line),
+    }
+}
+
+/// One finding if all is well, else one for each way that does not work.
+fn canary(subject: &str, told: &Result<CanaryView, String>) -> Vec<Finding> {
+    let view = match told {
+        Ok(view) => view,
+        Err(error) => return vec![look(subject, format!("it was not sent: {error}"))],
+    };
+    let servers = view.servers.iter();
+    let ways = std::iter::once(("through the agent".to_owned(), &view.listener))
+        .chain(servers.map(|(name, leg)| (format!("to {name}"), leg)));
+    let mut found: Vec<_> = ways
+        .filter_map(|(way, leg)| match leg.outcome {
+            CanaryOutcome::Ok => None,
+            CanaryOutcome::Failed => Some(mend(subject, format!("{way}: {}", leg.detail))),
+            CanaryOutcome::NotAsked => Some(look(subject, format!("{way}: {}", leg.detail))),
+        })
+        .collect();
+    if found.is_empty() {
+        let detail = "a request went through the agent to a server, and from it to each server";
+        found.push(ok(subject, detail.to_owned()));
+    }
+    found
+}
+
+/// Those of the files that an agent reads, as far as there is something to say. `node`: whose they are, with a colon.
+fn certificates(node: &str, status: &StatusView, within: Duration) -> Vec<Finding> {
+    let all = status.certificates.iter();
+    all.filter_map(|one| certificate(node, one, within))
+        .collect()
+}
+
+fn serving(server: &str, end: &Result<i64, String>, within: Duration) -> Option<Finding> {
+    match end {
+        Err(error) => Some(look(
+            server,
+            format!("its certificate cannot be seen from here: {error}"),
+        )),
+        Ok(seconds) => {
+            let words = ending(*seconds, within)?;
+            Some(mend(
+                server,
+                format!("the certificate that it shows: {words}"),
+            ))
+        }
+    }
+}
+
+/// `None`: later than that.
+fn ending(seconds: i64, within: Duration) -> Option<String> {
+    match seconds {
+        ..0 => Some("it has expired".to_owned()),
+        _ if seconds.unsigned_abs() < within.as_secs() => {
+            let days = seconds.div_euclid(86_400) + 1;
+            Some(format!("it ends within {days} days"))
+        }
+        _ => None,
     }
 }
 
@@ -127,6 +195,37 @@ fn differences(facts: &Facts) -> Finding {
     }
 }
 
+/// What the new version will serve and the oldest server does not, by the table of published versions.
+fn changes(known: &[Minor], to: Minor) -> Option<Finding> {
+    const SUBJECT: &str = "changes";
+    let from = known.iter().min().filter(|from| **from < to)?;
+    let Some((more, less)) = published::between(from.1, to.1).filter(|_| from.0 == 1 && to.0 == 1)
+    else {
+        let detail = format!("what {} serves is not known here", words(to));
+        return Some(ok(SUBJECT, detail));
+    };
+    let some = |names: &[&str]| match names {
+        [] => "none".to_owned(),
+        _ if names.len() <= NAMED => names.join(", "),
+        _ => {
+            let few = names[..NAMED].join(", ");
+            format!("{few} and {} more", names.len() - NAMED)
+        }
+    };
+    Some(ok(
+        SUBJECT,
+        format!(
+            "{} serves {} types by default that {} does not ({}), and lacks {} of its ({})",
+            words(to),
+            more.len(),
+            words(*from),
+            some(&more),
+            less.len(),
+            some(&less)
+        ),
+    ))
+}
+
 fn deprecated(server: &str, api: &super::facts::Deprecated, to: Option<Minor>) -> Finding {
     let name = &api.api;
     let removed = api.removed.as_deref();
@@ -163,22 +262,13 @@ fn goaway(chance: Option<f64>) -> Option<Finding> {
     })
 }
 
-fn certificate(one: &CertificateView, within: Duration) -> Option<Finding> {
+fn certificate(node: &str, one: &CertificateView, within: Duration) -> Option<Finding> {
+    let subject = format!("{node}{}", one.file);
     if let Some(error) = &one.last_error {
-        return Some(mend(
-            &one.file,
-            format!("a new one cannot be used: {error}"),
-        ));
+        return Some(mend(&subject, format!("a new one cannot be used: {error}")));
     }
-    let seconds = one.expires_in_seconds?;
-    let days = seconds.div_euclid(86_400);
-    match seconds {
-        ..0 => Some(mend(&one.file, "it has expired".into())),
-        _ if seconds.unsigned_abs() < within.as_secs() => {
-            Some(mend(&one.file, format!("it ends within {} days", days + 1)))
-        }
-        _ => None,
-    }
+    let words = ending(one.expires_in_seconds?, within)?;
+    Some(mend(&subject, words))
 }
 
 fn words(Minor(major, minor): Minor) -> String {
@@ -206,152 +296,5 @@ fn finding(subject: &str, outcome: Outcome, detail: String) -> Finding {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::facts::Deprecated;
-    use super::*;
-    use crate::admin::{ClassProofView, ProofView, SkewRow, SkewView, StanceView, StatusView};
-
-    const WEEK: Duration = Duration::from_secs(7 * 86_400);
-
-    fn proved() -> ClassProofView {
-        ClassProofView {
-            proved: true,
-            ..ClassProofView::default()
-        }
-    }
-
-    fn healthy(name: &str, version: &str) -> ServerView {
-        ServerView {
-            name: name.into(),
-            version: Some(version.into()),
-            ready: true,
-            available: true,
-            proof: ProofView {
-                asserted_users: proved(),
-                tokens: proved(),
-                header_names: "known".into(),
-            },
-            ..ServerView::default()
-        }
-    }
-
-    fn facts() -> Facts {
-        Facts {
-            status: StatusView {
-                ready: true,
-                stance: StanceView {
-                    word: "standing by".into(),
-                    line: "standing by".into(),
-                    ..StanceView::default()
-                },
-                servers: vec![healthy("cp-a", "v1.35.6"), healthy("cp-b", "v1.35.6")],
-                certificates: vec![CertificateView {
-                    file: "/pki/a.crt".into(),
-                    expires_in_seconds: Some(30 * 86_400),
-                    ..CertificateView::default()
-                }],
-                ..StatusView::default()
-            },
-            skew: SkewView::default(),
-            deprecated: vec![
-                ("cp-a".into(), Ok(Vec::new())),
-                ("cp-b".into(), Ok(Vec::new())),
-            ],
-            goaway_chance: Some(0.001),
-        }
-    }
-
-    /// What is not in order.
-    fn wrong(facts: &Facts, to: Option<&str>) -> Vec<(String, Outcome)> {
-        let to = to.map(|text| minor(text).unwrap());
-        let all = upgrade(facts, to, WEEK).into_iter();
-        let all = all.filter(|finding| finding.outcome != Outcome::Ok);
-        all.map(|finding| (finding.subject, finding.outcome))
-            .collect()
-    }
-
-    fn one(subject: &str, outcome: Outcome) -> Vec<(String, Outcome)> {
-        vec![(subject.to_owned(), outcome)]
-    }
-
-    #[test]
-    fn a_control_plane_in_order() {
-        assert_eq!(wrong(&facts(), None), []);
-        assert_eq!(wrong(&facts(), Some("v1.36")), []);
-        assert_eq!(wrong(&facts(), Some("1.35.9")), []);
-    }
-
-    #[test]
-    fn versions_are_not_skipped_and_not_taken_back() {
-        for to in ["v1.37", "v1.34", "v2.36"] {
-            let expected = [one("cp-a", Outcome::Mend), one("cp-b", Outcome::Mend)].concat();
-            assert_eq!(wrong(&facts(), Some(to)), expected, "{to}");
-        }
-        for text in ["", "v1", "1.x", "new"] {
-            assert!(minor(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_in_order_is_named() {
-        let mut changed = facts();
-        changed.status.servers[1].available = false;
-        assert_eq!(wrong(&changed, None), one("cp-b", Outcome::Mend));
-
-        let mut changed = facts();
-        changed.status.servers[0].proof.asserted_users.proved = false;
-        assert_eq!(wrong(&changed, None), one("cp-a", Outcome::Mend));
-
-        let mut changed = facts();
-        changed.status.stance.word = "passing by".into();
-        assert_eq!(wrong(&changed, None), one("agent", Outcome::Mend));
-
-        let mut changed = facts();
-        changed.skew.rows.push(SkewRow::default());
-        assert_eq!(wrong(&changed, None), one("differences", Outcome::Look));
-
-        let mut changed = facts();
-        changed.goaway_chance = Some(0.0);
-        assert_eq!(wrong(&changed, None), one("goaway-chance", Outcome::Look));
-
-        for (seconds, expected) in [
-            (-1, one("/pki/a.crt", Outcome::Mend)),
-            (86_400, one("/pki/a.crt", Outcome::Mend)),
-            (8 * 86_400, Vec::new()),
-        ] {
-            let mut changed = facts();
-            changed.status.certificates[0].expires_in_seconds = Some(seconds);
-            assert_eq!(wrong(&changed, None), expected, "{seconds}");
-        }
-
-        let mut changed = facts();
-        changed.status.servers.pop();
-        changed.deprecated.pop();
-        assert_eq!(wrong(&changed, None), one("servers", Outcome::Look));
-    }
-
-    #[test]
-    fn deprecated_apis_by_the_version_that_lacks_them() {
-        for (removed, to, expected) in [
-            (Some("1.36"), "v1.36", Outcome::Mend),
-            (Some("1.32"), "v1.36", Outcome::Mend),
-            (Some("1.37"), "v1.36", Outcome::Look),
-            (None, "v1.36", Outcome::Look),
-        ] {
-            let mut changed = facts();
-            let api = Deprecated {
-                api: "v1 endpoints".into(),
-                removed: removed.map(str::to_owned),
-            };
-            changed.deprecated[1].1 = Ok(vec![api]);
-            assert_eq!(
-                wrong(&changed, Some(to)),
-                one("cp-b", expected),
-                "{removed:?}"
-            );
-        }
-        let mut changed = facts();
-        changed.deprecated[1].1 = Err("403".into());
-        assert_eq!(wrong(&changed, None), one("cp-b", Outcome::Look));
-    }
-}
+#[path = "judge_tests.rs"]
+mod tests;

@@ -2,10 +2,11 @@
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Borders, Paragraph};
 
+use super::{Screen, bad, rate};
 use crate::admin::{SkewCell, SkewState, SkewView, StatusView};
 use crate::history::{HistoryView, clock};
 use crate::text::table::{age, clean, table};
@@ -27,8 +28,22 @@ const SKEW: u16 = 12;
 /// The same of decisions.
 const DECISIONS: u16 = 10;
 
-/// Draws all of it into the frame, however small that is.
-pub fn draw(frame: &mut Frame<'_>, shown: &Shown) {
+impl Screen for Shown {
+    /// Draws all of it into the frame, however small that is.
+    fn draw(&self, frame: &mut Frame<'_>) {
+        draw(frame, self);
+    }
+
+    fn plain(&mut self, plain: bool) {
+        self.plain = plain;
+    }
+
+    fn problem(&mut self, problem: String) {
+        self.problem = Some(problem);
+    }
+}
+
+fn draw(frame: &mut Frame<'_>, shown: &Shown) {
     let servers = servers(shown);
     let skew = skew(shown);
     let requests = requests(shown);
@@ -67,7 +82,7 @@ fn head(shown: &Shown) -> Vec<Line<'static>> {
         line => clean(line),
     };
     let stance = match status.stance.word.as_str() {
-        "passing by" => Line::styled(stance, bad(shown)),
+        "passing by" => Line::styled(stance, bad(shown.plain)),
         _ => Line::styled(stance, Style::new().add_modifier(Modifier::BOLD)),
     };
     let ready = match (status.ready, status.awaiting.first()) {
@@ -89,7 +104,7 @@ fn head(shown: &Shown) -> Vec<Line<'static>> {
         )),
     ];
     if let Some(problem) = &shown.problem {
-        lines.push(Line::styled(clean(problem), bad(shown)));
+        lines.push(Line::styled(clean(problem), bad(shown.plain)));
     }
     lines
 }
@@ -148,7 +163,7 @@ fn servers(shown: &Shown) -> Vec<Line<'static>> {
     let mut lines = lines(&table(head, &rows));
     for (line, server) in lines.iter_mut().skip(1).zip(&shown.status.servers) {
         if !server.available {
-            line.style = bad(shown);
+            line.style = bad(shown.plain);
         }
     }
     lines
@@ -159,8 +174,12 @@ fn requests(shown: &Shown) -> Vec<Line<'static>> {
     let traffic = &shown.status.traffic;
     let all: f64 = traffic.per_second.values().sum();
     let mut lines = vec![Line::raw(format!(
-        "{} in all, {} forwarded, {} false 404s prevented, {} while the local server was down",
+        "{} in all{}; {} forwarded, {} false 404s prevented, {} while the local server was down",
         rate(all),
+        match traffic.added_us {
+            Some(micros) => format!(", {micros:.0}us added to each"),
+            None => String::new(),
+        },
         rate(traffic.forwarded_per_second),
         rate(traffic.prevented_per_second),
         rate(traffic.served_while_down_per_second)
@@ -169,7 +188,7 @@ fn requests(shown: &Shown) -> Vec<Line<'static>> {
         let failed = rate(traffic.failed_per_second);
         lines.push(Line::styled(
             format!("{failed} could not be answered by any server"),
-            bad(shown),
+            bad(shown.plain),
         ));
     }
     let mut decisions: Vec<_> = traffic.per_second.iter().collect();
@@ -234,21 +253,6 @@ fn lines(text: &str) -> Vec<Line<'static>> {
     text.lines()
         .map(|line| Line::raw(line.to_owned()))
         .collect()
-}
-
-fn rate(value: f64) -> String {
-    match value >= 10.0 {
-        true => format!("{value:.0}"),
-        false => format!("{value:.1}"),
-    }
-}
-
-fn bad(shown: &Shown) -> Style {
-    let bold = Style::new().add_modifier(Modifier::BOLD);
-    match shown.plain {
-        true => bold,
-        false => bold.fg(Color::Red),
-    }
 }
 
 #[cfg(test)]

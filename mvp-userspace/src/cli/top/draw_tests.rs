@@ -1,8 +1,7 @@
 use std::collections::BTreeMap;
 
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
+use ratatui::style::Color;
 
 use super::*;
 use crate::admin::{
@@ -66,6 +65,7 @@ fn shown() -> Shown {
                 ]),
                 forwarded_per_second: 3.25,
                 prevented_per_second: 3.0,
+                added_us: Some(85.6),
                 ..TrafficView::default()
             },
             ..StatusView::default()
@@ -99,9 +99,7 @@ fn shown() -> Shown {
 }
 
 fn frame(shown: &Shown, width: u16, height: u16) -> Buffer {
-    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| draw(frame, shown)).unwrap();
-    terminal.backend().buffer().clone()
+    crate::cli::top::frame(shown, (width, height))
 }
 
 fn text(buffer: &Buffer) -> String {
@@ -121,7 +119,7 @@ fn a_frame_has_the_answers_in_their_order() {
         "cp-a *  v1.35.6  yes        yes     fresh 400ms  0\n",
         "cp-b    v1.36.3  NO         yes     fresh 400ms  0\n",
         " Requests per second ",
-        "124 in all, 3.2 forwarded, 3.0 false 404s prevented, 0.0 while",
+        "124 in all, 86us added to each; 3.2 forwarded, 3.0 false 404s prevented, 0.0 while",
         "     120  local_serves\n",
         "     3.2  peer_serves\n",
         " Differences: 1 ",

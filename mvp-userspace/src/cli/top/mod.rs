@@ -1,24 +1,30 @@
-//! `mvp top`: one agent, live in a terminal.
+//! `mvp top`: one agent, or those of all nodes, live in a terminal.
 
+mod cluster;
 mod draw;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use ratatui::crossterm::terminal;
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::{Frame, Terminal};
 
 use super::client::ClientError;
 use super::command::At;
+use super::fleet::Fleet;
 use super::talk::{get, parse};
-use draw::{Shown, draw};
+use cluster::Nodes;
+use draw::Shown;
 
-/// Between two looks at the agent.
+/// Between two looks at an agent.
 const EVERY: Duration = Duration::from_secs(1);
+/// The same where each look runs programs and is a request to kube-apiserver.
+const SELDOM: Duration = Duration::from_secs(5);
 /// Between two looks at the keyboard.
 const KEYS: Duration = Duration::from_millis(100);
 /// Of a frame that is printed where there is no terminal.
@@ -30,19 +36,45 @@ pub struct Top {
     #[arg(long)]
     once: bool,
     #[command(flatten)]
+    fleet: Fleet,
+    #[command(flatten)]
     at: At,
+}
+
+/// What is shown.
+trait Screen: Send + 'static {
+    fn draw(&self, frame: &mut Frame<'_>);
+    /// Nothing else tells what is bad: `NO_COLOR`, or no terminal.
+    fn plain(&mut self, plain: bool);
+    /// Why it is older than it should be.
+    fn problem(&mut self, problem: String);
 }
 
 impl Top {
     pub fn show(&self, out: &mut dyn Write) -> Result<(), ClientError> {
-        let first = look(&self.at)?;
+        if self.fleet.is_asked() {
+            let every = if self.fleet.cluster { SELDOM } else { EVERY };
+            let mut nodes = Nodes::new(self.fleet.clone());
+            return self.run(out, every, move || nodes.look());
+        }
+        let at = self.at.clone();
+        self.run(out, EVERY, move || look(&at))
+    }
+
+    fn run<S: Screen>(
+        &self,
+        out: &mut dyn Write,
+        every: Duration,
+        mut look: impl FnMut() -> Result<S, ClientError> + Send + 'static,
+    ) -> Result<(), ClientError> {
+        let first = look()?;
         if self.once {
             let size = match io::stdout().is_terminal() {
                 true => terminal::size().unwrap_or(SIZE),
                 false => SIZE,
             };
             // Whoever reads may have gone.
-            let _ = out.write_all(once(first, size)?.as_bytes());
+            let _ = out.write_all(once(first, size).as_bytes());
             return Ok(());
         }
         if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
@@ -50,38 +82,42 @@ impl Top {
             return Err(ClientError::Terminal(io::Error::other(missing)));
         }
         let mut terminal = ratatui::try_init().map_err(ClientError::Terminal)?;
-        let done = follow(&mut terminal, &self.at, first);
+        let done = follow(&mut terminal, first, every, look);
         let restored = ratatui::try_restore();
         done.and(restored).map_err(ClientError::Terminal)
     }
 }
 
-/// Until somebody ends it. The agent is asked by a thread of its own: one that does not answer must not keep the keyboard.
-fn follow(terminal: &mut ratatui::DefaultTerminal, at: &At, first: Shown) -> Result<(), io::Error> {
+/// Until somebody ends it. Agents are asked by a thread of its own: one that does not answer must not keep the keyboard.
+fn follow<S: Screen>(
+    terminal: &mut ratatui::DefaultTerminal,
+    first: S,
+    every: Duration,
+    mut look: impl FnMut() -> Result<S, ClientError> + Send + 'static,
+) -> Result<(), io::Error> {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let (sender, looks) = mpsc::channel();
-    let asked = at.clone();
     std::thread::Builder::new()
         .name("top".into())
         .spawn(move || {
             loop {
-                std::thread::sleep(EVERY);
-                if sender.send(look(&asked)).is_err() {
+                std::thread::sleep(every);
+                if sender.send(look()).is_err() {
                     return;
                 }
             }
         })?;
     let mut shown = first;
     loop {
-        shown.plain = plain;
-        terminal.draw(|frame| draw(frame, &shown))?;
+        shown.plain(plain);
+        terminal.draw(|frame| shown.draw(frame))?;
         if event::poll(KEYS)? && ends(&event::read()?) {
             return Ok(());
         }
         for looked in looks.try_iter() {
             match looked {
                 Ok(next) => shown = next,
-                Err(error) => shown.problem = Some(error.to_string()),
+                Err(error) => shown.problem(error.to_string()),
             }
         }
     }
@@ -110,12 +146,16 @@ fn ask<T: serde::de::DeserializeOwned>(at: &At, target: &str) -> Result<T, Clien
     parse(&get(at, target)?.success()?)
 }
 
-fn once(mut shown: Shown, (width, height): (u16, u16)) -> Result<String, ClientError> {
-    shown.plain = true;
-    // Drawing into memory does not fail.
+fn once(mut shown: impl Screen, size: (u16, u16)) -> String {
+    shown.plain(true);
+    text(&frame(&shown, size))
+}
+
+/// One frame. Drawing into memory does not fail.
+fn frame(shown: &impl Screen, (width, height): (u16, u16)) -> Buffer {
     let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
-    let Ok(_) = terminal.draw(|frame| draw(frame, &shown));
-    Ok(text(terminal.backend().buffer()))
+    let Ok(_) = terminal.draw(|frame| shown.draw(frame));
+    terminal.backend().buffer().clone()
 }
 
 /// The characters of a frame, without blanks at the ends of lines.
@@ -128,4 +168,21 @@ fn text(buffer: &Buffer) -> String {
         out.push('\n');
     }
     out
+}
+
+/// How what is bad stands out.
+fn bad(plain: bool) -> Style {
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    match plain {
+        true => bold,
+        false => bold.fg(Color::Red),
+    }
+}
+
+/// Per second.
+fn rate(value: f64) -> String {
+    match value >= 10.0 {
+        true => format!("{value:.0}"),
+        false => format!("{value:.1}"),
+    }
 }

@@ -1,0 +1,91 @@
+//! What the agents of the other nodes say.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::super::Finding;
+use super::super::facts::{Facts, Told};
+use super::{agent, canary, certificates, look, mend, ok};
+use crate::admin::StatusView;
+
+/// Of every agent but this node's own, of which everything is said already.
+pub fn all(facts: &Facts, within: Duration) -> Vec<Finding> {
+    let agents = match &facts.agents {
+        None => {
+            let detail = "only this node's was asked; --cluster asks those of all nodes";
+            return vec![ok("agents", detail.to_owned())];
+        }
+        Some(Err(error)) => {
+            return vec![mend("agents", format!("they are not known: {error}"))];
+        }
+        Some(Ok(agents)) => agents,
+    };
+    let own = &facts.status;
+    let mut found = Vec::new();
+    let mut servers: BTreeSet<&str> = local(own).into_iter().collect();
+    for (name, told) in agents {
+        match told {
+            Err(error) => found.push(mend(&subject(name), format!("it cannot be asked: {error}"))),
+            Ok(told) => {
+                servers.extend(local(&told.status));
+                if told.status.node != own.node {
+                    found.extend(one(name, told, own, within));
+                }
+            }
+        }
+    }
+    let without = own
+        .servers
+        .iter()
+        .filter(|server| !servers.contains(server.name.as_str()));
+    found.extend(without.map(|server| {
+        let detail = "no agent was asked on its node: its clients meet it as it is";
+        look(&server.name, detail.to_owned())
+    }));
+    found
+}
+
+fn one(name: &str, told: &Told, own: &StatusView, within: Duration) -> Vec<Finding> {
+    let (subject, status) = (subject(name), &told.status);
+    let mut found = vec![agent(&subject, status)];
+    if status.version != own.version {
+        found.push(look(
+            &subject,
+            format!(
+                "its version is {}, that of this node's agent {}",
+                status.version, own.version
+            ),
+        ));
+    }
+    if status.servers.len() != own.servers.len() {
+        found.push(look(
+            &subject,
+            format!(
+                "it knows {} servers, this node's agent {}",
+                status.servers.len(),
+                own.servers.len()
+            ),
+        ));
+    }
+    let unproved = status
+        .servers
+        .iter()
+        .filter(|server| server.proof.word() != "yes");
+    found.extend(unproved.map(|server| {
+        let detail = format!("{} was not shown to accept it", server.name);
+        mend(&subject, detail)
+    }));
+    found.extend(certificates(&format!("{name}: "), status, within));
+    found.extend(canary(&format!("canary on {name}"), &told.canary));
+    found
+}
+
+fn subject(name: &str) -> String {
+    format!("agent on {name}")
+}
+
+/// The server beside the agent.
+fn local(status: &StatusView) -> Option<&str> {
+    let local = status.servers.iter().find(|server| server.local);
+    local.map(|server| server.name.as_str())
+}
