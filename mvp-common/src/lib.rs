@@ -51,7 +51,8 @@ pub const PULSE_MAP: &str = "PULSE";
 /// Name of the array of one `u64`: lookups steered since the maps were made.
 pub const STEERED_MAP: &str = "STEERED";
 
-/// Name of the array of one `u64`: the number of the agent that may write, one more with each that installs itself.
+/// Name of the array of one `u64`: the number of the agent that may write, another one with each that installs itself. Name and form stay
+/// whatever [`ABI_VERSION`] is: it is how an agent learns that one of another release has taken over.
 pub const OWNER_MAP: &str = "OWNER";
 
 /// Name of the array of one [`Noted`].

@@ -28,6 +28,7 @@ pub mod ports;
 pub mod proving;
 pub mod python;
 pub mod raw;
+pub mod raw_bpf;
 pub mod rbac;
 pub mod scrape;
 pub mod script;

@@ -115,6 +115,8 @@ impl Steering {
             None => None,
         };
         let pinned_table = view::read_table_at(path).ok().flatten();
+        // An agent that still runs looks at the map that it opened, whatever becomes of the folder.
+        let before: Option<Array<MapData, u64>> = maps::open(path, OWNER_MAP).ok();
         let aside = locked.make_aside()?;
         let placed = place(&locked, &aside, found, link, netns.as_fd());
         if placed.is_err() {
@@ -125,6 +127,10 @@ impl Steering {
         let number = sys::monotonic_ns();
         let mut owner: Array<MapData, u64> = maps::open(path, OWNER_MAP)?;
         owner.set(0, number, 0).map_err(|e| maps::write(&e))?;
+        if let (Start::Replaced(_), Some(mut before)) = (&start, before) {
+            // An error: it is a map of another release that has another form of it, and its agent ends by a signal.
+            let _ = before.set(0, number, 0);
+        }
         let owner = || Owner::open(path, number);
         Ok(Self {
             maps: Maps::open(path)?,

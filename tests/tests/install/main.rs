@@ -7,6 +7,7 @@ mod broken;
 mod broken_cases;
 mod chart;
 mod dist;
+mod interface;
 mod manifests;
 mod recipes;
 mod unit;

@@ -10,10 +10,11 @@ use std::{
     thread,
 };
 
-use crate::common::{raw::*, tables::*, *};
+use crate::common::{tables::*, *};
 use aya::programs::{ProgramInfo, loaded_links, loaded_programs};
 use mvp::kernel::{Error, Reason, Start, Steering, enable_run_time, read_pinned, uninstall};
 use mvp_tests::netns::{Namespace, privileged};
+use mvp_tests::raw_bpf::*;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 const SERVER: &str = "127.0.0.1:6443";
@@ -174,9 +175,7 @@ fn pins_of_another_abi_are_refused_by_readers_and_replaced_by_agents() {
             .unwrap();
             // The agent's own is frozen.
             assert!(abi.set(0, 99, 0).is_err());
-            fs::remove_file(path.join("ABI")).unwrap();
-            let map = bpf_array_of_one(99);
-            bpf_pin(&map, &path.join("ABI"));
+            of_another_release(path, 99);
             // Later releases may have other maps.
             fs::rename(path.join("NOTED"), path.join("FUTURE")).unwrap();
 

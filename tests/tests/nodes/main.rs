@@ -13,3 +13,4 @@ mod shortcut;
 mod signs;
 mod state;
 mod upgrade;
+mod versions;

@@ -243,6 +243,19 @@ mod tests {
         assert_eq!(words.standing(NOW), Standing::default());
     }
 
+    /// Agents of two releases share one Lease: a sign that only the other one knows arms this one too.
+    #[test]
+    fn the_word_of_another_release_is_understood() {
+        let mut words = Words::new("cp-a");
+        words.take(&BTreeMap::new(), NOW);
+        let mut text = serde_json::to_value(sign("cp-b", NOW)).unwrap();
+        text["because"] = "a_sign_of_the_future".into();
+        text["since"] = "another release".into();
+        let said = BTreeMap::from([(key_of("cp-b"), text.to_string())]);
+        assert!(words.take(&said, NOW));
+        assert_eq!(words.standing(NOW).agent, Some(NOW + SIGN_STANDS));
+    }
+
     #[test]
     fn no_word_counts_for_longer_than_a_day() {
         let mut words = Words::new("cp-a");

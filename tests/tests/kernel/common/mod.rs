@@ -3,7 +3,6 @@
 
 pub mod capture;
 pub mod net;
-pub mod raw;
 pub mod tables;
 
 use std::{
