@@ -22,11 +22,14 @@ pub struct Facts {
     pub serving: Vec<(String, Result<i64, String>)>,
     /// What became of this node's canary, or why the agent cannot be asked for one.
     pub canary: Result<CanaryView, String>,
-    /// The agents of all nodes, if they were asked for: by name, what they say, or why they cannot be asked.
-    pub agents: Option<Result<Vec<(String, Result<Told, String>)>, String>>,
+    /// The agents of all nodes, if they were asked for, or why they are not known.
+    pub agents: Option<Result<Agents, String>>,
     /// The local server's `--goaway-chance`; none where there is no manifest.
     pub goaway_chance: Option<f64>,
 }
+
+/// By name, what each agent says, or why it cannot be asked.
+pub type Agents = Vec<(String, Result<Told, String>)>;
 
 /// What an agent says.
 pub struct Told {
@@ -79,7 +82,7 @@ pub fn canary(at: &At) -> Result<CanaryView, ClientError> {
     parse(&get(at, "/mvp/canary")?.success()?)
 }
 
-fn agents(fleet: &Fleet) -> Result<Vec<(String, Result<Told, String>)>, String> {
+fn agents(fleet: &Fleet) -> Result<Agents, String> {
     progress("finding the agents of all nodes");
     let members = fleet.members()?;
     let (done, of) = (AtomicUsize::new(0), members.len());
