@@ -252,6 +252,7 @@ fn admin() -> (String, DrainSignal) {
             requests: since.as_secs(),
             ..Report::default()
         }),
+        canary: Box::new(|| Box::pin(async { mvp::admin::CanaryView::default() })),
         skew: Box::new(|| SkewView {
             servers: vec![SkewServer {
                 name: "cp-b".into(),
