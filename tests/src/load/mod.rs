@@ -11,6 +11,7 @@ mod endpoint;
 mod latency;
 mod open;
 mod persistent;
+mod scheduled;
 
 pub use answer::{Answer, Answers};
 pub use client::{Call, Client, Failure, Reply};

@@ -30,5 +30,5 @@ pub use controllers::{Found, run as run_controllers};
 pub use direct::Direct;
 pub use kind::Kind;
 pub use outcome::{Outcome, Seconds};
-pub use rolling::{Settings, agents, lingering, run};
+pub use rolling::{Settings, agents, lingering, run, until_known, upgrade_node};
 pub use tally::{News, Seen, Tally};

@@ -129,18 +129,30 @@ pub(super) fn upgrade_all(
 ) -> Result<Vec<Duration>> {
     let mut stops = Vec::new();
     for (number, node) in cluster.nodes.iter().enumerate() {
-        stops.push(upgrade(cluster, node, settings)?);
+        stops.push(upgrade_node(cluster, node, settings)?);
         news.spread();
-        for agent in agents {
-            until("all agents know the new server", || {
-                upgraded(agent, settings.minor) > number
-            })?;
-        }
+        until_known(agents, settings.minor, number)?;
     }
     Ok(stops)
 }
 
-fn upgrade(cluster: &Cluster, node: &Node, settings: &Settings) -> Result<Duration> {
+/// Waits until all agents know more than `number` servers as ready and upgraded.
+///
+/// # Errors
+/// One does not within a minute.
+pub fn until_known(agents: &[Agent], minor: u8, number: usize) -> Result<()> {
+    agents.iter().try_for_each(|agent| {
+        until("all agents know the new server", || {
+            upgraded(agent, minor) > number
+        })
+    })
+}
+
+/// Upgrades one server. Returns how long the old one took to stop.
+///
+/// # Errors
+/// The manifest cannot be written.
+pub fn upgrade_node(cluster: &Cluster, node: &Node, settings: &Settings) -> Result<Duration> {
     let file = format!("{}.yaml", node.name);
     std::fs::write(cluster.plane.pki().dir().join(file), "kind: Pod")?;
     let began = Instant::now();

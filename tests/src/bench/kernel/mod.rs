@@ -5,7 +5,7 @@
 
 mod goals;
 mod idle_guard;
-mod node;
+pub(super) mod node;
 mod placement;
 mod relay;
 pub mod relayer;
@@ -148,13 +148,13 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Of the last minute: how many threads ran or wanted to.
-fn load_average() -> Option<f64> {
+pub(super) fn load_average() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/loadavg").ok()?;
     text.split(' ').next()?.parse().ok()
 }
 
 /// Subjects in the order of this round: each begins once in as many rounds as there are subjects.
-fn rotated<T: Copy>(subjects: &[T], round: u32) -> impl Iterator<Item = T> {
+pub(super) fn rotated<T: Copy>(subjects: &[T], round: u32) -> impl Iterator<Item = T> {
     let start = round as usize % subjects.len().max(1);
     let (last, first) = subjects.split_at(start);
     first.iter().chain(last).copied()

@@ -19,7 +19,7 @@ use crate::netns::Namespace;
 ///
 /// # Errors
 /// Without root or the BPF object; and `work`'s.
-pub(super) fn run<T: Send>(work: impl FnOnce(&Path) -> Result<T> + Send) -> Result<T> {
+pub(in crate::bench) fn run<T: Send>(work: impl FnOnce(&Path) -> Result<T> + Send) -> Result<T> {
     let why = mvp::kernel::availability();
     if !why.is_ready() {
         return Err(anyhow!("{why}"));
