@@ -111,12 +111,7 @@ impl Decoder {
     }
 
     /// A literal, whose first byte has `bits` of the index of its name.
-    fn literal<'a>(
-        &mut self,
-        rest: &mut &'a [u8],
-        bits: u32,
-        never: bool,
-    ) -> Result<Entry, BlockError> {
+    fn literal(&mut self, rest: &mut &[u8], bits: u32, never: bool) -> Result<Entry, BlockError> {
         let index = number(rest, bits)?;
         let (name, name_length) = if index == 0 {
             let name = self.text(rest)?;
