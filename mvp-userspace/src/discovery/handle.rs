@@ -323,7 +323,7 @@ impl DiscoveryHandle {
         }
     }
 
-    /// The servers that a request for the description of `path` goes to if it names none by its hash: [`describing`], of those that
+    /// The servers that a request for the description of `path` goes to if it names none by its hash: `describing`, of those that
     /// can be used.
     pub fn openapi_described(&self, path: &str) -> Vec<Arc<Server>> {
         let mut entries = self.hub.entries();

@@ -30,7 +30,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
 ];
 
-/// Removes what ends at this hop: the fixed list and what `Connection` nominates, except [`is_end_to_end`]. Must come before
+/// Removes what ends at this hop: the fixed list and what `Connection` nominates, except `is_end_to_end`. Must come before
 /// any header of the agent's own is set, so that a client cannot nominate those. `TE: trailers` stays, as HTTP/2 allows it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {

@@ -4,6 +4,8 @@ mod library;
 mod own;
 mod own_body;
 #[cfg(test)]
+mod own_body_tests;
+#[cfg(test)]
 mod own_tests;
 mod own_upload;
 
