@@ -33,7 +33,7 @@ pub fn script(programs: &Programs, choice: Choice<'_>) -> String {
             text.push_str(LOAD_DIAGNOSIS);
             loaded = true;
         }
-        let _ = writeln!(text, "begin '{}'", case.name);
+        let _ = writeln!(text, "begin {}", quoted(case.name));
         for run in choice.runs(case) {
             let program = programs.tests.iter().find(|(name, _)| *name == run.program);
             let Some((_, path)) = program else { continue };
@@ -44,6 +44,11 @@ pub fn script(programs: &Programs, choice: Choice<'_>) -> String {
     }
     text.push_str(END);
     text
+}
+
+/// One word of a shell's, whatever is in it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// File systems, addresses, and the functions that run a case. What a test prints comes to the serial line only if it fails: the
@@ -279,6 +284,31 @@ mod tests {
             files: PathBuf::new(),
         };
         Hearing::new(&kernel, &Choice::default().cases(), Instant::now())
+    }
+
+    /// Some names of cases have an apostrophe.
+    #[test]
+    fn a_shell_reads_the_script_and_the_names_as_they_are() {
+        let programs = Programs {
+            tests: Vec::new(),
+            started: Vec::new(),
+        };
+        for thorough in [false, true] {
+            let choice = Choice {
+                thorough,
+                ..Choice::default()
+            };
+            let script = script(&programs, choice);
+            let begins = script.lines().filter(|line| line.starts_with("begin '"));
+            let mut said = String::from("begin() { echo \"$1\"; }\n");
+            begins.for_each(|line| said += &format!("{line}\n"));
+            let syntax = Command::new("sh").args(["-n", "-c", &script]).status();
+            assert!(syntax.unwrap().success(), "{script}");
+            let names = Command::new("sh").args(["-c", &said]).output().unwrap();
+            let names = String::from_utf8(names.stdout).unwrap();
+            let expected: Vec<_> = choice.cases().iter().map(|case| case.name).collect();
+            assert_eq!(names.lines().collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]
