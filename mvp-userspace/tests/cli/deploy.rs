@@ -106,6 +106,14 @@ fn the_agent_is_granted_what_it_uses_and_no_more() {
                     assert_eq!(rule["resourceNames"], serde_json::json!(["mvp"]));
                     serde_json::json!(["patch"])
                 }
+                // Events have names that their writer makes.
+                (false, verb) if verb == "create" => {
+                    assert_eq!(rule["apiGroups"], serde_json::json!(["events.k8s.io"]));
+                    assert_eq!(rule["resources"], serde_json::json!(["events"]));
+                    assert_eq!(document["kind"], "Role");
+                    assert_eq!(document["metadata"]["namespace"], "default");
+                    serde_json::json!(["create", "patch"])
+                }
                 (false, _) => serde_json::json!(["list", "watch"]),
             };
             assert_eq!(rule["verbs"], verbs, "{rule}");
