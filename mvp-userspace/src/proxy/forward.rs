@@ -23,10 +23,11 @@ use super::wire_body::WireBody;
 use super::{Shared, Worker};
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{
-    Context, Plan, Reason, RouteTable, Server, ServerSet, UnknownVerdict, plan, verdict_unknown,
+    Context, Plan, Reason, RouteTable, Server, ServerSet, Tried, UnknownVerdict, plan,
+    verdict_unknown,
 };
 
-/// Attempts for one request, over all servers. A control plane has 3 to 7 servers; each excluded one is not tried again.
+/// Attempts for one request, over all servers. A control plane has 3 to 7 servers; one that is given up is not asked again.
 const ATTEMPTS: u32 = 6;
 
 /// The head of an answer, and who gave it.
@@ -61,14 +62,14 @@ pub async fn forward(
         interoperability: shared.interoperability,
         class: outgoing.admitted.class(),
     };
-    let mut excluded = ServerSet::EMPTY;
+    let mut tried = Tried::default();
     // Whether all servers answered, once they were asked for this request.
     let mut refreshed = None;
     // Boxed, since most requests have none.
     let mut last_error: Option<Box<ProxyError>> = None;
     loop {
         let table = shared.table.load_full();
-        let next = plan_of(info, outgoing, &table, context).next(excluded);
+        let next = plan_of(info, outgoing, &table, context).next(tried.of(&table));
         let (server, reason) = match next {
             Some(next) => next,
             // A capable server is known and skipped. It may be back since it was last asked: look before saying no.
@@ -101,13 +102,13 @@ pub async fn forward(
                 if again {
                     shared.metrics.retry(verdict.reason);
                 }
-                let tried = excluded.union(table.set_of(&server));
                 // A server that only moves its clients to new connections is asked again; one that keeps refusing is left if
                 // there is another.
-                let another = || plan(info, &table, context).next(tried).is_some();
+                let others_than = tried.of(&table).union(table.set_of(&server));
+                let another = || plan(info, &table, context).next(others_than).is_some();
                 let keeps_refusing = || trace.attempts >= ATTEMPTS / 2 && another();
                 if !error.ending.asks_to_come_again() || keeps_refusing() {
-                    excluded = tried;
+                    tried.add(&server);
                 }
                 let error = proxy_error(&server, info, error, outgoing);
                 if !again {
@@ -145,12 +146,12 @@ pub async fn forward(
         let table = shared.table.load_full();
         // Unless it has just come to serve the type: then its own 404 was the last one.
         if lists(&before, &server, info) || !lists(&table, &server, info) {
-            excluded = excluded.union(table.set_of(&server));
+            tried.add(&server);
         }
         let others = table
             .lookup(info.key())
             .map_or(ServerSet::EMPTY, |entry| entry.servers())
-            .difference(excluded);
+            .difference(tried.of(&table));
         if others.is_empty() || trace.attempts >= ATTEMPTS {
             return match verdict_unknown(&table) {
                 UnknownVerdict::NotFound if complete => {

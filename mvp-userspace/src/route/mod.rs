@@ -12,6 +12,7 @@ pub mod relay;
 mod server;
 mod set;
 mod table;
+mod tried;
 mod unknown;
 
 pub use decide::Context;
@@ -24,6 +25,7 @@ pub use reason::Reason;
 pub use server::{Release, Server};
 pub use set::ServerSet;
 pub use table::{Entry, Knowledge, MAX_SERVERS, Member, RouteTable};
+pub use tried::Tried;
 pub use unknown::{UnknownVerdict, verdict_unknown};
 
 #[cfg(test)]

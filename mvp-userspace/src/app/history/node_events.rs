@@ -65,9 +65,13 @@ async fn write(client: Client, node: String, mut told: mpsc::Receiver<Event>) {
             let Err(error) = writer.write(&event).await else {
                 continue;
             };
-            if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
+            // A server that restarts, or that nobody reaches, says so elsewhere; what it answers an operator can change.
+            let refused = matches!(error, Unwritten::Refused(_));
+            if refused && complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
                 complained = Some(Instant::now());
                 tracing::warn!(%error, "an event on the Node is not written (deploy/rbac.yaml grants it); nothing else depends on it");
+            } else {
+                tracing::debug!(%error, "an event on the Node is not written");
             }
         }
     }
@@ -102,7 +106,7 @@ impl Writer {
         }
     }
 
-    async fn write(&self, event: &Event) -> Result<(), String> {
+    async fn write(&self, event: &Event) -> Result<(), Unwritten> {
         let Some(written) = written(event) else {
             return Ok(());
         };
@@ -120,10 +124,24 @@ impl Writer {
             Ok(Ok(())) => Ok(()),
             // It was sent twice, and the first one arrived.
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+            Ok(Err(kube::Error::Api(status))) => Err(Unwritten::Refused(status.to_string())),
+            Ok(Err(error)) => Err(Unwritten::Unreached(error.to_string())),
+            Err(_) => Err(Unwritten::Unreached(format!(
+                "no answer within {PATIENCE:?}"
+            ))),
         }
     }
+}
+
+/// Why an event was not written.
+#[derive(Debug, thiserror::Error)]
+enum Unwritten {
+    /// A server's answer: rights are missing, most likely.
+    #[error("{0}")]
+    Refused(String),
+    /// Nobody answered.
+    #[error("{0}")]
+    Unreached(String),
 }
 
 /// What events are about: a kind, and of certificates the file.
