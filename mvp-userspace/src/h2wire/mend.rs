@@ -5,9 +5,10 @@
 //! stays the client's, and a field that is not indexed says that the request is to be refused, and how. All other bytes are left as
 //! they are. A header block is held back until it is complete, as the library itself does before it hands on a request.
 
-use super::paths::{
-    CONTINUATION, END_HEADERS, FRAME_HEADER, HEADERS, PADDED, PREFACE, PRIORITY, Paths,
-};
+use super::frame::flag::{END_HEADERS, PADDED, PRIORITY};
+use super::frame::kind::{CONTINUATION, HEADERS};
+use super::frame::{HEADER as FRAME_HEADER, PREFACE};
+use super::paths::Paths;
 use super::target::{REFUSED, Refusal};
 
 /// The most that a frame may have, as the agent's SETTINGS say; the library ends a connection whose frames have more.
@@ -32,7 +33,7 @@ impl Mend {
         Self {
             paths: Paths::new(most),
             held: Vec::new(),
-            left: PREFACE,
+            left: PREFACE.len(),
             most,
         }
     }

@@ -1,7 +1,7 @@
 //! HTTP/2 as it is on the wire, read before the HTTP library where that does not report everything. Pure.
 
 pub mod client;
-mod frame;
+pub mod frame;
 mod hpack;
 mod huffman;
 mod mend;

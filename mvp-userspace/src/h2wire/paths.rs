@@ -6,26 +6,14 @@
 
 use std::collections::VecDeque;
 
+use super::frame::flag::{END_HEADERS, PADDED, PRIORITY};
+use super::frame::kind::{CONTINUATION, HEADERS};
+use super::frame::{HEADER as FRAME_HEADER, PREFACE};
+use super::hpack::{self, FIXED_ENTRIES, TABLE_SIZE, integer};
 use super::huffman;
 use super::target::{Refusal, judge, stand_in};
 
-pub(super) const PREFACE: usize = 24;
-pub(super) const FRAME_HEADER: usize = 9;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const CONTINUATION: u8 = 9;
-pub(super) const END_HEADERS: u8 = 4;
-pub(super) const PADDED: u8 = 8;
-pub(super) const PRIORITY: u8 = 0x20;
-/// SETTINGS_HEADER_TABLE_SIZE, which the agent leaves at its default.
-const TABLE_SIZE: usize = 4096;
-/// What an entry of the table costs beside its text (RFC 7541 §4.1).
-const ENTRY: usize = 32;
-/// The static table (RFC 7541 appendix A): lengths of names, since of a name no more is needed, and where `:path` is.
-const STATIC_NAMES: [usize; 61] = [
-    10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
-    16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
-    25, 17, 10, 4, 3, 16,
-];
+/// Where `:path` is in the fixed table (RFC 7541 appendix A).
 const STATIC_PATHS: [usize; 2] = [4, 5];
 
 /// Follows one connection from its first byte on.
@@ -79,7 +67,7 @@ impl Paths {
     /// `most`: bytes of a header block that are followed.
     pub fn new(most: usize) -> Self {
         Self {
-            state: State::Preface(PREFACE),
+            state: State::Preface(PREFACE.len()),
             block: Vec::new(),
             most,
             table: Table {
@@ -194,18 +182,18 @@ impl Paths {
         let (mut mended, mut copied, mut refused) = (Vec::new(), 0, None);
         while let Some(first) = block.first().copied() {
             if first & 0x80 != 0 {
-                let index = integer(&mut block, 7)?;
+                let index = integer::read(&mut block, 7).ok()?;
                 self.table.name(index)?;
                 refused = refused.or(self.table.refusal(index));
                 continue;
             }
             if first & 0xe0 == 0x20 {
-                let size = integer(&mut block, 5)?;
+                let size = integer::read(&mut block, 5).ok()?;
                 self.table.resize(size)?;
                 continue;
             }
             let added = first & 0xc0 == 0x40;
-            let index = integer(&mut block, if added { 6 } else { 4 })?;
+            let index = integer::read(&mut block, if added { 6 } else { 4 }).ok()?;
             let (name, is_path) = match index {
                 0 => {
                     self.scratch.clear();
@@ -226,7 +214,7 @@ impl Paths {
                 refused = refused.or(refusal);
                 let stand_in = stand_in(&self.scratch);
                 mended.extend_from_slice(whole.get(copied..value_begins)?);
-                write_length(&mut mended, stand_in.len());
+                integer::write(0, 7, stand_in.len(), &mut mended);
                 mended.extend(stand_in);
                 copied = whole.len() - block.len();
             }
@@ -249,16 +237,15 @@ impl Paths {
 
 impl Table {
     fn name(&self, index: usize) -> Option<Name> {
-        let index = index.checked_sub(1)?;
-        if let Some(name) = STATIC_NAMES.get(index) {
-            return Some((*name, STATIC_PATHS.contains(&(index + 1))));
+        if let Some((name, _)) = hpack::fixed(index) {
+            return Some((name.len(), STATIC_PATHS.contains(&index)));
         }
-        let entry = self.entries.get(index - STATIC_NAMES.len())?;
+        let entry = self.entries.get(index.checked_sub(1 + FIXED_ENTRIES)?)?;
         Some((entry.name, entry.is_path))
     }
 
     fn refusal(&self, index: usize) -> Option<Refusal> {
-        let index = index.checked_sub(1 + STATIC_NAMES.len())?;
+        let index = index.checked_sub(1 + FIXED_ENTRIES)?;
         self.entries.get(index)?.refusal
     }
 
@@ -289,7 +276,7 @@ impl Table {
 
 impl Entry {
     fn size(self) -> usize {
-        self.name + self.value + ENTRY
+        hpack::Entry::size_of(self.name, self.value)
     }
 }
 
@@ -315,51 +302,10 @@ fn trim(block: &mut Vec<u8>, begin: usize, flags: u8) -> Option<()> {
     Some(())
 }
 
-/// An integer with a prefix of so many bits (RFC 7541 §5.1).
-fn integer(block: &mut &[u8], prefix: u32) -> Option<usize> {
-    let (first, mut rest) = block.split_first()?;
-    let mask = (1usize << prefix) - 1;
-    let mut value = usize::from(*first) & mask;
-    if value == mask {
-        let mut shift = 0;
-        loop {
-            let (byte, after) = rest.split_first()?;
-            rest = after;
-            // Four digits are far more than anything that is followed here.
-            if shift > 21 {
-                return None;
-            }
-            value += usize::from(byte & 0x7f) << shift;
-            shift += 7;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-    }
-    *block = rest;
-    Some(value)
-}
-
-/// The length of a text that is written as it is (RFC 7541 §5.1, §5.2).
-fn write_length(block: &mut Vec<u8>, length: usize) {
-    const MASK: usize = 0x7f;
-    if length < MASK {
-        block.push(length as u8);
-        return;
-    }
-    block.push(MASK as u8);
-    let mut rest = length - MASK;
-    while rest > MASK {
-        block.push((rest & MASK) as u8 | 0x80);
-        rest >>= 7;
-    }
-    block.push(rest as u8);
-}
-
 /// A text (RFC 7541 §5.2), decoded.
 fn text(block: &mut &[u8], decoded: &mut Vec<u8>) -> Option<()> {
     let is_coded = block.first()? & 0x80 != 0;
-    let length = integer(block, 7)?;
+    let length = integer::read(block, 7).ok()?;
     let (text, rest) = block.split_at_checked(length)?;
     *block = rest;
     match is_coded {
@@ -457,14 +403,14 @@ mod tests {
             assert!(paths.is_lost(), "{block:?}");
         }
         let mut paths = Paths::new(100);
-        let mut bytes = vec![0; PREFACE];
+        let mut bytes = vec![0; PREFACE.len()];
         bytes.extend(frame(HEADERS, 0, &[0x82; 200]));
         assert!(found(&mut paths, &bytes, 9).is_empty() && paths.is_lost());
     }
 
     #[test]
     fn the_table_forgets_as_the_clients_does() {
-        let mut bytes = vec![0; PREFACE];
+        let mut bytes = vec![0; PREFACE.len()];
         // An entry larger than the table empties it; then an index that is gone.
         let mut block = b"\x44\x02/x\x40\x01a\x7f".to_vec();
         block.extend([0x81, 0x1f]);

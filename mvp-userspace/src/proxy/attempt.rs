@@ -93,18 +93,8 @@ fn of_http2(error: &h2::Error) -> Option<Ending> {
     let reason = error.reason();
     if error.is_reset() {
         return Some(match (error.is_remote(), reason) {
-            (true, Some(h2::Reason::REFUSED_STREAM)) => Ending::StreamRefused,
-            // What ends a stream for reasons of the server's own.
-            (
-                true,
-                Some(
-                    h2::Reason::INTERNAL_ERROR
-                    | h2::Reason::NO_ERROR
-                    | h2::Reason::CANCEL
-                    | h2::Reason::STREAM_CLOSED,
-                ),
-            ) => Ending::StreamAborted,
-            (true, _) => Ending::RequestRejected,
+            (true, Some(reason)) => of_reset(reason),
+            (true, None) => Ending::RequestRejected,
             // The agent's own client reset the stream, since it did not like the answer.
             (false, _) => Ending::AnswerMalformed,
         });
@@ -117,6 +107,19 @@ fn of_http2(error: &h2::Error) -> Option<Ending> {
         });
     }
     None
+}
+
+/// A server's RST_STREAM with this code.
+pub fn of_reset(reason: h2::Reason) -> Ending {
+    match reason {
+        h2::Reason::REFUSED_STREAM => Ending::StreamRefused,
+        // What ends a stream for reasons of the server's own.
+        h2::Reason::INTERNAL_ERROR
+        | h2::Reason::NO_ERROR
+        | h2::Reason::CANCEL
+        | h2::Reason::STREAM_CLOSED => Ending::StreamAborted,
+        _ => Ending::RequestRejected,
+    }
 }
 
 fn text(error: &hyper::Error) -> String {

@@ -16,17 +16,15 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frames::{FRAME_HEADER, Seen, Walker};
+use super::frames::{Seen, Walker};
 use super::keep_alive::Reads;
 use super::rate::{Allowance, Rate};
+use crate::h2wire::frame::HEADER as FRAME_HEADER;
+use crate::h2wire::frame::code::{
+    CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, STREAM_CLOSED,
+};
 use crate::net::next_turn;
 
-/// Codes of RFC 9113 §7.
-const NO_ERROR: u32 = 0;
-const INTERNAL_ERROR: u32 = 2;
-const STREAM_CLOSED: u32 = 5;
-const CANCEL: u32 = 8;
-const ENHANCE_YOUR_CALM: u32 = 11;
 /// Frames on streams that have ended already, as those of an upload that was refused early: at once, and a minute. Each costs the
 /// client as much as the agent.
 const LATE_FRAMES: f64 = 20_000.0;
@@ -344,9 +342,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const HEADERS: u8 = 1;
-    const DATA: u8 = 0;
+    use crate::h2wire::frame::kind::{DATA, HEADERS};
 
     fn frame(kind: u8, stream: u32, payload: usize) -> Vec<u8> {
         let length = u32::try_from(payload).unwrap().to_be_bytes();

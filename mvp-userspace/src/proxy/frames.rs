@@ -1,16 +1,8 @@
 //! Where HTTP/2 frames begin in a stream of bytes, and what resets say (RFC 9113 §4.1, §6.4). Pure.
 
-/// The client's connection preface (§3.4), which comes before its first frame.
-const PREFACE: usize = 24;
-/// Bytes of a frame's header (§4.1).
-pub const FRAME_HEADER: usize = 9;
-const HEADER: usize = FRAME_HEADER;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const WINDOW_UPDATE: u8 = 8;
-/// RFC 9113 §6.5.2.
-const INITIAL_WINDOW_SIZE: u16 = 4;
+use crate::h2wire::frame::kind::{HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE};
+use crate::h2wire::frame::setting::INITIAL_WINDOW_SIZE;
+use crate::h2wire::frame::{HEADER, PREFACE};
 
 /// What passed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,7 +38,7 @@ impl Walker {
     /// For what a client sends.
     pub fn of_client() -> Self {
         Self {
-            preface: PREFACE,
+            preface: PREFACE.len(),
             ..Self::of_server()
         }
     }
@@ -205,7 +197,7 @@ mod tests {
             cuts in proptest::collection::vec(1..40_usize, 1..20),
             client: bool,
         ) {
-            let mut bytes = if client { vec![b'P'; PREFACE] } else { Vec::new() };
+            let mut bytes = if client { vec![b'P'; PREFACE.len()] } else { Vec::new() };
             let mut expected = Vec::new();
             for sent in &all {
                 expected.push(Seen::Frame);
@@ -247,7 +239,7 @@ mod tests {
                 rest = behind;
             }
             prop_assert_eq!(seen, expected);
-            prop_assert_eq!(walker.until_boundary(), if bytes.is_empty() && client { PREFACE } else { 0 });
+            prop_assert_eq!(walker.until_boundary(), if bytes.is_empty() && client { PREFACE.len() } else { 0 });
         }
 
         /// Bytes that are no frames do no harm.

@@ -3,18 +3,16 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
-use super::table::{Dynamic, Entry, FIXED_ENTRIES, Name, fixed};
+use super::integer;
+use super::table::{Dynamic, Entry, FIXED_ENTRIES, Name, TABLE_SIZE, fixed};
 use crate::h2wire::huffman;
-
-/// What SETTINGS_HEADER_TABLE_SIZE is while nobody says otherwise (RFC 9113 §6.5.2): the agent does not.
-const TABLE_SIZE: usize = 4096;
 
 /// A header block that does not follow RFC 7541: the tables of both ends may differ from here on, so the connection has to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BlockError {
     #[error("the block ends within a field")]
     CutOff,
-    #[error("a number above 2^32")]
+    #[error("a number above 2^28")]
     NumberTooLarge,
     #[error("index {0} is in neither table")]
     NoSuchIndex(usize),
@@ -65,7 +63,7 @@ impl Decoder {
         while let Some(&first) = rest.first() {
             let entry = match first {
                 0x80.. => {
-                    let index = number(&mut rest, 7)?;
+                    let index = integer::read(&mut rest, 7)?;
                     self.entry(index)?
                 }
                 0x40..0x80 => {
@@ -74,7 +72,7 @@ impl Decoder {
                     entry
                 }
                 0x20..0x40 => {
-                    let size = number(&mut rest, 5)?;
+                    let size = integer::read(&mut rest, 5)?;
                     if begun || size > TABLE_SIZE {
                         return Err(BlockError::TableSize);
                     }
@@ -112,7 +110,7 @@ impl Decoder {
 
     /// A literal, whose first byte has `bits` of the index of its name.
     fn literal(&mut self, rest: &mut &[u8], bits: u32, never: bool) -> Result<Entry, BlockError> {
-        let index = number(rest, bits)?;
+        let index = integer::read(rest, bits)?;
         let (name, name_length) = if index == 0 {
             let name = self.text(rest)?;
             (Name::read(name), name.len())
@@ -136,7 +134,7 @@ impl Decoder {
 
     fn text<'b, 'a: 'b>(&'b mut self, rest: &mut &'a [u8]) -> Result<&'b [u8], BlockError> {
         let coded = rest.first().ok_or(BlockError::CutOff)? & 0x80 != 0;
-        let length = number(rest, 7)?;
+        let length = integer::read(rest, 7)?;
         let (text, behind) = rest.split_at_checked(length).ok_or(BlockError::CutOff)?;
         *rest = behind;
         if !coded {
@@ -181,28 +179,4 @@ fn is_of_the_connection(name: &str) -> bool {
         "upgrade",
     ]
     .contains(&name)
-}
-
-/// A number whose first byte has `bits` of it (RFC 7541 §5.1).
-fn number(rest: &mut &[u8], bits: u32) -> Result<usize, BlockError> {
-    let (&first, mut behind) = rest.split_first().ok_or(BlockError::CutOff)?;
-    let most = (1_usize << bits) - 1;
-    let mut number = usize::from(first) & most;
-    if number == most {
-        let mut shift = 0;
-        loop {
-            let (&byte, after) = behind.split_first().ok_or(BlockError::CutOff)?;
-            behind = after;
-            if shift > 28 {
-                return Err(BlockError::NumberTooLarge);
-            }
-            number += usize::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                break;
-            }
-            shift += 7;
-        }
-    }
-    *rest = behind;
-    Ok(number)
 }

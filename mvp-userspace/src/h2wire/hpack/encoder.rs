@@ -6,6 +6,7 @@
 
 use http::{HeaderMap, Method};
 
+use super::integer;
 use super::table::index_of;
 
 const GET: u8 = 2;
@@ -56,7 +57,7 @@ pub fn trailers(fields: &HeaderMap, block: &mut Vec<u8>) {
 }
 
 fn literal(kind: u8, index: Option<u8>, name: &str, value: &[u8], block: &mut Vec<u8>) {
-    number(kind, 4, usize::from(index.unwrap_or(0)), block);
+    integer::write(kind, 4, usize::from(index.unwrap_or(0)), block);
     if index.is_none() {
         text(name.as_bytes(), block);
     }
@@ -64,22 +65,6 @@ fn literal(kind: u8, index: Option<u8>, name: &str, value: &[u8], block: &mut Ve
 }
 
 fn text(text: &[u8], block: &mut Vec<u8>) {
-    number(0, 7, text.len(), block);
+    integer::write(0, 7, text.len(), block);
     block.extend_from_slice(text);
-}
-
-/// A number with `bits` of it in the first byte (§5.1).
-fn number(first: u8, bits: u32, number: usize, block: &mut Vec<u8>) {
-    let most = (1_usize << bits) - 1;
-    if number < most {
-        block.push(first | number as u8);
-        return;
-    }
-    block.push(first | most as u8);
-    let mut left = number - most;
-    while left >= 0x80 {
-        block.push(left as u8 | 0x80);
-        left >>= 7;
-    }
-    block.push(left as u8);
 }

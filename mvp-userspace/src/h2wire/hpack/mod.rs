@@ -2,17 +2,18 @@
 
 mod decoder;
 mod encoder;
+pub mod integer;
 mod table;
 
-pub use decoder::{Decoded, Decoder};
+pub use decoder::{BlockError, Decoded, Decoder};
 pub use encoder::{NO_TABLE, request, trailers};
+pub use table::{Entry, FIXED_ENTRIES, TABLE_SIZE, fixed};
 
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
 
-    use super::decoder::BlockError;
     use super::*;
 
     const MOST: usize = 1 << 20;

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use http::{HeaderName, HeaderValue};
 
+/// What SETTINGS_HEADER_TABLE_SIZE is while nobody says otherwise (RFC 9113 §6.5.2): the agent does not.
+pub const TABLE_SIZE: usize = 4096;
 /// What an entry takes beside its two texts (§4.1).
 const OVERHEAD: usize = 32;
 

@@ -14,6 +14,7 @@ use http::{HeaderValue, Method, Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::attempt::of_reset;
 use super::blame::Ending;
 use super::body::UploadBody;
 use super::error::AttemptError;
@@ -118,15 +119,7 @@ impl Sender {
 /// What an attempt that ended so says of the server.
 pub fn fault_error(fault: Fault) -> AttemptError {
     let ending = match fault {
-        Fault::Reset(code) => match h2::Reason::from(code) {
-            h2::Reason::REFUSED_STREAM => Ending::StreamRefused,
-            // What ends a stream for reasons of the server's own.
-            h2::Reason::INTERNAL_ERROR
-            | h2::Reason::NO_ERROR
-            | h2::Reason::CANCEL
-            | h2::Reason::STREAM_CLOSED => Ending::StreamAborted,
-            _ => Ending::RequestRejected,
-        },
+        Fault::Reset(code) => of_reset(code.into()),
         Fault::Malformed(_) => Ending::AnswerMalformed,
         Fault::GoingAway(_) => Ending::GoingAway,
         Fault::ConnectionMalformed(_) => Ending::ConnectionMalformed,
