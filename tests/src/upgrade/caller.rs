@@ -203,7 +203,7 @@ impl Caller {
 }
 
 /// `GROUP/VERSION/RESOURCE` of an aggregated discovery document.
-fn types(document: &Value) -> BTreeSet<String> {
+pub(crate) fn types(document: &Value) -> BTreeSet<String> {
     let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
     let mut types = BTreeSet::new();
     for group in list(document, "items") {

@@ -14,7 +14,7 @@
 //! | `outcome` | what is told of it, and what must hold |
 
 mod balancer;
-mod caller;
+pub(crate) mod caller;
 mod clients;
 mod controllers;
 mod direct;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use http::{Request, header};
 use http_body_util::{BodyExt as _, Either, Empty};
-use serde_json::Value;
 
 use super::link::Link;
 use super::request::{Forwarder, PEER_PROXIED};
 use crate::bench::target::SERVER_NAME;
+use crate::upgrade::caller::types;
 
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -63,21 +63,4 @@ async fn ask(link: &Link) -> Result<BTreeSet<String>> {
     ensure!(response.status() == 200, "{}", response.status());
     let body = response.into_body().collect().await?.to_bytes();
     Ok(types(&serde_json::from_slice(&body)?))
-}
-
-/// `GROUP/VERSION/RESOURCE` of everything in an aggregated document.
-fn types(document: &Value) -> BTreeSet<String> {
-    let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
-    let mut types = BTreeSet::new();
-    for group in list(document, "items") {
-        let name = group["metadata"]["name"].as_str().unwrap_or_default();
-        for version in list(&group, "versions") {
-            let of = version["version"].as_str().unwrap_or_default();
-            for resource in list(&version, "resources") {
-                let resource = resource["resource"].as_str().unwrap_or_default();
-                types.insert(format!("{name}/{of}/{resource}"));
-            }
-        }
-    }
-    types
 }
