@@ -22,7 +22,7 @@ const OPTIMISED: [&str; 3] = [
 ///
 /// `decide` is the route lookup alone (criterion); every other name is a scenario of mvp-bench, over real sockets.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Which one: decide, forward, discovery, freshness, kernel, neighbour, upgrade, compare
     name: String,
     /// Also write the rows as JSON to this file (not for decide)
@@ -40,16 +40,16 @@ pub struct Args {
 }
 
 /// Builds mvp-bench.
-pub fn build() -> Result<()> {
+pub(crate) fn build() -> Result<()> {
     run(cargo("build").args(OPTIMISED).args(["--bin", "mvp-bench"]))
 }
 
 /// Where [`build`] puts it.
-pub fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     root().join("target/release/mvp-bench")
 }
 
-pub fn main(args: &Args) -> Result<()> {
+pub(crate) fn main(args: &Args) -> Result<()> {
     if args.name == "decide" {
         return run(cargo("bench")
             .args(["--bench", "decide", "--"])

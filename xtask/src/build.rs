@@ -9,9 +9,9 @@ use crate::{
 
 /// Build the agent, with the BPF programs inside if they can be built
 #[derive(clap::Args)]
-pub struct Args {}
+pub(crate) struct Args {}
 
-pub fn main(_: &Args) -> Result<()> {
+pub(crate) fn main(_: &Args) -> Result<()> {
     build_ebpf::if_possible()?;
     run(cargo("build").args(["--profile", "dist", "--bin", "mvp"]))?;
     say(&format!("{}", root().join("target/dist/mvp").display()));

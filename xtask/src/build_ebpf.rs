@@ -17,9 +17,9 @@ use crate::{
 ///
 /// Sets up the toolchain first if it is missing, and fails if it cannot be had.
 #[derive(clap::Args)]
-pub struct Args {}
+pub(crate) struct Args {}
 
-pub fn main(_: &Args) -> Result<()> {
+pub(crate) fn main(_: &Args) -> Result<()> {
     build(&setup::install_toolchain()?)
 }
 
@@ -27,7 +27,7 @@ pub fn main(_: &Args) -> Result<()> {
 ///
 /// # Errors
 /// If the programs do not compile, and if everything is required here but the toolchain cannot be had.
-pub fn if_possible() -> Result<bool> {
+pub(crate) fn if_possible() -> Result<bool> {
     let Some(toolchain) = setup::toolchain_if_possible()? else {
         return Ok(false);
     };
@@ -40,7 +40,7 @@ pub fn if_possible() -> Result<bool> {
 ///
 /// # Errors
 /// As [`if_possible`].
-pub fn if_usable() -> Result<bool> {
+pub(crate) fn if_usable() -> Result<bool> {
     if is_root() || require_all() {
         return if_possible();
     }
@@ -49,7 +49,7 @@ pub fn if_usable() -> Result<bool> {
 }
 
 /// Where the object is.
-pub fn object() -> PathBuf {
+pub(crate) fn object() -> PathBuf {
     root().join("target/bpf/mvp.o")
 }
 
@@ -57,7 +57,7 @@ pub fn object() -> PathBuf {
 ///
 /// # Errors
 /// If they cannot be built.
-pub fn too_new() -> Result<PathBuf> {
+pub(crate) fn too_new() -> Result<PathBuf> {
     let object = object().with_file_name("mvp-too-new.o");
     build_into(
         &setup::install_toolchain()?,

@@ -11,9 +11,9 @@ use crate::{
 
 /// Check format, dependencies, documentation, rooms and lints, of the workspace and of the BPF programs
 #[derive(clap::Args)]
-pub struct Args {}
+pub(crate) struct Args {}
 
-pub fn main(_: &Args) -> Result<()> {
+pub(crate) fn main(_: &Args) -> Result<()> {
     run(cargo("fmt").args(["--all", "--", "--check"]))?;
     run(cargo_on("fmt", "mvp-ebpf").args(["--", "--check"]))?;
     docs::check()?;

@@ -13,7 +13,7 @@ use crate::{
 ///
 /// Fails if the agents let one false 404 or one error through.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Also write the result as JSON to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -22,7 +22,7 @@ pub struct Args {
     args: Vec<OsString>,
 }
 
-pub fn main(args: &Args) -> Result<()> {
+pub(crate) fn main(args: &Args) -> Result<()> {
     build_ebpf::if_usable()?;
     // The agent too: it is a child process there, found beside the program.
     run(cargo("build").args(["--release", "--bins"]))?;

@@ -14,7 +14,7 @@ const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-g
 
 /// # Errors
 /// If a lock file is out of date or a dependency is not allowed; all such dependencies are named.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     for folder in LOCKED {
         // Changes nothing: the command that would write the lock file fails because of --locked.
         run(cargo_on("update", folder).args(["--quiet", "--workspace"]))?;

@@ -15,7 +15,7 @@ const WALK: &str = "docs/architecture.md";
 
 /// # Errors
 /// If a page cannot be read, a link leads nowhere, or a function is not where the walk says; all of them are named.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let mut faults = Vec::new();
     for page in pages()? {
         let text = read(&page)?;

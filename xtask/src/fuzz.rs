@@ -14,7 +14,7 @@ use crate::{
 /// Builds them once, with cargo-fuzz in .cache/tools, and runs each from the inputs in tests/fuzz/seeds and from what
 /// earlier runs found (tests/fuzz/corpus). An input that breaks a target is kept in tests/fuzz/artifacts.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Time for each target
     #[arg(long, value_name = "N", default_value_t = 60)]
     seconds: u32,
@@ -26,7 +26,7 @@ pub struct Args {
 const INPUT_TIMEOUT: u32 = 10;
 const MEMORY_MIB: u32 = 2048;
 
-pub fn main(args: &Args) -> Result<()> {
+pub(crate) fn main(args: &Args) -> Result<()> {
     let known = targets()?;
     for target in &args.targets {
         if !known.contains(target) {
@@ -116,10 +116,10 @@ fn folder() -> PathBuf {
 }
 
 /// The version of cargo-fuzz that is installed.
-pub const CARGO_FUZZ: &str = "0.13.1";
+pub(crate) const CARGO_FUZZ: &str = "0.13.1";
 
 /// The cargo-fuzz that setup built.
-pub fn found() -> Option<PathBuf> {
+pub(crate) fn found() -> Option<PathBuf> {
     let own = toolchain::tools().join("bin/cargo-fuzz");
     own.is_file().then_some(own)
 }

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 ///
 /// # Errors
 /// It is not there, or it cannot be brought here.
-pub fn client(check: bool) -> Result<PathBuf> {
+pub(crate) fn client(check: bool) -> Result<PathBuf> {
     let folder = root().join("target/javascript-client");
     if check {
         if !folder.join("made-of").is_file() {

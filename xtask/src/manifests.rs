@@ -16,13 +16,13 @@ use crate::{
 
 /// Make the plain manifests of deploy/ from its chart, with Helm's own library
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Change nothing; fail if one differs
     #[arg(long)]
     check: bool,
 }
 
-pub fn main(args: &Args) -> Result<()> {
+pub(crate) fn main(args: &Args) -> Result<()> {
     let mut helm = Command::new(python::HELM.interpreter(false)?)
         .arg(root().join("tests/helm/render.py"))
         .arg(root().join("deploy/chart"))

@@ -18,7 +18,7 @@ const INSIDE: &str = "./usr/bin/promtool";
 ///
 /// # Errors
 /// It is not there, or it cannot be brought here.
-pub fn program(check: bool) -> Result<PathBuf> {
+pub(crate) fn program(check: bool) -> Result<PathBuf> {
     if let Some(path) = find("promtool") {
         return Ok(path);
     }

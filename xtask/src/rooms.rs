@@ -33,7 +33,7 @@ const LINES: usize = 500;
 /// # Errors
 /// If the code uses what the table does not allow, if the table names what the code does not use, if a room is missing in either, or if
 /// a file is too long; all of them are named.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let page = fs::read_to_string(root().join(PAGE)).context(PAGE)?;
     let table = table(&page);
     let mut faults = faults(&table, &uses()?);

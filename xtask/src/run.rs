@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// The root of the repository.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_owned()
 }
@@ -22,13 +22,13 @@ pub fn root() -> PathBuf {
 /// The cargo that runs this xtask, with a verb, on this workspace. It runs where the user is, so that the paths they
 /// give mean what they see. Verbs choose by `--bin` or `--bench` and never by `--package`: cargo would settle features for
 /// that package alone, and compile many dependencies a second time.
-pub fn cargo(verb: &str) -> Command {
+pub(crate) fn cargo(verb: &str) -> Command {
     cargo_on(verb, "")
 }
 
 /// As [`cargo`], on the package or workspace in a folder of the repository. Every verb that resolves dependencies takes the versions in the
 /// lock file, and fails if the manifests ask for others.
-pub fn cargo_on(verb: &str, folder: &str) -> Command {
+pub(crate) fn cargo_on(verb: &str, folder: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let manifest = root().join(folder).join("Cargo.toml");
     command.arg(verb).arg("--manifest-path").arg(manifest);
@@ -39,7 +39,7 @@ pub fn cargo_on(verb: &str, folder: &str) -> Command {
 }
 
 /// Says what is run, runs it, and fails if it fails.
-pub fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     say(&format!("$ {}", line(command)));
     let status = command
         .status()
@@ -51,7 +51,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 }
 
 /// As [`run`], and kills the program when `limit` has passed.
-pub fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
     say(&format!("$ {}", line(command)));
     let mut child = command
         .spawn()
@@ -71,7 +71,7 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
 }
 
 /// What the program printed, or `None` if it cannot be started or fails.
-pub fn output(command: &mut Command) -> Option<String> {
+pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::null())
@@ -84,7 +84,7 @@ pub fn output(command: &mut Command) -> Option<String> {
 }
 
 /// The program's path, if PATH has it.
-pub fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     // Debian keeps `ip` and `haproxy` in sbin folders, which a user's PATH may lack.
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -95,17 +95,17 @@ pub fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// One line to the user. On standard error: standard output belongs to the programs that are run.
-pub fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     eprintln!("xtask: {line}");
 }
 
 /// Whether this process is root's.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
 /// Whether doing less than everything is a failure: in CI, or when asked for.
-pub fn require_all() -> bool {
+pub(crate) fn require_all() -> bool {
     ["CI", "MVP_REQUIRE_ALL"]
         .iter()
         .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))

@@ -21,7 +21,7 @@ use crate::{
 /// the programs that tests run: ip, kubectl, Kubernetes' Python client and Helm's library (in target/python-*), its JavaScript client with
 /// a Node.js (in target/javascript-client), promtool (in .cache/tools). Says what it does and does nothing twice. Without root, or elsewhere than on Debian, it installs no packages and says what is missing.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Change nothing; fail if something is missing
     #[arg(long)]
     check: bool,
@@ -30,7 +30,7 @@ pub struct Args {
     bench: bool,
 }
 
-pub fn main(args: &Args) -> Result<()> {
+pub(crate) fn main(args: &Args) -> Result<()> {
     let mut missing = Vec::new();
     let found = if args.check {
         Toolchain::find()
@@ -104,7 +104,7 @@ pub fn main(args: &Args) -> Result<()> {
 ///
 /// # Errors
 /// Where it cannot be had although [`require_all`] asks for everything.
-pub fn toolchain_if_possible() -> Result<Option<Toolchain>> {
+pub(crate) fn toolchain_if_possible() -> Result<Option<Toolchain>> {
     match install_toolchain() {
         Ok(toolchain) => Ok(Some(toolchain)),
         Err(error) if require_all() => {
@@ -121,7 +121,7 @@ pub fn toolchain_if_possible() -> Result<Option<Toolchain>> {
 ///
 /// # Errors
 /// Where one cannot be had although [`require_all`] asks for everything.
-pub fn tools_if_possible(bench: bool) -> Result<()> {
+pub(crate) fn tools_if_possible(bench: bool) -> Result<()> {
     // The tests that need one of these fail by themselves where it may not be missing.
     if !bench {
         let libraries = python::LIBRARIES
@@ -142,7 +142,7 @@ pub fn tools_if_possible(bench: bool) -> Result<()> {
 ///
 /// # Errors
 /// Where one cannot be had although [`require_all`] asks for everything.
-pub fn rivals_if_possible() -> Result<()> {
+pub(crate) fn rivals_if_possible() -> Result<()> {
     install_if_possible(RIVALS.iter())?;
     match python::ENVOY.interpreter(false) {
         Ok(_) => Ok(()),
@@ -168,7 +168,7 @@ fn install_if_possible<'a>(tools: impl Iterator<Item = &'a Tool>) -> Result<()> 
 }
 
 /// The BPF toolchain, brought here if need be.
-pub fn install_toolchain() -> Result<Toolchain> {
+pub(crate) fn install_toolchain() -> Result<Toolchain> {
     let compiler = match toolchain::compiler() {
         Some(compiler) => compiler,
         None => install_compiler()?,
@@ -181,7 +181,7 @@ pub fn install_toolchain() -> Result<Toolchain> {
 }
 
 /// cargo-fuzz, built into .cache/tools if need be.
-pub fn install_cargo_fuzz() -> Result<PathBuf> {
+pub(crate) fn install_cargo_fuzz() -> Result<PathBuf> {
     if let Some(found) = fuzz::found() {
         return Ok(found);
     }
@@ -198,7 +198,7 @@ pub fn install_cargo_fuzz() -> Result<PathBuf> {
 
 /// The compiler of the fuzz targets: a nightly, as cargo-fuzz wants, brought here if need be. The sources of `core` are not
 /// needed, nor does its LLVM matter.
-pub fn fuzz_compiler() -> Result<Compiler> {
+pub(crate) fn fuzz_compiler() -> Result<Compiler> {
     let there = |name: &&&str| {
         let compiler = Compiler::Nightly((**name).to_owned());
         output(compiler.command("rustc").arg("--version")).is_some()
@@ -362,7 +362,7 @@ impl Tool {
 }
 
 /// Installs Debian packages, those of them that are not installed.
-pub fn apt_install(packages: &[&str]) -> Result<()> {
+pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     let wanted: Vec<_> = packages
         .iter()
         .filter(|package| !installed(package))

@@ -21,7 +21,7 @@ use crate::{
 /// As root with the BPF toolchain, or with CI or MVP_REQUIRE_ALL set, a test that cannot run is a failure; otherwise
 /// tests that need root or the kernel say why they do not run, and pass.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Instead, boot these of Debian's kernels in QEMU and run the kernel part's tests there; without a value the four that
     /// docs/kernel.md has: 5.10, 6.1, 6.12 and the newest
     #[arg(
@@ -61,7 +61,7 @@ pub struct Args {
     args: Vec<OsString>,
 }
 
-pub fn main(args: &Args) -> Result<()> {
+pub(crate) fn main(args: &Args) -> Result<()> {
     if let Some(kernels) = &args.kernels {
         return kernels::run(&kernels::Options {
             kernels,

@@ -11,14 +11,14 @@ use std::{
 use crate::run::{find, output, root};
 
 /// Major version of the LLVM that bpf-linker is built with.
-pub const LLVM: u32 = 22;
+pub(crate) const LLVM: u32 = 22;
 
 /// The target of the BPF programs.
-pub const TARGET: &str = "bpfel-unknown-none";
+pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
 /// A compiler for the BPF programs.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Compiler {
+pub(crate) enum Compiler {
     /// A rustup toolchain, by its name.
     Nightly(String),
     /// Debian's packages rustc-web, cargo-web and rust-web-src.
@@ -27,17 +27,17 @@ pub enum Compiler {
 
 /// The toolchain names that are looked for, in order. The dated one is what [`crate::setup`] brings: its LLVM is known
 /// to fit.
-pub const NIGHTLIES: &[&str] = &["nightly", "nightly-2026-05-20"];
+pub(crate) const NIGHTLIES: &[&str] = &["nightly", "nightly-2026-05-20"];
 
 /// Everything that `build-ebpf` needs.
-pub struct Toolchain {
+pub(crate) struct Toolchain {
     pub compiler: Compiler,
     pub linker: PathBuf,
 }
 
 impl Toolchain {
     /// What is there now; `Err` says in one line what is missing.
-    pub fn find() -> Result<Self, String> {
+    pub(crate) fn find() -> Result<Self, String> {
         let compiler = compiler()
             .ok_or("no nightly with rust-src, and no Debian rustc-web with rust-web-src")?;
         let linker = linker().ok_or("no bpf-linker")?;
@@ -45,7 +45,7 @@ impl Toolchain {
     }
 
     /// The compiler's cargo, in the BPF programs' folder, set up for `verb`.
-    pub fn cargo(&self, verb: &str) -> Command {
+    pub(crate) fn cargo(&self, verb: &str) -> Command {
         let mut command = self.compiler.command("cargo");
         command.current_dir(root().join("mvp-ebpf")).arg(verb);
         command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker);
@@ -60,7 +60,7 @@ impl Toolchain {
 
 impl Compiler {
     /// A program of this toolchain, freed from what rustup and cargo tell the processes that they start about theirs.
-    pub fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = match self {
             Self::Nightly(name) => {
                 let mut command = Command::new("rustup");
@@ -93,7 +93,7 @@ impl Compiler {
     }
 
     /// For messages.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let version = output(self.command("rustc").arg("--version")).unwrap_or_default();
         match self {
             Self::Nightly(name) => format!("rustup's {name} ({version})"),
@@ -103,7 +103,7 @@ impl Compiler {
 }
 
 /// A compiler that is ready: sources there, LLVM not newer than bpf-linker's.
-pub fn compiler() -> Option<Compiler> {
+pub(crate) fn compiler() -> Option<Compiler> {
     let nightlies = NIGHTLIES
         .iter()
         .map(|name| Compiler::Nightly((*name).to_owned()));
@@ -113,7 +113,7 @@ pub fn compiler() -> Option<Compiler> {
 }
 
 /// Whether the sources of `core` are beside the compiler.
-pub fn has_sources(compiler: &Compiler) -> bool {
+pub(crate) fn has_sources(compiler: &Compiler) -> bool {
     output(compiler.command("rustc").args(["--print", "sysroot"])).is_some_and(|sysroot| {
         Path::new(&sysroot)
             .join("lib/rustlib/src/rust/library/core/Cargo.toml")
@@ -122,19 +122,19 @@ pub fn has_sources(compiler: &Compiler) -> bool {
 }
 
 /// Whether bpf-linker can read the compiler's bitcode.
-pub fn llvm_fits(compiler: &Compiler) -> bool {
+pub(crate) fn llvm_fits(compiler: &Compiler) -> bool {
     output(compiler.command("rustc").args(["--version", "--verbose"]))
         .and_then(|text| llvm_major(&text))
         .is_some_and(|major| major <= LLVM)
 }
 
 /// Where setup puts what it builds, so that nothing outside the repository changes.
-pub fn tools() -> PathBuf {
+pub(crate) fn tools() -> PathBuf {
     root().join(".cache/tools")
 }
 
 /// The bpf-linker that setup built, or the user's own.
-pub fn linker() -> Option<PathBuf> {
+pub(crate) fn linker() -> Option<PathBuf> {
     let own = tools().join("bin/bpf-linker");
     // Asked for its version: a linker whose LLVM library has gone does not start.
     let works = |path: &PathBuf| output(Command::new(path).arg("--version")).is_some();
@@ -145,7 +145,7 @@ pub fn linker() -> Option<PathBuf> {
 }
 
 /// The major version from the line "LLVM version: 22.1.4" of `rustc --version --verbose`.
-pub fn llvm_major(text: &str) -> Option<u32> {
+pub(crate) fn llvm_major(text: &str) -> Option<u32> {
     let version = text
         .lines()
         .find_map(|line| line.strip_prefix("LLVM version: "))?;

@@ -25,7 +25,7 @@ const PROBES: [&str; 5] = ["healthz", "livez", "readyz", "version", "metrics"];
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-pub async fn answer(
+pub(super) async fn answer(
     admin: &Admin,
     access: &Access,
     request: Request<Incoming>,
@@ -155,7 +155,7 @@ fn livez(admin: &Admin) -> Response<Full<Bytes>> {
 }
 
 /// What the agent knows of itself, with what the port knows.
-pub fn status_view(admin: &Admin) -> StatusView {
+pub(super) fn status_view(admin: &Admin) -> StatusView {
     let mut view = (admin.views.status)();
     view.awaiting = admin.readiness.awaited();
     let state = admin.drain.state();

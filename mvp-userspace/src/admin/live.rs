@@ -17,17 +17,17 @@ use tokio::time::MissedTickBehavior;
 use super::answer::{answer, status_view};
 use super::{Access, Admin};
 
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Between two events.
 const EVERY: Duration = Duration::from_secs(1);
 /// Streams of one door: they must not take the connections that others ask by.
-pub const STREAMS: usize = 8;
+pub(super) const STREAMS: usize = 8;
 /// When a browser connects again after the end: after a connection's longest time, or the agent's restart.
 const RETRY_MS: u64 = 2000;
 
 /// Answers a request: a stream, or a whole answer.
-pub async fn answer_or_stream(
+pub(super) async fn answer_or_stream(
     admin: &Arc<Admin>,
     access: &Access,
     streams: &Arc<Semaphore>,

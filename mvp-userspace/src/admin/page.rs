@@ -40,12 +40,12 @@ static REPORT_POLICY: LazyLock<String> = LazyLock::new(|| {
 const CLOSED: &str = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The live page.
-pub fn page() -> Response<Full<Bytes>> {
+pub(super) fn page() -> Response<Full<Bytes>> {
     document(PAGE.clone(), &POLICY)
 }
 
 /// A report, to be kept.
-pub fn report(report: &Report) -> Response<Full<Bytes>> {
+pub(super) fn report(report: &Report) -> Response<Full<Bytes>> {
     document(report.html().into(), &REPORT_POLICY)
 }
 

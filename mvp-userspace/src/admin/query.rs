@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// The decoded value of a parameter; a parameter without a value is empty text. Broken escapes are kept as they are.
-pub fn parameter(query: &str, name: &str) -> Option<String> {
+pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
     query.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decode(key) == name).then(|| decode(value))
@@ -23,7 +23,7 @@ pub fn encode(text: &str) -> String {
     out
 }
 
-pub fn decode(text: &str) -> String {
+pub(super) fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

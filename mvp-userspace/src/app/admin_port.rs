@@ -16,7 +16,7 @@ use crate::net::listen;
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Both doors.
-pub struct AdminPort {
+pub(super) struct AdminPort {
     reader: Reader,
     hosts: Hosts,
     /// `None`: it cannot be had, which is said in the log and keeps nobody from being served.
@@ -33,7 +33,7 @@ enum Reader {
 impl AdminPort {
     /// # Errors
     /// One line that names the key.
-    pub fn bind(config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
         let address = config.admin.listen;
         let reader = match listen(address) {
             Ok(listener) => Reader::Bound(listener),
@@ -61,11 +61,11 @@ impl AdminPort {
         })
     }
 
-    pub fn is_taken(&self) -> bool {
+    pub(super) fn is_taken(&self) -> bool {
         matches!(self.reader, Reader::Taken(_))
     }
 
-    pub fn address(&self) -> io::Result<SocketAddr> {
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
         match &self.reader {
             Reader::Bound(listener) => listener.local_addr(),
             Reader::Taken(address) => Ok(*address),
@@ -76,7 +76,7 @@ impl AdminPort {
     ///
     /// # Errors
     /// The socket cannot be put into its place.
-    pub fn spawn(self, port: Admin) -> anyhow::Result<()> {
+    pub(super) fn spawn(self, port: Admin) -> anyhow::Result<()> {
         let port = Arc::new(port);
         if let Some(socket) = self.socket {
             let socket = socket.publish().context("admin.socket")?;

@@ -20,14 +20,18 @@ const ANSWER: Duration = Duration::from_secs(5);
 const VERSION: &str = "/version";
 
 /// How the agent comes to its own listener.
-pub struct Canary {
+pub(super) struct Canary {
     /// `None`: there is no front-proxy pair.
     pub dialer: Option<Dialer>,
     pub listen: SocketAddr,
 }
 
 /// A server's own answer.
-pub async fn probe_view(sources: &Sources, name: &str, path: &str) -> Result<Probe, ProbeError> {
+pub(super) async fn probe_view(
+    sources: &Sources,
+    name: &str,
+    path: &str,
+) -> Result<Probe, ProbeError> {
     let table = sources.discovery.table();
     let member = table
         .members()
@@ -49,7 +53,7 @@ pub async fn probe_view(sources: &Sources, name: &str, path: &str) -> Result<Pro
 }
 
 /// Every way at once: as a client through this agent's listener, and from the agent to each server.
-pub async fn canary(sources: Arc<Sources>) -> CanaryView {
+pub(super) async fn canary(sources: Arc<Sources>) -> CanaryView {
     let mut legs = JoinSet::new();
     for server in sources.discovery.status() {
         let sources = Arc::clone(&sources);

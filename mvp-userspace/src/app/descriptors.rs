@@ -4,7 +4,7 @@ use crate::config::Limits;
 use crate::net;
 
 /// Lowers what the descriptors that this process may have are not enough for: what is promised is kept.
-pub fn fit(limits: &mut Limits) {
+pub(super) fn fit(limits: &mut Limits) {
     let descriptors = net::raise_limit();
     let allowed = net::connections_for(descriptors, Some(limits.connections));
     if allowed < limits.connections {

@@ -17,13 +17,13 @@ use crate::steering::{self, Cluster, GuardHandle};
 use crate::tls::{Alpn, ClientTls, IdentityClass};
 
 /// How servers are asked and proved.
-pub struct Asking<'a> {
+pub(super) struct Asking<'a> {
     pub client_tls: &'a Arc<ClientTls>,
     pub prover: Prover,
     pub own: OwnUser,
 }
 
-pub fn start_discovery(
+pub(super) fn start_discovery(
     config: &Config,
     asking: Asking<'_>,
     counters: &Arc<SyncCounters>,
@@ -64,7 +64,7 @@ fn settings(
 }
 
 /// How the list of servers is read; `None` without a front-proxy pair.
-pub fn membership_dialer(
+pub(super) fn membership_dialer(
     config: &Config,
     client_tls: &Arc<ClientTls>,
     own: &OwnUser,
@@ -79,7 +79,7 @@ pub fn membership_dialer(
 }
 
 /// Passes on which servers were restarted, also to the guard.
-pub fn tell_guard(
+pub(super) fn tell_guard(
     mut restarts: mpsc::Receiver<Option<Endpoint>>,
     guard: GuardHandle,
 ) -> mpsc::Receiver<Option<Endpoint>> {
@@ -96,7 +96,7 @@ pub fn tell_guard(
 }
 
 /// Signs are published to other agents, and read from them, through the reader of the list of servers.
-pub fn share_signs(config: &Config, reader: Reader, guard: GuardHandle) -> Cluster {
+pub(super) fn share_signs(config: &Config, reader: Reader, guard: GuardHandle) -> Cluster {
     let (cluster, speaking) = Cluster::new(&config.node);
     tokio::spawn(steering::follow(
         reader.client(),
@@ -109,7 +109,7 @@ pub fn share_signs(config: &Config, reader: Reader, guard: GuardHandle) -> Clust
 
 /// The agent is ready once it has asked every server. Those it knows at its start are awaited by name. The answer becomes true
 /// at the end of the first round.
-pub fn await_first_round(
+pub(super) fn await_first_round(
     readiness: &Readiness,
     standing: &Standing,
     discovery: &DiscoveryHandle,

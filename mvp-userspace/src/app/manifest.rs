@@ -14,7 +14,7 @@ use crate::proxy::ResponseTimeout;
 use crate::tls::{FileStats, Outcome, Reload, Validity};
 
 /// A followed manifest. It is one of the files that [`crate::tls::Reloader`] watches, and comes before those that it names.
-pub struct ManifestFollower {
+pub(super) struct ManifestFollower {
     source: ManifestSource,
     /// Who holds what can be changed while running.
     owners: Vec<Arc<dyn Reload>>,
@@ -29,7 +29,7 @@ pub struct ManifestFollower {
 
 /// What the status says of the manifest. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct ManifestLine(Arc<Line>);
+pub(super) struct ManifestLine(Arc<Line>);
 
 #[derive(Debug, Default)]
 struct Line {
@@ -57,7 +57,7 @@ enum Look {
 
 impl ManifestFollower {
     /// `config` is what the agent was started with. `None`: it was not made from a manifest.
-    pub fn new(
+    pub(super) fn new(
         config: &Config,
         owners: Vec<Arc<dyn Reload>>,
         response_timeout: Arc<ResponseTimeout>,
@@ -223,7 +223,7 @@ impl Reload for ManifestFollower {
 
 impl ManifestLine {
     /// The line in the status.
-    pub fn get(&self) -> String {
+    pub(super) fn get(&self) -> String {
         match self.text().as_str() {
             "" => "none: the configuration is a file of its own".to_owned(),
             text => text.to_owned(),
@@ -231,7 +231,7 @@ impl ManifestLine {
     }
 
     /// Something in the manifest takes effect only with the next start.
-    pub fn restart_needed(&self) -> bool {
+    pub(super) fn restart_needed(&self) -> bool {
         self.0.restart.load(Ordering::Relaxed)
     }
 

@@ -13,7 +13,7 @@ const LOOK: Duration = Duration::from_secs(10);
 const KEPT: u64 = 16 << 20;
 
 /// Looks until dropped.
-pub async fn run() {
+pub(super) async fn run() {
     let Some(begin) = Resident::now() else {
         tracing::warn!("/proc/self/status cannot be read: free memory stays with the agent");
         return;

@@ -26,17 +26,17 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// The line in `mvp status`.
 #[derive(Debug, Default)]
-pub struct PassThroughLine(Mutex<String>);
+pub(super) struct PassThroughLine(Mutex<String>);
 
 impl PassThroughLine {
-    pub fn get(&self) -> String {
+    pub(super) fn get(&self) -> String {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    pub fn set(&self, line: &str) {
+    pub(super) fn set(&self, line: &str) {
         let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if *now != line {
             tracing::info!("whole connections to the local server: {line}");
@@ -46,7 +46,7 @@ impl PassThroughLine {
 }
 
 /// Has connections handed over from now on, or says why never.
-pub fn start(
+pub(super) fn start(
     config: &Config,
     steered: bool,
     guard: &GuardHandle,

@@ -22,7 +22,7 @@ const TAKE_OVER_LOOK: Duration = Duration::from_millis(20);
 const TAKE_OVER_WITHIN: Duration = Duration::from_secs(15);
 
 /// What proves servers, and whom the agent asks as.
-pub fn prover(
+pub(super) fn prover(
     config: &Config,
     client_tls: &Arc<ClientTls>,
     trust: &Arc<TrustCell>,
@@ -50,7 +50,7 @@ pub fn prover(
 
 /// What is proved is proved anew whenever a file brings something new into use, or a manifest other names of headers, by which the
 /// agent then speaks of itself too. Runs until dropped.
-pub async fn after_reloads(
+pub(super) async fn after_reloads(
     discovery: DiscoveryHandle,
     client_tls: Arc<ClientTls>,
     trust: Arc<TrustCell>,
@@ -74,7 +74,7 @@ pub async fn after_reloads(
 
 /// Says in `standing` whether this agent may take connections as far as its local server is concerned, and in `leave` whether
 /// those that are here are to go. Runs until dropped. `steered`: who leaves comes to kube-apiserver itself.
-pub async fn keep(
+pub(super) async fn keep(
     discovery: DiscoveryHandle,
     client_tls: Arc<ClientTls>,
     standing: Standing,
@@ -105,7 +105,11 @@ pub async fn keep(
 /// Waits until this agent serves as well as the one that it replaces: nothing speaks against taking connections, and of each server it
 /// is known whether it accepts this agent. Without the second, the first requests for what only another server has would fail. Returns
 /// after [`TAKE_OVER_WITHIN`] in any case, since an agent that its servers do not accept gets no better by waiting.
-pub async fn awaited(discovery: &DiscoveryHandle, client_tls: &ClientTls, standing: &Standing) {
+pub(super) async fn awaited(
+    discovery: &DiscoveryHandle,
+    client_tls: &ClientTls,
+    standing: &Standing,
+) {
     let fit = async {
         while standing.first().is_some() || !judged(&discovery.status(), own_pair(client_tls)) {
             tokio::time::sleep(TAKE_OVER_LOOK).await;

@@ -19,7 +19,7 @@ use crate::tls::{OwnCa, Prober, Reload};
 const CALIBRATED: usize = 64;
 
 /// What is made before any port is bound.
-pub struct Prepared {
+pub(super) struct Prepared {
     pub relays: Arc<Relays>,
     /// What is to be reloaded with the other files.
     pub reload: Option<Arc<dyn Reload>>,
@@ -30,7 +30,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
+pub(super) fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     let enabled = config.relay.mode != ConfigMode::Off && config.interoperability_proxy;
     let own_ca = match enabled {
         true => Some(Arc::new(OwnCa::load(config)?)),
@@ -52,7 +52,7 @@ impl Prepared {
     ///
     /// # Errors
     /// It does not work here.
-    pub async fn try_out(&self, config: &Config) -> anyhow::Result<()> {
+    pub(super) async fn try_out(&self, config: &Config) -> anyhow::Result<()> {
         match config.kernel.splice {
             SpliceMode::Auto => {}
             SpliceMode::Copy => self.relays.splicing().choose(
@@ -80,7 +80,7 @@ impl Prepared {
     }
 
     /// Starts the tasks on the current runtime, and finds out what this machine does best on a thread of its own.
-    pub fn spawn(self, shared: &Arc<Shared>) {
+    pub(super) fn spawn(self, shared: &Arc<Shared>) {
         tokio::spawn(watch_relays(Arc::clone(shared)));
         tokio::spawn(probe_for_relay(Arc::clone(shared)));
         register(&shared.metrics, shared);

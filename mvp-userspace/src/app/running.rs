@@ -15,7 +15,7 @@ use crate::proxy::Shared;
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What runs.
-pub struct Running {
+pub(super) struct Running {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
     pub reload: Arc<Notify>,
@@ -29,7 +29,7 @@ pub struct Running {
 
 impl Running {
     /// Accepts connections until the agent drains, and returns when it has ended.
-    pub async fn run(self) {
+    pub(super) async fn run(self) {
         let Self {
             accept,
             shared,

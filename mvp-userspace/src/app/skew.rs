@@ -9,7 +9,7 @@ use super::views::{knowledge_name, millis};
 
 /// A key is listed if two servers of which something is known differ in it, down to the verb. What a server served when it
 /// last answered counts, however long ago: its knowledge and age say how much that is worth.
-pub fn skew(table: &RouteTable, statuses: &[ServerStatus]) -> SkewView {
+pub(crate) fn skew(table: &RouteTable, statuses: &[ServerStatus]) -> SkewView {
     let known: ServerSet = (0..table.members().len())
         .filter(|index| table.member(*index).is_some_and(|m| !m.is_unknown()))
         .collect();

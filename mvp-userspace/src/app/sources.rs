@@ -20,7 +20,7 @@ use crate::tls::ReloadStats;
 const MIRROR_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Registers the gauges. `ready`: what `/readyz` says.
-pub fn register(
+pub(super) fn register(
     metrics: &Metrics,
     ready: impl Fn() -> bool + Send + Sync + 'static,
     shared: &Arc<Shared>,
@@ -86,7 +86,7 @@ pub fn register(
 }
 
 /// Brings counts that only grow elsewhere into the metrics. Runs until dropped.
-pub async fn mirror(
+pub(super) async fn mirror(
     metrics: Arc<Metrics>,
     discovery: DiscoveryHandle,
     counters: Arc<SyncCounters>,

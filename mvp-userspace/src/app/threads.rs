@@ -19,7 +19,7 @@ use crate::tls::ClientTls;
 const TIDY: Duration = Duration::from_secs(10);
 
 /// A running data thread, as the rest of the agent sees it.
-pub struct DataThread {
+pub(super) struct DataThread {
     name: String,
     pub sink: Sink,
     heartbeat: LoopHeartbeat,
@@ -28,7 +28,7 @@ pub struct DataThread {
 
 /// What a data thread needs to make its pool.
 #[derive(Clone)]
-pub struct PoolSettings {
+pub(super) struct PoolSettings {
     pub tls: Arc<ClientTls>,
     pub connect: ConnectSettings,
     pub connections: usize,
@@ -37,7 +37,7 @@ pub struct PoolSettings {
 
 impl PoolSettings {
     /// `turns`: of the thread that the pool is for.
-    pub fn pool(&self, turns: Turns) -> Arc<Pool> {
+    pub(super) fn pool(&self, turns: Turns) -> Arc<Pool> {
         let connect = ConnectSettings {
             turns,
             ..self.connect.clone()
@@ -52,7 +52,7 @@ impl PoolSettings {
 }
 
 impl DataThread {
-    pub fn spawn(
+    pub(super) fn spawn(
         index: usize,
         shared: Arc<Shared>,
         pool: PoolSettings,
@@ -77,7 +77,7 @@ impl DataThread {
     }
 
     /// What the admin port shows of it.
-    pub fn source(&self) -> ThreadSource {
+    pub(super) fn source(&self) -> ThreadSource {
         ThreadSource {
             name: self.name.clone(),
             load: self.sink.load_counter(),
@@ -86,12 +86,12 @@ impl DataThread {
     }
 
     /// When it last turned.
-    pub fn heartbeat(&self) -> LoopHeartbeat {
+    pub(super) fn heartbeat(&self) -> LoopHeartbeat {
         self.heartbeat.clone()
     }
 
     /// Waits for the thread's end; its sink's senders must be gone or the drain forced.
-    pub fn join(self) {
+    pub(super) fn join(self) {
         drop(self.sink);
         if self.handle.join().is_err() {
             tracing::error!("a data thread panicked");

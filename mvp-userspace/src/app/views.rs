@@ -37,7 +37,7 @@ use crate::tls::{IdentityClass, ReloadStats};
 const STALLED: Duration = Duration::from_secs(10);
 
 /// Everything the views read.
-pub struct Sources {
+pub(super) struct Sources {
     pub config: Config,
     /// [`Config::digest`], which does not change while the agent runs.
     pub config_digest: String,
@@ -71,16 +71,16 @@ pub struct Sources {
 const ALONE: &str = "signs are not shared with other agents: peers.kubernetes.enabled is false";
 
 /// Changes the log's filter; the logging itself is the command line's.
-pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+pub(super) type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// A data thread's connections and heartbeat.
-pub struct ThreadSource {
+pub(super) struct ThreadSource {
     pub name: String,
     pub load: Arc<AtomicUsize>,
     pub heartbeat: LoopHeartbeat,
 }
 
-pub fn views(sources: Arc<Sources>, set_log_level: SetLogLevel) -> Views {
+pub(super) fn views(sources: Arc<Sources>, set_log_level: SetLogLevel) -> Views {
     Views {
         status: {
             let sources = Arc::clone(&sources);
@@ -171,7 +171,7 @@ fn report(sources: &Sources, since: Duration) -> Report {
 }
 
 /// Everything that the agent knows of itself at this moment.
-pub fn status(sources: &Sources) -> StatusView {
+pub(super) fn status(sources: &Sources) -> StatusView {
     let (config, shared) = (&sources.config, &sources.shared);
     StatusView {
         node: config.node.clone(),

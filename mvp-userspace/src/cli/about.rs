@@ -22,7 +22,7 @@ struct Version {
 
 /// # Errors
 /// Never with these values.
-pub fn version(output: Output, out: &mut dyn Write) -> Result<(), ClientError> {
+pub(super) fn version(output: Output, out: &mut dyn Write) -> Result<(), ClientError> {
     let version = Version {
         version: env!("CARGO_PKG_VERSION"),
         architecture: std::env::consts::ARCH,
@@ -41,7 +41,7 @@ pub fn version(output: Output, out: &mut dyn Write) -> Result<(), ClientError> {
 }
 
 /// The script for a shell.
-pub fn completion(shell: clap_complete::Shell, out: &mut dyn Write) {
+pub(super) fn completion(shell: clap_complete::Shell, out: &mut dyn Write) {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "mvp", &mut script);
     // Whoever reads may have gone.
@@ -52,7 +52,7 @@ pub fn completion(shell: clap_complete::Shell, out: &mut dyn Write) {
 ///
 /// # Errors
 /// The folder cannot be written.
-pub fn manual(folder: &Path) -> io::Result<()> {
+pub(super) fn manual(folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     clap_mangen::generate_to(Cli::command(), folder)
 }

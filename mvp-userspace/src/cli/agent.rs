@@ -7,7 +7,7 @@ use crate::logging::LogFormat;
 use crate::preflight;
 
 #[derive(clap::Args, Debug)]
-pub struct Agent {
+pub(super) struct Agent {
     #[command(flatten)]
     pub source: Source,
 
@@ -20,7 +20,7 @@ pub struct Agent {
 
 /// Where the agent's configuration comes from, and what overrides it.
 #[derive(clap::Args, Debug)]
-pub struct Source {
+pub(super) struct Source {
     /// Configuration file; docs/configuration.md.
     #[arg(long, value_name = "FILE", required_unless_present = "from_manifest")]
     config: Option<PathBuf>,
@@ -75,7 +75,7 @@ pub struct Source {
 
 /// A configuration for a command that can do without one.
 #[derive(clap::Args, Debug)]
-pub struct Given {
+pub(super) struct Given {
     /// The agent's configuration file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -89,7 +89,7 @@ pub struct Given {
 
 impl Given {
     /// `None`: none is given.
-    pub fn config(&self) -> Result<Option<Config>, ConfigError> {
+    pub(super) fn config(&self) -> Result<Option<Config>, ConfigError> {
         let mut overrides = Overrides::default();
         for pair in &self.set {
             overrides.set_pair(pair)?;
@@ -103,7 +103,7 @@ impl Given {
 }
 
 impl Source {
-    pub fn config(&self) -> Result<Config, ConfigError> {
+    pub(super) fn config(&self) -> Result<Config, ConfigError> {
         let overrides = self.overrides()?;
         match (&self.config, &self.from_manifest) {
             (Some(path), _) => preflight::from_file(path, &overrides),
@@ -113,7 +113,7 @@ impl Source {
     }
 
     /// Every key with its value, as a configuration file has them.
-    pub fn effective(&self) -> Result<serde_json::Value, ConfigError> {
+    pub(super) fn effective(&self) -> Result<serde_json::Value, ConfigError> {
         let overrides = self.overrides()?;
         match (&self.config, &self.from_manifest) {
             (Some(path), _) => preflight::effective_file(path, &overrides),
@@ -123,7 +123,7 @@ impl Source {
     }
 
     /// For messages.
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let path = self.config.as_ref().or(self.from_manifest.as_ref());
         path.map(|path| path.display().to_string())
             .unwrap_or_default()

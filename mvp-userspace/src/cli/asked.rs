@@ -7,7 +7,7 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 ///
 /// # Errors
 /// What is none.
-pub fn method(text: &str) -> Result<String, String> {
+pub(super) fn method(text: &str) -> Result<String, String> {
     if METHODS.contains(&text) {
         return Ok(text.to_owned());
     }
@@ -22,7 +22,7 @@ pub fn method(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// What does not begin with a slash.
-pub fn path(text: &str) -> Result<String, String> {
+pub(super) fn path(text: &str) -> Result<String, String> {
     match text.starts_with('/') {
         true => Ok(text.to_owned()),
         false => Err(format!(

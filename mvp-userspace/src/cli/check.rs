@@ -24,7 +24,7 @@ use judge::Minor;
 const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
 
 #[derive(clap::Args, Debug)]
-pub struct Upgrade {
+pub(super) struct Upgrade {
     /// The version to which the servers will be upgraded, such as v1.36; default: the next minor version after the newest.
     #[arg(long, value_name = "VERSION", value_parser = judge::minor)]
     to: Option<Minor>,
@@ -42,7 +42,7 @@ pub struct Upgrade {
 
 /// One line of the answer.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Finding {
+pub(super) struct Finding {
     /// What was looked at: the agent, a server, a file.
     pub subject: String,
     pub outcome: Outcome,
@@ -52,7 +52,7 @@ pub struct Finding {
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub(super) enum Outcome {
     Ok,
     /// Something to know or to do before.
     Look,
@@ -64,7 +64,7 @@ pub enum Outcome {
 ///
 /// # Errors
 /// The agent cannot be asked.
-pub fn upgrade(check: &Upgrade, out: &mut dyn Write) -> Result<u8, ClientError> {
+pub(super) fn upgrade(check: &Upgrade, out: &mut dyn Write) -> Result<u8, ClientError> {
     let facts = facts::gather(&check.ask, &check.fleet, &check.manifest)?;
     let findings = judge::upgrade(&facts, check.to, check.within);
     print(check.ask.form.output, &findings, |_| text(&findings), out)?;
@@ -80,7 +80,7 @@ pub fn upgrade(check: &Upgrade, out: &mut dyn Write) -> Result<u8, ClientError> 
 ///
 /// # Errors
 /// The agent cannot be asked.
-pub fn canary(ask: &Ask, out: &mut dyn Write) -> Result<u8, ClientError> {
+pub(super) fn canary(ask: &Ask, out: &mut dyn Write) -> Result<u8, ClientError> {
     let view = facts::canary(&ask.at)?;
     print(ask.form.output, &view, |_| ways(&view), out)?;
     let mut legs = view.servers.values().chain([&view.listener]);

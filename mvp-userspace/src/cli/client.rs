@@ -24,7 +24,7 @@ const LISTEN: &str = "127.0.0.1:9440";
 
 /// Where the agent is asked.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum AdminAt {
+pub(super) enum AdminAt {
     /// `host:port` of an `http://` URL.
     Address(String),
     /// `unix:/path`, or the path.
@@ -33,19 +33,19 @@ pub enum AdminAt {
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub(super) struct Question<'a> {
     pub method: &'a str,
     pub target: &'a str,
     pub body: &'a str,
 }
 
-pub struct Reply {
+pub(super) struct Reply {
     pub status: StatusCode,
     pub body: Bytes,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(super) enum ClientError {
     #[error(
         "no agent answers at {address}: {problem} (is it running? is --admin, or MVP_ADMIN, right?)"
     )]
@@ -66,7 +66,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-pub fn parse_admin(text: &str) -> Result<AdminAt, String> {
+pub(super) fn parse_admin(text: &str) -> Result<AdminAt, String> {
     let path = text.strip_prefix("unix:").unwrap_or(text);
     if path.starts_with('/') {
         return Ok(AdminAt::Socket(path.into()));
@@ -81,7 +81,7 @@ pub fn parse_admin(text: &str) -> Result<AdminAt, String> {
 
 /// Asks the agent that the user names, or else the one whose socket is at the default path. Without that socket, or without the
 /// right to open it, the default address still answers what only reads.
-pub fn ask(admin: Option<&AdminAt>, question: Question<'_>) -> Result<Reply, ClientError> {
+pub(super) fn ask(admin: Option<&AdminAt>, question: Question<'_>) -> Result<Reply, ClientError> {
     let Some(admin) = admin else {
         let socket = AdminAt::Socket(SOCKET.into());
         let by_socket = ask_at(&socket, question);

@@ -26,13 +26,13 @@ use crate::config::parse_duration;
   mvp status
   mvp explain GET /apis/batch/v1/jobs"
 )]
-pub struct Cli {
+pub(super) struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Run the agent on this node.
     #[command(after_help = "Examples:
   mvp agent --from-manifest /etc/kubernetes/manifests/kube-apiserver.yaml --set kernel.steering=auto
@@ -246,7 +246,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
+pub(super) enum ConfigCommand {
     /// Test a configuration as the agent does when it starts: exit code 64 and one line that names the key, unless it is good.
     #[command(after_help = "Examples:
   mvp config test --config /etc/mvp/config.yaml
@@ -267,7 +267,7 @@ pub enum ConfigCommand {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum CheckCommand {
+pub(super) enum CheckCommand {
     /// Whether the control plane can be upgraded now: agents, servers, versions, deprecated APIs that were requested lately,
     /// certificates, and a request through each agent. Exit code: 0 nothing found, 1 something to look at, 2 something to mend before.
     #[command(after_help = "Examples:
@@ -284,7 +284,7 @@ pub enum CheckCommand {
 }
 
 #[derive(clap::Args, Debug)]
-pub struct Ask {
+pub(super) struct Ask {
     #[command(flatten)]
     pub at: At,
     #[command(flatten)]
@@ -292,7 +292,7 @@ pub struct Ask {
 }
 
 #[derive(clap::Args, Clone, Debug)]
-pub struct At {
+pub(super) struct At {
     /// The agent's socket (unix:/path) or, for reading, its admin port (http://host:port); default: the socket
     /// /run/mvp/admin.sock, and for reading else http://127.0.0.1:9440.
     #[arg(long, value_name = "URL", env = "MVP_ADMIN", value_parser = client::parse_admin)]
@@ -300,21 +300,21 @@ pub struct At {
 }
 
 #[derive(clap::Args, Clone, Copy, Debug)]
-pub struct Form {
+pub(super) struct Form {
     /// wide: with more columns, where there are more.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 }
 
 #[derive(clap::Args, Clone, Copy, Debug)]
-pub struct Watch {
+pub(super) struct Watch {
     /// Show it again every second, until interrupted.
     #[arg(short, long)]
     pub watch: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Output {
+pub(super) enum Output {
     Table,
     Wide,
     Json,

@@ -24,7 +24,7 @@ const PROGRAM: &str = "/mvp";
 const CONTAINER: &str = "mvp";
 
 #[derive(clap::Args, Clone, Debug)]
-pub struct Fleet {
+pub(super) struct Fleet {
     /// Ask the agents of all nodes, each by kubectl exec into its pod.
     #[arg(long)]
     pub cluster: bool,
@@ -48,7 +48,7 @@ pub struct Fleet {
 
 /// An agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Member {
+pub(super) struct Member {
     /// Its node, or as the user calls it.
     pub name: String,
     way: Way,
@@ -66,7 +66,7 @@ enum Way {
 
 impl Fleet {
     /// More than the one agent of this node is meant.
-    pub fn is_asked(&self) -> bool {
+    pub(super) fn is_asked(&self) -> bool {
         self.cluster || !self.agents.is_empty()
     }
 
@@ -74,7 +74,7 @@ impl Fleet {
     ///
     /// # Errors
     /// Why the pods are not known.
-    pub fn members(&self) -> Result<Vec<Member>, String> {
+    pub(super) fn members(&self) -> Result<Vec<Member>, String> {
         let mut all: BTreeMap<String, Member> = BTreeMap::new();
         if self.cluster {
             let mut list = Command::new(&self.kubectl);
@@ -110,7 +110,7 @@ impl Fleet {
 
 impl Member {
     /// What `mvp status` says there. `-o json` is the same in all versions of the agent.
-    pub fn status(&self) -> Result<StatusView, String> {
+    pub(super) fn status(&self) -> Result<StatusView, String> {
         match &self.way {
             Way::At(at) => ask(at, "/status"),
             Way::Pod { .. } => parse(&self.exec(&["status", "-o", "json"])?.success()?),
@@ -118,7 +118,7 @@ impl Member {
     }
 
     /// Has the agent send its canary.
-    pub fn canary(&self) -> Result<CanaryView, String> {
+    pub(super) fn canary(&self) -> Result<CanaryView, String> {
         match &self.way {
             Way::At(AdminAt::Address(_)) => Err(
                 "its read-only port sends no requests: name its socket, or use --cluster"
@@ -152,7 +152,7 @@ impl Member {
 }
 
 /// Asks all of them at once, since each may take its time; the answers are in the order of the members.
-pub fn each<T: Send>(members: &[Member], ask: impl Fn(&Member) -> T + Sync) -> Vec<T> {
+pub(super) fn each<T: Send>(members: &[Member], ask: impl Fn(&Member) -> T + Sync) -> Vec<T> {
     let ask = &ask;
     std::thread::scope(|scope| {
         let asked: Vec<_> = members

@@ -11,7 +11,7 @@ use super::command::Output;
 ///
 /// # Errors
 /// The value has no such form.
-pub fn print(
+pub(super) fn print(
     output: Output,
     value: &impl Serialize,
     human: impl FnOnce(bool) -> String,
@@ -30,7 +30,7 @@ pub fn print(
 
 /// # Errors
 /// The value has no such form.
-pub fn json(value: &impl Serialize) -> Result<String, ClientError> {
+pub(super) fn json(value: &impl Serialize) -> Result<String, ClientError> {
     serde_json::to_string_pretty(value)
         .map(|text| text + "\n")
         .map_err(|error| ClientError::Unexpected(error.to_string()))
@@ -38,7 +38,7 @@ pub fn json(value: &impl Serialize) -> Result<String, ClientError> {
 
 /// # Errors
 /// The value has no such form.
-pub fn yaml(value: &impl Serialize) -> Result<String, ClientError> {
+pub(super) fn yaml(value: &impl Serialize) -> Result<String, ClientError> {
     let mut text = serde_saphyr::to_string(value)
         .map_err(|error| ClientError::Unexpected(error.to_string()))?;
     if !text.ends_with('\n') {

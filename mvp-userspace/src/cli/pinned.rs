@@ -11,21 +11,21 @@ use crate::kernel::{Error, PinnedGuard, PinnedRoute, PinnedTable, PinnedView, re
 use crate::text::table::age;
 
 /// `kernel.pinPath` where nobody says otherwise.
-pub const PIN_PATH: &str = "/sys/fs/bpf/mvp";
+pub(super) const PIN_PATH: &str = "/sys/fs/bpf/mvp";
 
 #[derive(clap::Args, Debug)]
-pub struct Pins {
+pub(super) struct Pins {
     /// The agent's kernel.pinPath.
     #[arg(long, default_value = PIN_PATH, value_name = "FOLDER")]
     pub pin_path: PathBuf,
 }
 
 /// Guard, heartbeat, counters and what the table holds.
-pub fn status(pins: &Pins) -> Result<PinnedView, Error> {
+pub(super) fn status(pins: &Pins) -> Result<PinnedView, Error> {
     read_pinned(&pins.pin_path)
 }
 
-pub fn status_text(view: &PinnedView) -> String {
+pub(super) fn status_text(view: &PinnedView) -> String {
     let guard = &view.guard;
     let ports: Vec<_> = view.ports.iter().map(u16::to_string).collect();
     let table = view.table.as_ref().map_or_else(
@@ -59,7 +59,7 @@ pub fn status_text(view: &PinnedView) -> String {
     out
 }
 
-pub fn status_json(view: &PinnedView) -> Value {
+pub(super) fn status_json(view: &PinnedView) -> Value {
     let guard = &view.guard;
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let counters: BTreeMap<_, _> = view
@@ -93,7 +93,7 @@ pub fn status_json(view: &PinnedView) -> Value {
 }
 
 /// As `mvp routes` shows them.
-pub fn routes(pins: &Pins) -> Result<Vec<RouteView>, Error> {
+pub(super) fn routes(pins: &Pins) -> Result<Vec<RouteView>, Error> {
     let table = read_pinned(&pins.pin_path)?.table;
     Ok(table.map_or_else(Vec::new, |table| {
         let routes = table.routes.iter();

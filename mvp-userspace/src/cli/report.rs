@@ -12,7 +12,7 @@ use super::talk::{get, parse};
 use crate::config::parse_duration;
 
 #[derive(clap::Args, Debug)]
-pub struct Report {
+pub(super) struct Report {
     /// From so long ago until now, at most a day.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "2h")]
     since: Duration,
@@ -32,7 +32,7 @@ enum ReportForm {
 }
 
 impl Report {
-    pub fn show(&self, out: &mut dyn Write) -> Result<(), ClientError> {
+    pub(super) fn show(&self, out: &mut dyn Write) -> Result<(), ClientError> {
         let target = format!("/report?since={}ms", self.since.as_millis());
         let body = get(&self.at, &target)?.success()?;
         let report: crate::history::Report = parse(&body)?;

@@ -6,7 +6,7 @@ use crate::admin::RouteView;
 use crate::text::table::table;
 
 /// `wide`: a line for each server.
-pub fn table_of(routes: &[RouteView], wide: bool) -> String {
+pub(super) fn table_of(routes: &[RouteView], wide: bool) -> String {
     if wide {
         return by_server(routes);
     }
@@ -47,7 +47,7 @@ fn names(route: &RouteView) -> [String; 2] {
 }
 
 /// Routes that not every server serves with the same verbs.
-pub fn differences(routes: Vec<RouteView>) -> Vec<RouteView> {
+pub(super) fn differences(routes: Vec<RouteView>) -> Vec<RouteView> {
     let all: BTreeSet<String> = routes
         .iter()
         .flat_map(|route| route.verbs.keys().cloned())

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::admin::{ClassProofView, ProofView, RelayView, ServerView, StatusView};
 use crate::text::table::{age, clean, columns, table};
 
-pub fn status(view: &StatusView, wide: bool) -> String {
+pub(super) fn status(view: &StatusView, wide: bool) -> String {
     let state = match (view.ready, view.awaiting.is_empty(), view.drain.as_str()) {
         (true, ..) => "ready".to_owned(),
         (_, _, drain) if drain != "running" => drain.to_owned(),
@@ -93,7 +93,7 @@ fn retire_line(view: &StatusView) -> String {
 }
 
 /// `mvp retire`: connections that clients made with kube-apiserver itself before the agent took them.
-pub fn retirement(view: &StatusView) -> String {
+pub(super) fn retirement(view: &StatusView) -> String {
     let retirement = &view.retirement;
     let mut out = format!("{}\n", clean(&retirement.line()));
     if !retirement.retiring {
@@ -127,7 +127,7 @@ fn relay(view: &RelayView) -> String {
 }
 
 /// `wide`: also what was proved of each identity class, and whether the server's header names are known.
-pub fn servers(servers: &[ServerView], wide: bool) -> String {
+pub(super) fn servers(servers: &[ServerView], wide: bool) -> String {
     let yes = |truth: bool| if truth { "yes" } else { "no" }.to_owned();
     let mut heading = vec![
         "NAME",

@@ -16,7 +16,7 @@ use crate::text::table;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The answer's data, or as text for people.
-pub fn show<T: DeserializeOwned>(
+pub(super) fn show<T: DeserializeOwned>(
     ask: &Ask,
     target: &str,
     out: &mut dyn Write,
@@ -29,7 +29,7 @@ pub fn show<T: DeserializeOwned>(
     print(ask.form.output, &value, |wide| human(&view, wide), out)
 }
 
-pub fn get(at: &At, target: &str) -> Result<Reply, ClientError> {
+pub(super) fn get(at: &At, target: &str) -> Result<Reply, ClientError> {
     let question = Question {
         method: "GET",
         target,
@@ -39,7 +39,7 @@ pub fn get(at: &At, target: &str) -> Result<Reply, ClientError> {
 }
 
 /// Posts, and shows the answer's line.
-pub fn tell(ask: &Ask, target: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+pub(super) fn tell(ask: &Ask, target: &str, out: &mut dyn Write) -> Result<(), ClientError> {
     let question = Question {
         method: "POST",
         target,
@@ -53,7 +53,7 @@ pub fn tell(ask: &Ask, target: &str, out: &mut dyn Write) -> Result<(), ClientEr
     )
 }
 
-pub fn loglevel(ask: &Ask, level: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+pub(super) fn loglevel(ask: &Ask, level: &str, out: &mut dyn Write) -> Result<(), ClientError> {
     let question = Question {
         method: "PUT",
         target: "/loglevel",
@@ -64,7 +64,12 @@ pub fn loglevel(ask: &Ask, level: &str, out: &mut dyn Write) -> Result<(), Clien
 }
 
 /// Shows the server's own answer, whatever it is; an error unless it is a success.
-pub fn probe(ask: &Ask, server: &str, path: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+pub(super) fn probe(
+    ask: &Ask,
+    server: &str,
+    path: &str,
+    out: &mut dyn Write,
+) -> Result<(), ClientError> {
     let target = format!(
         "/mvp/servers/{}/{}",
         encode(server),
@@ -79,7 +84,12 @@ pub fn probe(ask: &Ask, server: &str, path: &str, out: &mut dyn Write) -> Result
 }
 
 /// Has the agent drain; with `wait` it returns when nothing of it is left, which `drain.deadline` bounds.
-pub fn drain(ask: &Ask, target: &str, wait: bool, out: &mut dyn Write) -> Result<(), ClientError> {
+pub(super) fn drain(
+    ask: &Ask,
+    target: &str,
+    wait: bool,
+    out: &mut dyn Write,
+) -> Result<(), ClientError> {
     if !wait {
         return tell(ask, target, out);
     }
@@ -110,12 +120,12 @@ fn say(ask: &Ask, message: &str, out: &mut dyn Write) -> Result<(), ClientError>
     print(ask.form.output, &json!({ "message": message }), text, out)
 }
 
-pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body).map_err(|error| ClientError::Unexpected(error.to_string()))
 }
 
 impl Reply {
-    pub fn success(self) -> Result<bytes::Bytes, ClientError> {
+    pub(super) fn success(self) -> Result<bytes::Bytes, ClientError> {
         if self.status.is_success() {
             return Ok(self.body);
         }

@@ -15,7 +15,7 @@ const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 ///
 /// # Errors
 /// As `look`, the first time.
-pub fn show(
+pub(super) fn show(
     watch: bool,
     out: &mut dyn Write,
     look: &mut dyn FnMut(&mut dyn Write) -> Result<(), ClientError>,

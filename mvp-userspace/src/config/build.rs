@@ -4,7 +4,7 @@ use super::tree::Tree;
 use super::*;
 use crate::net::{connections_for, hard_limit};
 
-pub fn build(tree: &Tree) -> Result<Config, ConfigError> {
+pub(super) fn build(tree: &Tree) -> Result<Config, ConfigError> {
     tree.choice("apiVersion")?;
     let node = match tree.text("node")? {
         Some(node) => node,

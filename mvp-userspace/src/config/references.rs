@@ -34,7 +34,7 @@ pub(super) struct Environment(HashMap<String, String>);
 
 impl Environment {
     /// Of `container` in `pod`. A variable whose value comes from elsewhere (a Secret, a resource) is left out.
-    pub fn of(container: &Value, pod: &Value, host: &dyn Host) -> Self {
+    pub(super) fn of(container: &Value, pod: &Value, host: &dyn Host) -> Self {
         let mut environment = Self::default();
         let variables = container["env"].as_array().map(Vec::as_slice);
         for variable in variables.unwrap_or_default() {
@@ -58,7 +58,7 @@ impl Environment {
     }
 
     /// `$(NAME)` is the variable's value, `$$` is one `$`, and everything else is itself.
-    pub fn expand(&self, text: &str) -> String {
+    pub(super) fn expand(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('$') {

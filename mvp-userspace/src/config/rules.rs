@@ -10,7 +10,7 @@ use super::*;
 /// More requests a second than one client sends, whatever it is.
 const MAX_RELAY_RATE: f64 = 100_000.0;
 
-pub fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
+pub(super) fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
     value::name(&config.node).map_err(|problem| tree.fail("node", problem))?;
     ServerName::try_from(config.upstream.server_name.as_str()).map_err(|_| {
         let problem = format!("{:?} is no server name", config.upstream.server_name);

@@ -270,7 +270,7 @@ impl Tree {
 }
 
 /// The table's row for a key with or without list positions.
-pub fn find(key: &str) -> Option<&'static Key> {
+pub(super) fn find(key: &str) -> Option<&'static Key> {
     let general = generalize(key);
     KEYS.iter().find(|k| k.name == general)
 }

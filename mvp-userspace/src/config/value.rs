@@ -42,7 +42,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 /// An address, or a network such as `10.0.0.0/24`. Bits behind the prefix must be zero: who writes `10.0.0.7/24` may mean one
 /// address or all of them.
-pub fn network(text: &str) -> Result<Network, String> {
+pub(super) fn network(text: &str) -> Result<Network, String> {
     let wrong = || format!("{text:?} is neither an address nor a network such as 10.0.0.0/24");
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
@@ -101,7 +101,7 @@ pub(super) fn go_duration(text: &str) -> Option<Duration> {
 }
 
 /// An `https://host[:port]` URL; the port defaults to 443. Nothing may follow: a kube-apiserver has no path prefix.
-pub fn endpoint(name: &str, url: &str) -> Result<Endpoint, String> {
+pub(super) fn endpoint(name: &str, url: &str) -> Result<Endpoint, String> {
     let uri: http::Uri = url
         .parse()
         .map_err(|error| format!("{url:?} is no URL: {error}"))?;
@@ -145,7 +145,7 @@ pub fn endpoint(name: &str, url: &str) -> Result<Endpoint, String> {
 }
 
 /// Server names appear in metrics, JSON and the admin port's paths.
-pub fn name(text: &str) -> Result<(), String> {
+pub(super) fn name(text: &str) -> Result<(), String> {
     let fits = !text.is_empty()
         && text.len() <= 253
         && text

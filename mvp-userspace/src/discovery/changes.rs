@@ -7,11 +7,11 @@ use super::priorities::{ApiService, ApiServiceSpec};
 use crate::api::MAX_NAME;
 
 /// An object is at most 1.5 MiB in etcd, and a line holds one with a few words around it.
-pub const MAX_LINE: usize = 4 << 20;
+pub(super) const MAX_LINE: usize = 4 << 20;
 
 /// A page of a list.
 #[derive(Debug, Eq, PartialEq)]
-pub struct Page {
+pub(super) struct Page {
     /// The revision of the whole list: a watch continues from it.
     pub revision: String,
     /// The token of the next page; `None`: this was the last.
@@ -22,7 +22,7 @@ pub struct Page {
 
 /// A line of a watch.
 #[derive(Debug, Eq, PartialEq)]
-pub enum Change {
+pub(super) enum Change {
     Applied {
         name: String,
         service: Option<ApiService>,
@@ -45,7 +45,7 @@ pub enum Change {
 
 /// Why something was refused; the fault of the server that sent it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum ChangeError {
+pub(super) enum ChangeError {
     #[error("the server's list or event cannot be read: {0}")]
     Json(String),
     #[error("the server sent {0:?}, which is no resourceVersion")]
@@ -60,7 +60,7 @@ pub enum ChangeError {
 
 /// Cuts what arrives into lines of at most [`MAX_LINE`] bytes.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub(super) struct Lines {
     waiting: BytesMut,
     /// How many bytes of `waiting` are known to contain no end of a line.
     searched: usize,
@@ -118,7 +118,7 @@ struct Event<O> {
 
 impl Page {
     /// `services`: the objects are APIServices, and what they say is wanted; else only the list's metadata is read.
-    pub fn read(body: &[u8], services: bool) -> Result<Self, ChangeError> {
+    pub(super) fn read(body: &[u8], services: bool) -> Result<Self, ChangeError> {
         let (metadata, items) = if services {
             let list: List = json(body)?;
             (list.metadata, list.items.unwrap_or_default())
@@ -145,7 +145,7 @@ impl Page {
 
 impl Change {
     /// `services` as in [`Page::read`].
-    pub fn read(line: &[u8], services: bool) -> Result<Self, ChangeError> {
+    pub(super) fn read(line: &[u8], services: bool) -> Result<Self, ChangeError> {
         let event: Event<Object> = if services {
             json(line)?
         } else {
@@ -184,12 +184,12 @@ impl Change {
 }
 
 impl Lines {
-    pub fn push(&mut self, data: &[u8]) {
+    pub(super) fn push(&mut self, data: &[u8]) {
         self.waiting.extend_from_slice(data);
     }
 
     /// The next whole line without its end; `None` until more arrives. Empty lines are left out.
-    pub fn next(&mut self) -> Result<Option<Bytes>, ChangeError> {
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, ChangeError> {
         loop {
             let unsearched = self.waiting.get(self.searched..).unwrap_or_default();
             let Some(end) = unsearched.iter().position(|byte| *byte == b'\n') else {

@@ -16,7 +16,7 @@ const MAX_DROPPED: usize = 4_096;
 /// (group, version, resource) by when one server, over one connection and so as one process, stopped listing it. A server that
 /// restarts with another version drops types too, but says nothing about others that run the version that has them.
 #[derive(Debug, Default)]
-pub struct Dropped {
+pub(super) struct Dropped {
     at: HashMap<Key, Instant>,
 }
 
@@ -24,7 +24,7 @@ type Key = (Box<str>, Box<str>, Box<str>);
 
 impl Dropped {
     /// Notes what `before` has and `after` has not.
-    pub fn note(&mut self, before: &Document, after: &Document, now: Instant) {
+    pub(super) fn note(&mut self, before: &Document, after: &Document, now: Instant) {
         let left = keys(after).collect::<std::collections::HashSet<_>>();
         for (group, version, resource) in keys(before).filter(|key| !left.contains(key)) {
             if self.at.len() >= MAX_DROPPED {
@@ -39,13 +39,13 @@ impl Dropped {
     }
 
     /// Forgets what is of no use any more: knowledge older than `retain` is not shown anyway.
-    pub fn purge(&mut self, now: Instant, retain: Duration) {
+    pub(super) fn purge(&mut self, now: Instant, retain: Duration) {
         self.at
             .retain(|_, at| now.saturating_duration_since(*at) <= retain);
     }
 
     /// What is left of a set that was last confirmed at `confirmed`; `None`: all of it.
-    pub fn without_keys(&self, set: &ApiSet, confirmed: Instant) -> Option<ApiSet> {
+    pub(super) fn without_keys(&self, set: &ApiSet, confirmed: Instant) -> Option<ApiSet> {
         let gone = |entry: &&ApiEntry| {
             let (group, version, resource, _) = entry.key();
             self.since(confirmed, (group, version, resource))
@@ -62,7 +62,11 @@ impl Dropped {
     }
 
     /// What is left of a document that was last confirmed at `confirmed`.
-    pub fn without<'d>(&self, document: &'d Document, confirmed: Instant) -> Cow<'d, Document> {
+    pub(super) fn without<'d>(
+        &self,
+        document: &'d Document,
+        confirmed: Instant,
+    ) -> Cow<'d, Document> {
         let gone = |key: (&str, &str, &str)| self.since(confirmed, key);
         if self.at.is_empty() || !keys(document).any(gone) {
             return Cow::Borrowed(document);

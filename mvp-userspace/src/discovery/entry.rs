@@ -81,7 +81,7 @@ enum Last {
 }
 
 impl Entry {
-    pub fn new(server: Arc<Server>, endpoint: Endpoint) -> Self {
+    pub(super) fn new(server: Arc<Server>, endpoint: Endpoint) -> Self {
         let state = State {
             since: Some(Instant::now()),
             ..State::default()
@@ -104,7 +104,7 @@ impl Entry {
     }
 
     /// What an earlier agent knew, for as long as the server has not answered this one.
-    pub fn seed(&self, set: ApiSet) {
+    pub(super) fn seed(&self, set: ApiSet) {
         let mut state = self.state();
         if state.set.is_none() {
             state.set = Some(Arc::new(set));
@@ -112,7 +112,7 @@ impl Entry {
     }
 
     /// Takes over what is known of the same address under another name.
-    pub fn inherit(&self, other: &Entry) {
+    pub(super) fn inherit(&self, other: &Entry) {
         let known = other.state().clone();
         if let Some(version) = &known.version {
             self.show_release(version);
@@ -123,22 +123,22 @@ impl Entry {
     }
 
     /// When this server will be taken for none if it still has not answered; `None`: it has, or it is the local one.
-    pub fn becomes_absent(&self, stale_after: Duration) -> Option<Instant> {
+    pub(super) fn becomes_absent(&self, stale_after: Duration) -> Option<Instant> {
         let state = self.state();
         let never = state.set.is_none() && state.confirmed.is_none() && !self.server.local;
         never.then_some(state.since? + stale_after)
     }
 
     /// True if [`Knowledge::Absent`] is what is known of it.
-    pub fn absent(&self, now: Instant, stale_after: Duration) -> bool {
+    pub(super) fn absent(&self, now: Instant, stale_after: Duration) -> bool {
         self.becomes_absent(stale_after).is_some_and(|at| at <= now)
     }
 
-    pub fn set(&self) -> Option<Arc<ApiSet>> {
+    pub(super) fn set(&self) -> Option<Arc<ApiSet>> {
         self.state().set.clone()
     }
 
-    pub fn member(&self, now: Instant, stale_after: Duration) -> Member {
+    pub(super) fn member(&self, now: Instant, stale_after: Duration) -> Member {
         let state = self.state();
         Member {
             server: self.server.clone(),
@@ -148,21 +148,21 @@ impl Entry {
     }
 
     /// When the server last said what it serves.
-    pub fn confirmed(&self) -> Option<Instant> {
+    pub(super) fn confirmed(&self) -> Option<Instant> {
         self.state().confirmed
     }
 
     /// `gitVersion`.
-    pub fn version(&self) -> Option<String> {
+    pub(super) fn version(&self) -> Option<String> {
         self.state().version.clone()
     }
 
-    pub fn documents(&self) -> Documents {
+    pub(super) fn documents(&self) -> Documents {
         self.state().documents.clone()
     }
 
     /// What the merged view is made from; `None` while the server has reported nothing.
-    pub fn told(&self, now: Instant, stale_after: Duration) -> Option<Told> {
+    pub(super) fn told(&self, now: Instant, stale_after: Duration) -> Option<Told> {
         let state = self.state();
         let confirmed = state.confirmed?;
         let since = now.saturating_duration_since(confirmed);
@@ -182,12 +182,12 @@ impl Entry {
     }
 
     /// When the present knowledge becomes stale, and when it is shown no more, unless it is confirmed.
-    pub fn expires(&self, stale_after: Duration, retain: Duration) -> [Option<Instant>; 3] {
+    pub(super) fn expires(&self, stale_after: Duration, retain: Duration) -> [Option<Instant>; 3] {
         let state = self.state();
         [stale_after, outage(stale_after), retain].map(|after| Some(state.confirmed? + after))
     }
 
-    pub fn status(&self, now: Instant, stale_after: Duration) -> ServerStatus {
+    pub(super) fn status(&self, now: Instant, stale_after: Duration) -> ServerStatus {
         let state = self.state().clone();
         ServerStatus {
             name: self.server.name.to_string(),
@@ -215,7 +215,7 @@ impl Entry {
     }
 
     /// True if the round before did not succeed.
-    pub fn succeeded(&self, found: Found) -> bool {
+    pub(super) fn succeeded(&self, found: Found) -> bool {
         let mut state = self.state();
         match found.set {
             Some(set) => {
@@ -235,7 +235,7 @@ impl Entry {
     }
 
     /// True if the round before did not fail in the same way.
-    pub fn failed(
+    pub(super) fn failed(
         &self,
         failure: Option<Failure>,
         refused: bool,
@@ -260,7 +260,7 @@ impl Entry {
         std::mem::replace(&mut state.last, now) != now
     }
 
-    pub fn probed(&self, probe: Probe) {
+    pub(super) fn probed(&self, probe: Probe) {
         if !matches!(probe, Probe::Failed(failure) if !failure.counts()) {
             self.state().ready = Some(matches!(probe, Probe::Ready));
         }
@@ -268,11 +268,11 @@ impl Entry {
     }
 
     /// The server does not say whether it is ready. That the server which was there before was not ready must not count for ever.
-    pub fn not_told_whether_ready(&self) {
+    pub(super) fn not_told_whether_ready(&self) {
         self.state().ready.take_if(|ready| !*ready);
     }
 
-    pub fn set_version(&self, version: String) {
+    pub(super) fn set_version(&self, version: String) {
         self.show_release(&version);
         self.state().version = Some(version);
     }
@@ -284,42 +284,42 @@ impl Entry {
     }
 
     /// True if asking it again is likely to take all the time there is.
-    pub fn silent(&self) -> bool {
+    pub(super) fn silent(&self) -> bool {
         self.state().last == Last::Silent
     }
 
-    pub fn disturb(&self) {
+    pub(super) fn disturb(&self) {
         self.disturbed.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn disturbances(&self) -> u64 {
+    pub(super) fn disturbances(&self) -> u64 {
         self.disturbed.load(Ordering::Relaxed)
     }
 
-    pub fn poke(&self) {
+    pub(super) fn poke(&self) {
         self.poke.notify_one();
     }
 
-    pub async fn poked(&self) {
+    pub(super) async fn poked(&self) {
         self.poke.notified().await;
     }
 
-    pub fn begin_round(&self) {
+    pub(super) fn begin_round(&self) {
         self.begun.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub fn finish_round(&self) {
+    pub(super) fn finish_round(&self) {
         self.finished
             .send_replace(self.begun.load(Ordering::Acquire));
     }
 
-    pub fn rounds(&self) -> u64 {
+    pub(super) fn rounds(&self) -> u64 {
         *self.finished.borrow()
     }
 
     /// Starts a round, or has one started after the present one, and waits for its end. The present one does not count: it
     /// may have asked before that what the caller wants to know of.
-    pub async fn fresh_round(&self) {
+    pub(super) async fn fresh_round(&self) {
         let mut finished = self.finished.subscribe();
         let wanted = self.begun.load(Ordering::Acquire) + 1;
         self.poke();
@@ -327,21 +327,21 @@ impl Entry {
         let _ = finished.wait_for(|round| *round >= wanted).await;
     }
 
-    pub fn trouble(&self) -> Trouble {
+    pub(super) fn trouble(&self) -> Trouble {
         self.state().trouble.clone()
     }
 
     /// What `/readyz` last said; `None`: nothing yet, or not to us.
-    pub fn ready(&self) -> Option<bool> {
+    pub(super) fn ready(&self) -> Option<bool> {
         self.state().ready
     }
 
-    pub fn proofs(&self) -> Proofs {
+    pub(super) fn proofs(&self) -> Proofs {
         lock(&self.proofs).clone()
     }
 
     /// Takes over what a proof found out; says so where it differs.
-    pub fn judged(&self, front_proxy: Judgement, bare: Judgement, names: Option<Names>) {
+    pub(super) fn judged(&self, front_proxy: Judgement, bare: Judgement, names: Option<Names>) {
         let (server, now) = (&*self.server.name, Instant::now());
         let mut proofs = lock(&self.proofs);
         let before = (proofs.why(), proofs.names.clone());
@@ -373,7 +373,7 @@ impl Entry {
     }
 
     /// Lets requests go to the server by what is proved.
-    pub fn show_proofs(&self) {
+    pub(super) fn show_proofs(&self) {
         let proofs = self.proofs();
         // First, so that no user with a uid is asserted before.
         self.server.set_takes_uid(proofs.tells_uid());
@@ -382,27 +382,27 @@ impl Entry {
         }
     }
 
-    pub fn want_proof(&self) {
+    pub(super) fn want_proof(&self) {
         lock(&self.due).want();
     }
 
     /// True if a proof may begin now and none was wanted before.
-    pub fn doubted(&self) -> bool {
+    pub(super) fn doubted(&self) -> bool {
         lock(&self.due).doubt(Instant::now())
     }
 
     /// When the next proof is due; `None`: at once. `every`: if everything is proved and known.
-    pub fn proof_at(&self, every: Duration) -> Option<Instant> {
+    pub(super) fn proof_at(&self, every: Duration) -> Option<Instant> {
         let sound = self.proofs().is_complete();
         lock(&self.due).at(sound.then_some(every))
     }
 
-    pub fn begin_proof(&self) {
+    pub(super) fn begin_proof(&self) {
         lock(&self.due).begin(Instant::now());
     }
 
     /// Lends the poller's connection to the follower of events, or takes it back.
-    pub fn set_connection(&self, connection: Option<Connection>) {
+    pub(super) fn set_connection(&self, connection: Option<Connection>) {
         self.connection.send_if_modified(|before| {
             let changed = before.is_some() || connection.is_some();
             if before.is_some() {
@@ -413,46 +413,46 @@ impl Entry {
         });
     }
 
-    pub fn connection(&self) -> watch::Receiver<Option<Connection>> {
+    pub(super) fn connection(&self) -> watch::Receiver<Option<Connection>> {
         self.connection.subscribe()
     }
 
     /// Whether the poller's connection is open now.
-    pub fn is_connected(&self) -> bool {
+    pub(super) fn is_connected(&self) -> bool {
         let connection = self.connection.borrow();
         connection.as_ref().is_some_and(|open| !open.is_closed())
     }
 
-    pub fn openapi(&self) -> Option<Arc<OpenApiIndex>> {
+    pub(super) fn openapi(&self) -> Option<Arc<OpenApiIndex>> {
         lock(&self.openapi).index()
     }
 
     /// True if the index is to be asked for now; it then counts as asked for. With `needed` false it is forgotten: while all
     /// servers serve the same nobody looks at it.
-    pub fn openapi_due(&self, needed: bool) -> bool {
+    pub(super) fn openapi_due(&self, needed: bool) -> bool {
         let set = self.set();
         lock(&self.openapi).due(needed, set)
     }
 
     /// The server answered: with an index, or with none that could be read, so that the last one stands.
-    pub fn answered_openapi(&self, index: Option<OpenApiIndex>) {
+    pub(super) fn answered_openapi(&self, index: Option<OpenApiIndex>) {
         lock(&self.openapi).answered(index);
         self.openapi_answered.send_replace(());
     }
 
     /// True if the server can be asked for its index and has not answered yet.
-    pub fn openapi_pending(&self) -> bool {
+    pub(super) fn openapi_pending(&self) -> bool {
         self.is_connected() && lock(&self.openapi).is_pending()
     }
 
     /// Resolves when the server has answered.
-    pub async fn openapi_answered(&self) {
+    pub(super) async fn openapi_answered(&self) {
         let mut answered = self.openapi_answered.subscribe();
         while lock(&self.openapi).is_pending() && answered.changed().await.is_ok() {}
     }
 
     /// Has the index read again soon. False if that was to happen anyway.
-    pub fn want_openapi(&self) -> bool {
+    pub(super) fn want_openapi(&self) -> bool {
         lock(&self.openapi).want()
     }
 

@@ -173,14 +173,14 @@ impl Followed {
 
 impl Events {
     /// Wakes those that follow this type.
-    pub fn note(&self, followed: Followed) {
+    pub(super) fn note(&self, followed: Followed) {
         match followed {
             Followed::Definitions | Followed::Services => self.happened.notify_one(),
             Followed::HeaderNames => self.renamed.notify_one(),
         }
     }
 
-    pub fn new(times: EventTimes) -> Self {
+    pub(super) fn new(times: EventTimes) -> Self {
         Self {
             times,
             status: Mutex::default(),
@@ -190,12 +190,12 @@ impl Events {
         }
     }
 
-    pub fn status(&self) -> EventsStatus {
+    pub(super) fn status(&self) -> EventsStatus {
         let status = self.status.lock();
         status.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn set(&self, followed: Followed, state: EventState) {
+    pub(super) fn set(&self, followed: Followed, state: EventState) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let place = match followed {
             Followed::Definitions => &mut status.definitions,

@@ -99,7 +99,7 @@ struct Refresh {
 }
 
 impl Hub {
-    pub fn new(
+    pub(super) fn new(
         settings: Settings,
         counters: Arc<SyncCounters>,
         runtime: tokio::runtime::Handle,
@@ -122,7 +122,7 @@ impl Hub {
 
     /// Nothing is mixed, every server is well, and changes of types come as events: then what a server serves can change only with
     /// an event or with its process, whose end breaks its connection.
-    pub fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         let status = self.events.status();
         let watching = [&status.definitions, &status.services]
             .into_iter()
@@ -138,11 +138,11 @@ impl Hub {
         all_well(statuses)
     }
 
-    pub fn entries(&self) -> Vec<Arc<Entry>> {
+    pub(super) fn entries(&self) -> Vec<Arc<Entry>> {
         lock(&self.entries).clone()
     }
 
-    pub fn set_entries(&self, entries: Vec<Arc<Entry>>) {
+    pub(super) fn set_entries(&self, entries: Vec<Arc<Entry>>) {
         let endpoints = entries.iter().map(|entry| &entry.endpoint);
         self.counters.reached.retain(endpoints.clone());
         self.counters.departures.retain(endpoints);
@@ -151,7 +151,7 @@ impl Hub {
         self.round_done();
     }
 
-    pub fn members(&self) -> Vec<Member> {
+    pub(super) fn members(&self) -> Vec<Member> {
         let now = Instant::now();
         let entries = self.entries();
         let members = entries.iter().map(|entry| {
@@ -169,7 +169,7 @@ impl Hub {
 
     /// Puts a new table in place if anything that routing looks at differs from the present one's, and then has a view built
     /// if anything it is made from does: what can be seen can be routed.
-    pub fn publish(&self) {
+    pub(super) fn publish(&self) {
         let mut published = lock(&self.published);
         let members = self.members();
         if !same(&published.members, &members) {
@@ -185,22 +185,22 @@ impl Hub {
         self.views.want(told, now);
     }
 
-    pub fn runtime(&self) -> &tokio::runtime::Handle {
+    pub(super) fn runtime(&self) -> &tokio::runtime::Handle {
         &self.runtime
     }
 
     /// Something was found out that may decide whether this agent takes connections.
-    pub fn judge(&self) {
+    pub(super) fn judge(&self) {
         self.judged
             .send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    pub fn generation(&self) -> u64 {
+    pub(super) fn generation(&self) -> u64 {
         lock(&self.published).generation
     }
 
     /// Notices when every present member was asked once.
-    pub fn round_done(&self) {
+    pub(super) fn round_done(&self) {
         if *self.first_round.borrow() {
             return;
         }
@@ -222,16 +222,16 @@ impl Hub {
     }
 
     /// Members whose first round has not ended, until that of all has.
-    pub fn unasked(&self) -> watch::Receiver<Vec<String>> {
+    pub(super) fn unasked(&self) -> watch::Receiver<Vec<String>> {
         self.unasked.subscribe()
     }
 
-    pub fn first_round(&self) -> watch::Receiver<bool> {
+    pub(super) fn first_round(&self) -> watch::Receiver<bool> {
         self.first_round.subscribe()
     }
 
     /// When the next knowledge becomes stale if nothing happens.
-    pub fn next_expiry(&self) -> Instant {
+    pub(super) fn next_expiry(&self) -> Instant {
         let now = Instant::now();
         self.entries()
             .iter()
@@ -247,7 +247,7 @@ impl Hub {
 
     /// Asks all servers at once, once for all callers. What it brings was asked for after the caller asked: an answer to
     /// somebody who came earlier may be from before the change that brought this caller here.
-    pub async fn refresh(self: Arc<Self>) -> Refreshed {
+    pub(super) async fn refresh(self: Arc<Self>) -> Refreshed {
         let mut coming = self.join_refresh();
         let done = coming.wait_for(Option::is_some);
         let done = timeout(self.settings.refresh + REFRESH_SLACK, done).await;

@@ -31,19 +31,19 @@ struct Asked {
 }
 
 impl KeptOpenApi {
-    pub fn index(&self) -> Option<Arc<OpenApiIndex>> {
+    pub(super) fn index(&self) -> Option<Arc<OpenApiIndex>> {
         self.index.clone()
     }
 
     /// True while the server was not asked for an index yet, or has not answered.
-    pub fn is_pending(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         let answered = self.asked.as_ref().is_some_and(|asked| asked.answered);
         self.index.is_none() && !answered
     }
 
     /// True if the index is to be asked for now, of a server that serves `set`; it then counts as asked for. With `needed` false it
     /// is forgotten. Not to be called while the server is being asked.
-    pub fn due(&mut self, needed: bool, set: Option<Arc<ApiSet>>) -> bool {
+    pub(super) fn due(&mut self, needed: bool, set: Option<Arc<ApiSet>>) -> bool {
         if !needed {
             *self = Self::default();
             return false;
@@ -72,7 +72,7 @@ impl KeptOpenApi {
     }
 
     /// The server's answer; `None`: it gave no index that could be read, and the last one stands.
-    pub fn answered(&mut self, index: Option<OpenApiIndex>) {
+    pub(super) fn answered(&mut self, index: Option<OpenApiIndex>) {
         // Not after it was forgotten.
         if let Some(asked) = &mut self.asked {
             asked.answered = true;
@@ -81,7 +81,7 @@ impl KeptOpenApi {
     }
 
     /// Has the index read again soon. False if that was to happen anyway.
-    pub fn want(&mut self) -> bool {
+    pub(super) fn want(&mut self) -> bool {
         !std::mem::replace(&mut self.wanted, true)
     }
 }

@@ -280,7 +280,7 @@ struct Wanted {
 }
 
 impl Views {
-    pub fn new(retain: Duration) -> Self {
+    pub(super) fn new(retain: Duration) -> Self {
         Self {
             cell: Arc::default(),
             retain,
@@ -293,7 +293,7 @@ impl Views {
     }
 
     /// Requests a view of `told`, in which there may be servers that ended long ago.
-    pub fn want(&self, told: impl Iterator<Item = Told>, now: Instant) {
+    pub(super) fn want(&self, told: impl Iterator<Item = Told>, now: Instant) {
         let fresh =
             |told: &Told| told.alive || now.saturating_duration_since(told.confirmed) < self.retain;
         let mut told: Vec<Told> = told.filter(fresh).collect();
@@ -318,7 +318,7 @@ impl Views {
     }
 
     /// A server that was not restarted reported `after`, having reported `before`.
-    pub fn dropped(&self, before: &Documents, after: &Documents) {
+    pub(super) fn dropped(&self, before: &Documents, after: &Documents) {
         for root in [Root::Core, Root::Groups] {
             let (before, after) = (&before.root(root).document, &after.root(root).document);
             if !Arc::ptr_eq(before, after) {
@@ -328,12 +328,12 @@ impl Views {
     }
 
     /// What is left of what a server served that cannot be asked now; `None`: all of it.
-    pub fn without_dropped(&self, set: &ApiSet, confirmed: Instant) -> Option<ApiSet> {
+    pub(super) fn without_dropped(&self, set: &ApiSet, confirmed: Instant) -> Option<ApiSet> {
         lock(&self.dropped).without_keys(set, confirmed)
     }
 
     /// True if they are other ones than before.
-    pub fn set_priorities(&self, priorities: Priorities) -> bool {
+    pub(super) fn set_priorities(&self, priorities: Priorities) -> bool {
         let changed = **self.priorities.load() != priorities;
         if changed {
             self.priorities.store(Arc::new(priorities));
@@ -341,17 +341,17 @@ impl Views {
         changed
     }
 
-    pub fn priorities(&self) -> Arc<Priorities> {
+    pub(super) fn priorities(&self) -> Arc<Priorities> {
         self.priorities.load_full()
     }
 
     /// Number of documents merged so far.
-    pub fn merges(&self) -> u64 {
+    pub(super) fn merges(&self) -> u64 {
         self.merges.load(Ordering::Relaxed)
     }
 
     /// Waits until everything that was wanted before the call is built.
-    pub async fn settled(&self) {
+    pub(super) async fn settled(&self) {
         let number = self.wanted.borrow().number;
         let mut built = self.built.subscribe();
         // An error means that nobody builds any more.
@@ -359,7 +359,7 @@ impl Views {
     }
 
     /// Builds what is wanted, one view at a time, until dropped.
-    pub async fn run(self: Arc<Self>) {
+    pub(super) async fn run(self: Arc<Self>) {
         let mut wanted = self.wanted.subscribe();
         loop {
             let now = wanted.borrow_and_update().clone();

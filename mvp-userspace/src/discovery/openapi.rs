@@ -132,7 +132,7 @@ fn best_description<'a>(
 
 /// What is known of one server's description of a path.
 #[derive(Clone, Copy, Debug)]
-pub struct Describes<'a> {
+pub(super) struct Describes<'a> {
     pub apis: &'a ApiSet,
     pub version: Option<&'a GitVersion>,
     /// As the server's index names it; `None`: it does not, or the index is not known.
@@ -142,7 +142,7 @@ pub struct Describes<'a> {
 /// For each of `servers`, whether a request for the description of `path` may go to it: to those that serve most of what the path
 /// describes, then to the newest, whether their index is known or not, and of several such to those with the description that the
 /// merged index names. To none in particular if servers describe the path each for itself.
-pub fn describing(path: &str, servers: &[Describes<'_>]) -> Vec<bool> {
+pub(super) fn describing(path: &str, servers: &[Describes<'_>]) -> Vec<bool> {
     if !is_merged(path) {
         return vec![false; servers.len()];
     }

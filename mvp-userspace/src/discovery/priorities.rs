@@ -35,7 +35,7 @@ pub(super) struct ApiServiceSpec {
 
 impl ApiServiceSpec {
     /// `None` if no request path can name the group version.
-    pub fn read(self) -> Option<ApiService> {
+    pub(super) fn read(self) -> Option<ApiService> {
         let group = self.group.unwrap_or_default();
         let version = self.version.unwrap_or_default();
         let named = is_path_segment(&version) && (group.is_empty() || is_path_segment(&group));

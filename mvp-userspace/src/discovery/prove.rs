@@ -55,12 +55,12 @@ pub(super) struct Due {
 
 impl Due {
     /// Soon, since something may have changed.
-    pub fn want(&mut self) {
+    pub(super) fn want(&mut self) {
         self.wanted = true;
     }
 
     /// When it is due; `None`: at once. `every`: for a server of which everything is proved and known, if it is one.
-    pub fn at(&self, every: Option<Duration>) -> Option<Instant> {
+    pub(super) fn at(&self, every: Option<Duration>) -> Option<Instant> {
         let interval = match self.wanted {
             true => SPACING,
             false => every.unwrap_or(RETRY),
@@ -69,12 +69,12 @@ impl Due {
     }
 
     /// True if it may begin at once, and is not wanted already.
-    pub fn doubt(&self, now: Instant) -> bool {
+    pub(super) fn doubt(&self, now: Instant) -> bool {
         let spaced = |at: Instant| now.saturating_duration_since(at) >= SPACING;
         !self.wanted && self.attempted.is_none_or(spaced)
     }
 
-    pub fn begin(&mut self, now: Instant) {
+    pub(super) fn begin(&mut self, now: Instant) {
         self.attempted = Some(now);
         self.wanted = false;
     }
@@ -145,14 +145,14 @@ pub(super) async fn renamed(hub: Arc<Hub>) {
 
 impl Hub {
     /// Has every server proved at once, whatever its poller does.
-    pub fn prove_all(self: &Arc<Self>) {
+    pub(super) fn prove_all(self: &Arc<Self>) {
         for entry in self.entries() {
             self.prove_soon(entry);
         }
     }
 
     /// Has one server proved, but not more often than it may be.
-    pub fn prove_soon(self: &Arc<Self>, entry: Arc<Entry>) {
+    pub(super) fn prove_soon(self: &Arc<Self>, entry: Arc<Entry>) {
         entry.want_proof();
         let hub = Arc::clone(self);
         self.runtime().spawn(async move {
@@ -167,7 +167,7 @@ impl Hub {
     }
 
     /// Whether a proof of this server may begin now.
-    pub fn proof_due(&self, entry: &Entry) -> bool {
+    pub(super) fn proof_due(&self, entry: &Entry) -> bool {
         let at = entry.proof_at(self.proof_interval());
         at.is_none_or(|at| Instant::now() >= at)
     }

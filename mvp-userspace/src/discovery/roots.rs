@@ -18,7 +18,7 @@ use crate::route::Failure;
 
 /// What one round found.
 #[derive(Debug)]
-pub struct Found {
+pub(super) struct Found {
     /// `None`: the server confirmed what is known.
     pub set: Option<Arc<ApiSet>>,
     /// The roots' documents, as they stand after this round; the same objects as before if nothing in them changed.
@@ -30,13 +30,13 @@ pub struct Found {
 
 /// Both roots of one server, with the validators by which it knows them.
 #[derive(Clone, Debug, Default)]
-pub struct Documents {
+pub(super) struct Documents {
     pub core: RootDocument,
     pub groups: RootDocument,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct RootDocument {
+pub(super) struct RootDocument {
     pub document: Arc<Document>,
     pub source: Option<Source>,
     /// Only of aggregated answers: kube-apiserver gives none for legacy ones.
@@ -44,7 +44,7 @@ pub struct RootDocument {
 }
 
 impl Documents {
-    pub fn root(&self, root: Root) -> &RootDocument {
+    pub(super) fn root(&self, root: Root) -> &RootDocument {
         match root {
             Root::Core => &self.core,
             Root::Groups => &self.groups,
@@ -52,7 +52,7 @@ impl Documents {
     }
 
     /// True if nothing changed since `other` was taken.
-    pub fn same(&self, other: &Self) -> bool {
+    pub(super) fn same(&self, other: &Self) -> bool {
         [Root::Core, Root::Groups].into_iter().all(|root| {
             let (a, b) = (self.root(root), other.root(root));
             Arc::ptr_eq(&a.document, &b.document) && a.etag == b.etag && a.source == b.source
@@ -62,7 +62,7 @@ impl Documents {
 
 /// The two roots' validators between rounds.
 #[derive(Default)]
-pub struct Roots {
+pub(super) struct Roots {
     core: RootState,
     groups: RootState,
 }
@@ -96,7 +96,7 @@ impl Roots {
     /// Asks both roots. `known` is the set that the last successful round left; the validators are those of that set.
     ///
     /// Nothing changes unless both roots answer. There is one error for each root that fails.
-    pub async fn round(
+    pub(super) async fn round(
         &mut self,
         connection: &Connection,
         known: Option<&Arc<ApiSet>>,

@@ -7,7 +7,7 @@ use crate::identity::proof::Proofs;
 use crate::route::Knowledge;
 
 /// A peer of this name that answered a moment ago; nothing else is known of it.
-pub fn status(name: &str) -> ServerStatus {
+pub(crate) fn status(name: &str) -> ServerStatus {
     ServerStatus {
         name: name.into(),
         url: String::new(),

@@ -39,45 +39,45 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub fn group(&mut self) -> Result<(), &'static str> {
+    pub(super) fn group(&mut self) -> Result<(), &'static str> {
         self.groups += 1;
         self.check(self.groups, MAX_GROUPS, "groups")
     }
 
-    pub fn version(&mut self) -> Result<(), &'static str> {
+    pub(super) fn version(&mut self) -> Result<(), &'static str> {
         self.versions += 1;
         self.check(self.versions, MAX_VERSIONS, "versions")
     }
 
     /// Counts one resource or subresource object, kept or not.
-    pub fn object(&mut self) -> Result<(), &'static str> {
+    pub(super) fn object(&mut self) -> Result<(), &'static str> {
         self.objects += 1;
         self.check(self.objects, MAX_ENTRIES, "resources")
     }
 
-    pub fn verbs(&mut self, count: usize) -> Result<(), &'static str> {
+    pub(super) fn verbs(&mut self, count: usize) -> Result<(), &'static str> {
         self.check(count, MAX_VERBS, "verbs of one resource")
     }
 
     /// Counts memory kept for names, in bytes.
-    pub fn keep(&mut self, bytes: usize) -> Result<(), &'static str> {
+    pub(super) fn keep(&mut self, bytes: usize) -> Result<(), &'static str> {
         self.name_bytes += bytes;
         self.check(self.name_bytes, MAX_NAME_BYTES, "bytes of names")
     }
 
     /// Counts the names of what routing gets, in bytes: there each key has all of its names.
-    pub fn key(&mut self, bytes: usize) -> Result<(), &'static str> {
+    pub(super) fn key(&mut self, bytes: usize) -> Result<(), &'static str> {
         self.key_bytes += bytes;
         self.check(self.key_bytes, MAX_NAME_BYTES, "bytes of names")
     }
 
     /// The limit that was passed, if one was: serde errors carry text only.
-    pub fn error(self, error: &serde_json::Error) -> DecodeError {
+    pub(super) fn error(self, error: &serde_json::Error) -> DecodeError {
         self.error_or(|| DecodeError::Json(error.to_string()))
     }
 
     /// The limit that was passed, or the error that something else made.
-    pub fn error_or(self, error: impl FnOnce() -> DecodeError) -> DecodeError {
+    pub(super) fn error_or(self, error: impl FnOnce() -> DecodeError) -> DecodeError {
         self.over.unwrap_or_else(error)
     }
 

@@ -81,7 +81,7 @@ pub(super) struct Budget {
 
 impl Budget {
     /// `name` as kept: one allocation a document, however often it is mentioned.
-    pub fn keep(&mut self, name: &str) -> Result<Text, &'static str> {
+    pub(super) fn keep(&mut self, name: &str) -> Result<Text, &'static str> {
         self.counts.keep(MENTION)?;
         if let Some(known) = self.known.get(name) {
             return Ok(known.clone());
@@ -93,7 +93,7 @@ impl Budget {
     }
 
     /// The limit that was passed, if one was: serde errors carry text only.
-    pub fn error(self, error: &serde_json::Error) -> DecodeError {
+    pub(super) fn error(self, error: &serde_json::Error) -> DecodeError {
         self.counts.error(error)
     }
 }

@@ -2,7 +2,7 @@
 
 /// What is left of a body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Body {
+pub(super) enum Body {
     /// So many bytes.
     Sized(u64),
     Chunked(Chunked),
@@ -10,7 +10,7 @@ pub enum Body {
 
 /// How far a chunked body has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Chunked {
+pub(super) struct Chunked {
     at: At,
     /// Of the chunk under way.
     size: u64,
@@ -36,19 +36,19 @@ enum At {
 
 /// Neither this nor what follows can be told from a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Broken;
+pub(super) struct Broken;
 
 impl Body {
-    pub const NONE: Self = Self::Sized(0);
+    pub(super) const NONE: Self = Self::Sized(0);
 
-    pub fn chunked() -> Self {
+    pub(super) fn chunked() -> Self {
         Self::Chunked(Chunked {
             at: At::Size(0),
             size: 0,
         })
     }
 
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         match self {
             Self::Sized(left) => *left == 0,
             Self::Chunked(chunked) => chunked.at == At::End,
@@ -60,7 +60,7 @@ impl Body {
     /// # Errors
     /// The body breaks the rules. So does whatever the HTTP library lets pass beyond them: it takes no bare LF, for instance,
     /// and this takes none either.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
         match self {
             Self::Sized(left) => {
                 let taken = (*left).min(bytes.len() as u64);

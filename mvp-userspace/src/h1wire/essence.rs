@@ -17,7 +17,7 @@ const MOST: usize = 4096;
 const METHOD: usize = 32;
 
 /// The head that is to be refused, alone or with its connection.
-pub fn essence(head: &Head<'_>, refusal: Refusal, closes: bool) -> Vec<u8> {
+pub(super) fn essence(head: &Head<'_>, refusal: Refusal, closes: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     line(
         &mut bytes,
@@ -38,7 +38,7 @@ pub fn essence(head: &Head<'_>, refusal: Refusal, closes: bool) -> Vec<u8> {
 }
 
 /// The same for a head that cannot be read; its connection ends.
-pub fn broken(bytes: &[u8], refusal: Refusal) -> Vec<u8> {
+pub(super) fn broken(bytes: &[u8], refusal: Refusal) -> Vec<u8> {
     let name = bytes.split(|byte| *byte == b' ').next().unwrap_or_default();
     let mut head = Vec::new();
     line(&mut head, &[method(name), b" / HTTP/1.1"]);
@@ -46,7 +46,7 @@ pub fn broken(bytes: &[u8], refusal: Refusal) -> Vec<u8> {
 }
 
 /// Whether a line of fields is one of those that are kept.
-pub fn is_kept(line: &[u8]) -> bool {
+pub(super) fn is_kept(line: &[u8]) -> bool {
     line.len() <= MOST && field(line).is_ok_and(|(name, _)| KEPT.iter().any(|kept| is(name, kept)))
 }
 

@@ -7,7 +7,7 @@ use crate::h2wire::{Refusal, judge};
 
 /// A head that can be told from what follows it.
 #[derive(Clone, Copy, Debug)]
-pub struct Head<'a> {
+pub(super) struct Head<'a> {
     pub method: &'a [u8],
     pub target: &'a [u8],
     pub version: &'a [u8],
@@ -29,7 +29,7 @@ impl<'a> Head<'a> {
     /// ([RFC 9112] §2.2, §3, §5.1, §6.3), and transfer codings other than `chunked`, as in Go's `net/http` (`transfer.go`).
     ///
     /// [RFC 9112]: https://www.rfc-editor.org/rfc/rfc9112
-    pub fn read(bytes: &'a [u8]) -> Result<Self, Refusal> {
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, Refusal> {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let (line, fields) = bytes.split_at(end.ok_or(Refusal::Head)? + 1);
         let (method, target, version) = request_line(line)?;
@@ -74,7 +74,7 @@ impl<'a> Head<'a> {
     }
 
     /// Why the HTTP library cannot represent the target, if it cannot.
-    pub fn target_refusal(&self) -> Option<Refusal> {
+    pub(super) fn target_refusal(&self) -> Option<Refusal> {
         let refusal = judge(self.target);
         if refusal.is_some() || self.target.starts_with(b"/") {
             return refusal;
@@ -87,7 +87,7 @@ impl<'a> Head<'a> {
 }
 
 /// The lines of fields, up to the empty one, without their ends.
-pub fn lines(fields: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn lines(fields: &[u8]) -> impl Iterator<Item = &[u8]> {
     fields
         .split(|byte| *byte == b'\n')
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
@@ -95,7 +95,7 @@ pub fn lines(fields: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Name and value of a field's line.
-pub fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
+pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     let colon = line.iter().position(|byte| *byte == b':');
     let (name, value) = line.split_at(colon.ok_or(Refusal::Head)?);
     let value = trim(value.get(1..).unwrap_or_default());
@@ -108,11 +108,11 @@ pub fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
 }
 
 /// Whether the field has this name, given in lower case.
-pub fn is(name: &[u8], lower: &[u8]) -> bool {
+pub(super) fn is(name: &[u8], lower: &[u8]) -> bool {
     name.len() == lower.len() && name.eq_ignore_ascii_case(lower)
 }
 
-pub fn is_token(text: &[u8]) -> bool {
+pub(super) fn is_token(text: &[u8]) -> bool {
     let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !text.is_empty() && text.iter().all(token)
 }

@@ -20,18 +20,18 @@ const WAITING: usize = 64 << 10;
 
 /// What a head may have.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     pub bytes: usize,
     pub count: usize,
 }
 
 /// How many requests of the connection were answered, and whether the last answer changed the protocol.
 #[derive(Clone, Debug, Default)]
-pub struct Answered(Arc<AtomicU64>);
+pub(crate) struct Answered(Arc<AtomicU64>);
 
 /// Follows one connection from its first byte on.
 #[derive(Debug)]
-pub struct Heads {
+pub(crate) struct Heads {
     state: State,
     limits: Limits,
     /// A head that is not complete, or what waits.
@@ -72,7 +72,7 @@ enum State {
 
 impl Answered {
     /// The next answer is about to be sent.
-    pub fn next(&self, upgraded: bool) {
+    pub(crate) fn next(&self, upgraded: bool) {
         match upgraded {
             true => self.0.store(u64::MAX, Ordering::Release),
             false => {
@@ -87,7 +87,7 @@ impl Answered {
 }
 
 impl Heads {
-    pub fn new(limits: Limits) -> (Self, Answered) {
+    pub(crate) fn new(limits: Limits) -> (Self, Answered) {
         let answered = Answered::default();
         let heads = Self {
             state: State::Head,
@@ -104,7 +104,7 @@ impl Heads {
 
     /// Takes the next bytes of the connection. `None`: the library is to have them as they came. Otherwise it is to have those
     /// that are returned instead.
-    pub fn feed(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut out = Out {
             came: bytes,
             at: 0,
@@ -118,7 +118,7 @@ impl Heads {
     }
 
     /// What waited, once it is known what it is.
-    pub fn settled(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn settled(&mut self) -> Option<Vec<u8>> {
         if !matches!(self.state, State::Waiting) || self.answered.count() < self.passed {
             return None;
         }
@@ -131,22 +131,22 @@ impl Heads {
     }
 
     /// Whether more may be read now. Otherwise there will be an answer first.
-    pub fn may_read(&self) -> bool {
+    pub(crate) fn may_read(&self) -> bool {
         !matches!(self.state, State::Waiting) || self.held.len() < WAITING
     }
 
     /// The library is to be told that the connection has ended.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
 
     /// The client may still be sending what nobody reads.
-    pub fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         matches!(self.state, State::Ending)
     }
 
     /// What is held, as it came: the client sends no more.
-    pub fn give_up(&mut self) -> Vec<u8> {
+    pub(crate) fn give_up(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
     }
 

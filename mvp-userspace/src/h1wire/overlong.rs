@@ -10,7 +10,7 @@ const KEPT: usize = 16 * 1024;
 
 /// What is kept of it.
 #[derive(Debug, Default)]
-pub struct Overlong {
+pub(super) struct Overlong {
     /// The first line without its target, and those fields that say how the request is refused and where its body ends.
     kept: Vec<u8>,
     line: Vec<u8>,
@@ -24,7 +24,7 @@ pub struct Overlong {
 
 impl Overlong {
     /// Takes what belongs to the head. With its end, how many bytes that were.
-    pub fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             at += part.len();
@@ -41,7 +41,7 @@ impl Overlong {
     }
 
     /// A head of what was kept. `None`: a field that says where the body ends was too long to be one.
-    pub fn into_head(mut self) -> Option<Vec<u8>> {
+    pub(super) fn into_head(mut self) -> Option<Vec<u8>> {
         self.kept.extend_from_slice(b"\r\n");
         (!self.broken).then_some(self.kept)
     }

@@ -79,7 +79,7 @@ const fn quickly() -> [(u8, u8); 1 << QUICK] {
 }
 
 /// Appends the decoded bytes. `None` for what is no text in this code: EOS in it, or padding other than the begin of EOS.
-pub fn decode(coded: &[u8], decoded: &mut Vec<u8>) -> Option<()> {
+pub(super) fn decode(coded: &[u8], decoded: &mut Vec<u8>) -> Option<()> {
     // The last `have` bits of `bits` are still to be decoded.
     let (mut bits, mut have) = (0u64, 0u32);
     let mut rest = coded;

@@ -18,7 +18,7 @@ const STATIC_PATHS: [usize; 2] = [4, 5];
 
 /// Follows one connection from its first byte on.
 #[derive(Debug)]
-pub struct Paths {
+pub(super) struct Paths {
     state: State,
     /// The header block under way, with padding and priority cut off.
     block: Vec<u8>,
@@ -65,7 +65,7 @@ type Name = (usize, bool);
 
 impl Paths {
     /// `most`: bytes of a header block that are followed.
-    pub fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         Self {
             state: State::Preface(PREFACE.len()),
             block: Vec::new(),
@@ -81,24 +81,24 @@ impl Paths {
     }
 
     /// Whether following was given up.
-    pub fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         matches!(self.state, State::Lost)
     }
 
     /// Gives following up.
-    pub fn lose(&mut self) {
+    pub(super) fn lose(&mut self) {
         self.state = State::Lost;
         self.block = Vec::new();
     }
 
     /// The fields of the last header block, if its path cannot be carried: with a path that can.
-    pub fn take_mended(&mut self) -> Option<(Vec<u8>, Refusal)> {
+    pub(super) fn take_mended(&mut self) -> Option<(Vec<u8>, Refusal)> {
         self.mended.take()
     }
 
     /// Takes the next bytes of the connection. `found` is called with each path that is sent as a text of its own; one that the
     /// client repeats by its index in the table was found before.
-    pub fn feed(&mut self, mut bytes: &[u8], mut found: impl FnMut(&[u8])) {
+    pub(super) fn feed(&mut self, mut bytes: &[u8], mut found: impl FnMut(&[u8])) {
         while !bytes.is_empty() {
             match &mut self.state {
                 State::Lost => return,

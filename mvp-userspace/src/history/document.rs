@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Event, Kind, Minute, Ring, Series};
 
 /// Bytes that are read: a full record has less.
-pub const MOST_BYTES: usize = 8 << 20;
+pub(super) const MOST_BYTES: usize = 8 << 20;
 /// How far an event may be in the future, because the clock was set back.
 const AHEAD_MS: u64 = 60 * 60 * 1000;
 const FORMAT: u32 = 1;

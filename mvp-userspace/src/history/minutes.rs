@@ -10,17 +10,17 @@ use crate::text::printable;
 /// Minutes that are kept: a day.
 pub const MOST_MINUTES: u64 = 24 * 60;
 /// Rows of prevented errors in one minute; what is beyond them is counted in rows that name no type and no client.
-pub const ROWS: usize = 256;
+pub(super) const ROWS: usize = 256;
 /// The same in all minutes together: beyond them the oldest minutes keep only their sums.
-pub const ALL_ROWS: usize = 4096;
+pub(super) const ALL_ROWS: usize = 4096;
 /// Decisions that are told apart in one minute; the agent has fewer.
-pub const DECISIONS: usize = 48;
+pub(super) const DECISIONS: usize = 48;
 /// Bytes of a client's name, a decision or a resource.
-pub const NAME: usize = 96;
+pub(super) const NAME: usize = 96;
 /// The decisions of rows.
-pub const REASONS: [&str; 3] = ["peer_serves", "subresource_on_peer", "verb_on_peer"];
+pub(super) const REASONS: [&str; 3] = ["peer_serves", "subresource_on_peer", "verb_on_peer"];
 /// Stands for names that are not kept.
-pub const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 
 /// One minute. Minutes in which nothing was counted are not there.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]

@@ -66,7 +66,7 @@ struct Search<'a> {
 
 impl Roots {
     /// What does not parse is left out; the loader has refused such bundles before.
-    pub fn new(certificates: &[CertificateDer<'static>]) -> Self {
+    pub(super) fn new(certificates: &[CertificateDer<'static>]) -> Self {
         let read = certificates.iter().filter_map(|der| Facts::read(der).ok());
         Self(read.collect())
     }
@@ -75,7 +75,11 @@ impl Roots {
     ///
     /// # Errors
     /// Why the first certificate identifies nobody.
-    pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Rejection> {
+    pub(super) fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Rejection> {
         let chain = chain
             .iter()
             .map(Facts::read)
@@ -100,7 +104,7 @@ impl Roots {
     }
 
     /// All moments (Unix seconds) at which a root begins or ceases to be valid.
-    pub fn boundaries(&self) -> impl Iterator<Item = i64> {
+    pub(super) fn boundaries(&self) -> impl Iterator<Item = i64> {
         self.0
             .iter()
             .flat_map(|root| [root.validity.0, root.validity.1.saturating_add(1)])

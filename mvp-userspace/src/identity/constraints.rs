@@ -23,7 +23,7 @@ struct Subtrees {
 
 impl Constraints {
     /// What was read, and whether that is all; `None` for what Go does not parse.
-    pub fn read(constraints: &NameConstraints<'_>) -> Option<(Self, bool)> {
+    pub(super) fn read(constraints: &NameConstraints<'_>) -> Option<(Self, bool)> {
         let mut whole = true;
         let mut read = |subtrees: &Option<Vec<GeneralSubtree<'_>>>| {
             Subtrees::read(subtrees.as_deref().unwrap_or_default(), &mut whole)
@@ -41,7 +41,7 @@ impl Constraints {
 
     /// Whether the CA may vouch for this name. A mail address or a URI under a constraint of its kind is not: no certificate of
     /// a Kubernetes client needs one, and refusing is the side to err on.
-    pub fn allow(&self, name: &Name) -> bool {
+    pub(super) fn allow(&self, name: &Name) -> bool {
         let (permitted, excluded) = (&self.permitted, &self.excluded);
         match name {
             Name::Dns(name) => {

@@ -53,7 +53,7 @@ struct Signature {
 impl Facts {
     /// # Errors
     /// [`Rejection::Malformed`], where Go fails to parse the certificate.
-    pub fn read(der: &CertificateDer<'_>) -> Result<Self, Rejection> {
+    pub(super) fn read(der: &CertificateDer<'_>) -> Result<Self, Rejection> {
         let parsed = parse_certificate(der).map_err(|_| Rejection::Malformed)?;
         let mut facts = Self {
             der: der.clone().into_owned(),
@@ -79,7 +79,7 @@ impl Facts {
 
     /// Whether the key of `parent` made this certificate's signature, with an algorithm that the TLS library verifies: SHA-1
     /// and MD5 are none, as in Go.
-    pub fn is_signed_with(&self, parent: &Self) -> bool {
+    pub(super) fn is_signed_with(&self, parent: &Self) -> bool {
         let Ok(key) = webpki::RawPublicKeyEntity::try_from(&parent.key) else {
             return false;
         };
@@ -97,7 +97,7 @@ impl Facts {
 
     /// As Go's `CheckSignatureFrom`: version 3 must say that it is a CA, an earlier one cannot; whoever limits its key's usage
     /// must allow it to sign certificates.
-    pub fn may_sign(&self) -> bool {
+    pub(super) fn may_sign(&self) -> bool {
         let is_ca = match self.ca {
             Some(ca) => ca,
             None => !self.version3,

@@ -7,7 +7,7 @@ use super::{HeaderNames, Trust, User};
 use crate::config::RequestHeader;
 
 /// Trust in these header names, and who may come.
-pub struct Faces {
+pub(crate) struct Faces {
     pub trust: Trust,
     /// Has a certificate of the user `alice` in the group `dev`.
     pub user: CertIdentity,
@@ -16,7 +16,7 @@ pub struct Faces {
 }
 
 /// `None`: names that no configuration may have.
-pub fn faces(header: &RequestHeader) -> Option<Faces> {
+pub(crate) fn faces(header: &RequestHeader) -> Option<Faces> {
     let names = HeaderNames::new(Some(header)).ok()?;
     let groups = vec!["dev".to_owned()];
     let alice = User::new("alice".into(), String::new(), groups, Vec::new(), &names).ok()?;

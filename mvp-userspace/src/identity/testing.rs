@@ -15,7 +15,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (ca, proxy_ca) = (
             self_signed(ca("kubernetes")),
             self_signed(ca("front-proxy-ca")),

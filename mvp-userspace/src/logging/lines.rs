@@ -17,7 +17,7 @@ const ENOUGH: usize = 32 << 10;
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Lines(Arc<Inner>);
+pub(super) struct Lines(Arc<Inner>);
 
 struct Inner {
     /// Access lines that are not written yet, whole ones. Whoever writes holds it, so that lines stay in order.
@@ -31,7 +31,7 @@ struct Inner {
 type Out = dyn Fn(&[u8]) -> io::Result<()> + Send + Sync;
 
 /// Takes what one event is formatted to.
-pub struct Line<'a> {
+pub(super) struct Line<'a> {
     lines: &'a Inner,
     access: bool,
 }
@@ -41,7 +41,7 @@ impl Lines {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn to_stderr() -> io::Result<Self> {
+    pub(super) fn to_stderr() -> io::Result<Self> {
         let lines = Self::to(Box::new(|text| io::stderr().write_all(text)));
         let inner = Arc::clone(&lines.0);
         std::thread::Builder::new()
@@ -59,7 +59,7 @@ impl Lines {
     }
 
     /// Writes what waits; for the end of the process.
-    pub fn flush(&self) {
+    pub(super) fn flush(&self) {
         let mut waiting = self.0.lock();
         // Nobody could be told of an error.
         let _ = self.0.write(&mut waiting);

@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 const MOST: usize = 4096;
 
 /// A process may hold several [`super::Metrics`] (tests do), so every key starts with the number of its own.
-pub type Instance = u64;
+pub(super) type Instance = u64;
 
 thread_local! {
     static REQUESTS: RefCell<HashMap<OwnedRequest, Counter>> = RefCell::default();
@@ -21,7 +21,7 @@ thread_local! {
 }
 
 #[derive(Hash)]
-pub struct Request<'a> {
+pub(super) struct Request<'a> {
     pub instance: Instance,
     pub decision: &'static str,
     pub server: &'a str,
@@ -29,13 +29,17 @@ pub struct Request<'a> {
 }
 
 #[derive(Hash)]
-pub struct Reroute<'a> {
+pub(super) struct Reroute<'a> {
     pub instance: Instance,
     pub code: u16,
     pub gvr: [&'a str; 3],
 }
 
-pub fn request(key: &Request<'_>, make: impl FnOnce() -> Counter, use_it: impl FnOnce(&Counter)) {
+pub(super) fn request(
+    key: &Request<'_>,
+    make: impl FnOnce() -> Counter,
+    use_it: impl FnOnce(&Counter),
+) {
     let owned = || OwnedRequest {
         instance: key.instance,
         decision: key.decision,
@@ -45,7 +49,11 @@ pub fn request(key: &Request<'_>, make: impl FnOnce() -> Counter, use_it: impl F
     with(&REQUESTS, key, owned, make, use_it);
 }
 
-pub fn reroute(key: &Reroute<'_>, make: impl FnOnce() -> Counter, use_it: impl FnOnce(&Counter)) {
+pub(super) fn reroute(
+    key: &Reroute<'_>,
+    make: impl FnOnce() -> Counter,
+    use_it: impl FnOnce(&Counter),
+) {
     let owned = || OwnedReroute {
         instance: key.instance,
         code: key.code,
@@ -54,7 +62,7 @@ pub fn reroute(key: &Reroute<'_>, make: impl FnOnce() -> Counter, use_it: impl F
     with(&REROUTED, key, owned, make, use_it);
 }
 
-pub fn server(
+pub(super) fn server(
     instance: Instance,
     server: &str,
     make: impl FnOnce() -> Histogram,

@@ -9,25 +9,25 @@ use prometheus_client::registry::Registry;
 use super::{Spec, zeros};
 
 /// Name and value of each label.
-pub type Labels<const N: usize> = [(&'static str, Arc<str>); N];
+pub(super) type Labels<const N: usize> = [(&'static str, Arc<str>); N];
 
 /// A metric with `N` labels.
-pub struct Labelled<const N: usize, M, C = fn() -> M> {
+pub(super) struct Labelled<const N: usize, M, C = fn() -> M> {
     spec: &'static Spec,
     pub family: Family<Labels<N>, M, C>,
 }
 
-pub type Counters<const N: usize> = Labelled<N, Counter, fn() -> Counter>;
+pub(super) type Counters<const N: usize> = Labelled<N, Counter, fn() -> Counter>;
 
 impl<const N: usize> Counters<N> {
-    pub fn register(registry: &mut Registry, spec: &'static Spec) -> Self {
+    pub(super) fn register(registry: &mut Registry, spec: &'static Spec) -> Self {
         let family = Family::new_with_constructor(Counter::default as fn() -> Counter);
         registry.register(spec.base(), spec.help, family.clone());
         Self { spec, family }
     }
 
     /// One of a counter whose label values are known before. In tests another value is an error of the list.
-    pub fn known(&self, values: [&str; N]) -> Counter {
+    pub(super) fn known(&self, values: [&str; N]) -> Counter {
         debug_assert!(
             values
                 .iter()
@@ -39,14 +39,14 @@ impl<const N: usize> Counters<N> {
     }
 
     /// Takes a lock and allocates: not for every request.
-    pub fn get(&self, values: [&str; N]) -> Counter {
+    pub(super) fn get(&self, values: [&str; N]) -> Counter {
         self.family.get_or_create_owned(&self.labels(values))
     }
 }
 
 impl Counters<1> {
     /// With a zero for every value that is known.
-    pub fn start(&self) {
+    pub(super) fn start(&self) {
         for word in zeros::words(self.spec) {
             self.get([word]);
         }
@@ -54,11 +54,11 @@ impl Counters<1> {
 }
 
 impl<const N: usize, M, C> Labelled<N, M, C> {
-    pub fn new(spec: &'static Spec, family: Family<Labels<N>, M, C>) -> Self {
+    pub(super) fn new(spec: &'static Spec, family: Family<Labels<N>, M, C>) -> Self {
         Self { spec, family }
     }
 
-    pub fn labels(&self, values: [&str; N]) -> Labels<N> {
+    pub(super) fn labels(&self, values: [&str; N]) -> Labels<N> {
         let mut names = self.spec.labels.iter();
         values.map(|value| (names.next().copied().unwrap_or_default(), Arc::from(value)))
     }

@@ -34,14 +34,14 @@ impl Sink {
     }
 }
 
-pub type Source = Box<dyn Fn(&mut Sink) + Send + Sync>;
+pub(super) type Source = Box<dyn Fn(&mut Sink) + Send + Sync>;
 
 /// Every registered source, as the one collector the registry knows.
 #[derive(Clone, Default)]
-pub struct Sources(Arc<RwLock<Vec<Source>>>);
+pub(super) struct Sources(Arc<RwLock<Vec<Source>>>);
 
 impl Sources {
-    pub fn add(&self, source: Source) {
+    pub(super) fn add(&self, source: Source) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         all.push(source);
     }

@@ -16,11 +16,17 @@ pub struct RequestKey {
 
 /// Every counter that was made; as many as the scrape shows.
 #[derive(Debug, Default)]
-pub struct Totals(Mutex<HashMap<RequestKey, Counter>>);
+pub(super) struct Totals(Mutex<HashMap<RequestKey, Counter>>);
 
 impl Totals {
     /// Remembers a counter; whoever makes one again has the same one.
-    pub fn add(&self, decision: &'static str, server: &Arc<str>, code: u16, counter: &Counter) {
+    pub(super) fn add(
+        &self,
+        decision: &'static str,
+        server: &Arc<str>,
+        code: u16,
+        counter: &Counter,
+    ) {
         let key = RequestKey {
             decision,
             server: Arc::clone(server),
@@ -31,7 +37,7 @@ impl Totals {
     }
 
     /// All of them as they are now.
-    pub fn read(&self) -> Vec<(RequestKey, u64)> {
+    pub(super) fn read(&self) -> Vec<(RequestKey, u64)> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter()
             .map(|(key, counter)| (key.clone(), counter.get()))

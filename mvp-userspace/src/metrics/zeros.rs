@@ -5,7 +5,7 @@ use super::*;
 use crate::route::relay::{InspectReason, RetireReason};
 
 /// Answers of the agent itself, by decision, with the status codes that they have.
-pub const OWN_ANSWERS: &[(&str, &[u16])] = &[
+pub(super) const OWN_ANSWERS: &[(&str, &[u16])] = &[
     ("refused_unauthorized", &[401]),
     ("refused_malformed", &[400, 414, 500, 501]),
     ("refused_header", &[431]),
@@ -20,10 +20,10 @@ pub const OWN_ANSWERS: &[(&str, &[u16])] = &[
 ];
 
 /// The native proxy's types of `apiserver_peer_proxy_errors_total`.
-pub const PROXY_ERRORS: &[&str] = &["endpoint_resolution", "proxy_transport"];
+pub(super) const PROXY_ERRORS: &[&str] = &["endpoint_resolution", "proxy_transport"];
 
 /// The values of a counter's only label. Empty: only events tell them.
-pub fn words(spec: &Spec) -> Vec<&'static str> {
+pub(super) fn words(spec: &Spec) -> Vec<&'static str> {
     match spec.name {
         name if name == PEER_DISCOVERY_SYNC_ERRORS.name => {
             vec!["lease_list", "hostport_resolution", "fetch_discovery"]

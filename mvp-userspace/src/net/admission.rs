@@ -18,12 +18,12 @@ use tokio::sync::Notify;
 
 /// A silent connection older than this is no client that is about to speak: its ClientHello leaves with the last segment of
 /// TCP's handshake, and is sent again after a second at most if it is lost (RFC 6298 section 2.1).
-pub const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// Where a connection comes from, as far as its owner cannot choose it: an IPv4 address, or the /64 of an IPv6 address, of which
 /// one machine may use every address.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Source(IpAddr);
+pub(super) struct Source(IpAddr);
 
 /// What is counted, and how much of it there may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -105,7 +105,7 @@ struct Group {
 
 impl Source {
     /// The source of connections from `address`.
-    pub fn of(address: IpAddr) -> Self {
+    pub(super) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(v6) => {
                 let network = v6.to_bits() & !u128::from(u64::MAX);

@@ -22,7 +22,7 @@ const SPARES: usize = 8;
 /// Descriptors of which one is given up when there is no other, to take a connection out of the accept queue and close it: its
 /// client then tries again, and the kernel meanwhile passes new connections to kube-apiserver. Left in the queue it would wait.
 #[derive(Debug, Default)]
-pub struct Spare(Vec<File>);
+pub(super) struct Spare(Vec<File>);
 
 /// Raises the soft limit of open descriptors to the hard one, which needs no right (setrlimit(2)). Returns the limit that holds
 /// now; `u64::MAX` is none.
@@ -53,21 +53,21 @@ pub fn connections_for(descriptors: u64, wanted: Option<usize>) -> usize {
 }
 
 /// Whether there are descriptors to accept connections with.
-pub fn enough() -> bool {
+pub(super) fn enough() -> bool {
     let tried: io::Result<Vec<File>> = (0..ENOUGH).map(|_| open()).collect();
     tried.is_ok()
 }
 
 impl Spare {
     /// With descriptors in hand, as far as there are any.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut spare = Self::default();
         spare.refill();
         spare
     }
 
     /// Gives one descriptor up for as long as `work` runs. False if there was none.
-    pub fn lend(&mut self, work: impl FnOnce()) -> bool {
+    pub(super) fn lend(&mut self, work: impl FnOnce()) -> bool {
         self.refill();
         if self.0.pop().is_none() {
             return false;

@@ -14,7 +14,7 @@ use crate::tls::{ClientTls, ServerTls, TlsError};
 /// Every file is there, readable, PEM of the right kind, and every key fits its certificate.
 ///
 /// It is checked again whenever a file changes; here it stops a start that could never work.
-pub fn check(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
+pub(super) fn check(config: &Config, tree: &Tree) -> Result<(), ConfigError> {
     let pair = |cert_key: &str, key_key: &str, pair: &KeyPair| {
         key_pair(pair).map_err(|(in_key, problem)| {
             tree.fail(if in_key { key_key } else { cert_key }, problem)

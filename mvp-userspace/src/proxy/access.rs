@@ -8,7 +8,7 @@ use http::Method;
 use crate::text::{AUDIT_ID, TEXT, printable};
 
 /// The status of requests that the client gave up before they had an answer; nothing sends it. (nginx's word for it.)
-pub const CLIENT_GONE: u16 = 499;
+pub(super) const CLIENT_GONE: u16 = 499;
 
 /// Everything one line says. Text that a client chose is [`printable`]. Written when dropped, so that an answer the client broke off is logged as well.
 #[derive(Debug)]

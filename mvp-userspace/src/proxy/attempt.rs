@@ -10,13 +10,13 @@ use crate::net::is_local_shortage;
 
 /// What hyper's error says about the request. HTTP/2: RFC 9113 §6.8 (a stream above GOAWAY's last id was not processed) and
 /// §8.7 (REFUSED_STREAM); hyper itself reports requests it never wrote as cancelled.
-pub fn attempt_error(error: hyper::Error) -> AttemptError {
+pub(super) fn attempt_error(error: hyper::Error) -> AttemptError {
     let ending = ending(&error);
     AttemptError::new(ending, text(&error))
 }
 
 /// How a connection that could not be made ended.
-pub fn dial_ending(error: &io::Error) -> Ending {
+pub(super) fn dial_ending(error: &io::Error) -> Ending {
     if error
         .get_ref()
         .is_some_and(|inner| inner.is::<rustls::Error>())
@@ -39,7 +39,7 @@ pub fn dial_ending(error: &io::Error) -> Ending {
 }
 
 /// The same of h2's.
-pub fn http2_error(error: &h2::Error) -> AttemptError {
+pub(super) fn http2_error(error: &h2::Error) -> AttemptError {
     let ending = of_http2(error).unwrap_or(match error.get_io().map(io::Error::kind) {
         Some(io::ErrorKind::TimedOut) => Ending::PingUnanswered,
         _ => Ending::ConnectionBroken,
@@ -48,7 +48,7 @@ pub fn http2_error(error: &h2::Error) -> AttemptError {
 }
 
 /// The same of what broke an answer off.
-pub fn body_error(error: BodyError) -> AttemptError {
+pub(super) fn body_error(error: BodyError) -> AttemptError {
     match error {
         BodyError::Http1(error) => attempt_error(error),
         BodyError::Http2(error) => http2_error(&error),
@@ -110,7 +110,7 @@ fn of_http2(error: &h2::Error) -> Option<Ending> {
 }
 
 /// A server's RST_STREAM with this code.
-pub fn of_reset(reason: h2::Reason) -> Ending {
+pub(super) fn of_reset(reason: h2::Reason) -> Ending {
     match reason {
         h2::Reason::REFUSED_STREAM => Ending::StreamRefused,
         // What ends a stream for reasons of the server's own.

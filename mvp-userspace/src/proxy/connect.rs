@@ -50,7 +50,7 @@ pub struct ConnectSettings {
 }
 
 /// A connection ready for requests.
-pub enum Connected {
+pub(super) enum Connected {
     Http2 {
         sender: http2::Sender,
         address: SocketAddr,
@@ -65,7 +65,7 @@ pub enum Connected {
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Purpose {
+pub(super) enum Purpose {
     /// Requests of many, one after the other or together.
     Shared,
     /// One request.
@@ -75,7 +75,7 @@ pub enum Purpose {
 }
 
 /// Connects and spawns the connection's own task on this runtime.
-pub async fn connect(
+pub(super) async fn connect(
     endpoint: &Endpoint,
     tls: Arc<rustls::ClientConfig>,
     server_name: ServerName<'static>,

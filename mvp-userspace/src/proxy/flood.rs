@@ -36,11 +36,11 @@ const BEGUN_A_TURN: usize = 4;
 
 /// Whether a connection was closed for a flood.
 #[derive(Clone, Debug, Default)]
-pub struct Flooded(Arc<AtomicBool>);
+pub(super) struct Flooded(Arc<AtomicBool>);
 
 /// An HTTP/2 client's connection, watched.
 #[derive(Debug)]
-pub struct FloodGuard<S> {
+pub(super) struct FloodGuard<S> {
     stream: S,
     reads: Reads,
     incoming: Walker,
@@ -62,7 +62,7 @@ pub struct FloodGuard<S> {
 }
 
 impl Flooded {
-    pub fn happened(&self) -> bool {
+    pub(super) fn happened(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -70,7 +70,7 @@ impl Flooded {
 impl<S> FloodGuard<S> {
     /// `errors`: resets for the client's own errors, at once and each minute.
     /// `reads` counts.
-    pub fn new(stream: S, errors: usize, reads: Reads) -> (Self, Flooded) {
+    pub(super) fn new(stream: S, errors: usize, reads: Reads) -> (Self, Flooded) {
         let now = Instant::now();
         let rate = |burst: f64| Rate {
             burst,

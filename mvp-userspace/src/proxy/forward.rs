@@ -49,7 +49,7 @@ pub enum AnswerBody {
 }
 
 /// Forwards one request. The trace of its exchange is filled in as attempts are made.
-pub async fn forward(
+pub(super) async fn forward(
     exchange: &mut Exchange<'_>,
     info: &RequestInfo<'_>,
     outgoing: &Outgoing<'_>,

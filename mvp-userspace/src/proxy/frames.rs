@@ -6,7 +6,7 @@ use crate::h2wire::frame::{HEADER, PREFACE};
 
 /// What passed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Seen {
+pub(super) enum Seen {
     /// The header of a frame.
     Frame,
     /// HEADERS on a stream.
@@ -21,7 +21,7 @@ pub enum Seen {
 
 /// Follows the frames of one direction of a connection, however its bytes are cut.
 #[derive(Debug)]
-pub struct Walker {
+pub(super) struct Walker {
     /// Bytes of the preface still to come.
     preface: usize,
     header: [u8; HEADER],
@@ -36,7 +36,7 @@ pub struct Walker {
 
 impl Walker {
     /// For what a client sends.
-    pub fn of_client() -> Self {
+    pub(super) fn of_client() -> Self {
         Self {
             preface: PREFACE.len(),
             ..Self::of_server()
@@ -44,7 +44,7 @@ impl Walker {
     }
 
     /// For what a server sends.
-    pub fn of_server() -> Self {
+    pub(super) fn of_server() -> Self {
         Self {
             preface: 0,
             header: [0; HEADER],
@@ -56,7 +56,7 @@ impl Walker {
     }
 
     /// The bytes up to the next place where a frame may begin, as far as that is known; 0 at such a place.
-    pub fn until_boundary(&self) -> usize {
+    pub(super) fn until_boundary(&self) -> usize {
         match self.have {
             0 => self.preface,
             HEADER => self.left,
@@ -64,7 +64,7 @@ impl Walker {
         }
     }
 
-    pub fn walk(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
+    pub(super) fn walk(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
         while !bytes.is_empty() {
             if self.preface > 0 {
                 let (_, rest) = split(bytes, &mut self.preface);

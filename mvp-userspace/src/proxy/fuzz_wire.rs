@@ -1,10 +1,13 @@
 //! What a client sends, written out for the fuzzer.
 
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-pub const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 /// A chunked request of these fields and trailers.
-pub fn http1_text(fields: &[(Vec<u8>, Vec<u8>)], trailers: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn http1_text(
+    fields: &[(Vec<u8>, Vec<u8>)],
+    trailers: &[(Vec<u8>, Vec<u8>)],
+) -> Vec<u8> {
     let mut text =
         b"POST /api/v1/namespaces/a/pods HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n"
             .to_vec();
@@ -24,7 +27,10 @@ pub fn http1_text(fields: &[(Vec<u8>, Vec<u8>)], trailers: &[(Vec<u8>, Vec<u8>)]
 }
 
 /// One request on stream 1: HEADERS, DATA, and trailers.
-pub fn http2_text(fields: &[(Vec<u8>, Vec<u8>)], trailers: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn http2_text(
+    fields: &[(Vec<u8>, Vec<u8>)],
+    trailers: &[(Vec<u8>, Vec<u8>)],
+) -> Vec<u8> {
     let own = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
     let mut head = vec![
         own(":method", "POST"),

@@ -13,7 +13,7 @@ use crate::h2wire::{REFUSED, Refusal};
 ///
 /// # Errors
 /// Why not.
-pub fn check_head(
+pub(super) fn check_head(
     connection: &Connection,
     parts: &Parts,
     exceeded: Option<&'static str>,

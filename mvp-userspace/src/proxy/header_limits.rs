@@ -10,7 +10,7 @@ use crate::h2wire::Refusal;
 const ALLOWANCE: usize = 320;
 
 /// The limit that a request was above before the HTTP library read it.
-pub fn limit_of(refusal: Refusal) -> Option<&'static str> {
+pub(super) fn limit_of(refusal: Refusal) -> Option<&'static str> {
     match refusal {
         Refusal::HeaderBytes => Some("header_bytes"),
         Refusal::HeaderCount => Some("header_count"),
@@ -19,7 +19,7 @@ pub fn limit_of(refusal: Refusal) -> Option<&'static str> {
 }
 
 /// The limit that a request's header is above by itself, if any. Over HTTP/1.1 its bytes were counted already.
-pub fn exceeded_limit(parts: &Parts, bytes: usize, limits: &Limits) -> Option<&'static str> {
+pub(super) fn exceeded_limit(parts: &Parts, bytes: usize, limits: &Limits) -> Option<&'static str> {
     if parts.headers.len() > limits.header_count {
         return Some("header_count");
     }
@@ -28,7 +28,7 @@ pub fn exceeded_limit(parts: &Parts, bytes: usize, limits: &Limits) -> Option<&'
 }
 
 /// As RFC 9113 §6.5.2 (SETTINGS_MAX_HEADER_LIST_SIZE) counts.
-pub fn header_bytes(parts: &Parts) -> usize {
+pub(super) fn header_bytes(parts: &Parts) -> usize {
     let field = |name: usize, value: usize| name + value + 32;
     let path = parts.uri.path_and_query().map_or(0, |p| p.as_str().len());
     let fields = parts.headers.iter();

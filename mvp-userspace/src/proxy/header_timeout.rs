@@ -21,21 +21,21 @@ use crate::net::pass_writes;
 
 /// How far a connection's requests have come. Counts their beginnings and their ends: odd while one is being answered.
 #[derive(Clone, Debug, Default)]
-pub struct RequestClock(Arc<AtomicU64>);
+pub(super) struct RequestClock(Arc<AtomicU64>);
 
 /// A request that is being answered; ended by dropping it.
 #[derive(Debug)]
 struct InRequest(RequestClock);
 
 /// An answer's body that tells the clock when it has been sent.
-pub struct Tracked {
+pub(super) struct Tracked {
     body: Download,
     _request: Option<InRequest>,
 }
 
 /// A client's connection whose reads fail when a header takes too long.
 #[derive(Debug)]
-pub struct HeaderTimeout<S> {
+pub(super) struct HeaderTimeout<S> {
     stream: S,
     clock: RequestClock,
     limit: Duration,
@@ -50,17 +50,17 @@ pub struct HeaderTimeout<S> {
 #[error(
     "the client's fault: the header of a request, or an HTTP/2 preface, took longer than limits.headerTimeout"
 )]
-pub struct HeaderTooSlow;
+pub(super) struct HeaderTooSlow;
 
 impl RequestClock {
     /// A request's header is complete.
-    pub fn begin(&self) {
+    pub(super) fn begin(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Gives the body that goes with the request last begun. A connection that changes its protocol is in that request for
     /// good.
-    pub fn track(&self, body: Download, upgraded: bool) -> Tracked {
+    pub(super) fn track(&self, body: Download, upgraded: bool) -> Tracked {
         Tracked {
             body,
             _request: (!upgraded).then(|| InRequest(self.clone())),
@@ -80,7 +80,7 @@ impl Drop for InRequest {
 }
 
 impl<S> HeaderTimeout<S> {
-    pub fn new(stream: S, clock: RequestClock, limit: Duration) -> Self {
+    pub(super) fn new(stream: S, clock: RequestClock, limit: Duration) -> Self {
         Self {
             stream,
             clock,

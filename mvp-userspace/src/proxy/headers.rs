@@ -8,7 +8,7 @@ use crate::identity::AUDIT_ID;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The protocol a client wants to switch to, if its HTTP/1.1 request is an upgrade (`Connection` names it, `Upgrade` says to what).
-pub fn upgrade_protocol(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+pub(super) fn upgrade_protocol(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
     if version != Version::HTTP_11 {
         return None;
     }
@@ -25,7 +25,7 @@ pub fn upgrade_protocol(version: Version, headers: &HeaderMap) -> Option<HeaderV
 
 /// Removes what no trailer may say (RFC 9110 §6.5.1): Go's servers reset the stream of a request with such a trailer
 /// (`ValidTrailerHeader` of golang.org/x/net/http/httpguts, whose list this is).
-pub fn strip_forbidden_trailers(trailers: &mut HeaderMap) {
+pub(super) fn strip_forbidden_trailers(trailers: &mut HeaderMap) {
     let forbidden: Vec<HeaderName> = trailers
         .keys()
         .filter(|name| is_forbidden_trailer(name.as_str()))
@@ -65,7 +65,7 @@ fn is_forbidden_trailer(name: &str) -> bool {
 }
 
 /// Gives a request an id, unless the client gave it one. First of all, so that also a refusal can tell it.
-pub fn ensure_audit_id(headers: &mut HeaderMap) {
+pub(super) fn ensure_audit_id(headers: &mut HeaderMap) {
     if !headers.contains_key(AUDIT_ID) {
         let mut buffer = uuid::Uuid::encode_buffer();
         let id = uuid::Uuid::new_v4().hyphenated();
@@ -77,7 +77,7 @@ pub fn ensure_audit_id(headers: &mut HeaderMap) {
 /// Has HPACK send the id as it is and remember nothing of it ("never indexed", RFC 7541 §6.2.3). It never comes a second time, and
 /// the entries that it would make push out those of fields which do: a table of 4 KiB holds about fifty of them.
 /// The same of the span of a trace (W3C Trace Context), which a client with tracing sends, another for each request.
-pub fn keep_ids_out_of_tables(headers: &mut HeaderMap) {
+pub(super) fn keep_ids_out_of_tables(headers: &mut HeaderMap) {
     for name in [AUDIT_ID, TRACEPARENT] {
         if let Some(id) = headers.get_mut(name) {
             id.set_sensitive(true);
@@ -87,7 +87,7 @@ pub fn keep_ids_out_of_tables(headers: &mut HeaderMap) {
 
 /// The target for a server: same path and query, byte for byte. HTTP/2 wants scheme and authority, HTTP/1.1 a `Host`.
 /// The client's own authority is kept, so that a `Location` the server makes points where the client can go.
-pub fn upstream_target(
+pub(super) fn upstream_target(
     uri: &Uri,
     headers: &mut HeaderMap,
     upstream: Version,

@@ -16,7 +16,7 @@ use super::wire_body::BodyError;
 
 /// The streams of one connection.
 #[derive(Clone, Debug)]
-pub struct Streams(Arc<Counts>);
+pub(super) struct Streams(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
@@ -27,17 +27,17 @@ struct Counts {
 
 /// A stream that is open; ended by dropping it.
 #[derive(Debug)]
-pub struct OpenStream(Streams);
+pub(super) struct OpenStream(Streams);
 
 /// An answer's body that keeps its stream open until it has been sent.
-pub struct InStream {
+pub(super) struct InStream {
     body: Download,
     _stream: OpenStream,
 }
 
 impl Streams {
     /// None is open, from now on.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Arc::new(Counts {
             open: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
@@ -45,13 +45,13 @@ impl Streams {
     }
 
     /// A request has come.
-    pub fn begin(&self) -> OpenStream {
+    pub(super) fn begin(&self) -> OpenStream {
         self.0.open.fetch_add(1, Ordering::Relaxed);
         OpenStream(self.clone())
     }
 
     /// Resolves once no stream has been open for `limit`.
-    pub async fn idle_for(&self, limit: Duration) {
+    pub(super) async fn idle_for(&self, limit: Duration) {
         loop {
             match self.left(limit, Instant::now()) {
                 Duration::ZERO => return,
@@ -86,7 +86,7 @@ impl Drop for OpenStream {
 
 impl InStream {
     /// `body`, sent on `stream`.
-    pub fn new(body: Download, stream: OpenStream) -> Self {
+    pub(super) fn new(body: Download, stream: OpenStream) -> Self {
         Self {
             body,
             _stream: stream,

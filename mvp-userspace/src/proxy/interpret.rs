@@ -29,7 +29,11 @@ const SHORT: usize = 4096;
 /// It may not mean that if a workload or a kubelet gave it, nor if the server lists the type and has confirmed that freshly.
 /// A kubelet that does not know the container and a workload with Go's default handler answer in the very words in which a
 /// kube-apiserver says that it has no such type.
-pub fn may_mean_the_type(info: &RequestInfo<'_>, table: &RouteTable, server: &Arc<Server>) -> bool {
+pub(super) fn may_mean_the_type(
+    info: &RequestInfo<'_>,
+    table: &RouteTable,
+    server: &Arc<Server>,
+) -> bool {
     if !info.is_resource || is_passed_on(info.key()) {
         return false;
     }
@@ -47,7 +51,10 @@ pub fn may_mean_the_type(info: &RequestInfo<'_>, table: &RouteTable, server: &Ar
 
 /// Reads a short answer so that its kind can be seen; leaves long ones as they are. One that breaks off is no answer: what is
 /// left of it would pass for one of another kind.
-pub async fn read_short(mut answer: Answer, method: &Method) -> Result<Answer, AttemptError> {
+pub(super) async fn read_short(
+    mut answer: Answer,
+    method: &Method,
+) -> Result<Answer, AttemptError> {
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return Ok(answer);
     };
@@ -81,7 +88,7 @@ pub async fn read_short(mut answer: Answer, method: &Method) -> Result<Answer, A
 /// The two shapes with which a kube-apiserver says that it has no such resource type: the plain page of its
 /// `notfoundhandler` (group version unknown) and a Status without a name (resource or subresource unknown), the latter in any
 /// encoding. A missing object is a Status that names it.
-pub fn is_no_such_type(answer: &Answer) -> bool {
+pub(super) fn is_no_such_type(answer: &Answer) -> bool {
     let AnswerBody::Whole(body) = &answer.body else {
         return false;
     };
@@ -108,7 +115,7 @@ pub fn is_no_such_type(answer: &Answer) -> bool {
 
 /// Whether a server only passes requests for this key on, to a workload or to a kubelet, and the answer back. Every release
 /// has all of these (`pkg/registry/core/rest/storage_core.go`).
-pub fn is_passed_on(key: Key<'_>) -> bool {
+pub(super) fn is_passed_on(key: Key<'_>) -> bool {
     key.group.is_empty()
         && match key.resource {
             "pods" => matches!(

@@ -13,17 +13,17 @@ use crate::h2wire::client::Client;
 
 /// Reads of a connection that brought something.
 #[derive(Clone, Debug, Default)]
-pub struct Reads(Arc<AtomicUsize>);
+pub(super) struct Reads(Arc<AtomicUsize>);
 
 /// How PINGs are sent and their answers heard of.
-pub enum Pings {
+pub(super) enum Pings {
     /// Of a connection of the h2 crate's.
     Library(PingPong),
     /// Of the agent's own client.
     Own(Arc<Mutex<Client>>),
 }
 
-pub struct KeepAlive {
+pub(super) struct KeepAlive {
     /// `None`: it is never asked.
     pings: Option<Pings>,
     interval: Duration,
@@ -38,14 +38,14 @@ pub struct KeepAlive {
 }
 
 impl Reads {
-    pub fn count(&self) {
+    pub(super) fn count(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl KeepAlive {
     /// Asks after `interval` without a read, and waits for `timeout`.
-    pub fn new(reads: Reads, interval: Duration, timeout: Duration) -> Self {
+    pub(super) fn new(reads: Reads, interval: Duration, timeout: Duration) -> Self {
         Self {
             pings: None,
             interval,
@@ -58,14 +58,14 @@ impl KeepAlive {
         }
     }
 
-    pub fn with(mut self, pings: Option<Pings>) -> Self {
+    pub(super) fn with(mut self, pings: Option<Pings>) -> Self {
         self.pings = pings;
         self
     }
 
     /// Whether the other side is there, as far as that is known. To be called after each turn of the connection, which is what brings
     /// the answer.
-    pub fn is_alive(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn is_alive(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(pings) = &mut self.pings else {
             return true;
         };

@@ -34,7 +34,7 @@ pub enum Lane {
 
 /// Which tokens which server accepted lately. Pure: time is passed in.
 #[derive(Debug, Default)]
-pub struct AcceptedTokens {
+pub(super) struct AcceptedTokens {
     /// By the server's place in memory; when it last accepted the token.
     seen: HashMap<(usize, TokenHash), Instant>,
 }
@@ -65,7 +65,7 @@ impl Lane {
 
 impl AcceptedTokens {
     /// The lane of a request to the server at `server`.
-    pub fn lane(&self, server: usize, credentials: Credentials, now: Instant) -> Lane {
+    pub(super) fn lane(&self, server: usize, credentials: Credentials, now: Instant) -> Lane {
         match credentials {
             Credentials::Asserted => Lane::FrontProxy,
             Credentials::Anonymous => Lane::Anonymous,
@@ -77,7 +77,7 @@ impl AcceptedTokens {
     }
 
     /// Learns from the head of an answer.
-    pub fn answered(
+    pub(super) fn answered(
         &mut self,
         server: usize,
         credentials: Credentials,

@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Resolves when a forwarded watch is to end at its next event: this agent ends, or the server does and another can go on. `class`
 /// is how the client is shown to servers.
-pub fn watch_end(
+pub(super) fn watch_end(
     shared: &Arc<Shared>,
     server: &Arc<Server>,
     class: Option<IdentityClass>,

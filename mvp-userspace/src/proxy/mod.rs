@@ -86,8 +86,9 @@ pub use header_budget::HeaderBudget;
 pub use interpret::Unknowns;
 pub use pool::Pool;
 pub use probe::probe;
+pub(crate) use relay::Technique;
 pub use relay::{
-    Explained, RelaySettings, Relays, Technique, probe as probe_for_relay, watch as watch_relays,
+    Explained, RelaySettings, Relays, probe as probe_for_relay, watch as watch_relays,
 };
 pub use response_timeout::ResponseTimeout;
 pub use tunnels::Tunnels;

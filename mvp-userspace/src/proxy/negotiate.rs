@@ -17,7 +17,7 @@ const OFFERED: [Media; 3] = [Media::Json, Media::Yaml, Media::Protobuf];
 
 /// One clause of an `Accept` header.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Clause<'a> {
+pub(super) struct Clause<'a> {
     kind: &'a str,
     subkind: &'a str,
     q: f32,
@@ -25,11 +25,11 @@ pub struct Clause<'a> {
 }
 
 /// The form of an object that a clause asks for: `g`, `v` and `as`.
-pub type Convert<'a> = (&'a str, &'a str, &'a str);
+pub(super) type Convert<'a> = (&'a str, &'a str, &'a str);
 
 /// The header that counts: the first, as Go's `Header.Get`; empty if there is none. `None` if it is not text: no clause with
 /// such bytes can match.
-pub fn accept(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn accept(headers: &HeaderMap) -> Option<&str> {
     match headers.get(ACCEPT).map(HeaderValue::to_str) {
         None => Some(""),
         Some(Ok(text)) => Some(text.trim()),
@@ -38,7 +38,7 @@ pub fn accept(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The clauses in the order in which they are tried.
-pub fn clauses(header: &str) -> Vec<Clause<'_>> {
+pub(super) fn clauses(header: &str) -> Vec<Clause<'_>> {
     let mut clauses: Vec<Clause<'_>> = header.split(',').filter_map(Clause::parse).collect();
     if clauses.len() > INSERTION {
         clauses.sort_by(|a, b| b.q.total_cmp(&a.q).then(a.wildcards().cmp(&b.wildcards())));
@@ -56,7 +56,7 @@ pub fn clauses(header: &str) -> Vec<Clause<'_>> {
 
 /// The first media type that a header accepts with a form for which `allows` holds, and the clause that says so. `streams`:
 /// whether the handler takes `stream=watch`.
-pub fn choose<'a>(
+pub(super) fn choose<'a>(
     header: &'a str,
     streams: bool,
     allows: impl Fn(Media, Option<Convert<'a>>) -> bool,
@@ -73,7 +73,7 @@ pub fn choose<'a>(
 }
 
 /// The media type of an object in no other form than its own (`DefaultEndpointRestrictions`).
-pub fn choose_plain(header: &str) -> Option<Media> {
+pub(super) fn choose_plain(header: &str) -> Option<Media> {
     if header.is_empty() {
         return Some(Media::Json);
     }
@@ -82,7 +82,7 @@ pub fn choose_plain(header: &str) -> Option<Media> {
 
 /// Whether go-restful finds a route for this header among routes that produce what kube-apiserver writes
 /// (`Route.matchesAccept`): it knows no wildcards but `*/*`, and no q.
-pub fn is_routed(header: &str) -> bool {
+pub(super) fn is_routed(header: &str) -> bool {
     header.is_empty()
         || header.split(',').any(|clause| {
             let kind = clause.split(';').next().unwrap_or_default().trim();
@@ -136,13 +136,13 @@ impl<'a> Clause<'a> {
     }
 
     /// Of parameters that are there twice, the last counts.
-    pub fn parameter(&self, wanted: &str) -> Option<&'a str> {
+    pub(super) fn parameter(&self, wanted: &str) -> Option<&'a str> {
         let mut found = self.parameters.iter().rev();
         found.find(|(name, _)| *name == wanted).map(|(_, v)| *v)
     }
 
     /// The other form that the clause asks for, if it names one at all.
-    pub fn convert(&self) -> Option<Convert<'a>> {
+    pub(super) fn convert(&self) -> Option<Convert<'a>> {
         let [group, version, kind] = ["g", "v", "as"].map(|name| self.parameter(name));
         if group.is_none() && version.is_none() && kind.is_none() {
             return None;

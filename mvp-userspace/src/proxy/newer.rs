@@ -26,7 +26,7 @@ const NO_INITIAL_EVENTS: [&[u8]; 2] = [
 ];
 
 /// The options because of which a server may be too old for the request: none if it is no read.
-pub fn options(info: &RequestInfo<'_>, outgoing: &Outgoing<'_>) -> NewerOptions {
+pub(super) fn options(info: &RequestInfo<'_>, outgoing: &Outgoing<'_>) -> NewerOptions {
     let reads = *outgoing.method == Method::GET
         && info.is_resource
         && matches!(info.verb, Verb::List | Verb::Watch)
@@ -38,7 +38,7 @@ pub fn options(info: &RequestInfo<'_>, outgoing: &Outgoing<'_>) -> NewerOptions 
 }
 
 /// Whether an answer of this status, if it is a short one, may refuse such an option.
-pub fn may_refuse(status: StatusCode, options: NewerOptions) -> bool {
+pub(super) fn may_refuse(status: StatusCode, options: NewerOptions) -> bool {
     match status {
         StatusCode::BAD_REQUEST => options.field_selector,
         StatusCode::UNPROCESSABLE_ENTITY => options.send_initial_events,
@@ -47,7 +47,7 @@ pub fn may_refuse(status: StatusCode, options: NewerOptions) -> bool {
 }
 
 /// Puts the answer of a newer server in place of the first one, if there is one and it does not refuse the option as well.
-pub async fn ask_newer(
+pub(super) async fn ask_newer(
     thread: &Worker,
     (info, outgoing): (&RequestInfo<'_>, &Outgoing<'_>),
     table: &RouteTable,

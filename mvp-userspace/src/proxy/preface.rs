@@ -19,7 +19,7 @@ const SETTINGS: u8 = 4;
 
 /// A client's connection whose reads fail when the preface does not come in time, or is none.
 #[derive(Debug)]
-pub struct PrefaceTimeout<S> {
+pub(super) struct PrefaceTimeout<S> {
     stream: S,
     /// Bytes of the preface still to come.
     left: usize,
@@ -28,7 +28,7 @@ pub struct PrefaceTimeout<S> {
 
 impl<S> PrefaceTimeout<S> {
     /// The time begins now.
-    pub fn new(stream: S, limit: Duration) -> Self {
+    pub(super) fn new(stream: S, limit: Duration) -> Self {
         Self {
             stream,
             left: PREFACE,

@@ -23,7 +23,7 @@ const MANY: usize = 1024;
 
 /// One data thread's.
 #[derive(Debug, Default)]
-pub struct Quarantine(Mutex<Places>);
+pub(super) struct Quarantine(Mutex<Places>);
 
 #[derive(Debug, Default)]
 struct Places {
@@ -33,7 +33,7 @@ struct Places {
 
 /// A place, given back on drop.
 #[derive(Debug)]
-pub struct Place {
+pub(super) struct Place {
     _server: OwnedSemaphorePermit,
     _address: OwnedSemaphorePermit,
 }
@@ -43,7 +43,7 @@ impl Quarantine {
     ///
     /// # Errors
     /// None became free in time.
-    pub async fn enter(
+    pub(super) async fn enter(
         &self,
         server: usize,
         lane: Lane,

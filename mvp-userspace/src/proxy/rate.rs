@@ -4,20 +4,20 @@ use std::time::Instant;
 
 /// So many events at once, and so many more each second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rate {
+pub(super) struct Rate {
     pub burst: f64,
     pub per_second: f64,
 }
 
 /// What is left of a [`Rate`].
 #[derive(Clone, Copy, Debug)]
-pub struct Allowance {
+pub(super) struct Allowance {
     left: f64,
     at: Instant,
 }
 
 impl Allowance {
-    pub fn full(rate: Rate, now: Instant) -> Self {
+    pub(super) fn full(rate: Rate, now: Instant) -> Self {
         Self {
             left: rate.burst,
             at: now,
@@ -25,7 +25,7 @@ impl Allowance {
     }
 
     /// Takes one. False if none was left.
-    pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
+    pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
         self.refill(rate, now);
         if self.left < 1.0 {
             return false;
@@ -36,19 +36,19 @@ impl Allowance {
 
     /// Takes one that was spent already, whether it was left or not. Whoever spends far more than there is waits longer, until
     /// a debt of five times the burst.
-    pub fn owe(&mut self, rate: Rate, now: Instant) {
+    pub(super) fn owe(&mut self, rate: Rate, now: Instant) {
         self.refill(rate, now);
         self.left = (self.left - 1.0).max(-5.0 * rate.burst);
     }
 
     /// Whether one is left.
-    pub fn has_any(&mut self, rate: Rate, now: Instant) -> bool {
+    pub(super) fn has_any(&mut self, rate: Rate, now: Instant) -> bool {
         self.refill(rate, now);
         self.left >= 1.0
     }
 
     /// Whether all of it is there again, so that nothing needs to be remembered.
-    pub fn is_full(&mut self, rate: Rate, now: Instant) -> bool {
+    pub(super) fn is_full(&mut self, rate: Rate, now: Instant) -> bool {
         self.refill(rate, now);
         self.left >= rate.burst
     }

@@ -22,7 +22,7 @@ use crate::identity::{self, Head};
 use crate::request::RequestInfo;
 
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
-pub async fn handle(
+pub(super) async fn handle(
     connection: Arc<Connection>,
     mut request: Request<WireBody>,
 ) -> Response<Download> {

@@ -16,14 +16,14 @@ const ERROR_HEADER: HeaderName = HeaderName::from_static("x-mvp-error");
 
 /// The media types kube-apiserver writes errors in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum StatusFormat {
+pub(super) enum StatusFormat {
     Json,
     Yaml,
     Protobuf,
 }
 
 /// A complete answer for `error`. The body's shape is `metav1.Status` as kube-apiserver writes it.
-pub fn error_response(error: &ProxyError, accept: &HeaderMap) -> Response<Bytes> {
+pub(super) fn error_response(error: &ProxyError, accept: &HeaderMap) -> Response<Bytes> {
     let format = StatusFormat::negotiate(accept);
     let body = format.encode(error);
     let mut response = Response::new(body);
@@ -46,7 +46,7 @@ pub fn error_response(error: &ProxyError, accept: &HeaderMap) -> Response<Bytes>
 impl StatusFormat {
     /// The first of the client's clauses that kube-apiserver can write an error in; JSON when none is, as
     /// `responsewriters.ErrorNegotiated` falls back.
-    pub fn negotiate(headers: &HeaderMap) -> Self {
+    pub(super) fn negotiate(headers: &HeaderMap) -> Self {
         match negotiate::accept(headers).and_then(negotiate::choose_plain) {
             None | Some(Media::Json) => Self::Json,
             Some(Media::Yaml) => Self::Yaml,

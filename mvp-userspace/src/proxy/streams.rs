@@ -35,7 +35,7 @@ const HTTP_DATE: &[BorrowedFormatItem<'_>] = format_description!(
 const ENDED_A_TURN: usize = 8;
 
 /// Serves one connection until it ends. `F` answers one request.
-pub struct Serving<S, F, A> {
+pub(super) struct Serving<S, F, A> {
     state: State<S>,
     answer: F,
     open: FuturesUnordered<OneStream<A>>,
@@ -71,7 +71,7 @@ where
     A: Future<Output = Response<InStream>>,
 {
     /// Begins with the client's preface.
-    pub fn new(builder: &Builder, stream: S, keep_alive: KeepAlive, answer: F) -> Self {
+    pub(super) fn new(builder: &Builder, stream: S, keep_alive: KeepAlive, answer: F) -> Self {
         Self {
             state: State::Beginning(Box::pin(builder.handshake(stream)), Some(keep_alive)),
             answer,
@@ -81,7 +81,7 @@ where
     }
 
     /// Tells the client that no further request will be taken, and ends once all that came are answered.
-    pub fn graceful_shutdown(&mut self) {
+    pub(super) fn graceful_shutdown(&mut self) {
         match &mut self.state {
             State::Beginning(..) => self.ends = true,
             State::Begun(connection, _) => connection.graceful_shutdown(),

@@ -39,12 +39,12 @@ const BUFFER: usize = 32 * 1024;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A connection on which one upgrade request can be sent.
-pub struct UpgradeConnection {
+pub(super) struct UpgradeConnection {
     sender: hyper::client::conn::http1::SendRequest<UploadBody>,
     pub lease: Lease,
 }
 
-pub async fn connect_for_upgrade(
+pub(super) async fn connect_for_upgrade(
     pool: &Pool,
     server: &Arc<Server>,
     class: IdentityClass,
@@ -83,7 +83,7 @@ pub async fn connect_for_upgrade(
 
 impl UpgradeConnection {
     /// Sends the request with `Connection: Upgrade` restored.
-    pub async fn send(
+    pub(super) async fn send(
         mut self,
         request: UpstreamRequest,
         protocol: HeaderValue,
@@ -101,13 +101,13 @@ impl UpgradeConnection {
 }
 
 /// What is left to do on a connection that was upgraded. Dropping it cuts both sides.
-pub type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// When a watch over WebSocket is to end at its next event.
-pub type WatchEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type WatchEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Whether an answer of 101 switches to a WebSocket, and not to SPDY.
-pub fn is_websocket(answer: &HeaderMap) -> bool {
+pub(super) fn is_websocket(answer: &HeaderMap) -> bool {
     let protocol = answer.get(UPGRADE).map(HeaderValue::as_bytes);
     protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
 }
@@ -115,7 +115,7 @@ pub fn is_websocket(answer: &HeaderMap) -> bool {
 /// After a 101: the head to give to the client, and the relay, which runs until both sides have ended. It belongs to whoever
 /// serves the client's connection, so that a tunnel counts as its connection and is drained with it. `end`: it carries a watch over
 /// WebSocket; anything else, such as a shell, has no moment at which it could go on elsewhere.
-pub fn tunnel(
+pub(super) fn tunnel(
     client: OnUpgrade,
     mut response: Response<WireBody>,
     lease: Lease,

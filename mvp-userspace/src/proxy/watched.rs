@@ -32,7 +32,7 @@ pub struct Unseen(Arc<AtomicBool>);
 
 /// See the module's description.
 #[derive(Debug)]
-pub struct Watched<S> {
+pub(super) struct Watched<S> {
     stream: S,
     reader: Reader,
     /// What the library is to read next.
@@ -57,13 +57,13 @@ impl Unseen {
 
 impl<S> Watched<S> {
     /// The second is to be told of every answer.
-    pub fn http1(stream: S, limits: Limits) -> (Self, Answered) {
+    pub(super) fn http1(stream: S, limits: Limits) -> (Self, Answered) {
         let (heads, answered) = Heads::new(limits);
         (Self::new(stream, Reader::Http1(Box::new(heads))), answered)
     }
 
     /// `header_bytes`: the most that the header of a request may have.
-    pub fn http2(stream: S, header_bytes: usize, unseen: Unseen) -> Self {
+    pub(super) fn http2(stream: S, header_bytes: usize, unseen: Unseen) -> Self {
         let mend = Box::new(Mend::new(header_bytes.saturating_mul(4)));
         Self::new(stream, Reader::Http2 { mend, unseen })
     }

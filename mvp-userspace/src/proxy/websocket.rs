@@ -1,7 +1,7 @@
 //! Where the messages of a WebSocket end (RFC 6455 §5.2), so that a watch over one can be ended between two events.
 
 /// A close frame with code 1001, "going away" (RFC 6455 §7.4.1): unmasked, as everything that a server sends.
-pub const GOING_AWAY: [u8; 4] = [CLOSE | FIN, 2, 0x03, 0xe9];
+pub(super) const GOING_AWAY: [u8; 4] = [CLOSE | FIN, 2, 0x03, 0xe9];
 
 const FIN: u8 = 0x80;
 const CLOSE: u8 = 0x8;
@@ -15,7 +15,7 @@ const LONGEST_HEAD: usize = 2 + 8 + 4;
 /// Follows one direction of a WebSocket by its frames' heads. It never fails: what is no WebSocket is read as frames all the same, and
 /// whoever speaks something else gets what was sent.
 #[derive(Debug, Default)]
-pub struct Messages {
+pub(super) struct Messages {
     head: [u8; LONGEST_HEAD],
     /// Bytes of the head that are here.
     known: usize,
@@ -27,12 +27,12 @@ pub struct Messages {
 
 impl Messages {
     /// Whether a whole number of messages has passed.
-    pub fn between(&self) -> bool {
+    pub(super) fn between(&self) -> bool {
         self.known == 0 && self.left == 0 && !self.within
     }
 
     /// How many of these bytes may pass until the next end of a message; all of them if none ends here. Changes nothing.
-    pub fn until_between(&self, bytes: &[u8]) -> usize {
+    pub(super) fn until_between(&self, bytes: &[u8]) -> usize {
         let mut ahead = Self { ..*self };
         let mut passed = 0;
         while passed < bytes.len() && !(passed > 0 && ahead.between()) {
@@ -42,7 +42,7 @@ impl Messages {
     }
 
     /// These bytes have passed.
-    pub fn pass(&mut self, mut bytes: &[u8]) {
+    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let taken = self.step(bytes);
             bytes = bytes.get(taken..).unwrap_or_default();

@@ -20,7 +20,7 @@ const INITIAL: usize = 65_535;
 
 /// What a server granted when the connection began, bytes.
 #[derive(Debug)]
-pub struct Windows {
+pub(super) struct Windows {
     stream: AtomicUsize,
     connection: AtomicUsize,
     /// The server has said what it grants.
@@ -29,7 +29,7 @@ pub struct Windows {
 
 /// A connection to a server, whose frames are watched until its first answer.
 #[derive(Debug)]
-pub struct Watched<S> {
+pub(super) struct Watched<S> {
     stream: S,
     walker: Option<Walker>,
     windows: Arc<Windows>,
@@ -50,7 +50,7 @@ impl Default for Windows {
 
 impl Windows {
     /// Uploads that may be under way at a time without stopping one another: so many streams' windows does the connection's hold.
-    pub fn uploads(&self) -> usize {
+    pub(super) fn uploads(&self) -> usize {
         if !self.known.load(Ordering::Relaxed) {
             return usize::MAX;
         }
@@ -61,7 +61,7 @@ impl Windows {
 
 impl<S> Watched<S> {
     /// `reads` counts.
-    pub fn new(stream: S, reads: Reads) -> (Self, Arc<Windows>) {
+    pub(super) fn new(stream: S, reads: Reads) -> (Self, Arc<Windows>) {
         let windows = Arc::new(Windows::default());
         let watched = Self {
             stream,

@@ -149,7 +149,7 @@ impl BodyError {
 }
 
 /// h2 has checked that it is a number, and that no more comes.
-pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     let mut values = headers.get_all(CONTENT_LENGTH).iter();
     let first = values.next()?;
     if values.any(|value| value != first) {

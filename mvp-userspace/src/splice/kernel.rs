@@ -66,7 +66,7 @@ const TRIES: usize = 64;
 
 impl Phase {
     /// Joins two sockets of which nothing read is unwritten. Gives them back if that is not possible.
-    pub fn begin(
+    pub(super) fn begin(
         splice: &Splice,
         sockets: [TcpStream; 2],
     ) -> Result<Self, (Reason, [TcpStream; 2])> {
@@ -111,7 +111,7 @@ impl Phase {
     }
 
     /// Until both directions have ended, or something else must go on.
-    pub async fn run(&self, limits: &Limits, signal: &mut Receiver<Signal>) -> After {
+    pub(super) async fn run(&self, limits: &Limits, signal: &mut Receiver<Signal>) -> After {
         let mut seen = [Ends::default(); 2];
         let mut directions = [Direction::Open, Direction::Open];
         let stopped = ended(signal, limits.silence, || {
@@ -151,7 +151,7 @@ impl Phase {
     }
 
     /// Waits, after [`After::Backlog`], until what the kernel took over in this direction has been written to its target.
-    pub async fn drained(&self, from: usize, stall: Duration) -> Result<(), Broken> {
+    pub(super) async fn drained(&self, from: usize, stall: Duration) -> Result<(), Broken> {
         let mut patience = Patience::new();
         loop {
             // Reading the source's TCP_INFO takes its lock: no segment is on its way through the program any more.
@@ -169,17 +169,17 @@ impl Phase {
     }
 
     /// Bytes moved by the kernel so far.
-    pub fn redirected(&self) -> [u64; 2] {
+    pub(super) fn redirected(&self) -> [u64; 2] {
         [0, 1].map(|from| self.joined.redirected(from).unwrap_or_default())
     }
 
     /// The two sockets as duplicates: the originals stay here, so that the pair's entries in the kernel stay theirs.
-    pub fn duplicates(&self) -> io::Result<[TcpStream; 2]> {
+    pub(super) fn duplicates(&self) -> io::Result<[TcpStream; 2]> {
         Ok([self.sockets[0].try_clone()?, self.sockets[1].try_clone()?])
     }
 
     /// The kernel is to have nothing more to do with the sockets.
-    pub fn into_sockets(self) -> [TcpStream; 2] {
+    pub(super) fn into_sockets(self) -> [TcpStream; 2] {
         self.sockets
     }
 

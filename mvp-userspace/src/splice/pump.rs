@@ -119,7 +119,7 @@ pub(super) async fn run(
 
 impl Pump {
     /// Moves what side `direction` receives to the other; first of all `early`, which has been read from it before.
-    pub fn new(direction: usize, early: Vec<u8>, conduit: Conduit) -> Self {
+    pub(super) fn new(direction: usize, early: Vec<u8>, conduit: Conduit) -> Self {
         Self {
             direction,
             conduit,
@@ -135,7 +135,7 @@ impl Pump {
     }
 
     /// A direction that has ended and has been shut down.
-    pub fn ended(direction: usize) -> Self {
+    pub(super) fn ended(direction: usize) -> Self {
         Self {
             end: Ending::Done,
             ..Self::new(direction, Vec::new(), Conduit::Buffer)
@@ -143,7 +143,7 @@ impl Pump {
     }
 
     /// Whether the source has ended, passed on or not.
-    pub fn saw_end(&self) -> bool {
+    pub(super) fn saw_end(&self) -> bool {
         self.end != Ending::Open
     }
 
@@ -158,7 +158,7 @@ impl Pump {
     }
 
     /// Ready when the source has ended and the target has been shut down.
-    pub fn poll(
+    pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &TcpStream,

@@ -17,7 +17,7 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    pub async fn new() -> io::Result<Self> {
+    pub(super) async fn new() -> io::Result<Self> {
         let (client, a) = connection().await?;
         let (b, server) = connection().await?;
         Ok(Self {

@@ -13,15 +13,15 @@ use super::Signal;
 pub(super) struct Traffic([AtomicU64; 2]);
 
 impl Traffic {
-    pub fn add(&self, direction: usize, bytes: usize) {
+    pub(super) fn add(&self, direction: usize, bytes: usize) {
         self.0[direction & 1].fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub fn get(&self) -> [u64; 2] {
+    pub(super) fn get(&self) -> [u64; 2] {
         [0, 1].map(|direction: usize| self.0[direction].load(Ordering::Relaxed))
     }
 
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.get().into_iter().fold(0, u64::wrapping_add)
     }
 }

@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const SILENT: Duration = Duration::from_millis(500);
 
 /// Everything that a beat depends on.
-pub struct Beat {
+pub(super) struct Beat {
     pub heartbeat: kernel::Heartbeat,
     pub threads: Vec<LoopHeartbeat>,
     pub standing: Standing,
@@ -32,7 +32,7 @@ pub struct Beat {
 
 impl Beat {
     /// What [`crate::net::AcceptLoop::run`] calls at its turns.
-    pub fn on_tick(mut self) -> OnTick {
+    pub(super) fn on_tick(mut self) -> OnTick {
         let mut refused = false;
         let mut told = None;
         let mut granted = false;

@@ -30,7 +30,7 @@ struct Inner {
 }
 
 /// Looks at everything that is a sign.
-pub struct Observer {
+pub(super) struct Observer {
     handle: GuardHandle,
     discovery: DiscoveryHandle,
     manifest: FileWatch,
@@ -146,7 +146,7 @@ impl GuardHandle {
 }
 
 impl Observer {
-    pub fn new(
+    pub(super) fn new(
         handle: GuardHandle,
         discovery: DiscoveryHandle,
         config: &Config,
@@ -165,7 +165,7 @@ impl Observer {
 
     /// Takes one look. `known`: every server was asked once; before, that nothing is known of one is no sign that it differs, and
     /// that nothing differs is none that all is quiet.
-    pub fn look(&mut self, known: bool) {
+    pub(super) fn look(&mut self, known: bool) {
         let mut signs = if known {
             standing(&self.discovery.table(), &self.discovery.status())
         } else {
@@ -187,7 +187,7 @@ impl Observer {
 
 /// Whether connections that clients made with kube-apiserver itself are to be retired: what makes servers differ must speak for
 /// it, and not only that the agent has just started or has no steering.
-pub fn retires(state: State) -> bool {
+pub(super) fn retires(state: State) -> bool {
     let State::Armed { reasons, .. } = state else {
         return false;
     };

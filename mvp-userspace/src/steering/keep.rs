@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const RESOLVE: Duration = Duration::from_secs(30);
 
 /// The loop's inputs.
-pub struct Keeper {
+pub(super) struct Keeper {
     pub config: Config,
     pub guard: GuardHandle,
     pub discovery: DiscoveryHandle,
@@ -41,7 +41,7 @@ pub struct Keeper {
 }
 
 /// What is kept.
-pub struct Kept {
+pub(super) struct Kept {
     pub steering: SharedSteering,
     pub routes: RouteWriter,
 }
@@ -66,7 +66,7 @@ pub fn always_inspects(config: &Config, steered: bool) -> Option<&'static str> {
 
 impl Keeper {
     /// Runs until the agent drains.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let kernel = self.kernel.take();
         // An agent that clients connect to may look away as well, if its local server can stand in for it.
         let steering_off = kernel.is_none() && always_inspects(&self.config, false).is_some();

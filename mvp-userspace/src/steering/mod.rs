@@ -31,7 +31,8 @@ mod targets;
 mod view;
 mod watch;
 
-pub use cluster::{Cluster, follow, try_out as try_to_share};
+pub use cluster::Cluster;
+pub(crate) use cluster::{follow, try_out as try_to_share};
 pub use guard::{
     ClusterOrder, Guard, GuardReason, GuardReasons, Operator, Signs, State, Transition,
 };

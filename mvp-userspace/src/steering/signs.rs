@@ -8,7 +8,7 @@ use crate::discovery::{ServerStatus, Trouble};
 use crate::route::{Knowledge, RouteTable};
 
 /// The signs that stand by what is known of the servers. Pure.
-pub fn standing(table: &RouteTable, servers: &[ServerStatus]) -> Signs {
+pub(super) fn standing(table: &RouteTable, servers: &[ServerStatus]) -> Signs {
     let mut versions = servers
         .iter()
         .filter_map(|server| server.version.as_deref());
@@ -39,7 +39,7 @@ pub fn standing(table: &RouteTable, servers: &[ServerStatus]) -> Signs {
 
 /// Notices that a file was changed, replaced, made or removed. One system call a look; kubelet itself looks every 20 s.
 #[derive(Debug)]
-pub struct FileWatch {
+pub(super) struct FileWatch {
     path: PathBuf,
     seen: Option<Identity>,
 }
@@ -48,14 +48,14 @@ pub struct FileWatch {
 type Identity = (u64, u64, i64, i64, u64);
 
 impl FileWatch {
-    pub fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf) -> Self {
         let mut watch = Self { path, seen: None };
         watch.seen = watch.look();
         watch
     }
 
     /// True once for each change.
-    pub fn changed(&mut self) -> bool {
+    pub(super) fn changed(&mut self) -> bool {
         let now = self.look();
         std::mem::replace(&mut self.seen, now) != now
     }

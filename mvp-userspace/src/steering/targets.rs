@@ -13,11 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Names with the addresses they last had: one that cannot be resolved for a while is still the same server.
 #[derive(Debug, Default)]
-pub struct Addresses(HashMap<String, Vec<IpAddr>>);
+pub(super) struct Addresses(HashMap<String, Vec<IpAddr>>);
 
 impl Addresses {
     /// Resolves the host names of all servers.
-    pub async fn targets(&mut self, config: &Config, members: &[Endpoint]) -> Targets {
+    pub(super) async fn targets(&mut self, config: &Config, members: &[Endpoint]) -> Targets {
         let mut peers = Vec::new();
         for member in members {
             peers.extend(self.resolve(&member.host).await);

@@ -1,6 +1,6 @@
 //! Text for people: tables, ages, and names that a client or a server chose. Pure.
 
 mod printable;
-pub mod table;
+pub(crate) mod table;
 
-pub use printable::{AUDIT_ID, TEXT, printable};
+pub(crate) use printable::{AUDIT_ID, TEXT, printable};

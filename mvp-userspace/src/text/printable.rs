@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 
 /// Bytes of a path, a user's name or an error.
-pub const TEXT: usize = 256;
+pub(crate) const TEXT: usize = 256;
 /// Bytes of an Audit-ID: kube-apiserver logs no more of it (`maxAuditIDLength` in k8s.io/apiserver/pkg/audit).
-pub const AUDIT_ID: usize = 64;
+pub(crate) const AUDIT_ID: usize = 64;
 /// Stands for what was cut off.
 const CUT: char = '…';
 
 /// At most `most` bytes of `text` and a sign that more is missing. What is no printable character of a line is escaped as Rust
 /// escapes it: control characters, and those that turn the direction of writing or have no width.
-pub fn printable(text: &str, most: usize) -> Cow<'_, str> {
+pub(crate) fn printable(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Cow::Borrowed(text);
     }

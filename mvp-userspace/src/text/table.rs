@@ -3,13 +3,13 @@
 use std::fmt::Write;
 
 /// A heading and rows, columns two blanks apart, no blanks at line ends.
-pub fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
     let heading = heading.map(str::to_owned);
     columns(&heading, rows)
 }
 
 /// The same where only the data determines how many columns there are.
-pub fn columns<R: AsRef<[String]>>(heading: &[String], rows: &[R]) -> String {
+pub(crate) fn columns<R: AsRef<[String]>>(heading: &[String], rows: &[R]) -> String {
     let clean = |row: &[String]| row.iter().map(|cell| clean(cell)).collect::<Vec<_>>();
     let lines: Vec<Vec<String>> = std::iter::once(clean(heading))
         .chain(rows.iter().map(|row| clean(row.as_ref())))
@@ -33,14 +33,14 @@ pub fn columns<R: AsRef<[String]>>(heading: &[String], rows: &[R]) -> String {
 }
 
 /// What servers and clients said must not steer the terminal, nor break lines.
-pub fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()
 }
 
 /// `350ms`, `12s`, `3m20s`, `5h2m`, `3d4h`.
-pub fn age(ms: u64) -> String {
+pub(crate) fn age(ms: u64) -> String {
     let s = ms / 1000;
     match s {
         0 => format!("{ms}ms"),

@@ -84,7 +84,7 @@ pub(crate) struct FileSpec {
 }
 
 impl FileSpec {
-    pub fn new(key: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(key: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self {
             key: key.into(),
             path: path.into(),
@@ -127,7 +127,7 @@ pub(crate) struct Source<T, const N: usize> {
 }
 
 impl<T: FromFiles<N>, const N: usize> Source<T, N> {
-    pub fn load(files: [FileSpec; N]) -> Result<Self, TlsError> {
+    pub(crate) fn load(files: [FileSpec; N]) -> Result<Self, TlsError> {
         let contents = read_all(&files);
         let digest = digest(&contents);
         let value = parse::<T, N>(&files, contents)?;
@@ -145,7 +145,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
     }
 
     /// Reads the files again; on any error the old value stays.
-    pub fn refresh(&mut self) -> Refreshed {
+    pub(crate) fn refresh(&mut self) -> Refreshed {
         let contents = read_all(&self.files);
         let digest = digest(&contents);
         if digest == self.digest {
@@ -169,7 +169,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
     }
 
     /// Counts a failure against the file that `error` names.
-    pub fn blame(&self, error: &TlsError) {
+    pub(crate) fn blame(&self, error: &TlsError) {
         let blamed = self
             .stats
             .iter()
@@ -180,28 +180,28 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
         }
     }
 
-    pub fn value(&self) -> &Arc<T> {
+    pub(crate) fn value(&self) -> &Arc<T> {
         &self.value
     }
 
     /// Of the certificate; see [`FileStats::not_after`].
-    pub fn validity(&self) -> (i64, i64) {
+    pub(crate) fn validity(&self) -> (i64, i64) {
         self.value.validity()
     }
 
-    pub fn stats(&self) -> &[Arc<FileStats>] {
+    pub(crate) fn stats(&self) -> &[Arc<FileStats>] {
         &self.stats
     }
 
     /// The first file.
-    pub fn path(&self) -> &std::path::Path {
+    pub(crate) fn path(&self) -> &std::path::Path {
         self.files
             .first()
             .map_or(std::path::Path::new(""), |f| f.path.as_path())
     }
 
     /// The configuration key of the certificate file.
-    pub fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         self.files.first().map_or("", |f| f.key.as_str())
     }
 

@@ -197,7 +197,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let files = Self {
             dir: tempfile::tempdir().unwrap(),
             ca: self_signed(ca("kubernetes")),
@@ -216,27 +216,27 @@ impl Files {
         files
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn write(&self, name: &str, content: &str) {
+    pub(crate) fn write(&self, name: &str, content: &str) {
         std::fs::write(self.path().join(name), content).unwrap();
     }
 
-    pub fn write_pair(&self, name: &str, identity: &Identity) {
+    pub(crate) fn write_pair(&self, name: &str, identity: &Identity) {
         self.write(&format!("{name}.crt"), &identity.pem);
         self.write(&format!("{name}.key"), &identity.key_pem);
     }
 
-    pub fn pair(&self, name: &str) -> config::KeyPair {
+    pub(crate) fn pair(&self, name: &str) -> config::KeyPair {
         config::KeyPair {
             cert_file: self.path().join(format!("{name}.crt")),
             key_file: self.path().join(format!("{name}.key")),
         }
     }
 
-    pub fn config(&self) -> config::Config {
+    pub(crate) fn config(&self) -> config::Config {
         let names = |names: &[&str]| {
             names
                 .iter()

@@ -25,7 +25,10 @@ pub(super) struct AnyCertificate {
 
 impl AnyCertificate {
     /// `hints`: subjects of the CAs whose certificates mean something here.
-    pub fn new(hints: Vec<DistinguishedName>, algorithms: WebPkiSupportedAlgorithms) -> Self {
+    pub(super) fn new(
+        hints: Vec<DistinguishedName>,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Self {
         Self { hints, algorithms }
     }
 }

@@ -35,7 +35,7 @@ const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroup
 const ETAGS: [&str; 2] = ["\"BE9C0001\"", "\"BE9C0002\""];
 
 /// Every answer of one server.
-pub struct Answers {
+pub(crate) struct Answers {
     version: Answer,
     ready: Answer,
     api: Answer,
@@ -47,7 +47,7 @@ pub struct Answers {
 }
 
 /// A head to copy and a body to share.
-pub struct Answer {
+pub(crate) struct Answer {
     head: Response<()>,
     pub body: Bytes,
     /// The body has no end: a watch without events.
@@ -55,13 +55,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn head(&self) -> Response<()> {
+    pub(crate) fn head(&self) -> Response<()> {
         self.head.clone()
     }
 }
 
 impl Answers {
-    pub fn new(role: Role) -> Self {
+    pub(crate) fn new(role: Role) -> Self {
         let minor = if role == Role::Peer { 36 } else { 35 };
         let version = json!({"major": "1", "minor": minor.to_string(), "gitVersion": format!("v1.{minor}.0"), "platform": "linux/amd64"});
         let (core, groups) = discovery(role);
@@ -89,7 +89,7 @@ impl Answers {
     }
 
     /// The answer to any request. Bodies of requests are ignored.
-    pub fn to<B>(&self, request: &Request<B>) -> (&Answer, Response<()>) {
+    pub(crate) fn to<B>(&self, request: &Request<B>) -> (&Answer, Response<()>) {
         let path = request.uri().path();
         let answer = match path {
             "/version" => &self.version,
@@ -228,7 +228,7 @@ static LARGE_LIST: LazyLock<Bytes> = LazyLock::new(|| {
 });
 
 /// An event of a watch, a line of JSON of about a kibibyte, that says when it was sent.
-pub fn event(sent: u64) -> Bytes {
+pub(crate) fn event(sent: u64) -> Bytes {
     let object = String::from_utf8_lossy(&object(Role::Peer)).into_owned();
     format!("{{\"type\":\"MODIFIED\",{SENT}{sent:020}\",\"object\":{object}}}\n").into()
 }

@@ -17,14 +17,14 @@ use crate::bench::process::Process;
 use crate::ports::free_port;
 use crate::sim::pki::Pki;
 
-pub struct Agents {
+pub(crate) struct Agents {
     agents: Vec<(Agent, Process)>,
     _dir: TempDir,
 }
 
 /// Of all agents together.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// Requests that another server answered.
     pub forwarded: u64,
     /// Quantiles of the time an agent added to a request, microseconds.
@@ -36,7 +36,11 @@ pub struct Measured {
 
 impl Agents {
     /// Starts an agent for each server, on 127.0.0.12 and so on, and waits until all say that they are ready.
-    pub async fn start(binary: &Path, servers: &[(String, SocketAddr)], pki: &Pki) -> Result<Self> {
+    pub(crate) async fn start(
+        binary: &Path,
+        servers: &[(String, SocketAddr)],
+        pki: &Pki,
+    ) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut agents = Vec::new();
         for (index, (name, local)) in servers.iter().enumerate() {
@@ -62,7 +66,7 @@ impl Agents {
     }
 
     /// Names and addresses for clients.
-    pub fn fronts(&self) -> Vec<(String, SocketAddr)> {
+    pub(crate) fn fronts(&self) -> Vec<(String, SocketAddr)> {
         self.agents
             .iter()
             .map(|(agent, _)| (agent.node.clone(), agent.listen))
@@ -73,7 +77,7 @@ impl Agents {
     ///
     /// # Errors
     /// An agent has ended, or does not answer.
-    pub async fn measure(&mut self) -> Result<Measured> {
+    pub(crate) async fn measure(&mut self) -> Result<Measured> {
         let mut scrapes = Vec::new();
         let mut kernel = String::new();
         for (agent, process) in &mut self.agents {

@@ -2,7 +2,7 @@
 
 /// Kinds of requests, as the table shows them.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Kind {
+pub(super) enum Kind {
     Get,
     List,
     Create,
@@ -14,7 +14,7 @@ pub enum Kind {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Operation {
+pub(super) enum Operation {
     /// A GET whose answer must be a 200.
     Read { kind: Kind, path: String },
     /// A create and, once answered, a delete, in this collection.
@@ -23,20 +23,21 @@ pub enum Operation {
     Discover { path: &'static str },
 }
 
-pub const NAMESPACE: &str = "demo";
-pub const CONFIG_MAPS: &str = "/api/v1/namespaces/demo/configmaps";
+pub(super) const NAMESPACE: &str = "demo";
+pub(super) const CONFIG_MAPS: &str = "/api/v1/namespaces/demo/configmaps";
 /// Resources that came with 1.36.
-pub const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
-pub const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings";
+pub(super) const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
+pub(super) const BINDINGS: &str =
+    "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings";
 /// Objects that exist all the time: `seed-0` and so on.
-pub const SEEDS: u64 = 10;
+pub(super) const SEEDS: u64 = 10;
 /// The one object of each new resource.
-pub const POLICY: &str = "demo-policy";
+pub(super) const POLICY: &str = "demo-policy";
 
 const CYCLE: u64 = 20;
 
 impl Kind {
-    pub const ALL: [Kind; 7] = [
+    pub(super) const ALL: [Kind; 7] = [
         Self::Get,
         Self::List,
         Self::Create,
@@ -46,7 +47,7 @@ impl Kind {
         Self::Watch,
     ];
 
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::List => "list",
@@ -61,7 +62,7 @@ impl Kind {
 
 /// The `number`-th operation. While no upgraded server has been ready, a 404 for a new resource is the truth: then
 /// `new_keys` is false, and an object that everyone serves is read in its place.
-pub fn operation(number: u64, new_keys: bool) -> Operation {
+pub(super) fn operation(number: u64, new_keys: bool) -> Operation {
     match number % CYCLE {
         7 | 8 => list(format!("{CONFIG_MAPS}?limit=20")),
         9 => list(format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments")),
@@ -83,7 +84,7 @@ pub fn operation(number: u64, new_keys: bool) -> Operation {
 }
 
 /// Which of `clients` sends it: every client sends every kind.
-pub fn client(number: u64, clients: usize) -> usize {
+pub(super) fn client(number: u64, clients: usize) -> usize {
     ((number % CYCLE + number / CYCLE) % clients as u64) as usize
 }
 

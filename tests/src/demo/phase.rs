@@ -23,14 +23,14 @@ use super::watcher::Watcher;
 use crate::load::open_loop;
 use crate::sim::pki::Pki;
 
-pub struct Phase {
+pub(super) struct Phase {
     /// The agent's binary; `None`: clients talk to the servers.
     pub agent: Option<PathBuf>,
 }
 
 /// What one half saw.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub(super) struct Outcome {
     pub seen: Seen,
     /// Events of confirmed creations that a watch never delivered.
     pub missed_events: u64,
@@ -47,7 +47,7 @@ const BETWEEN: Duration = Duration::from_millis(4000);
 const GRACE: Duration = Duration::from_secs(12);
 
 impl Phase {
-    pub async fn run(self) -> Result<Outcome> {
+    pub(super) async fn run(self) -> Result<Outcome> {
         let plane = Plane::start().await?;
         let mut agents = match &self.agent {
             Some(binary) => Some(Agents::start(binary, &plane.servers(), plane.pki()).await?),
@@ -92,7 +92,7 @@ impl Phase {
 impl Outcome {
     /// # Errors
     /// A client saw a false 404 or an error, or a watch lost an event; the message has the first ones.
-    pub fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let (false_404, errors) = (self.seen.false_404(), self.errors());
         ensure!(
             false_404 == 0 && errors == 0,
@@ -103,7 +103,7 @@ impl Outcome {
     }
 
     /// A watch that goes on without an event is a watch that did not resume.
-    pub fn errors(&self) -> u64 {
+    pub(super) fn errors(&self) -> u64 {
         self.seen.errors() + self.missed_events
     }
 }

@@ -14,11 +14,11 @@ use crate::load::{Call, Client};
 use crate::sim::pki::Pki;
 use crate::sim::{ControlPlane, ServerSpec};
 
-pub const NAMES: [&str; 3] = ["cp-a", "cp-b", "cp-c"];
+pub(super) const NAMES: [&str; 3] = ["cp-a", "cp-b", "cp-c"];
 const OLD: u8 = 35;
 const NEW: u8 = 36;
 
-pub struct Plane {
+pub(super) struct Plane {
     sim: Arc<ControlPlane>,
     /// Dropped last: the servers' tasks run on it.
     runtime: Option<tokio::runtime::Runtime>,
@@ -26,7 +26,7 @@ pub struct Plane {
 
 impl Plane {
     /// Starts three servers of the old minor, on 127.0.0.2 to 127.0.0.4, with the objects that the traffic reads.
-    pub async fn start() -> Result<Self> {
+    pub(super) async fn start() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("servers")
@@ -46,12 +46,12 @@ impl Plane {
         Ok(plane)
     }
 
-    pub fn pki(&self) -> &Pki {
+    pub(super) fn pki(&self) -> &Pki {
         self.sim.pki()
     }
 
     /// Names and addresses.
-    pub fn servers(&self) -> Vec<(String, SocketAddr)> {
+    pub(super) fn servers(&self) -> Vec<(String, SocketAddr)> {
         self.sim
             .servers()
             .iter()
@@ -60,13 +60,13 @@ impl Plane {
     }
 
     /// Ends the server as SIGTERM ends kube-apiserver.
-    pub async fn stop(&self, index: usize) -> Result<()> {
+    pub(super) async fn stop(&self, index: usize) -> Result<()> {
         self.on_servers(move |sim| async move { sim.server(index).stop().await })
             .await
     }
 
     /// Starts the stopped server at the same address with the new minor, and waits until it says that it is ready.
-    pub async fn start_upgraded(&self, index: usize) -> Result<()> {
+    pub(super) async fn start_upgraded(&self, index: usize) -> Result<()> {
         self.on_servers(move |sim| async move { sim.server(index).restart(NEW).await })
             .await?;
         let client = self.admin(index)?;
@@ -84,7 +84,7 @@ impl Plane {
     }
 
     /// Creates the objects of the new resources through an upgraded server.
-    pub async fn seed_new(&self, index: usize) -> Result<()> {
+    pub(super) async fn seed_new(&self, index: usize) -> Result<()> {
         let client = self.admin(index)?;
         let version = "admissionregistration.k8s.io/v1";
         let policy = json!({"apiVersion": version, "kind": "MutatingAdmissionPolicy", "metadata": {"name": POLICY},

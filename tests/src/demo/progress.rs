@@ -8,7 +8,7 @@ use super::tally::Tally;
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Progress {
+pub(super) struct Progress {
     label: &'static str,
     start: Instant,
     tally: Arc<Tally>,
@@ -17,7 +17,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub fn new(label: &'static str, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(label: &'static str, tally: Arc<Tally>) -> Self {
         let terminal = stdout().is_terminal();
         Self {
             label,
@@ -29,13 +29,13 @@ impl Progress {
     }
 
     /// A new step of the upgrade.
-    pub fn step(&self, what: String) {
+    pub(super) fn step(&self, what: String) {
         *self.step.lock().unwrap_or_else(PoisonError::into_inner) = what;
         self.print();
     }
 
     /// Keeps the line alive; for a task of its own.
-    pub async fn run(self) {
+    pub(super) async fn run(self) {
         if !self.terminal {
             return;
         }
@@ -46,7 +46,7 @@ impl Progress {
     }
 
     /// Leaves the last state on the screen.
-    pub fn finish(&self) {
+    pub(super) fn finish(&self) {
         self.step("done".into());
         if self.terminal {
             println!();

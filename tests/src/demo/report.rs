@@ -11,14 +11,14 @@ use super::phase::Outcome;
 use super::plane::NAMES;
 
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub(super) struct Report {
     pub without: Option<Outcome>,
     pub with: Option<Outcome>,
 }
 
 impl Report {
     /// One column for each half.
-    pub fn table(&self) -> String {
+    pub(super) fn table(&self) -> String {
         let halves: Vec<(&str, &Outcome)> =
             [("without", &self.without), ("with agents", &self.with)]
                 .into_iter()
@@ -85,7 +85,7 @@ impl Report {
     }
 
     /// `None` unless both halves ran.
-    pub fn json(&self) -> Option<Value> {
+    pub(super) fn json(&self) -> Option<Value> {
         let (without, with) = (self.without.as_ref()?, self.with.as_ref()?);
         let agents = with.agents.as_ref()?;
         Some(json!({
@@ -107,7 +107,7 @@ impl Report {
         }))
     }
 
-    pub fn write_json(&self, file: &Path) -> Result<()> {
+    pub(super) fn write_json(&self, file: &Path) -> Result<()> {
         let json = self
             .json()
             .context("--json needs both halves of the demo")?;

@@ -10,10 +10,10 @@ use crate::load::{Answer, Answers, Latency};
 
 /// Shared by all clients of one half.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<Seen>);
+pub(super) struct Tally(Mutex<Seen>);
 
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub(super) struct Seen {
     pub answers: BTreeMap<Kind, Answers>,
     /// Of complete answers, from the moment a request was due.
     pub latency: Latency,
@@ -29,12 +29,12 @@ pub struct Seen {
 const EXAMPLES: usize = 8;
 
 impl Tally {
-    pub fn count(&self, kind: Kind, answer: Answer) {
+    pub(super) fn count(&self, kind: Kind, answer: Answer) {
         self.lock().answers.entry(kind).or_default().count(answer);
     }
 
     /// Counts a failure and keeps its description.
-    pub fn fail(&self, kind: Kind, answer: Answer, what: impl Display) {
+    pub(super) fn fail(&self, kind: Kind, answer: Answer, what: impl Display) {
         let mut seen = self.lock();
         seen.answers.entry(kind).or_default().count(answer);
         if seen.examples.len() < EXAMPLES {
@@ -42,20 +42,20 @@ impl Tally {
         }
     }
 
-    pub fn latency(&self, value: Duration) {
+    pub(super) fn latency(&self, value: Duration) {
         self.lock().latency.record(value);
     }
 
-    pub fn with(&self, change: impl FnOnce(&mut Seen)) {
+    pub(super) fn with(&self, change: impl FnOnce(&mut Seen)) {
         change(&mut self.lock());
     }
 
-    pub fn seen(&self) -> Seen {
+    pub(super) fn seen(&self) -> Seen {
         self.lock().clone()
     }
 
     /// Requests, false 404s and errors so far.
-    pub fn totals(&self) -> (u64, u64, u64) {
+    pub(super) fn totals(&self) -> (u64, u64, u64) {
         let seen = self.lock();
         (seen.requests(), seen.false_404(), seen.errors())
     }
@@ -66,17 +66,17 @@ impl Tally {
 }
 
 impl Seen {
-    pub fn requests(&self) -> u64 {
+    pub(super) fn requests(&self) -> u64 {
         self.sum(Answers::total)
     }
 
     /// Everything that is asked for exists, so every 404 is false.
-    pub fn false_404(&self) -> u64 {
+    pub(super) fn false_404(&self) -> u64 {
         self.sum(|answers| answers.no_such_type + answers.not_found)
     }
 
     /// Whatever else is not an answer to what was asked.
-    pub fn errors(&self) -> u64 {
+    pub(super) fn errors(&self) -> u64 {
         self.sum(|answers| answers.transport + answers.server_error + answers.client_error)
     }
 

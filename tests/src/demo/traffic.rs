@@ -17,7 +17,7 @@ use crate::load::{Answer, Call, Client, Due, Endpoint, Failure, Reply, bearer};
 use crate::sim::pki::{ClientAuth, Pki};
 
 /// Sends operations and counts what comes back.
-pub struct Traffic {
+pub(super) struct Traffic {
     clients: Vec<Arc<Caller>>,
     tally: Arc<Tally>,
     new_keys: Arc<AtomicBool>,
@@ -32,7 +32,7 @@ struct Caller {
 
 /// How a client connects and who it is.
 #[derive(Clone, Copy, Debug)]
-pub enum Profile {
+pub(super) enum Profile {
     Http2Certificate,
     Http2Token,
     Http1Token,
@@ -51,7 +51,7 @@ const PROFILES: [Profile; 4] = [
 
 impl Traffic {
     /// `fronts` are the names and addresses that clients know; a client keeps to one of them, as a kubeconfig does.
-    pub fn new(
+    pub(super) fn new(
         fronts: &[(String, SocketAddr)],
         pki: &Pki,
         tally: Arc<Tally>,
@@ -76,7 +76,7 @@ impl Traffic {
     }
 
     /// Starts the request that is due. Its task ends with its answer.
-    pub fn send(&self, due: Due) -> tokio::task::JoinHandle<()> {
+    pub(super) fn send(&self, due: Due) -> tokio::task::JoinHandle<()> {
         let caller = self.clients[client(due.number, self.clients.len())].clone();
         let operation = operation(due.number, self.new_keys.load(Ordering::SeqCst));
         let tally = self.tally.clone();
@@ -85,7 +85,7 @@ impl Traffic {
 }
 
 impl Profile {
-    pub fn client(self, pki: &Pki, address: SocketAddr) -> Result<Client> {
+    pub(super) fn client(self, pki: &Pki, address: SocketAddr) -> Result<Client> {
         let (auth, token) = match self {
             Self::Http2Certificate => (ClientAuth::Certificate(pki.admin()?), None),
             Self::Http2Token | Self::Http1Token => (ClientAuth::None, Some(bearer("admin-token")?)),
@@ -187,7 +187,7 @@ impl Caller {
 }
 
 /// One line for a person who wants to know what went wrong.
-pub fn describe(front: &str, path: &str, reply: &Reply) -> String {
+pub(super) fn describe(front: &str, path: &str, reply: &Reply) -> String {
     let body = String::from_utf8_lossy(&reply.body);
     let body: String = body.trim_end().chars().take(200).collect();
     format!("{path} at {front}: {}: {body}", reply.status.as_u16())

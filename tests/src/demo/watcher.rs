@@ -15,7 +15,7 @@ use super::traffic::describe;
 use crate::load::{Answer, Call, Client, Failure, Reply};
 
 /// Watches one collection until told to stop.
-pub struct Watcher {
+pub(super) struct Watcher {
     pub front: String,
     pub client: Client,
     pub collection: String,
@@ -41,7 +41,7 @@ enum End {
 }
 
 impl Watcher {
-    pub async fn run(&mut self, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn run(&mut self, mut stop: watch::Receiver<bool>) {
         let mut version = None;
         while !*stop.borrow() {
             let attempt = tokio::select! {

@@ -27,7 +27,11 @@ const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 ///
 /// # Errors
 /// The store cannot be reached.
-pub async fn keep(store: &Store, surface: &Surface, seen: &[Object]) -> Result<(), StoreError> {
+pub(super) async fn keep(
+    store: &Store,
+    surface: &Surface,
+    seen: &[Object],
+) -> Result<(), StoreError> {
     let wanted: BTreeMap<String, Value> = wanted(surface).collect();
     let present: BTreeSet<&str> = seen.iter().map(name).collect();
     for (name, object) in &wanted {
@@ -58,7 +62,7 @@ pub async fn keep(store: &Store, surface: &Surface, seen: &[Object]) -> Result<(
 ///
 /// # Errors
 /// The store cannot be reached.
-pub async fn list(store: &Store) -> Result<Vec<Object>, StoreError> {
+pub(super) async fn list(store: &Store) -> Result<Vec<Object>, StoreError> {
     Ok(store.list(&Scope::new(GROUP, RESOURCE, "")).await?.0)
 }
 

@@ -8,17 +8,17 @@ const MICROS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
 /// `metav1.Time` of now.
-pub fn now() -> String {
+pub(super) fn now() -> String {
     format(OffsetDateTime::now_utc(), SECONDS)
 }
 
 /// `metav1.MicroTime` of now.
-pub fn now_micro() -> String {
+pub(super) fn now_micro() -> String {
     format(OffsetDateTime::now_utc(), MICROS)
 }
 
 /// Age of a timestamp as kubectl prints it (`duration.HumanDuration`, without its finer steps); `<unknown>` if it is none.
-pub fn age(timestamp: &str) -> String {
+pub(super) fn age(timestamp: &str) -> String {
     let Ok(then) = time::PrimitiveDateTime::parse(timestamp, SECONDS) else {
         return "<unknown>".into();
     };

@@ -17,4 +17,5 @@ pub mod surface;
 
 pub use plane::{Builder, ControlPlane};
 pub use process::ChildServer;
-pub use server::{AnyCertificate, Fault, NUMBER, Numbered, Recorded, Server, ServerSpec, THINKS};
+pub use server::{AnyCertificate, Fault, Recorded, Server, ServerSpec};
+pub(crate) use server::{NUMBER, Numbered, THINKS};

@@ -21,7 +21,7 @@ use crate::sim::ControlPlane;
 use crate::sim::store::{Key, Scope};
 
 /// All clients, at work.
-pub struct Clients {
+pub(super) struct Clients {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     /// The last object ends them.
@@ -61,7 +61,7 @@ const UNDER_WAY: usize = 50;
 impl Clients {
     /// Connects clients of every kind, those that are several spread over `fronts`, and waits until all are at work. The one with 200
     /// requests each second is at `busiest`.
-    pub fn start(
+    pub(super) fn start(
         cluster: &Cluster,
         fronts: &[SocketAddr],
         busiest: usize,
@@ -153,7 +153,7 @@ impl Clients {
     ///
     /// # Errors
     /// A client does not end: a request or a watch that waits for ever.
-    pub fn finish(self, place: &Place) -> Result<()> {
+    pub(super) fn finish(self, place: &Place) -> Result<()> {
         self.stop.send_replace(true);
         for task in self.tasks {
             let ended = place.on(async move { timeout(SOON, task).await });

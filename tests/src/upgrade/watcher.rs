@@ -10,7 +10,7 @@ use super::Caller;
 use crate::fixtures::revision;
 
 /// One watch over the whole upgrade.
-pub struct Watcher {
+pub(super) struct Watcher {
     pub caller: Arc<Caller>,
     pub collection: String,
     /// From where on.
@@ -26,7 +26,7 @@ const BACKOFF: Duration = Duration::from_millis(800);
 
 impl Watcher {
     /// Runs until the last object comes, and returns the names of all.
-    pub async fn run(self) -> BTreeSet<String> {
+    pub(super) async fn run(self) -> BTreeSet<String> {
         let (mut from, mut names) = (self.from.to_string(), BTreeSet::new());
         let (kind, tally) = (self.caller.kind(), self.caller.tally());
         loop {

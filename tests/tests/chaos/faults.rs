@@ -21,7 +21,7 @@ const NOTICED: Duration = Duration::from_secs(1);
 /// Until a server or a way to it that is silent is held to be dead: a PING after 5 s of silence, 5 s for its answer, and a busy machine.
 const FOUND_SILENT: Duration = Duration::from_secs(11);
 
-pub struct Row {
+pub(crate) struct Row {
     pub name: &'static str,
     /// Returns when the fault is over.
     pub fault: fn(&mut Stage),
@@ -30,14 +30,14 @@ pub struct Row {
 }
 
 /// When a fault was.
-pub struct Harm {
+pub(crate) struct Harm {
     pub begun: Instant,
     pub mended: Instant,
     /// The one request that retirement may cut was seen.
     pub cut: Cell<bool>,
 }
 
-pub const SERVER_KILLED: Row = Row {
+pub(crate) const SERVER_KILLED: Row = Row {
     name: "a new server is killed, and started 4 s later",
     fault: |stage| {
         stage.node(NEW).kill_server();
@@ -47,7 +47,7 @@ pub const SERVER_KILLED: Row = Row {
     excuse: |harm, event| harm.in_flight(event, NOTICED),
 };
 
-pub const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     SERVER_KILLED,
     Row {
         name: "the old server is killed, and started 4 s later",

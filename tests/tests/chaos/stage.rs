@@ -23,7 +23,7 @@ const RATE: f64 = 30.0;
 /// Of connections made while no agent ran; shorter than the default so that a row is.
 const RETIRE: &str = "10s";
 
-pub struct Stage {
+pub(crate) struct Stage {
     pub cluster: Cluster,
     /// In the order of the nodes; `None` while there is none.
     pub agents: Vec<Option<Agent>>,
@@ -36,7 +36,7 @@ pub struct Stage {
 
 impl Stage {
     /// Starts everything and waits until it goes.
-    pub fn start(cluster: Cluster, with_agents: bool) -> Self {
+    pub(crate) fn start(cluster: Cluster, with_agents: bool) -> Self {
         rbac::apply(&cluster.plane).unwrap();
         for node in &cluster.nodes {
             let policy = (*cluster.plane.policy()).clone();
@@ -70,7 +70,7 @@ impl Stage {
     }
 
     /// Starts the agent of a node and waits until it is ready.
-    pub fn start_agent(&mut self, number: usize) {
+    pub(crate) fn start_agent(&mut self, number: usize) {
         let node = &self.cluster.nodes[number];
         // Every node has a BPF file system of its own, and so a lock of its own for changes of pins.
         let own = self.cluster.bpffs.join(format!("{}-bpffs", node.name));
@@ -83,27 +83,27 @@ impl Stage {
         self.agents[number] = Some(agent);
     }
 
-    pub fn node(&self, number: usize) -> &Node {
+    pub(crate) fn node(&self, number: usize) -> &Node {
         &self.cluster.nodes[number]
     }
 
-    pub fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         self.cluster.plane.store().clone()
     }
 
-    pub fn kill_agent(&mut self, number: usize) {
+    pub(crate) fn kill_agent(&mut self, number: usize) {
         self.agents[number].take().unwrap().kill();
     }
 
     /// Books what begins from now on anew, and returns where.
-    pub fn next_row(&self) -> Arc<Ledger> {
+    pub(crate) fn next_row(&self) -> Arc<Ledger> {
         let next = Arc::new(Ledger::default());
         self.row.store(Arc::clone(&next));
         next
     }
 
     /// Waits until every agent inspects and uses every server, and every watch is established.
-    pub fn recovered(&self) {
+    pub(crate) fn recovered(&self) {
         self.healthy();
         for watcher in &self.watchers {
             eventually(&format!("{} watches", watcher.name), || watcher.is_open());
@@ -133,7 +133,7 @@ impl Stage {
 
     /// Waits until all requests of a row have ended and every watch has seen what the row wrote, once; and nothing was written twice, nor
     /// was anything lost that was confirmed.
-    pub fn all_is_told(&self, name: &str, row: &Ledger) {
+    pub(crate) fn all_is_told(&self, name: &str, row: &Ledger) {
         let mut left = row.under_way();
         // Longer than the most patient client waits, and than it is told to wait.
         let over = within(Duration::from_secs(120), || {
@@ -162,7 +162,7 @@ impl Stage {
     }
 
     /// Stops clients and watches.
-    pub fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.stop.send_replace(true);
         for task in self.watching.drain(..) {
             task.abort();
@@ -244,4 +244,4 @@ fn settings(config: &mut Value) {
 }
 
 /// Twice [`RETIRE`]: what could not be retired in a good moment is, then.
-pub const RETIRED: Duration = Duration::from_secs(20);
+pub(crate) const RETIRED: Duration = Duration::from_secs(20);

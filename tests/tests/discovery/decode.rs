@@ -9,12 +9,12 @@ use mvp::document::{
 };
 use serde_json::{Value, json};
 
-pub fn v2(items: Value) -> Vec<u8> {
+pub(crate) fn v2(items: Value) -> Vec<u8> {
     let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
     list.to_string().into_bytes()
 }
 
-pub fn keys(set: &ApiSet) -> Vec<String> {
+pub(crate) fn keys(set: &ApiSet) -> Vec<String> {
     set.entries()
         .iter()
         .map(|e| {

@@ -11,10 +11,10 @@ use mvp::discovery::ACCEPT;
 use mvp::document::Source;
 use mvp::route::Knowledge;
 
-pub const H2: &[&str] = &["h2", "http/1.1"];
-pub const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const H2: &[&str] = &["h2", "http/1.1"];
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-pub fn keys(running: &Running, name: &str) -> Vec<String> {
+pub(crate) fn keys(running: &Running, name: &str) -> Vec<String> {
     let members = running.discovery.members();
     let member = members.iter().find(|m| &*m.server.name == name).unwrap();
     let entries = member.apis.iter().flat_map(|set| set.entries());

@@ -1,7 +1,7 @@
 //! Configurations that cannot work, each with what the refusal must say.
 
 /// A text that was good before its changes.
-pub struct Case {
+pub(crate) struct Case {
     pub what: &'static str,
     /// From, to. From nothing: a line is added. From `*`: this is the whole text.
     pub changes: &'static [(&'static str, &'static str)],
@@ -22,7 +22,7 @@ const fn case(
 
 /// Of the configuration file.
 #[rustfmt::skip]
-pub const TEXTS: &[Case] = &[
+pub(crate) const TEXTS: &[Case] = &[
     case("wrong apiVersion", &[("mvp/v1", "mvp/v2")], "apiVersion: "),
     case("no apiVersion", &[("apiVersion: mvp/v1\n", "")], "apiVersion: missing"),
     case("apiVersion as a number", &[("mvp/v1", "1")], "apiVersion: "),
@@ -163,7 +163,7 @@ pub const TEXTS: &[Case] = &[
 
 /// Of kube-apiserver's manifest.
 #[rustfmt::skip]
-pub const MANIFESTS: &[Case] = &[
+pub(crate) const MANIFESTS: &[Case] = &[
     case("no pod", &[("*", "apiVersion: v1\nkind: ConfigMap\n")], "kube-apiserver.yaml: is no pod"),
     case("another program's pod", &[("- name: kube-apiserver", "- name: etcd"), ("- kube-apiserver\n        - --adv", "- etcd\n        - --adv")], "kube-apiserver.yaml: is no pod"),
     case("an empty manifest", &[("*", "")], "kube-apiserver.yaml: is no pod"),
@@ -179,7 +179,7 @@ pub const MANIFESTS: &[Case] = &[
 
 /// What is given for a configuration file.
 #[rustfmt::skip]
-pub const FILES: &[(&str, &str, &str)] = &[
+pub(crate) const FILES: &[(&str, &str, &str)] = &[
     ("a file that is not there", "nothing.yaml", "nothing.yaml: "),
     ("a folder for a file", "folder", "folder: "),
     ("a file that is not text", "binary", "binary: "),
@@ -188,7 +188,7 @@ pub const FILES: &[(&str, &str, &str)] = &[
 
 /// Flags beside a configuration that is good.
 #[rustfmt::skip]
-pub const FLAGS: &[(&str, &[&str], &str)] = &[
+pub(crate) const FLAGS: &[(&str, &[&str], &str)] = &[
     ("--set without a value", &["--set", "threads"], "--set: "),
     ("--set of an unknown key", &["--set", "thread=2"], "thread: unknown key"),
     ("--set of an element", &["--set", "peers.static[0].name=a"], "--set: "),

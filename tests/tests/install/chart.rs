@@ -4,7 +4,7 @@ use mvp_tests::helm::{Files, Helm, deploy};
 use serde_json::{Value, json};
 
 /// Every switch on.
-pub fn everything() -> Value {
+pub(crate) fn everything() -> Value {
     json!({
         "image": {"repository": "registry.example/mvp", "tag": "v9"},
         "imagePullSecrets": [{"name": "pull"}],
@@ -21,7 +21,7 @@ pub fn everything() -> Value {
 }
 
 /// The documents of a rendered file.
-pub fn documents(text: &str) -> Vec<Value> {
+pub(crate) fn documents(text: &str) -> Vec<Value> {
     let all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
     all.into_iter()
         .filter(|document| !document.is_null())

@@ -51,7 +51,7 @@ mod operator {
 
     #[derive(Deserialize, Serialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub struct PodMonitor {
+    pub(super) struct PodMonitor {
         api_version: String,
         kind: String,
         metadata: Metadata,
@@ -60,7 +60,7 @@ mod operator {
 
     #[derive(Deserialize, Serialize)]
     #[serde(deny_unknown_fields)]
-    pub struct Metadata {
+    pub(super) struct Metadata {
         name: String,
         namespace: String,
         labels: BTreeMap<String, String>,
@@ -68,20 +68,20 @@ mod operator {
 
     #[derive(Deserialize, Serialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub struct PodMonitorSpec {
+    pub(super) struct PodMonitorSpec {
         selector: Selector,
         pod_metrics_endpoints: Vec<Endpoint>,
     }
 
     #[derive(Deserialize, Serialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub struct Selector {
+    pub(super) struct Selector {
         match_labels: BTreeMap<String, String>,
     }
 
     #[derive(Deserialize, Serialize)]
     #[serde(deny_unknown_fields)]
-    pub struct Endpoint {
+    pub(super) struct Endpoint {
         path: String,
         interval: String,
         relabelings: Vec<Relabeling>,
@@ -89,7 +89,7 @@ mod operator {
 
     #[derive(Deserialize, Serialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub struct Relabeling {
+    pub(super) struct Relabeling {
         source_labels: Vec<String>,
         target_label: String,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,7 +100,7 @@ mod operator {
 
     #[derive(Deserialize, Serialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub struct PrometheusRule {
+    pub(super) struct PrometheusRule {
         api_version: String,
         kind: String,
         metadata: Metadata,
@@ -109,20 +109,20 @@ mod operator {
 
     #[derive(Deserialize, Serialize)]
     #[serde(deny_unknown_fields)]
-    pub struct RuleSpec {
+    pub(super) struct RuleSpec {
         groups: Vec<Group>,
     }
 
     #[derive(Deserialize, Serialize)]
     #[serde(deny_unknown_fields)]
-    pub struct Group {
+    pub(super) struct Group {
         name: String,
         rules: Vec<Rule>,
     }
 
     #[derive(Deserialize, Serialize)]
     #[serde(deny_unknown_fields)]
-    pub struct Rule {
+    pub(super) struct Rule {
         alert: String,
         expr: String,
         #[serde(rename = "for", skip_serializing_if = "Option::is_none")]

@@ -37,7 +37,7 @@ fn named(end: &str) -> Vec<String> {
 }
 
 /// What the recipes give to the chart, with the configuration where one goes with it.
-pub fn chart_values() -> Vec<(String, Value)> {
+pub(crate) fn chart_values() -> Vec<(String, Value)> {
     let values = named("values.yaml").into_iter().map(|name| {
         let mut values: Value =
             serde_saphyr::from_str(&text(&format!("{name}.values.yaml"))).unwrap();

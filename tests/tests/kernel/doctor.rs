@@ -25,7 +25,7 @@ const NEEDED: [&str; 12] = [
 ];
 
 /// The findings of `mvp doctor` for these pins, in the calling thread's namespaces.
-pub fn findings(pins: &Path) -> Vec<Value> {
+pub(crate) fn findings(pins: &Path) -> Vec<Value> {
     let output = Command::new(env!("CARGO_BIN_EXE_mvp-agent"))
         .args(["doctor", "-o", "json", "--pin-path"])
         .arg(pins)
@@ -39,7 +39,7 @@ pub fn findings(pins: &Path) -> Vec<Value> {
 }
 
 /// The lines of one subject: what came of it, and the detail.
-pub fn of<'a>(findings: &'a [Value], subject: &str) -> Vec<(&'a str, &'a str)> {
+pub(crate) fn of<'a>(findings: &'a [Value], subject: &str) -> Vec<(&'a str, &'a str)> {
     let lines = findings.iter().filter(|line| line["subject"] == subject);
     lines
         .map(|line| {

@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 use crate::common::{Agent, Cluster, Place, eventually, on_nodes};
 
 /// One fault.
-pub struct Row {
+pub(crate) struct Row {
     /// Also the test's name in what it prints.
     pub name: &'static str,
     /// Made before the agent starts: files, and the configuration that names them.
@@ -40,7 +40,7 @@ const TARGETS: [&str; 3] = [
 ];
 
 /// Runs a row. The servers differ and everything is inspected: an agent that could serve would take every connection.
-pub fn run(row: Row) {
+pub(crate) fn run(row: Row) {
     on_nodes(row.name, &[35, 36], move |cluster| {
         let node = &cluster.nodes[0];
         let callers = callers(&cluster);

@@ -4,19 +4,23 @@
 use std::path::PathBuf;
 
 use mvp_tests::netns::privileged;
-pub use mvp_tests::nodes::*;
+pub(crate) use mvp_tests::nodes::*;
 use mvp_tests::sim::ServerSpec;
 
 /// From there an agent connects to the server of its own node (`kernel.ownSource`).
-pub const OWN_SOURCE: &str = "127.66.0.1";
+pub(crate) const OWN_SOURCE: &str = "127.66.0.1";
 
 /// Runs a test on nodes with servers of these minors.
-pub fn on_nodes(test: &str, minors: &'static [u8], work: impl FnOnce(Cluster) + Send + 'static) {
+pub(crate) fn on_nodes(
+    test: &str,
+    minors: &'static [u8],
+    work: impl FnOnce(Cluster) + Send + 'static,
+) {
     on_nodes_with(test, minors, |spec| spec, work);
 }
 
 /// The same with servers that are set up in another way.
-pub fn on_nodes_with(
+pub(crate) fn on_nodes_with(
     test: &str,
     minors: &'static [u8],
     server: fn(ServerSpec) -> ServerSpec,

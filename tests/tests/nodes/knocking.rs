@@ -10,7 +10,7 @@ use mvp_tests::client::Client;
 use mvp_tests::fixtures::{CONFIG_MAPS, admin};
 
 /// Requests over connections of their own, from several tasks, until stopped; every one must be answered.
-pub struct Knocking {
+pub(crate) struct Knocking {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
     failed: Arc<Mutex<Vec<String>>>,
@@ -18,11 +18,11 @@ pub struct Knocking {
 }
 
 impl Knocking {
-    pub fn start(cluster: &Cluster, to: SocketAddr) -> Self {
+    pub(crate) fn start(cluster: &Cluster, to: SocketAddr) -> Self {
         Self::asking(cluster, to, CONFIG_MAPS)
     }
 
-    pub fn asking(cluster: &Cluster, to: SocketAddr, target: &'static str) -> Self {
+    pub(crate) fn asking(cluster: &Cluster, to: SocketAddr, target: &'static str) -> Self {
         let knocking = Self {
             stop: Arc::default(),
             done: Arc::default(),
@@ -54,7 +54,7 @@ impl Knocking {
     }
 
     /// Waits for `more` further answers.
-    pub fn until_more(&self, more: u64) {
+    pub(crate) fn until_more(&self, more: u64) {
         let goal = self.done.load(Ordering::Relaxed) + more;
         eventually("requests are answered", || {
             let failed = self.failed.lock().unwrap();
@@ -63,7 +63,7 @@ impl Knocking {
         });
     }
 
-    pub fn end(self, place: &Place) {
+    pub(crate) fn end(self, place: &Place) {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             place.join(task);

@@ -12,24 +12,24 @@ use mvp_tests::sim::{ControlPlane, Server};
 
 /// An object that nobody writes: a list tells the store's revision, which goes on with what servers and agents write for themselves.
 const ONE: &str = "/api/v1/namespaces/default";
-pub const ECHO: &str = "/api/v1/namespaces/default/pods/p/proxy/echo";
+pub(crate) const ECHO: &str = "/api/v1/namespaces/default/pods/p/proxy/echo";
 /// A workload that reads all of the body before it answers.
 const UPLOAD: &str = "/api/v1/namespaces/default/pods/p/proxy/upload";
 /// Of an answer: where and when it was made.
 const DIFFERS: [&str; 3] = ["date", "audit-id", "x-mvp-error"];
 
-pub struct Scene {
+pub(crate) struct Scene {
     pub plane: ControlPlane,
     agent: TestAgent,
     tls: Arc<rustls::ClientConfig>,
 }
 
 /// An answer as it can be compared.
-pub type Seen = (u16, BTreeMap<String, Vec<String>>, String);
+pub(crate) type Seen = (u16, BTreeMap<String, Vec<String>>, String);
 
 impl Scene {
     /// With a server of everything that the other has, so that nothing is merged and one server has every path.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let plane = plane(&[36, 36]).await;
         let agent = TestAgent::start_with(&plane, "cp-a", patient)
             .await
@@ -42,7 +42,7 @@ impl Scene {
         }
     }
 
-    pub fn pairs(&self) -> Pairs<'_> {
+    pub(crate) fn pairs(&self) -> Pairs<'_> {
         Pairs {
             plane: &self.plane,
             server: self.plane.server(0),
@@ -51,7 +51,7 @@ impl Scene {
     }
 
     /// What so many requests in `bytes` are answered, straight and through the agent. `heads` says for each whether it is a HEAD.
-    pub async fn both(&self, bytes: &str, heads: &[bool]) -> [Vec<Seen>; 2] {
+    pub(crate) async fn both(&self, bytes: &str, heads: &[bool]) -> [Vec<Seen>; 2] {
         let mut both = [Vec::new(), Vec::new()];
         let addresses = [self.plane.server(0).addr(), self.agent.address];
         for (seen, address) in both.iter_mut().zip(addresses) {

@@ -134,7 +134,7 @@ fn gigabytes_arrive_as_they_were_sent() {
 }
 
 /// So many bytes, through three machines in a row.
-pub fn bulk(mode: Mode, bytes: u64) {
+pub(crate) fn bulk(mode: Mode, bytes: u64) {
     let [client, node, server] = [(); 3].map(|()| Namespace::new().unwrap());
     client
         .connect(("eth0", "10.78.1.2/24"), &node, ("eth0", "10.78.1.1/24"))
@@ -186,7 +186,7 @@ fn a_slow_reader_is_bounded_and_misses_nothing() {
 }
 
 /// In a namespace of its own.
-pub fn slow_reader(mode: Mode) {
+pub(crate) fn slow_reader(mode: Mode) {
     let (listener, server) = listen(LOOPBACK);
     let splicer = splicer(mode);
     let proxy = PairProxy::start(

@@ -15,7 +15,7 @@ const SUMS: &str = "SHA256SUMS";
 const NO_TIME: u64 = 315_532_800;
 
 /// When the content was made: what SOURCE_DATE_EPOCH says (reproducible-builds.org), else the commit's time.
-pub fn epoch() -> u64 {
+pub(super) fn epoch() -> u64 {
     let named = env::var("SOURCE_DATE_EPOCH").ok();
     let commit = || {
         let mut git = Command::new("git");
@@ -34,7 +34,7 @@ pub fn epoch() -> u64 {
 ///
 /// # Errors
 /// A folder cannot be read, or a name is not UTF-8.
-pub fn files(base: &Path, folder: &Path, found: &mut Vec<String>) -> Result<()> {
+pub(super) fn files(base: &Path, folder: &Path, found: &mut Vec<String>) -> Result<()> {
     if folder.is_dir() {
         let mut entries: Vec<_> = fs::read_dir(folder)?
             .map(|entry| entry.map(|entry| entry.path()))
@@ -57,7 +57,7 @@ pub fn files(base: &Path, folder: &Path, found: &mut Vec<String>) -> Result<()> 
 ///
 /// # Errors
 /// The folder cannot be read, or there is no `sha256sum`.
-pub fn checksums(folder: &Path) -> Result<()> {
+pub(super) fn checksums(folder: &Path) -> Result<()> {
     let mut all = Vec::new();
     files(folder, folder, &mut all)?;
     all.retain(|name| name != SUMS);
@@ -70,7 +70,7 @@ pub fn checksums(folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// There is no GNU tar or gzip, or the folder cannot be written.
-pub fn pack(folder: &Path, name: &str, epoch: u64) -> Result<PathBuf> {
+pub(super) fn pack(folder: &Path, name: &str, epoch: u64) -> Result<PathBuf> {
     let file = format!("{name}.tar.gz");
     let path = folder.join(&file);
     // Order, times, owners and modes are what differs between two machines.

@@ -16,7 +16,7 @@ const LIMIT: std::time::Duration = std::time::Duration::from_secs(240);
 ///
 /// # Errors
 /// One of them cannot be had.
-pub fn prepare(build: &mut Command, target: &str) -> Result<()> {
+pub(super) fn prepare(build: &mut Command, target: &str) -> Result<()> {
     let prefix = prefix(target);
     let compiler = format!("{prefix}-gcc");
     // Debian's compiler only recommends the C library's headers, without which it compiles nothing.
@@ -46,7 +46,7 @@ pub fn prepare(build: &mut Command, target: &str) -> Result<()> {
 }
 
 /// A program of binutils that reads `target`'s files.
-pub fn tool(target: &str, name: &str) -> String {
+pub(super) fn tool(target: &str, name: &str) -> String {
     let cross = format!("{}-{name}", prefix(target));
     // This machine's own has both names in Debian, and elsewhere the short one only.
     match find(&cross) {

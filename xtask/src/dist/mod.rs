@@ -23,7 +23,7 @@ use crate::{
 ///
 /// The same commit gives the same archive, byte for byte, where compiler and C compiler are the same, but not with --pgo.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Build for another machine, such as aarch64-unknown-linux-gnu
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
@@ -49,7 +49,7 @@ const AS_THEY_ARE: &[&str] = &["CHANGELOG.md", "LICENSE", "README.md", "deploy",
 /// For building images, which nobody does from the archive.
 const LEFT_OUT: &[&str] = &["deploy/Dockerfile"];
 
-pub fn main(args: &Args) -> Result<()> {
+pub(crate) fn main(args: &Args) -> Result<()> {
     let host = host()?;
     let target = args.target.clone().unwrap_or_else(|| host.clone());
     let binary = match &args.binary {

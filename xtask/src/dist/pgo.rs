@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOADS: [(u32, u32, u32, &str); 3] = [(1, 1, 4, ""), (16, 4, 10, ""), (4, 2, 2, "/version")];
 
 /// The agent, built by what a training run on this machine counted. `target` is this machine's triple.
-pub fn build(profile: &str, target: &str) -> Result<PathBuf> {
+pub(super) fn build(profile: &str, target: &str) -> Result<PathBuf> {
     let merge = profdata()?;
     let folder = root().join("target/pgo");
     let counts = folder.join("counts");

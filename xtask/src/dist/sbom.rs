@@ -17,7 +17,7 @@ use crate::run::{cargo_on, root};
 ///
 /// # Errors
 /// cargo does not resolve the packages as they are locked.
-pub fn document(target: &str, epoch: u64) -> Result<String> {
+pub(super) fn document(target: &str, epoch: u64) -> Result<String> {
     let agent = Packages::read("", &["--filter-platform", target])?;
     let programs = Packages::read("mvp-ebpf", &[])?;
     let sums = [

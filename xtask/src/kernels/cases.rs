@@ -1,7 +1,7 @@
 //! What is run in a guest: tests of this repository that run on the machine itself too, with what each kernel is expected to do.
 
 /// One line of the table.
-pub struct Case {
+pub(crate) struct Case {
     pub name: &'static str,
     pub runs: &'static [Run],
     /// Series on which this does not work, so that the agent must leave it out and say why. It fails where it falls back elsewhere, and
@@ -15,7 +15,7 @@ pub struct Case {
 }
 
 /// Tests of one program, by their whole names.
-pub struct Run {
+pub(crate) struct Run {
     pub program: &'static str,
     pub tests: &'static [&'static str],
     /// Only in a thorough run.
@@ -51,7 +51,7 @@ const fn thorough(tests: &'static [&'static str]) -> Run {
 
 /// Which cases are run, and how much of each.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Choice<'a> {
+pub(crate) struct Choice<'a> {
     /// Only cases whose names contain these words.
     pub only: Option<&'a str>,
     /// Also what the others have in common, case by case.
@@ -60,7 +60,7 @@ pub struct Choice<'a> {
 
 impl Choice<'_> {
     /// The cases that have something to run, in their order.
-    pub fn cases(self) -> Vec<&'static Case> {
+    pub(crate) fn cases(self) -> Vec<&'static Case> {
         let asked = |case: &&Case| self.only.is_none_or(|words| case.name.contains(words));
         let asked = CASES.iter().filter(asked);
         asked
@@ -68,14 +68,14 @@ impl Choice<'_> {
             .collect()
     }
 
-    pub fn runs(self, case: &Case) -> impl Iterator<Item = &'static Run> {
+    pub(crate) fn runs(self, case: &Case) -> impl Iterator<Item = &'static Run> {
         let runs = case.runs.iter();
         runs.filter(move |run| self.thorough || !run.thorough)
     }
 }
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         before_modules: true,
         ..case(

@@ -25,7 +25,7 @@ use super::{
 const MARK: &str = "@mvp ";
 
 /// The guest's first and only script.
-pub fn script(programs: &Programs, choice: Choice<'_>) -> String {
+pub(super) fn script(programs: &Programs, choice: Choice<'_>) -> String {
     let mut text = PREPARE.to_owned();
     let mut loaded = false;
     for case in choice.cases() {
@@ -110,7 +110,7 @@ poweroff -f
 ///
 /// # Errors
 /// If QEMU cannot be started. Whatever happens in the guest is in the report.
-pub fn boot(
+pub(super) fn boot(
     kernel: &Kernel,
     image: &Path,
     cases: &[&'static Case],

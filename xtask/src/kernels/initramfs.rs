@@ -25,7 +25,7 @@ const NEEDED: [(&str, &[&str]); 2] = [
 ];
 
 /// Everything but the modules.
-pub struct Base {
+pub(super) struct Base {
     archive: PathBuf,
 }
 
@@ -33,7 +33,7 @@ pub struct Base {
 ///
 /// # Errors
 /// If a tool is missing, or a file cannot be read.
-pub fn base(programs: &Programs, script: &str) -> Result<Base> {
+pub(super) fn base(programs: &Programs, script: &str) -> Result<Base> {
     let staging = cache().join("base");
     renew(&staging)?;
     place(&staging, &tool("busybox")?, Path::new("/bin/busybox"))?;
@@ -72,7 +72,7 @@ pub fn base(programs: &Programs, script: &str) -> Result<Base> {
 ///
 /// # Errors
 /// If a module's file cannot be read.
-pub fn with_modules(base: &Base, kernel: &Kernel) -> Result<PathBuf> {
+pub(super) fn with_modules(base: &Base, kernel: &Kernel) -> Result<PathBuf> {
     let staging = cache().join(of("modules", kernel));
     renew(&staging)?;
     let all = modules(kernel)?;

@@ -2,7 +2,7 @@
 //! booted in QEMU without KVM, so that it works in a container too, with nothing but an initramfs: busybox, `ip`, the built tests
 //! and the kernel's own modules. The guest has no network device; its tests use loopback and namespaces that they make.
 
-pub mod cases;
+pub(crate) mod cases;
 mod guest;
 mod initramfs;
 mod packages;
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What is asked for.
-pub struct Options<'a> {
+pub(crate) struct Options<'a> {
     /// Series such as `5.10`, or `newest`.
     pub kernels: &'a [String],
     /// The dev profile's binaries instead of the release profile's.
@@ -60,7 +60,7 @@ const PROGRAMS: [&str; 4] = ["kernel", "nodes", "relay", "splicing"];
 /// # Errors
 /// If a case fails, falls back where the table says that it works, or works where the table says that it falls back; if a guest
 /// does not come to its end within the limit; if a kernel or a tool cannot be had.
-pub fn run(options: &Options<'_>) -> Result<()> {
+pub(crate) fn run(options: &Options<'_>) -> Result<()> {
     setup::apt_install(&TOOLS)?;
     if !build_ebpf::if_usable()? {
         bail!(
@@ -218,7 +218,7 @@ fn build(dev: bool, object: Option<&Path>) -> Result<Programs> {
 }
 
 /// What was built.
-pub struct Programs {
+pub(crate) struct Programs {
     /// Test programs by name, in the order of [`PROGRAMS`].
     pub tests: Vec<(&'static str, PathBuf)>,
     /// What they start, by the path that is compiled into them.

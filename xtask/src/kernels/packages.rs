@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::run::{output, root, run, say};
 
 /// A kernel that can be booted.
-pub struct Kernel {
+pub(super) struct Kernel {
     /// As asked for: `5.10`, `newest`.
     pub series: String,
     /// Debian's version, without its revision: `5.10.262`.
@@ -49,7 +49,7 @@ const SUITES: [(&str, bool); 6] = [
 ///
 /// # Errors
 /// If there is none, or the archive cannot be reached.
-pub fn kernel(series: &str) -> Result<Kernel> {
+pub(super) fn kernel(series: &str) -> Result<Kernel> {
     let pin = PINS.iter().find(|(name, ..)| *name == series);
     if let Some((_, package, version)) = pin {
         let found = Found {
@@ -111,7 +111,7 @@ impl Kernel {
     ///
     /// # Errors
     /// If it is neither.
-    pub fn file(&self, name: &str) -> Result<PathBuf> {
+    pub(super) fn file(&self, name: &str) -> Result<PathBuf> {
         let boot = self
             .files
             .join("boot")
@@ -125,7 +125,7 @@ impl Kernel {
 }
 
 /// Where packages have modules, each in a folder named by its release.
-pub const MODULES: [&str; 2] = ["lib/modules", "usr/lib/modules"];
+pub(super) const MODULES: [&str; 2] = ["lib/modules", "usr/lib/modules"];
 
 /// Written last, when all is unpacked.
 const DONE: &str = "complete";
@@ -134,7 +134,7 @@ fn folder(found: &Found) -> PathBuf {
     cache().join(format!("{}_{}", found.package, found.version))
 }
 
-pub fn cache() -> PathBuf {
+pub(super) fn cache() -> PathBuf {
     root().join(".cache/kernels")
 }
 

@@ -17,7 +17,7 @@ const END: &str = "<!-- end of what is written -->\n";
 ///
 /// # Errors
 /// If the page cannot be read or written, or has no place for it.
-pub fn write(reports: &[Report]) -> Result<()> {
+pub(super) fn write(reports: &[Report]) -> Result<()> {
     let page = page();
     let text = fs::read_to_string(&page).with_context(|| format!("{}", page.display()))?;
     let (before, _, after) = around(&text).context("docs/kernel.md has no place for the table")?;

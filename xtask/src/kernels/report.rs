@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use super::cases::{CASES, Case};
 
 /// One kernel's.
-pub struct Report {
+pub(super) struct Report {
     pub series: String,
     pub version: String,
     pub took: Duration,
@@ -18,7 +18,7 @@ pub struct Report {
 
 /// One case's.
 #[derive(Default)]
-pub struct Outcome {
+pub(super) struct Outcome {
     pub took: Duration,
     /// What does not work on this kernel, and was seen to be left out by the agent with this reason.
     pub falls_back: Vec<String>,
@@ -30,7 +30,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// What a guest made of it, whatever was expected.
-    pub fn word(&self) -> &'static str {
+    pub(super) fn word(&self) -> &'static str {
         match (self.failures.is_empty(), self.falls_back.is_empty()) {
             (false, _) => "fails",
             (true, false) => "falls back",
@@ -41,7 +41,7 @@ impl Outcome {
 
 /// What a case came to, with what it should have come to in mind.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     Passes,
     FallsBack,
     Fails,
@@ -51,7 +51,7 @@ pub enum Verdict {
 }
 
 impl Report {
-    pub fn new(series: &str, version: &str, cases: &[&'static Case]) -> Self {
+    pub(super) fn new(series: &str, version: &str, cases: &[&'static Case]) -> Self {
         Self {
             series: series.to_owned(),
             version: version.to_owned(),
@@ -62,14 +62,14 @@ impl Report {
         }
     }
 
-    pub fn failed(&self) -> bool {
+    pub(super) fn failed(&self) -> bool {
         let as_expected =
             |name: &&str| matches!(self.verdict(name), Verdict::Passes | Verdict::FallsBack);
         self.broken.is_some() || !self.asked.iter().all(as_expected)
     }
 
     /// Lines for what is not simply a pass.
-    pub fn details(&self) -> Vec<String> {
+    pub(super) fn details(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut say = |case: &str, what: &str| {
             lines.push(format!("Linux {}: {case}: {what}", self.version));
@@ -104,7 +104,7 @@ impl Report {
         lines
     }
 
-    pub fn verdict(&self, name: &str) -> Verdict {
+    pub(super) fn verdict(&self, name: &str) -> Verdict {
         let Some(outcome) = self.cases.get(name) else {
             return Verdict::Missing;
         };
@@ -123,7 +123,7 @@ impl Report {
 }
 
 /// The head of a table with a column for each kernel.
-pub fn head(reports: &[Report]) -> String {
+pub(super) fn head(reports: &[Report]) -> String {
     let mut out = String::from("| case |");
     for report in reports {
         let _ = write!(out, " {} |", report.version);
@@ -135,7 +135,7 @@ pub fn head(reports: &[Report]) -> String {
 }
 
 /// Kernel by case, with the seconds that each case took.
-pub fn table(reports: &[Report]) -> String {
+pub(super) fn table(reports: &[Report]) -> String {
     let mut out = head(reports);
     let asked = |case: &&Case| {
         reports

@@ -14,7 +14,7 @@ const NO_SIGNS: [&str; 2] = ["starting", "steering_off"];
 
 /// Remembers the last look.
 #[derive(Debug, Default)]
-pub struct Changes {
+pub(super) struct Changes {
     before: Option<StatusView>,
     phase: Phase,
     /// The figures at the beginning of the retirement that is under way, and when that was.
@@ -35,7 +35,7 @@ enum Phase {
 
 impl Changes {
     /// The events since the last look. `now_ms`: of this one, in milliseconds since 1970.
-    pub fn look(&mut self, now: StatusView, now_ms: u64) -> Vec<Event> {
+    pub(super) fn look(&mut self, now: StatusView, now_ms: u64) -> Vec<Event> {
         let before = self.before.take().unwrap_or_default();
         let mut noted = Noted {
             at_ms: now_ms,

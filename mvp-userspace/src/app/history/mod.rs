@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use self::changes::Changes;
-pub use self::node_events::NodeEvents;
+pub(super) use self::node_events::NodeEvents;
 use self::sample::Sampler;
 use super::views::{Sources, status};
 use crate::drain::{DrainState, DrainTrigger};
@@ -31,7 +31,7 @@ const GAP_MS: u64 = 60_000;
 
 /// Writes the record. Cheap to clone; whoever ends the agent has it closed.
 #[derive(Clone)]
-pub struct Keeper(Arc<Inner>);
+pub(super) struct Keeper(Arc<Inner>);
 
 struct Inner {
     history: History,
@@ -48,7 +48,7 @@ struct Inner {
 
 impl Keeper {
     /// Begins to follow the agent on this runtime. `another`: an agent runs here, whose place this one takes.
-    pub fn start(
+    pub(super) fn start(
         sources: &Arc<Sources>,
         node: Option<NodeEvents>,
         drain: DrainTrigger,
@@ -73,7 +73,7 @@ impl Keeper {
     }
 
     /// Writes all of it for the last time. Blocks on file I/O.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         if self.0.closed.swap(true, Ordering::Relaxed) {
             return;
         }

@@ -30,18 +30,18 @@ const CONTROLLER: &str = "mvp";
 
 /// Takes what has happened; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct NodeEvents(mpsc::Sender<Event>);
+pub(crate) struct NodeEvents(mpsc::Sender<Event>);
 
 impl NodeEvents {
     /// Writes events on this Node from now on, on this runtime.
-    pub fn start(client: Client, node: &str) -> Self {
+    pub(crate) fn start(client: Client, node: &str) -> Self {
         let (sender, told) = mpsc::channel(WAITING);
         tokio::spawn(write(client, node.to_owned(), told));
         Self(sender)
     }
 
     /// An event that is of no interest there, or for which there is no room, is left out.
-    pub fn tell(&self, event: &Event) {
+    pub(crate) fn tell(&self, event: &Event) {
         if interest(event).is_some() {
             let _ = self.0.try_send(event.clone());
         }

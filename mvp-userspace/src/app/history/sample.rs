@@ -9,7 +9,7 @@ use crate::metrics::{Metrics, RequestKey};
 use crate::steering::{Ended, RetireTally};
 
 /// Reads them again and again.
-pub struct Sampler {
+pub(super) struct Sampler {
     metrics: Arc<Metrics>,
     tally: Arc<Tally>,
     retired: RetireTally,
@@ -23,7 +23,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    pub fn new(
+    pub(super) fn new(
         metrics: Arc<Metrics>,
         tally: Arc<Tally>,
         retired: RetireTally,
@@ -43,7 +43,7 @@ impl Sampler {
     }
 
     /// The agent's own share of the requests since the last call.
-    pub fn added(&mut self) -> Added {
+    pub(super) fn added(&mut self) -> Added {
         let (requests, time) = self.metrics.added_so_far();
         let before = std::mem::replace(&mut self.added, (requests, time));
         Added {
@@ -53,7 +53,7 @@ impl Sampler {
     }
 
     /// What was counted since the last call.
-    pub fn sample(&mut self, now_ms: u64) -> Minute {
+    pub(super) fn sample(&mut self, now_ms: u64) -> Minute {
         let (prevented, served_while_down) = self.tally.take();
         let mut counted = Minute {
             minute: now_ms / 60_000,

@@ -13,7 +13,7 @@ use crate::admin::{CanaryView, SkewView, StatusView, encode};
 use crate::config;
 
 /// Everything that is judged.
-pub struct Facts {
+pub(super) struct Facts {
     pub status: StatusView,
     pub skew: SkewView,
     /// By server, what it counted of deprecated APIs, or why it cannot be asked.
@@ -29,17 +29,17 @@ pub struct Facts {
 }
 
 /// By name, what each agent says, or why it cannot be asked.
-pub type Agents = Vec<(String, Result<Told, String>)>;
+pub(super) type Agents = Vec<(String, Result<Told, String>)>;
 
 /// What an agent says.
-pub struct Told {
+pub(super) struct Told {
     pub status: StatusView,
     pub canary: Result<CanaryView, String>,
 }
 
 /// A request for a deprecated API since the server was started (`apiserver_requested_deprecated_apis`).
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Deprecated {
+pub(super) struct Deprecated {
     /// `group/version resource`, as Kubernetes writes them.
     pub api: String,
     /// The minor version that does not serve it any more, if that is settled.
@@ -48,7 +48,7 @@ pub struct Deprecated {
 
 /// # Errors
 /// The agent cannot be asked. What a server does not answer is a fact.
-pub fn gather(ask: &Ask, fleet: &Fleet, manifest: &Path) -> Result<Facts, ClientError> {
+pub(super) fn gather(ask: &Ask, fleet: &Fleet, manifest: &Path) -> Result<Facts, ClientError> {
     progress("asking the agent of this node");
     let status: StatusView = parse(&get(&ask.at, "/status")?.success()?)?;
     let skew = parse(&get(&ask.at, "/skew")?.success()?)?;
@@ -78,7 +78,7 @@ pub fn gather(ask: &Ask, fleet: &Fleet, manifest: &Path) -> Result<Facts, Client
 }
 
 /// Has the agent send its canary.
-pub fn canary(at: &At) -> Result<CanaryView, ClientError> {
+pub(super) fn canary(at: &At) -> Result<CanaryView, ClientError> {
     parse(&get(at, "/mvp/canary")?.success()?)
 }
 

@@ -15,13 +15,13 @@ const NAMED: usize = 5;
 
 /// A minor version of Kubernetes: `1.36`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Minor(u32, u32);
+pub(super) struct Minor(u32, u32);
 
 /// `v1.36`, `1.36` or `v1.36.2`.
 ///
 /// # Errors
 /// What is none.
-pub fn minor(text: &str) -> Result<Minor, String> {
+pub(super) fn minor(text: &str) -> Result<Minor, String> {
     let mut parts = text
         .strip_prefix('v')
         .unwrap_or(text)
@@ -34,7 +34,7 @@ pub fn minor(text: &str) -> Result<Minor, String> {
 }
 
 /// Everything that was found, the worst of each subject included.
-pub fn upgrade(facts: &Facts, to: Option<Minor>, within: Duration) -> Vec<Finding> {
+pub(super) fn upgrade(facts: &Facts, to: Option<Minor>, within: Duration) -> Vec<Finding> {
     let mut all = vec![agent("agent", &facts.status)];
     let servers = &facts.status.servers;
     let known: Vec<_> = servers

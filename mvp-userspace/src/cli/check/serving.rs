@@ -14,7 +14,7 @@ use crate::tls::probe;
 const TIME: Duration = Duration::from_secs(5);
 
 /// By server, in how many seconds its certificate ends; negative after that.
-pub fn ends(servers: &[ServerView]) -> Vec<(String, Result<i64, String>)> {
+pub(super) fn ends(servers: &[ServerView]) -> Vec<(String, Result<i64, String>)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

@@ -33,7 +33,7 @@ const STATUS: usize = 64 << 10;
 const NAMED: usize = 3;
 
 /// Looks at files and servers; changes nothing.
-pub fn examine(config: &Config) -> Vec<Finding> {
+pub(super) fn examine(config: &Config) -> Vec<Finding> {
     let (mut found, client_tls) = certificates(config);
     found.push(goaway(&config.kernel.manifest));
     let runtime = tokio::runtime::Builder::new_current_thread()

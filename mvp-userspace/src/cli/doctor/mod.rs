@@ -18,7 +18,7 @@ use crate::text::table::{clean, table};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Finding {
+pub(super) struct Finding {
     /// What was looked at.
     pub subject: &'static str,
     pub outcome: Outcome,
@@ -28,7 +28,7 @@ pub struct Finding {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub(super) enum Outcome {
     Ok,
     /// Not there; what depends on it is off, all else works.
     Off,
@@ -54,7 +54,7 @@ const CAPABILITIES: [(u32, &str, &str); 4] = [
 
 /// What the agent would be told of the kernel.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub(super) struct Node {
     pub pin_path: PathBuf,
     pub steering: Mode,
     pub own_source: Ipv4Addr,
@@ -63,7 +63,7 @@ pub struct Node {
 
 impl Node {
     /// Where nobody says otherwise, with the pins in this folder.
-    pub fn by_default(pin_path: PathBuf) -> Self {
+    pub(super) fn by_default(pin_path: PathBuf) -> Self {
         Self {
             pin_path,
             steering: Mode::Auto,
@@ -86,7 +86,7 @@ impl From<&Config> for Node {
 }
 
 /// Everything. Without a configuration only the kernel part.
-pub fn examine(node: &Node, config: Option<&Config>) -> Vec<Finding> {
+pub(super) fn examine(node: &Node, config: Option<&Config>) -> Vec<Finding> {
     let mut found = kernel_part(node);
     match config {
         Some(config) => found.extend(cluster::examine(config)),
@@ -145,7 +145,7 @@ fn kernel_part(node: &Node) -> Vec<Finding> {
     found
 }
 
-pub fn text(findings: &[Finding]) -> String {
+pub(super) fn text(findings: &[Finding]) -> String {
     let rows: Vec<_> = findings
         .iter()
         .map(|finding| {

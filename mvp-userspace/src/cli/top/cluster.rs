@@ -16,7 +16,7 @@ use crate::admin::{ServerView, StatusView};
 use crate::text::table::{clean, table};
 
 /// Asks them again and again, and remembers what each said last.
-pub struct Nodes {
+pub(super) struct Nodes {
     fleet: Fleet,
     members: Vec<Member>,
     last: BTreeMap<String, StatusView>,
@@ -24,7 +24,7 @@ pub struct Nodes {
 
 /// What they say of themselves.
 #[derive(Clone, Debug, Default)]
-pub struct ClusterShown {
+pub(super) struct ClusterShown {
     pub nodes: Vec<Node>,
     /// Why it is not known which agents there are now.
     pub problem: Option<String>,
@@ -33,7 +33,7 @@ pub struct ClusterShown {
 
 /// One agent.
 #[derive(Clone, Debug, Default)]
-pub struct Node {
+pub(super) struct Node {
     pub name: String,
     /// What it said last; `None`: nothing yet.
     pub status: Option<StatusView>,
@@ -42,7 +42,7 @@ pub struct Node {
 }
 
 impl Nodes {
-    pub fn new(fleet: Fleet) -> Self {
+    pub(super) fn new(fleet: Fleet) -> Self {
         Self {
             fleet,
             members: Vec::new(),
@@ -52,7 +52,7 @@ impl Nodes {
 
     /// # Errors
     /// No agent is known at all. One that cannot be asked is shown as such.
-    pub fn look(&mut self) -> Result<ClusterShown, ClientError> {
+    pub(super) fn look(&mut self) -> Result<ClusterShown, ClientError> {
         let problem = match self.fleet.members() {
             Ok(members) => {
                 self.members = members;

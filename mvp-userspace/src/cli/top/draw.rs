@@ -13,7 +13,7 @@ use crate::text::table::{age, clean, table};
 
 /// What the agent says of itself.
 #[derive(Debug, Default)]
-pub struct Shown {
+pub(super) struct Shown {
     pub status: StatusView,
     pub skew: SkewView,
     pub history: HistoryView,

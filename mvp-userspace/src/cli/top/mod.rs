@@ -31,7 +31,7 @@ const KEYS: Duration = Duration::from_millis(100);
 const SIZE: (u16, u16) = (120, 40);
 
 #[derive(clap::Args, Debug)]
-pub struct Top {
+pub(super) struct Top {
     /// Print one frame and end; needs no terminal.
     #[arg(long)]
     once: bool,
@@ -51,7 +51,7 @@ trait Screen: Send + 'static {
 }
 
 impl Top {
-    pub fn show(&self, out: &mut dyn Write) -> Result<(), ClientError> {
+    pub(super) fn show(&self, out: &mut dyn Write) -> Result<(), ClientError> {
         if self.fleet.is_asked() {
             let every = if self.fleet.cluster { SELDOM } else { EVERY };
             let mut nodes = Nodes::new(self.fleet.clone());

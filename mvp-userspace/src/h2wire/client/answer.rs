@@ -19,14 +19,14 @@ const SMALL: usize = 2048;
 
 /// A block of fields that goes on in further frames.
 #[derive(Debug)]
-pub struct Block {
+pub(super) struct Block {
     pub stream: u32,
     ends_stream: bool,
     bytes: Vec<u8>,
     frames: usize,
 }
 
-pub fn data(client: &mut Client, head: Frame, payload: BytesMut) -> Step {
+pub(super) fn data(client: &mut Client, head: Frame, payload: BytesMut) -> Step {
     let id = known(client, head, "DATA")?;
     let size = payload.len() as i64;
     client.receive_window -= size;
@@ -86,7 +86,7 @@ pub fn data(client: &mut Client, head: Frame, payload: BytesMut) -> Step {
     Ok(())
 }
 
-pub fn headers(client: &mut Client, head: Frame, payload: &[u8]) -> Step {
+pub(super) fn headers(client: &mut Client, head: Frame, payload: &[u8]) -> Step {
     let stream = known(client, head, "HEADERS")?;
     let mut payload = without_padding(head, payload)?;
     if head.has(flag::PRIORITY) {
@@ -107,7 +107,7 @@ pub fn headers(client: &mut Client, head: Frame, payload: &[u8]) -> Step {
     more(client, head, payload)
 }
 
-pub fn continuation(client: &mut Client, head: Frame, payload: &[u8]) -> Step {
+pub(super) fn continuation(client: &mut Client, head: Frame, payload: &[u8]) -> Step {
     if client.block.is_none() {
         return Err(malformed(code::PROTOCOL_ERROR, "CONTINUATION of nothing"));
     }

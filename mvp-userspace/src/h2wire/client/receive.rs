@@ -10,11 +10,11 @@ use crate::h2wire::frame::{self, Frame, HEADER, LARGEST_WINDOW, code, flag, kind
 /// Bytes that wait for a server which does not read, and yet goes on to ask for acknowledgements.
 const UNREAD: usize = 1024 * 1024;
 /// Why the connection ends, and the code for the server.
-pub struct Ends(pub u32, pub Fault);
+pub(super) struct Ends(pub u32, pub Fault);
 
-pub type Step = Result<(), Ends>;
+pub(super) type Step = Result<(), Ends>;
 
-pub fn frames(client: &mut Client, bytes: &mut BytesMut) {
+pub(super) fn frames(client: &mut Client, bytes: &mut BytesMut) {
     while client.ended.is_none() {
         let Some(head) = Frame::read(bytes) else {
             return;
@@ -252,7 +252,7 @@ fn window_update(client: &mut Client, head: Frame, payload: &[u8]) -> Step {
 }
 
 /// The stream of a frame that has to be about one which the agent has begun (§5.1), whether or not it has ended.
-pub fn known(client: &Client, head: Frame, what: &'static str) -> Result<u32, Ends> {
+pub(super) fn known(client: &Client, head: Frame, what: &'static str) -> Result<u32, Ends> {
     let begun = head.stream % 2 == 1 && head.stream < client.next;
     match begun {
         true => Ok(head.stream),
@@ -271,7 +271,7 @@ pub fn known(client: &Client, head: Frame, what: &'static str) -> Result<u32, En
 }
 
 /// The stream ends, the connection stays.
-pub fn reject(client: &mut Client, id: u32, code: u32, why: &'static str) {
+pub(super) fn reject(client: &mut Client, id: u32, code: u32, why: &'static str) {
     client.end(id, code, Fault::Malformed(why));
     client.forget(id);
 }
@@ -287,7 +287,7 @@ fn unread(client: &Client) -> Step {
     }
 }
 
-pub fn malformed(code: u32, why: &'static str) -> Ends {
+pub(super) fn malformed(code: u32, why: &'static str) -> Ends {
     Ends(code, Fault::ConnectionMalformed(why))
 }
 

@@ -39,7 +39,7 @@ pub struct Head {
 }
 
 #[derive(Debug)]
-pub struct Stream {
+pub(super) struct Stream {
     /// All of the request has been written.
     pub sent: bool,
     /// All of the answer has come.
@@ -66,7 +66,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub fn new(send_window: i64, receive_window: i64, is_head: bool) -> Self {
+    pub(super) fn new(send_window: i64, receive_window: i64, is_head: bool) -> Self {
         Self {
             sent: false,
             received: false,
@@ -87,27 +87,27 @@ impl Stream {
     }
 
     /// It counts for the server's limit of streams at a time.
-    pub fn is_active(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         self.fault.is_none() && !(self.sent && self.received)
     }
 
-    pub fn fail(&mut self, fault: Fault) {
+    pub(super) fn fail(&mut self, fault: Fault) {
         self.fault.get_or_insert(fault);
         self.wake();
     }
 
-    pub fn wake(&mut self) {
+    pub(super) fn wake(&mut self) {
         self.wake_reader();
         self.wake_writer();
     }
 
-    pub fn wake_reader(&mut self) {
+    pub(super) fn wake_reader(&mut self) {
         if let Some(waker) = self.reading.take() {
             waker.wake();
         }
     }
 
-    pub fn wake_writer(&mut self) {
+    pub(super) fn wake_writer(&mut self) {
         if let Some(waker) = self.writing.take() {
             waker.wake();
         }

@@ -9,7 +9,7 @@ use crate::h2wire::huffman;
 
 /// A header block that does not follow RFC 7541: the tables of both ends may differ from here on, so the connection has to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum BlockError {
+pub(crate) enum BlockError {
     #[error("the block ends within a field")]
     CutOff,
     #[error("a number above 2^28")]
@@ -24,7 +24,7 @@ pub enum BlockError {
 
 /// What a block held.
 #[derive(Debug, Default)]
-pub struct Decoded {
+pub(crate) struct Decoded {
     pub status: Option<u16>,
     pub fields: HeaderMap,
     /// Breaks a rule of RFC 9113 §8.2 or §8.3; says which. This is about the one stream.
@@ -35,7 +35,7 @@ pub struct Decoded {
 
 /// The reading end of one connection.
 #[derive(Debug)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     table: Dynamic,
     /// Room for a text in the Huffman code.
     text: Vec<u8>,
@@ -55,7 +55,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The connection is of no further use.
-    pub fn decode(&mut self, block: &[u8], most: usize) -> Result<Decoded, BlockError> {
+    pub(crate) fn decode(&mut self, block: &[u8], most: usize) -> Result<Decoded, BlockError> {
         let mut rest = block;
         let mut size = 0_usize;
         let mut decoded = Decoded::default();

@@ -23,10 +23,10 @@ const NEVER_INDEXED: u8 = 0x10;
 
 /// What a block begins with if it is a connection's first: the server's table has no room (§4.2). Servers that announce a smaller table
 /// than the default want to hear of it, and the others need not keep one.
-pub const NO_TABLE: u8 = 0x20;
+pub(crate) const NO_TABLE: u8 = 0x20;
 
 /// Appends the block of a request for an https resource. Fields that HTTP/2 forbids must not be in `fields`.
-pub fn request(
+pub(crate) fn request(
     method: &Method,
     authority: &str,
     path: &str,
@@ -45,7 +45,7 @@ pub fn request(
 }
 
 /// Appends fields alone.
-pub fn trailers(fields: &HeaderMap, block: &mut Vec<u8>) {
+pub(crate) fn trailers(fields: &HeaderMap, block: &mut Vec<u8>) {
     for (name, value) in fields {
         let kind = match value.is_sensitive() {
             true => NEVER_INDEXED,

@@ -6,7 +6,7 @@ use super::BlockError;
 ///
 /// # Errors
 /// It is cut off, or has more than four further bytes: far more than anything that is followed or kept here.
-pub fn read(rest: &mut &[u8], bits: u32) -> Result<usize, BlockError> {
+pub(crate) fn read(rest: &mut &[u8], bits: u32) -> Result<usize, BlockError> {
     let (&first, mut behind) = rest.split_first().ok_or(BlockError::CutOff)?;
     let most = (1_usize << bits) - 1;
     let mut number = usize::from(first) & most;
@@ -30,7 +30,7 @@ pub fn read(rest: &mut &[u8], bits: u32) -> Result<usize, BlockError> {
 }
 
 /// Appends a number with `bits` of it in the first byte, whose other bits are those of `first`.
-pub fn write(first: u8, bits: u32, number: usize, block: &mut Vec<u8>) {
+pub(crate) fn write(first: u8, bits: u32, number: usize, block: &mut Vec<u8>) {
     let most = (1_usize << bits) - 1;
     if number < most {
         block.push(first | number as u8);

@@ -2,12 +2,12 @@
 
 mod decoder;
 mod encoder;
-pub mod integer;
+pub(super) mod integer;
 mod table;
 
-pub use decoder::{BlockError, Decoded, Decoder};
-pub use encoder::{NO_TABLE, request, trailers};
-pub use table::{Entry, FIXED_ENTRIES, TABLE_SIZE, fixed};
+pub(super) use decoder::{BlockError, Decoded, Decoder};
+pub(super) use encoder::{NO_TABLE, request, trailers};
+pub(super) use table::{Entry, FIXED_ENTRIES, TABLE_SIZE, fixed};
 
 #[cfg(test)]
 mod tests {

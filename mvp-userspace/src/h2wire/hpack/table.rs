@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use http::{HeaderName, HeaderValue};
 
 /// What SETTINGS_HEADER_TABLE_SIZE is while nobody says otherwise (RFC 9113 §6.5.2): the agent does not.
-pub const TABLE_SIZE: usize = 4096;
+pub(crate) const TABLE_SIZE: usize = 4096;
 /// What an entry takes beside its two texts (§4.1).
 const OVERHEAD: usize = 32;
 
 /// A field's name as it came.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Name {
+pub(crate) enum Name {
     /// `:status`.
     Status,
     Field(HeaderName),
@@ -22,7 +22,7 @@ pub enum Name {
 
 /// A field as an entry of the tables, and as it came.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub name: Name,
     /// Bytes of the name as it came.
     pub name_length: usize,
@@ -34,7 +34,7 @@ pub struct Entry {
 
 impl Name {
     /// By RFC 9113 §8.2.1 and §8.3.
-    pub fn read(name: &[u8]) -> Self {
+    pub(crate) fn read(name: &[u8]) -> Self {
         match name {
             b":status" => Self::Status,
             _ if name.iter().any(u8::is_ascii_uppercase) => Self::Wrong,
@@ -45,14 +45,14 @@ impl Name {
 
 impl Entry {
     /// The size of a field with such texts.
-    pub fn size_of(name: usize, value: usize) -> usize {
+    pub(crate) fn size_of(name: usize, value: usize) -> usize {
         name.saturating_add(value).saturating_add(OVERHEAD)
     }
 }
 
 /// The entries that the other end has added, the latest first.
 #[derive(Debug)]
-pub struct Dynamic {
+pub(super) struct Dynamic {
     entries: VecDeque<Entry>,
     /// Of all entries, bytes.
     size: usize,
@@ -60,7 +60,7 @@ pub struct Dynamic {
 }
 
 impl Dynamic {
-    pub fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         Self {
             entries: VecDeque::new(),
             size: 0,
@@ -69,13 +69,13 @@ impl Dynamic {
     }
 
     /// Sets the size above which entries leave (§4.3).
-    pub fn resize(&mut self, most: usize) {
+    pub(super) fn resize(&mut self, most: usize) {
         self.most = most;
         self.evict(0);
     }
 
     /// One larger than the table empties it, which is no error (§4.4).
-    pub fn insert(&mut self, entry: Entry) {
+    pub(super) fn insert(&mut self, entry: Entry) {
         self.evict(entry.size);
         if entry.size <= self.most {
             self.size += entry.size;
@@ -83,7 +83,7 @@ impl Dynamic {
         }
     }
 
-    pub fn get(&self, index: usize) -> Option<&Entry> {
+    pub(super) fn get(&self, index: usize) -> Option<&Entry> {
         self.entries.get(index)
     }
 
@@ -99,15 +99,15 @@ impl Dynamic {
 }
 
 /// An entry of the fixed table; indexes begin with 1.
-pub fn fixed(index: usize) -> Option<(&'static str, &'static str)> {
+pub(crate) fn fixed(index: usize) -> Option<(&'static str, &'static str)> {
     FIXED.get(index.checked_sub(1)?).copied()
 }
 
 /// How many indexes the fixed table takes.
-pub const FIXED_ENTRIES: usize = FIXED.len();
+pub(crate) const FIXED_ENTRIES: usize = FIXED.len();
 
 /// The index of a name in the fixed table, of names that requests have.
-pub fn index_of(name: &str) -> Option<u8> {
+pub(super) fn index_of(name: &str) -> Option<u8> {
     Some(match name {
         "accept-charset" => 15,
         "accept-encoding" => 16,

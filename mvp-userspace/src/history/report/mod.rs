@@ -238,7 +238,7 @@ fn event_cells(event: &Event) -> [String; 4] {
 }
 
 /// What stands behind a decision of the agent's own, as docs/metrics.md has it.
-pub fn meaning(decision: &str) -> &'static str {
+pub(super) fn meaning(decision: &str) -> &'static str {
     MEANINGS
         .iter()
         .find(|(name, _)| *name == decision)

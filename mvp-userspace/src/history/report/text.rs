@@ -141,7 +141,7 @@ impl Report {
 }
 
 /// `2026-11-29 10:44:07Z`.
-pub fn time(ms: u64) -> String {
+pub(super) fn time(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
     let Ok(at) = time::OffsetDateTime::from_unix_timestamp(seconds) else {
         return "-".to_owned();

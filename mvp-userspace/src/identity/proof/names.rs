@@ -35,7 +35,7 @@ pub struct Learned {
 
 /// Which kind of header a learned name is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum LearnedKind {
+pub(crate) enum LearnedKind {
     Username,
     Uid,
     Group,

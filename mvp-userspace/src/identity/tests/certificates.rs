@@ -9,15 +9,15 @@ use crate::identity::testing::{World, at, now, trust};
 use crate::identity::user::BadIdentity;
 use crate::tls::testing::{Identity, ca, client, self_signed, signed_by};
 
-pub fn x509(chain: &[&Identity], world: &World) -> X509Verdict {
+pub(super) fn x509(chain: &[&Identity], world: &World) -> X509Verdict {
     examine(&ders(chain), &world.trust, now()).x509
 }
 
-pub fn ders(chain: &[&Identity]) -> Vec<CertificateDer<'static>> {
+pub(super) fn ders(chain: &[&Identity]) -> Vec<CertificateDer<'static>> {
     chain.iter().map(|identity| identity.der.clone()).collect()
 }
 
-pub fn rejected(verdict: X509Verdict) -> Rejection {
+pub(super) fn rejected(verdict: X509Verdict) -> Rejection {
     match verdict {
         X509Verdict::Rejected(rejection) => rejection,
         other => panic!("not rejected: {other:?}"),

@@ -224,7 +224,7 @@ impl Established {
 }
 
 impl Reply {
-    pub fn sequence(&self) -> u32 {
+    pub(super) fn sequence(&self) -> u32 {
         match self {
             Reply::Established { sequence, .. }
             | Reply::Done { sequence }

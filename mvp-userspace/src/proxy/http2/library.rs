@@ -31,14 +31,14 @@ const SEND_BUFFER: usize = 1024 * 1024;
 
 /// Where requests are given to a connection. Cheap to clone; the connection ends with the last one and the last answer.
 #[derive(Clone)]
-pub struct Sender {
+pub(crate) struct Sender {
     send: SendRequest<Bytes>,
     link: Arc<Link>,
 }
 
 /// What a connection's requests and its driver know of it.
 #[derive(Debug)]
-pub struct Link {
+pub(super) struct Link {
     /// Streams that the server allows at a time, as its SETTINGS last said, at most so many as were asked for.
     streams: AtomicUsize,
     /// A PING was not answered, and that is why the connection has ended.
@@ -48,7 +48,7 @@ pub struct Link {
 }
 
 /// Drives a connection until it ends.
-pub struct Driver<S> {
+pub(super) struct Driver<S> {
     connection: Connection<S, Bytes>,
     keep_alive: KeepAlive,
     link: Arc<Link>,
@@ -56,7 +56,7 @@ pub struct Driver<S> {
 }
 
 /// See [`super::handshake`].
-pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     settings: Settings,
 ) -> Result<(Sender, Driver<S>), h2::Error> {
@@ -94,23 +94,23 @@ pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 
 impl Sender {
     /// Takes no further request: it has ended, the server is ending it, or its stream numbers are used up.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         // Pending only behind a request of this very sender.
         let mut nobody = Context::from_waker(Waker::noop());
         matches!(self.send.poll_ready(&mut nobody), Poll::Ready(Err(_)))
     }
 
-    pub fn stream_limit(&self) -> usize {
+    pub(crate) fn stream_limit(&self) -> usize {
         self.link.streams.load(Ordering::Relaxed)
     }
 
     /// True for the first who asks.
-    pub fn breaks_first(&self) -> bool {
+    pub(crate) fn breaks_first(&self) -> bool {
         !self.link.broken.swap(true, Ordering::Relaxed)
     }
 
     /// Sends one request and waits for the head of its answer. Dropping the future resets the stream.
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         request: Request<UploadBody>,
     ) -> Result<Response<WireBody>, AttemptError> {

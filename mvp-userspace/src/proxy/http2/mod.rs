@@ -24,17 +24,17 @@ use super::wire_body::WireBody;
 use crate::config::Http2;
 use crate::h2wire::client::{Fault, Limits};
 
-pub use own_body::OwnBody;
+pub(super) use own_body::OwnBody;
 
 /// Where requests are given to a connection. Cheap to clone; the connection ends with the last one and the last answer.
 #[derive(Clone)]
-pub enum Sender {
+pub(super) enum Sender {
     Library(library::Sender),
     Own(own::Sender),
 }
 
 /// What a connection grants a server, and how it is kept.
-pub struct Settings {
+pub(super) struct Settings {
     pub limits: Limits,
     /// Cancelled streams that are remembered for a second, so that what a server still sends on them is not answered frame by frame.
     pub remembered_resets: usize,
@@ -45,7 +45,7 @@ pub struct Settings {
 ///
 /// # Errors
 /// The connection broke before the preface was written.
-pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     engine: Http2,
     stream: S,
     settings: Settings,
@@ -74,7 +74,7 @@ pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 
 impl Sender {
     /// Takes no further request: it has ended, the server is ending it, or its stream numbers are used up.
-    pub fn is_closed(&mut self) -> bool {
+    pub(super) fn is_closed(&mut self) -> bool {
         match self {
             Self::Library(sender) => sender.is_closed(),
             Self::Own(sender) => sender.is_closed(),
@@ -82,7 +82,7 @@ impl Sender {
     }
 
     /// Streams that may be open at a time.
-    pub fn stream_limit(&self) -> usize {
+    pub(super) fn stream_limit(&self) -> usize {
         match self {
             Self::Library(sender) => sender.stream_limit(),
             Self::Own(sender) => sender.stream_limit(),
@@ -90,7 +90,7 @@ impl Sender {
     }
 
     /// True for the first who asks.
-    pub fn breaks_first(&self) -> bool {
+    pub(super) fn breaks_first(&self) -> bool {
         match self {
             Self::Library(sender) => sender.breaks_first(),
             Self::Own(sender) => sender.breaks_first(),
@@ -98,7 +98,7 @@ impl Sender {
     }
 
     /// Sends one request and waits for the head of its answer. Dropping the future resets the stream.
-    pub async fn send(
+    pub(super) async fn send(
         &mut self,
         request: UpstreamRequest,
     ) -> Result<Response<WireBody>, AttemptError> {
@@ -117,7 +117,7 @@ impl Sender {
 }
 
 /// What an attempt that ended so says of the server.
-pub fn fault_error(fault: Fault) -> AttemptError {
+pub(super) fn fault_error(fault: Fault) -> AttemptError {
     let ending = match fault {
         Fault::Reset(code) => of_reset(code.into()),
         Fault::Malformed(_) => Ending::AnswerMalformed,

@@ -31,7 +31,7 @@ pub struct Shared(Arc<Mutex<Client>>);
 
 /// See [`super::Sender`].
 #[derive(Clone)]
-pub struct Sender {
+pub(crate) struct Sender {
     open: Arc<Open>,
 }
 
@@ -43,7 +43,7 @@ struct Open {
 }
 
 /// Drives a connection until it ends.
-pub struct Driver<S> {
+pub(super) struct Driver<S> {
     socket: S,
     client: Shared,
     inbox: BytesMut,
@@ -62,7 +62,7 @@ pub struct Exchange {
 }
 
 /// Begins a connection; the driver writes the preface.
-pub fn begin<S>(socket: S, settings: Settings) -> (Sender, Driver<S>) {
+pub(super) fn begin<S>(socket: S, settings: Settings) -> (Sender, Driver<S>) {
     let client = Shared(Arc::new(Mutex::new(Client::new(settings.limits))));
     let keep_alive = settings
         .keep_alive
@@ -89,19 +89,19 @@ impl Shared {
 }
 
 impl Sender {
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.open.client.lock().is_closed()
     }
 
-    pub fn stream_limit(&self) -> usize {
+    pub(crate) fn stream_limit(&self) -> usize {
         self.open.client.lock().stream_limit()
     }
 
-    pub fn breaks_first(&self) -> bool {
+    pub(crate) fn breaks_first(&self) -> bool {
         !self.open.broken.swap(true, Ordering::Relaxed)
     }
 
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         request: Request<UploadBody>,
     ) -> Result<Response<WireBody>, AttemptError> {

@@ -43,7 +43,7 @@ fn settings() -> Settings {
     }
 }
 
-pub async fn connect(engine: Http2) -> (Sender, DuplexStream) {
+pub(super) async fn connect(engine: Http2) -> (Sender, DuplexStream) {
     let (near, far) = duplex(1 << 20);
     let (sender, driver) = handshake(engine, near, settings()).await.unwrap();
     tokio::spawn(driver);
@@ -84,7 +84,7 @@ fn head(fields: &[(&str, &str)]) -> Vec<u8> {
 
 /// What came of a request: the answer, and how its body ended.
 #[derive(Debug, PartialEq)]
-pub struct Outcome {
+pub(super) struct Outcome {
     head: Result<(u16, Vec<(String, String)>), Ending>,
     pub body: Vec<u8>,
     pub trailers: Vec<(String, String)>,
@@ -99,7 +99,7 @@ fn texts(fields: &http::HeaderMap) -> Vec<(String, String)> {
         .collect()
 }
 
-pub async fn outcome(answer: Result<Response<WireBody>, AttemptError>) -> Outcome {
+pub(super) async fn outcome(answer: Result<Response<WireBody>, AttemptError>) -> Outcome {
     let mut outcome = Outcome {
         head: Ok((0, Vec::new())),
         body: Vec::new(),

@@ -12,7 +12,7 @@ use crate::proxy::body::UploadBody;
 
 /// Ends when all of the body was sent, when the server does not want more of it, or when the body breaks off; the stream is then reset
 /// as that on which it came.
-pub struct Upload {
+pub(super) struct Upload {
     client: Shared,
     id: u32,
     body: UploadBody,
@@ -21,7 +21,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub fn new(exchange: &Exchange, body: UploadBody) -> Self {
+    pub(super) fn new(exchange: &Exchange, body: UploadBody) -> Self {
         Self {
             client: exchange.client.clone(),
             id: exchange.id,

@@ -10,7 +10,7 @@ use crate::document::{Form, Media};
 use crate::proxy::negotiate::{Convert, accept, choose, choose_plain, clauses, is_routed};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Choice {
+pub(super) struct Choice {
     pub form: Form,
     pub media: Media,
     /// `profile=nopeer`: the answer of one server about itself. Any other profile is as none.
@@ -22,7 +22,7 @@ pub struct Choice {
 /// which looks at the header as well.
 ///
 /// Only the first Accept header counts, as in Go's `Header.Get`; none, or an empty one, means plain JSON.
-pub fn negotiate(headers: &HeaderMap, aggregated: bool, routed: bool) -> Option<Choice> {
+pub(super) fn negotiate(headers: &HeaderMap, aggregated: bool, routed: bool) -> Option<Choice> {
     let header = accept(headers)?;
     if routed && !is_routed(header) {
         return None;
@@ -52,7 +52,7 @@ fn aggregated_form(convert: Convert<'_>) -> Option<Form> {
 }
 
 /// The form and media type of an answer by its `Content-Type`; `None` for one that is not merged.
-pub fn answered(content_type: &str) -> Option<(Form, Media)> {
+pub(super) fn answered(content_type: &str) -> Option<(Form, Media)> {
     let mut clauses = clauses(content_type);
     let clause = clauses.pop().filter(|_| clauses.is_empty())?;
     let media = [Media::Json, Media::Yaml, Media::Protobuf]
@@ -66,7 +66,7 @@ pub fn answered(content_type: &str) -> Option<(Form, Media)> {
 }
 
 /// The `Content-Type` of a document.
-pub fn content_type(form: Form, media: Media) -> HeaderValue {
+pub(super) fn content_type(form: Form, media: Media) -> HeaderValue {
     macro_rules! of {
         ($media:literal) => {
             match form {

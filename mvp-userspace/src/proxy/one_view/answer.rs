@@ -36,7 +36,7 @@ struct Replacement {
 }
 
 /// Replaces what the server told by what the view has; anything but a 200 or 304 passes as it is.
-pub async fn from_view(
+pub(super) async fn from_view(
     ask: &Ask,
     answer: Answer,
     view: &Arc<View>,

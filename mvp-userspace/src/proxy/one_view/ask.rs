@@ -16,7 +16,7 @@ use crate::proxy::outgoing::Outgoing;
 use crate::route::{Reason, Server};
 
 /// A request to be answered from more than one server's knowledge.
-pub struct Ask {
+pub(super) struct Ask {
     pub question: Question,
     /// `None` for OpenAPI, which has its own media types.
     pub choice: Option<Choice>,
@@ -42,7 +42,7 @@ pub struct Preferred {
 
 impl Ask {
     /// `None`: the server's own answer is the right one.
-    pub fn new(
+    pub(super) fn new(
         question: Question,
         outgoing: &Outgoing<'_>,
         view: &Arc<View>,
@@ -126,7 +126,7 @@ impl Ask {
     }
 
     /// The request for a server.
-    pub fn outgoing<'a>(&'a self, client: &Outgoing<'a>) -> Outgoing<'a> {
+    pub(super) fn outgoing<'a>(&'a self, client: &Outgoing<'a>) -> Outgoing<'a> {
         Outgoing {
             // A HEAD has nothing that could be merged; its answer is that to a GET without the body.
             method: &Method::GET,
@@ -138,7 +138,7 @@ impl Ask {
     }
 
     /// True if the server told something else than the view was made from.
-    pub fn is_news(&self, answer: &Answer, view: &View) -> bool {
+    pub(super) fn is_news(&self, answer: &Answer, view: &View) -> bool {
         let (Question::Root { root, .. }, Some(source)) = (
             &self.question,
             self.choice.and_then(|choice| choice.form.source()),
@@ -154,12 +154,12 @@ impl Ask {
     }
 
     /// True if a root is not merged any more.
-    pub fn is_settled(&self, view: &View) -> bool {
+    pub(super) fn is_settled(&self, view: &View) -> bool {
         matches!(&self.question, Question::Root { root, .. } if view.root(*root).merged.is_none())
     }
 
     /// True if nothing of the answer itself is changed.
-    pub fn passes(&self) -> bool {
+    pub(super) fn passes(&self) -> bool {
         matches!(
             self.question,
             Question::OpenApiDocument(_) | Question::OpenApiV2
@@ -185,7 +185,7 @@ fn prefer(servers: Vec<Arc<Server>>, reason: Reason) -> Option<Preferred> {
 
 /// Who has the document with the hash that the client's URL names, of those that can be used. Without one, or with that of another
 /// day, who serves most of what it describes: such a server redirects to its own. And whether the hash that there is was found.
-pub fn having(
+pub(super) fn having(
     path: &str,
     query: Option<&str>,
     discovery: &DiscoveryHandle,

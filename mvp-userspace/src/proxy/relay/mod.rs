@@ -29,9 +29,10 @@ use crate::tls::Prober;
 use names::Names;
 use registry::{Places, Registry};
 
-pub use memory::Memory;
-pub use offer::{Offered, offer};
-pub use splicing::{Splicing, Technique};
+pub(super) use memory::Memory;
+pub(super) use offer::{Offered, offer};
+pub(super) use splicing::Splicing;
+pub(crate) use splicing::Technique;
 pub use watch::{probe, watch};
 
 /// From the configuration.

@@ -10,11 +10,11 @@ const IN_USE: Duration = Duration::from_secs(600);
 
 /// The names of clients whose requests were answered, the last used ones.
 #[derive(Debug, Default)]
-pub struct Names(Mutex<Vec<(Box<str>, Instant)>>);
+pub(super) struct Names(Mutex<Vec<(Box<str>, Instant)>>);
 
 impl Names {
     /// `name`, in lower case, is in use. If there are too many, the one that was used longest ago is forgotten.
-    pub fn note(&self, name: &str, now: Instant) {
+    pub(super) fn note(&self, name: &str, now: Instant) {
         let mut names = self.lock();
         if let Some((_, used)) = names.iter_mut().find(|(known, _)| **known == *name) {
             *used = now;
@@ -29,7 +29,7 @@ impl Names {
     }
 
     /// All that were used lately.
-    pub fn in_use(&self, now: Instant) -> Vec<Box<str>> {
+    pub(super) fn in_use(&self, now: Instant) -> Vec<Box<str>> {
         let mut names = self.lock();
         names.retain(|(_, used)| now.saturating_duration_since(*used) <= IN_USE);
         names.iter().map(|(name, _)| name.clone()).collect()

@@ -19,7 +19,7 @@ use crate::route::{RouteTable, Server};
 use crate::splice::Limits;
 
 /// What became of a connection.
-pub enum Offered {
+pub(crate) enum Offered {
     /// It has ended.
     Done,
     /// It is to be inspected; nothing of it was consumed.
@@ -32,7 +32,7 @@ pub enum Offered {
 
 /// Carries a connection to its end, or gives it back. Before it is given back a whole ClientHello is awaited, but for one in
 /// very many pieces, so that `place` knows which connections are silent.
-pub async fn offer(
+pub(crate) async fn offer(
     shared: &Shared,
     stream: TcpStream,
     client: SocketAddr,

@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::splice::{End, Mode, Outcome};
 
 /// Written when dropped, so that a connection that is cut by the agent's own end is logged as well.
-pub struct Record {
+pub(super) struct Record {
     carried: Arc<Carried>,
     metrics: Arc<Metrics>,
     server_address: Option<SocketAddr>,
@@ -19,7 +19,7 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn start(
+    pub(super) fn start(
         carried: &Arc<Carried>,
         metrics: &Arc<Metrics>,
         server_address: Option<SocketAddr>,
@@ -35,7 +35,7 @@ impl Record {
         }
     }
 
-    pub fn end(&mut self, outcome: Outcome) {
+    pub(super) fn end(&mut self, outcome: Outcome) {
         self.outcome = Some(outcome);
     }
 }

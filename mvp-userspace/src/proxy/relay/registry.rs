@@ -15,7 +15,7 @@ use crate::splice::Signal;
 
 /// All carried connections.
 #[derive(Debug, Default)]
-pub struct Registry(Mutex<State>);
+pub(super) struct Registry(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -27,7 +27,7 @@ struct State {
 
 /// How many connections are relayed, for one table.
 #[derive(Clone, Debug, Default)]
-pub struct Places {
+pub(super) struct Places {
     /// By the index of the table's members.
     pub by_member: Vec<usize>,
     pub total: usize,
@@ -35,7 +35,7 @@ pub struct Places {
 
 /// Why a connection is carried.
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub(super) enum Kind {
     /// To a peer. What it served then: what it may not lose.
     Relay { served: Arc<ApiSet> },
     /// To the local server: nothing needs to be inspected.
@@ -44,7 +44,7 @@ pub enum Kind {
 
 /// One carried connection.
 #[derive(Debug)]
-pub struct Carried {
+pub(super) struct Carried {
     pub kind: Kind,
     pub server: Arc<Server>,
     pub server_name: Option<Box<str>>,
@@ -66,7 +66,7 @@ struct Activity {
 
 /// Why a connection ends before its time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Ending {
+pub(super) enum Ending {
     Retired(RetireReason),
     /// Passed through, and there is something to inspect again.
     Inspected,
@@ -74,21 +74,21 @@ pub enum Ending {
 
 /// A place among the relayed connections of a server, given back on drop.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub(super) struct Place<'a> {
     registry: &'a Registry,
     pub server: Arc<Server>,
 }
 
 /// Registered until dropped.
 #[derive(Debug)]
-pub struct Registered<'a> {
+pub(super) struct Registered<'a> {
     registry: &'a Registry,
     id: u64,
 }
 
 impl Ending {
     /// As in metrics and the access log.
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Retired(reason) => reason.as_str(),
             Self::Inspected => "inspection_needed",
@@ -101,7 +101,7 @@ impl Registry {
     ///
     /// # Errors
     /// Why the connection is inspected.
-    pub fn decide(
+    pub(super) fn decide(
         &self,
         table: &RouteTable,
         decide: impl FnOnce(&Places) -> RelayDecision,
@@ -128,11 +128,11 @@ impl Registry {
         })
     }
 
-    pub fn counts(&self, table: &RouteTable) -> Places {
+    pub(super) fn counts(&self, table: &RouteTable) -> Places {
         self.lock().places(table)
     }
 
-    pub fn add(&self, carried: &Arc<Carried>) -> Registered<'_> {
+    pub(super) fn add(&self, carried: &Arc<Carried>) -> Registered<'_> {
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
@@ -141,12 +141,12 @@ impl Registry {
     }
 
     /// All that are carried now. Not to be kept: see [`Carried`].
-    pub fn all(&self) -> Vec<Arc<Carried>> {
+    pub(super) fn all(&self) -> Vec<Arc<Carried>> {
         self.lock().open.values().cloned().collect()
     }
 
     /// Carried connections by the server's name.
-    pub fn by_server(&self) -> Vec<(String, usize)> {
+    pub(super) fn by_server(&self) -> Vec<(String, usize)> {
         let mut counts: Vec<(String, usize)> = Vec::new();
         for carried in self.lock().open.values() {
             let name = &*carried.server.name;
@@ -183,7 +183,7 @@ impl State {
 }
 
 impl Carried {
-    pub fn new(
+    pub(super) fn new(
         kind: Kind,
         server: Arc<Server>,
         server_name: Option<Box<str>>,
@@ -208,7 +208,7 @@ impl Carried {
     }
 
     /// Bytes received from the client and sent to it, and for how long there were no more. One system call.
-    pub fn look(&self, now: Instant) -> ([u64; 2], Duration) {
+    pub(super) fn look(&self, now: Instant) -> ([u64; 2], Duration) {
         let mut state = self.lock();
         if let Ok(info) = TcpInfo::read(&self.socket) {
             let bytes = [info.received, info.written];
@@ -221,22 +221,22 @@ impl Carried {
     }
 
     /// Nothing speaks against it (any more).
-    pub fn keep(&self) {
+    pub(super) fn keep(&self) {
         self.set(Signal::Run, None);
     }
 
     /// Ends it as soon as it is silent.
-    pub fn retire(&self, why: Ending) {
+    pub(super) fn retire(&self, why: Ending) {
         self.set(Signal::Retire, Some(why));
     }
 
     /// Ends it now.
-    pub fn stop(&self, why: Ending) {
+    pub(super) fn stop(&self, why: Ending) {
         self.set(Signal::Stop, Some(why));
     }
 
     /// Why it is to end, if it is.
-    pub fn ending(&self) -> Option<Ending> {
+    pub(super) fn ending(&self) -> Option<Ending> {
         self.lock().ending
     }
 

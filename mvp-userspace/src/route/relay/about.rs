@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 /// How long a question is remembered: longer than load balancers and monitoring wait between two.
-pub const LATELY: Duration = Duration::from_secs(600);
+pub(super) const LATELY: Duration = Duration::from_secs(600);
 /// Addresses remembered. Above it nobody is relayed for a while: forgetting one would send its probes to another server.
 const MAX_ADDRESSES: usize = 4096;
 

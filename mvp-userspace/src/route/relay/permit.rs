@@ -9,7 +9,7 @@ use crate::route::{Knowledge, Member, RouteTable, ServerSet};
 use crate::tls::ProbeView;
 
 /// A probe older than this proves nothing.
-pub const PROBE_AGE: Duration = Duration::from_secs(60);
+pub(super) const PROBE_AGE: Duration = Duration::from_secs(60);
 
 codes! {
     /// Why a connection is inspected, in the order in which the conditions are asked: of several servers, the reason is that

@@ -41,7 +41,7 @@ pub(super) struct World {
 
 impl World {
     /// cp-a is local and old, cp-b new, cp-c old.
-    pub fn upgrade() -> Self {
+    pub(super) fn upgrade() -> Self {
         Self::of([
             member("cp-a", true, OLD),
             member("cp-b", false, NEW),
@@ -50,7 +50,7 @@ impl World {
     }
 
     /// With good probes of all of them, and room.
-    pub fn of(members: impl IntoIterator<Item = Member>) -> Self {
+    pub(super) fn of(members: impl IntoIterator<Item = Member>) -> Self {
         let table = table(members);
         let now = Instant::now();
         Self {
@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    pub fn hello<'a>(&'a self, server_name: Option<&'a str>) -> ClientHelloFacts<'a> {
+    pub(super) fn hello<'a>(&'a self, server_name: Option<&'a str>) -> ClientHelloFacts<'a> {
         ClientHelloFacts {
             readable: self.readable,
             server_name,
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    pub fn view(&self) -> RelayView<'_> {
+    pub(super) fn view(&self) -> RelayView<'_> {
         RelayView {
             enabled: self.enabled,
             interoperability: self.interoperability,

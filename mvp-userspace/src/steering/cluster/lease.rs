@@ -17,9 +17,9 @@ use crate::membership::events;
 use crate::steering::GuardHandle;
 
 /// Where it is.
-pub const NAMESPACE: &str = "kube-system";
+pub(super) const NAMESPACE: &str = "kube-system";
 /// Its name.
-pub const NAME: &str = "mvp";
+pub(super) const NAME: &str = "mvp";
 /// Longest wait before a failed watch is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// How often a write that fails is tried: a server may be restarting at this moment, but a sign that arrives late helps nobody.
@@ -34,7 +34,7 @@ pub struct Speaking(pub(super) mpsc::Receiver<Order>);
 ///
 /// # Errors
 /// Why not, and what to look at.
-pub async fn try_out(client: Client) -> Result<(), String> {
+pub(crate) async fn try_out(client: Client) -> Result<(), String> {
     let params = PatchParams {
         dry_run: true,
         ..PatchParams::default()
@@ -44,7 +44,12 @@ pub async fn try_out(client: Client) -> Result<(), String> {
 }
 
 /// Follows the Lease and writes what is to be said, for as long as the agent runs.
-pub async fn follow(client: Client, cluster: Cluster, guard: GuardHandle, speaking: Speaking) {
+pub(crate) async fn follow(
+    client: Client,
+    cluster: Cluster,
+    guard: GuardHandle,
+    speaking: Speaking,
+) {
     let api = Api::<Lease>::namespaced(client, NAMESPACE);
     tokio::join!(
         listen(api.clone(), &cluster, &guard),

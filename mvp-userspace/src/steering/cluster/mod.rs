@@ -12,7 +12,8 @@ mod lease;
 mod teller;
 mod words;
 
-pub use lease::{Speaking, follow, try_out};
+pub(super) use lease::Speaking;
+pub(crate) use lease::{follow, try_out};
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -9,7 +9,7 @@ const APART: Duration = Duration::from_secs(10);
 
 /// What was published.
 #[derive(Debug, Default)]
-pub struct Teller {
+pub(super) struct Teller {
     /// The signs of the last observation.
     seen: GuardReasons,
     /// The signs that are new since something was last published.
@@ -20,7 +20,7 @@ pub struct Teller {
 impl Teller {
     /// Takes the signs that are seen now, and returns those that are to be published. A sign that lasts is published once: the others see
     /// for themselves whether it still holds.
-    pub fn next(&mut self, own: GuardReasons, now: Instant) -> Option<GuardReasons> {
+    pub(super) fn next(&mut self, own: GuardReasons, now: Instant) -> Option<GuardReasons> {
         self.untold = self.untold.union(own.without(self.seen));
         self.seen = own;
         let soon = |at| now.saturating_duration_since(at) < APART;

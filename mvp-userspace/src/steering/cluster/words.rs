@@ -16,11 +16,11 @@ use crate::steering::GuardReasons;
 /// The prefix of every annotation here.
 const PREFIX: &str = "mvp/";
 /// Where operators say that all are to be armed.
-pub const OPERATOR: &str = "mvp/operator";
+pub(super) const OPERATOR: &str = "mvp/operator";
 /// So long a sign stands for the others: until they see signs of their own, or none comes.
-pub const SIGN_STANDS: Duration = Duration::from_secs(60);
+pub(super) const SIGN_STANDS: Duration = Duration::from_secs(60);
 /// Longest that any word counts, whatever it says: a word that is forgotten must end.
-pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Annotations looked at; more than any control plane has agents.
 const MAX_WORDS: usize = 128;
 /// Bytes of one annotation's value; longer ones are not looked at.
@@ -30,7 +30,7 @@ const MAX_NAME: usize = 63;
 
 /// One annotation's value.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Word {
+pub(super) struct Word {
     /// The node whose agent wrote it.
     pub by: String,
     /// The codes of the signs, or `operator`.
@@ -43,7 +43,7 @@ pub struct Word {
 
 /// What is known of the Lease.
 #[derive(Debug)]
-pub struct Words {
+pub(super) struct Words {
     own: String,
     /// `None`: it was not read yet.
     read: Option<BTreeMap<String, Kept>>,
@@ -60,7 +60,7 @@ struct Kept {
 
 /// What speaks for arming.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Standing {
+pub(super) struct Standing {
     /// The last moment for which another agent's sign stands.
     pub agent: Option<OffsetDateTime>,
     /// The same for an operator's word.
@@ -69,7 +69,7 @@ pub struct Standing {
 
 impl Word {
     /// That this node's agent saw these signs.
-    pub fn sign(node: &str, reasons: GuardReasons, now: OffsetDateTime) -> Self {
+    pub(super) fn sign(node: &str, reasons: GuardReasons, now: OffsetDateTime) -> Self {
         Self {
             by: node.to_owned(),
             because: reasons.to_string(),
@@ -79,7 +79,7 @@ impl Word {
     }
 
     /// That an operator has all agents armed for so long, at most [`LONGEST`].
-    pub fn operator(node: &str, time: Duration, now: OffsetDateTime) -> Self {
+    pub(super) fn operator(node: &str, time: Duration, now: OffsetDateTime) -> Self {
         Self {
             by: node.to_owned(),
             because: "operator".to_owned(),
@@ -90,7 +90,7 @@ impl Word {
 }
 
 /// The key under which the agent of this node speaks.
-pub fn key_of(node: &str) -> String {
+pub(super) fn key_of(node: &str) -> String {
     let name = format!("sign.{node}");
     if name.len() <= MAX_NAME {
         return format!("{PREFIX}{name}");
@@ -104,7 +104,7 @@ pub fn key_of(node: &str) -> String {
 
 impl Words {
     /// The words as the agent of this node sees them.
-    pub fn new(node: &str) -> Self {
+    pub(super) fn new(node: &str) -> Self {
         Self {
             own: key_of(node),
             read: None,
@@ -113,7 +113,11 @@ impl Words {
 
     /// Takes in the Lease's annotations. True if another agent has said something since they were last read: a sign even if its
     /// clock and ours differ by more than its word stands.
-    pub fn take(&mut self, annotations: &BTreeMap<String, String>, now: OffsetDateTime) -> bool {
+    pub(super) fn take(
+        &mut self,
+        annotations: &BTreeMap<String, String>,
+        now: OffsetDateTime,
+    ) -> bool {
         let before = self.read.take();
         let mut kept = BTreeMap::new();
         let mut news = false;
@@ -144,7 +148,7 @@ impl Words {
     }
 
     /// What stands after `now`.
-    pub fn standing(&self, now: OffsetDateTime) -> Standing {
+    pub(super) fn standing(&self, now: OffsetDateTime) -> Standing {
         let mut standing = Standing::default();
         for (key, kept) in self.read.iter().flatten() {
             let until = kept.until.filter(|until| *until > now);
@@ -158,20 +162,20 @@ impl Words {
     }
 
     /// The latest word of all, for the status.
-    pub fn last(&self) -> Option<&Word> {
+    pub(super) fn last(&self) -> Option<&Word> {
         let words = self.read.iter().flatten();
         words
             .filter_map(|(_, kept)| kept.word.as_ref())
             .max_by_key(|word| word.at)
     }
 
-    pub fn operator(&self) -> Option<&Word> {
+    pub(super) fn operator(&self) -> Option<&Word> {
         self.read.as_ref()?.get(OPERATOR)?.word.as_ref()
     }
 }
 
 /// A time in the form that the Lease uses, to the second.
-pub fn written(at: OffsetDateTime) -> String {
+pub(super) fn written(at: OffsetDateTime) -> String {
     let at = at.replace_nanosecond(0).unwrap_or(at);
     at.format(&Rfc3339).unwrap_or_default()
 }

@@ -26,7 +26,7 @@ pub(super) struct Close {
 }
 
 impl Close {
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             last: None,
             asked: None,
@@ -36,7 +36,7 @@ impl Close {
 
     /// Takes one look. True if the request that was seen to come is answered, the answer is whole, and nothing has come since. `queued`:
     /// bytes wait to be read or sent.
-    pub fn take(&mut self, traffic: Traffic, queued: bool, now: Instant) -> bool {
+    pub(super) fn take(&mut self, traffic: Traffic, queued: bool, now: Instant) -> bool {
         let Some(last) = self.last.replace(traffic) else {
             self.moved = now;
             return false;

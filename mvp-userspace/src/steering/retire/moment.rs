@@ -12,7 +12,7 @@ pub const QUIET_FIRST: Duration = Duration::from_secs(5);
 /// unless the server thinks; then the client spoke last.
 pub const QUIET_LAST: Duration = Duration::from_millis(20);
 /// Quiet that is asked for after the window. The kernel keeps the times in ticks of 1 to 10 ms.
-pub const QUIET_LATE: Duration = Duration::from_millis(5);
+pub(super) const QUIET_LATE: Duration = Duration::from_millis(5);
 /// Silence after which no request is thought to be under way on a connection of which too little was seen: a third of the window, between
 /// [`QUIET_FIRST`] and this. Few requests take longer, and those of which nothing is seen for so long can be told from no request by nothing.
 const SILENCE_MOST: Duration = Duration::from_secs(10);

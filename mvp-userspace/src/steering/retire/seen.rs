@@ -38,7 +38,7 @@ pub(super) struct Seen {
 
 impl Traffic {
     /// The counts of a connection as the kernel has them now.
-    pub fn of(connection: &Established) -> Self {
+    pub(super) fn of(connection: &Established) -> Self {
         Self {
             received: connection.bytes_received(),
             written: connection.bytes_written(),
@@ -48,7 +48,7 @@ impl Traffic {
 
 impl Seen {
     /// A connection that was not there at the look before.
-    pub fn first(now: Instant, traffic: Traffic) -> Self {
+    pub(super) fn first(now: Instant, traffic: Traffic) -> Self {
         Self {
             first: now,
             last: traffic,
@@ -58,7 +58,7 @@ impl Seen {
     }
 
     /// The same connection at the next look.
-    pub fn again(&self, traffic: Traffic) -> Self {
+    pub(super) fn again(&self, traffic: Traffic) -> Self {
         let (asked, behind) = match traffic.received == self.last.received {
             true => (self.asked, self.behind),
             // What was written since the last look may have been before or after what the client sent.
@@ -73,19 +73,19 @@ impl Seen {
     }
 
     /// As if it had been seen for the first time so much later.
-    pub fn delay(&mut self, time: Duration) {
+    pub(super) fn delay(&mut self, time: Duration) {
         self.first += time;
     }
 
     /// Whether the answer that was written since the client last sent something may be to what it had sent before: between two looks
     /// an answer was written that was still awaited at the first of them, and something came from the client.
-    pub fn may_be_of_before(&self) -> bool {
+    pub(super) fn may_be_of_before(&self) -> bool {
         self.behind
     }
 
     /// Whether what the server has written since the client last sent something may be all that is to come: an answer without a body, or
     /// the acknowledgement of a ping. Only a long silence can bear that out.
-    pub fn may_be_answered(&self, now: &Traffic) -> bool {
+    pub(super) fn may_be_answered(&self, now: &Traffic) -> bool {
         let Some(asked) = self.asked else {
             return self.is_answered(now);
         };
@@ -94,14 +94,14 @@ impl Seen {
     }
 
     /// Whether the client was seen to send something, so that what the server wrote since can be told from what it wrote before.
-    pub fn is_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         self.asked.is_some()
     }
 
     /// Whether the server has written an answer since the client last sent something. True of a connection on which the client
     /// was never seen to send ([`Self::is_known`]): only a long silence can bear that out, since the server may have acknowledged settings
     /// after a request about which it thinks.
-    pub fn is_answered(&self, now: &Traffic) -> bool {
+    pub(super) fn is_answered(&self, now: &Traffic) -> bool {
         if now.received != self.last.received {
             return false;
         }

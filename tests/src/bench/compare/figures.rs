@@ -12,7 +12,7 @@ use crate::bench::report::{Report, Row};
 
 /// The whole of one run.
 #[derive(Debug, Serialize)]
-pub struct Document {
+pub(super) struct Document {
     pub run: Run,
     pub subjects: Vec<Described>,
     /// Subjects and scenarios that could not be measured, and why.
@@ -24,7 +24,7 @@ pub struct Document {
 
 /// The circumstances.
 #[derive(Debug, Serialize)]
-pub struct Run {
+pub(super) struct Run {
     /// In UTC.
     pub date: String,
     pub quick: bool,
@@ -41,7 +41,7 @@ pub struct Run {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Described {
+pub(super) struct Described {
     pub name: &'static str,
     pub title: &'static str,
     pub version: String,
@@ -49,7 +49,7 @@ pub struct Described {
 }
 
 #[derive(Debug, Serialize)]
-pub struct LeftOut {
+pub(super) struct LeftOut {
     pub what: String,
     pub why: String,
     /// It should have been measured; otherwise it is not installed, or cannot be used here.
@@ -58,7 +58,7 @@ pub struct LeftOut {
 
 /// One scenario.
 #[derive(Debug, Serialize)]
-pub struct Measured {
+pub(super) struct Measured {
     #[serde(flatten)]
     pub about: &'static About,
     /// Names and titles, in the order in which they are shown.
@@ -67,7 +67,7 @@ pub struct Measured {
 }
 
 /// The rows of a scenario while its rounds go on.
-pub struct Figures {
+pub(super) struct Figures {
     about: &'static About,
     report: Report,
 }
@@ -76,7 +76,7 @@ pub struct Figures {
 const REFERENCES: [&str; 4] = ["direct", "no_agent", "haproxy", "haproxy_round_robin"];
 
 impl Figures {
-    pub fn new(about: &'static About) -> Self {
+    pub(super) fn new(about: &'static About) -> Self {
         Self {
             about,
             report: Report::new(about.name),
@@ -84,7 +84,7 @@ impl Figures {
     }
 
     /// Adds a round: each subject's values, and their ratios to the references' of the same round.
-    pub fn add(&mut self, round: &[(&'static str, Values)]) {
+    pub(super) fn add(&mut self, round: &[(&'static str, Values)]) {
         for metric in self.about.metrics {
             let of = |values: &Values| {
                 let found = values.iter().find(|(name, _)| *name == metric.name);
@@ -110,7 +110,7 @@ impl Figures {
         }
     }
 
-    pub fn finish(self, subjects: Vec<(&'static str, &'static str)>) -> Measured {
+    pub(super) fn finish(self, subjects: Vec<(&'static str, &'static str)>) -> Measured {
         Measured {
             about: self.about,
             subjects,
@@ -120,25 +120,25 @@ impl Figures {
 }
 
 impl Measured {
-    pub fn row(&self, subject: &str, metric: &str) -> Option<&Row> {
+    pub(super) fn row(&self, subject: &str, metric: &str) -> Option<&Row> {
         let mut rows = self.rows.iter();
         rows.find(|row| row.subject == subject && row.metric == metric)
     }
 
     /// Subjects that the others are compared with.
-    pub fn references(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+    pub(super) fn references(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let all = self.subjects.iter().copied();
         all.filter(|(name, _)| REFERENCES.contains(name))
     }
 
     /// The ratio of a subject to one of [`Self::references`].
-    pub fn ratio(&self, subject: &str, metric: &str, reference: &str) -> Option<&Row> {
+    pub(super) fn ratio(&self, subject: &str, metric: &str, reference: &str) -> Option<&Row> {
         let pair = format!("{subject}/{reference}");
         self.row(&pair, &format!("{metric}_ratio"))
     }
 
     /// A table for terminals.
-    pub fn table(&self) -> String {
+    pub(super) fn table(&self) -> String {
         let mut text = format!("== {}\n", self.about.title);
         for metric in self.about.metrics {
             let any = self
@@ -179,7 +179,7 @@ fn in_unit(unit: &str) -> String {
 }
 
 /// As many decimals as tell values apart.
-pub fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let decimals = match value.abs() {
         whole if whole.fract() == 0.0 => 0,
         large if large >= 100.0 => 0,
@@ -190,7 +190,7 @@ pub fn number(value: f64) -> String {
 }
 
 impl Document {
-    pub fn write_json(&self, file: &Path) -> Result<()> {
+    pub(super) fn write_json(&self, file: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
         std::fs::write(file, text).with_context(|| format!("file {}", file.display()))
     }

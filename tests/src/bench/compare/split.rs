@@ -4,7 +4,7 @@
 use super::super::answers::GROUP;
 
 /// Group, version and resource of each type that only the second server has.
-pub const SECOND: [(&str, &str, &str); 3] = [
+pub(super) const SECOND: [(&str, &str, &str); 3] = [
     (GROUP, "v1", "widgets"),
     (
         "admissionregistration.k8s.io",
@@ -16,7 +16,7 @@ pub const SECOND: [(&str, &str, &str); 3] = [
 
 /// A regular expression for the paths of [`SECOND`], cluster-wide and within a namespace, with whatever is below. All three proxies
 /// understand it.
-pub fn expression() -> String {
+pub(super) fn expression() -> String {
     let types: Vec<String> = SECOND
         .iter()
         .map(|(group, version, resource)| {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 ///
 /// # Errors
 /// One of the processes has ended, or the kernel does not count (CONFIG_SCHED_INFO).
-pub fn cpu(roots: &[u32]) -> Result<Duration> {
+pub(super) fn cpu(roots: &[u32]) -> Result<Duration> {
     let mut nanos = 0;
     for process in with_descendants(roots)? {
         for thread in threads(process)? {
@@ -29,7 +29,7 @@ pub fn cpu(roots: &[u32]) -> Result<Duration> {
 ///
 /// # Errors
 /// One of the processes has ended.
-pub fn memory(roots: &[u32]) -> Result<u64> {
+pub(super) fn memory(roots: &[u32]) -> Result<u64> {
     let mut sum = 0;
     for process in with_descendants(roots)? {
         let file = format!("/proc/{process}/smaps_rollup");

@@ -15,7 +15,7 @@ use crate::sim::{clock, store::Object};
 
 /// The version and kind in which objects are served, whatever they were stored as.
 #[derive(Clone, Copy, Debug)]
-pub struct TypeMeta<'a> {
+pub(super) struct TypeMeta<'a> {
     pub api_version: &'a str,
     pub kind: &'a str,
 }
@@ -23,7 +23,7 @@ pub struct TypeMeta<'a> {
 /// `metav1.ListMeta`.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ListMeta {
+pub(super) struct ListMeta {
     pub resource_version: String,
     #[serde(rename = "continue", skip_serializing_if = "String::is_empty")]
     pub continue_token: String,
@@ -33,14 +33,14 @@ pub struct ListMeta {
 
 /// Which part of an object the rows of a table carry (`includeObject`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Include {
+pub(super) enum Include {
     None,
     Metadata,
     Object,
 }
 
 impl Include {
-    pub fn parse(text: Option<&str>) -> Self {
+    pub(super) fn parse(text: Option<&str>) -> Self {
         match text {
             Some("None") => Self::None,
             Some("Object") => Self::Object,
@@ -49,7 +49,7 @@ impl Include {
     }
 }
 
-pub fn object(
+pub(super) fn object(
     object: &Value,
     meta: TypeMeta<'_>,
     output: Output,
@@ -88,7 +88,7 @@ pub fn object(
 }
 
 /// `custom`: the items of custom resources carry their type, those of built-in ones do not.
-pub fn list(
+pub(super) fn list(
     items: &[Object],
     meta: TypeMeta<'_>,
     custom: bool,
@@ -144,7 +144,7 @@ pub fn list(
 }
 
 /// One line of a watch. Only the first table carries its columns.
-pub fn event(
+pub(super) fn event(
     change: &str,
     object: &Value,
     meta: TypeMeta<'_>,
@@ -203,7 +203,7 @@ pub fn event(
 }
 
 /// An ERROR line of a watch.
-pub fn error_event(status: &status::Status) -> Result<Bytes, Failure> {
+pub(super) fn error_event(status: &status::Status) -> Result<Bytes, Failure> {
     let output = Output {
         encoding: Encoding::Json,
         form: Form::Object,
@@ -219,7 +219,7 @@ pub fn error_event(status: &status::Status) -> Result<Bytes, Failure> {
 }
 
 /// Indented JSON has no newline at the end, compact JSON has one: that is how kube-apiserver's serializer does it.
-pub fn write(value: &impl Serialize, output: Output) -> Result<Bytes, Failure> {
+pub(super) fn write(value: &impl Serialize, output: Output) -> Result<Bytes, Failure> {
     let failed = |error: &dyn std::fmt::Display| status::internal(error);
     Ok(match output.encoding {
         Encoding::Yaml => serde_saphyr::to_string(value)

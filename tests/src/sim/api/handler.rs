@@ -39,7 +39,7 @@ const PROBES: [&str; 2] = [
 pub(super) type Answer = Result<Response<Body>, Failure>;
 
 /// One request with all that is known about it.
-pub struct Request {
+pub(super) struct Request {
     pub(super) app: Arc<App>,
     pub(super) user: User,
     pub(super) info: RequestInfo,

@@ -6,7 +6,7 @@ use crate::sim::clock;
 
 /// Who writes, and how.
 #[derive(Clone, Debug)]
-pub struct Manager<'a> {
+pub(super) struct Manager<'a> {
     pub name: &'a str,
     pub apply: bool,
     pub api_version: &'a str,
@@ -14,7 +14,7 @@ pub struct Manager<'a> {
 }
 
 /// Replaces (apply) or extends (update) the manager's entry with the fields in which `new` differs from `old`.
-pub fn record(new: &mut Value, old: Option<&Value>, manager: &Manager<'_>) {
+pub(super) fn record(new: &mut Value, old: Option<&Value>, manager: &Manager<'_>) {
     let mut fields = match old {
         Some(old) => changed(new, old),
         None => owned(new),
@@ -57,13 +57,13 @@ pub fn record(new: &mut Value, old: Option<&Value>, manager: &Manager<'_>) {
 }
 
 /// The manager's name when none is given: the User-Agent up to its first slash (apiserver `managerOrUserAgent`).
-pub fn from_user_agent(agent: &str) -> &str {
+pub(super) fn from_user_agent(agent: &str) -> &str {
     let name = agent.split('/').next().unwrap_or_default();
     if name.is_empty() { "unknown" } else { name }
 }
 
 /// Every field that a writer may own, in the `f:` notation.
-pub fn owned(object: &Value) -> Map<String, Value> {
+pub(super) fn owned(object: &Value) -> Map<String, Value> {
     difference(object, &Value::Null, 0)
 }
 

@@ -10,21 +10,21 @@ use crate::sim::negotiation;
 
 /// How to write an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Output {
+pub(super) struct Output {
     pub encoding: Encoding,
     pub form: Form,
     pub pretty: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
+pub(super) enum Encoding {
     Json,
     Yaml,
 }
 
 /// `as=` of the accepted media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     Object,
     Table,
     Partial,
@@ -32,7 +32,7 @@ pub enum Form {
 
 impl Output {
     /// For errors, which fall back to JSON whatever is accepted.
-    pub fn for_error(headers: &HeaderMap, query: &Query) -> Self {
+    pub(super) fn for_error(headers: &HeaderMap, query: &Query) -> Self {
         let plain = |_: &str, convert: Option<[&str; 3]>| convert.is_none();
         let found = negotiation::negotiate(accept(headers), &WRITTEN, true, plain);
         Self {
@@ -43,7 +43,7 @@ impl Output {
     }
 
     /// For resources: the most wanted media type that is served. Protobuf is not.
-    pub fn for_resource(headers: &HeaderMap, query: &Query) -> Result<Self, Failure> {
+    pub(super) fn for_resource(headers: &HeaderMap, query: &Query) -> Result<Self, Failure> {
         let header = accept(headers);
         let mut output = Self {
             encoding: Encoding::Json,
@@ -68,7 +68,7 @@ impl Output {
         Ok(output)
     }
 
-    pub fn content_type(self) -> &'static str {
+    pub(super) fn content_type(self) -> &'static str {
         match self.encoding {
             Encoding::Json => "application/json",
             Encoding::Yaml => "application/yaml",

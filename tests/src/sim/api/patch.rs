@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::status::{self, Failure};
 
 /// RFC 7386: null removes.
-pub fn merge(target: &mut Value, patch: &Value) {
+pub(super) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return;
@@ -30,7 +30,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
 }
 
 /// RFC 6902. A test that fails is a 422, as is a path that leads nowhere.
-pub fn json_patch(target: &mut Value, operations: &Value) -> Result<(), Failure> {
+pub(super) fn json_patch(target: &mut Value, operations: &Value) -> Result<(), Failure> {
     let operations = operations
         .as_array()
         .ok_or_else(|| status::bad_request("a JSON patch is a list of operations"))?;

@@ -42,7 +42,7 @@ impl Query {
 }
 
 /// Decodes `%XX`, and `+` in queries. `None` for malformed escapes or text that is not UTF-8.
-pub fn decode(text: &str, plus: bool) -> Option<String> {
+pub(super) fn decode(text: &str, plus: bool) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

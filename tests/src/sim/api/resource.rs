@@ -131,7 +131,7 @@ fn find(surface: &Surface, path: ResourcePath) -> Result<Target, Failure> {
 }
 
 impl Target {
-    pub fn meta(&self) -> TypeMeta<'_> {
+    pub(super) fn meta(&self) -> TypeMeta<'_> {
         TypeMeta {
             api_version: &self.api_version,
             kind: &self.resource.kind,
@@ -139,7 +139,7 @@ impl Target {
     }
 
     /// Where objects live: cluster-scoped ones have no namespace.
-    pub fn namespace(&self) -> &str {
+    pub(super) fn namespace(&self) -> &str {
         if self.resource.namespaced {
             &self.path.namespace
         } else {
@@ -147,7 +147,7 @@ impl Target {
         }
     }
 
-    pub fn key(&self, name: &str) -> Key {
+    pub(super) fn key(&self, name: &str) -> Key {
         Key::new(
             &self.path.group,
             &self.path.resource,
@@ -156,11 +156,11 @@ impl Target {
         )
     }
 
-    pub fn scope(&self) -> Scope {
+    pub(super) fn scope(&self) -> Scope {
         Scope::new(&self.path.group, &self.path.resource, self.namespace())
     }
 
-    pub fn has_status(&self) -> bool {
+    pub(super) fn has_status(&self) -> bool {
         self.resource
             .subresources
             .iter()

@@ -10,7 +10,7 @@ use super::{
 
 /// Both selectors of a list or watch.
 #[derive(Clone, Debug, Default)]
-pub struct Selectors {
+pub(super) struct Selectors {
     labels: Vec<(String, Term)>,
     fields: Vec<(String, Term)>,
 }
@@ -24,7 +24,7 @@ enum Term {
 }
 
 impl Selectors {
-    pub fn parse(query: &Query) -> Result<Self, Failure> {
+    pub(super) fn parse(query: &Query) -> Result<Self, Failure> {
         let labels = query.get("labelSelector").unwrap_or_default();
         let fields = query.get("fieldSelector").unwrap_or_default();
         Ok(Self {
@@ -34,7 +34,7 @@ impl Selectors {
     }
 
     /// Refuses fields by which this release cannot select objects of the type.
-    pub fn check(&self, target: &Target, minor: u8) -> Result<(), Failure> {
+    pub(super) fn check(&self, target: &Target, minor: u8) -> Result<(), Failure> {
         let path = &target.path;
         for (field, _) in &self.fields {
             let meta = matches!(field.as_str(), "metadata.name" | "metadata.namespace");
@@ -58,7 +58,7 @@ impl Selectors {
         Ok(())
     }
 
-    pub fn matches(&self, object: &Value) -> bool {
+    pub(super) fn matches(&self, object: &Value) -> bool {
         let label = |key: &str| object["metadata"]["labels"][key].as_str();
         let field = |path: &str| {
             let value = path.split('.').fold(object, |value, key| &value[key]);

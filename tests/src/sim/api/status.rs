@@ -96,23 +96,23 @@ impl From<Status> for Failure {
     }
 }
 
-pub fn unauthorized() -> Failure {
+pub(super) fn unauthorized() -> Failure {
     Status::failure(401, "Unauthorized", "Unauthorized", None).into()
 }
 
 /// `details` is empty, not absent: the answer of a group version that has no such resource or subresource.
-pub fn no_such_resource() -> Failure {
+pub(super) fn no_such_resource() -> Failure {
     let message = "the server could not find the requested resource";
     Status::failure(404, "NotFound", message, Some(Details::default())).into()
 }
 
 /// The end of the handler chain: no such group version.
-pub fn page_not_found() -> Failure {
+pub(super) fn page_not_found() -> Failure {
     Failure::Text(404, "404 page not found\n".into())
 }
 
 /// apiserver `notfoundhandler`, while a server is starting.
-pub fn starting() -> Failure {
+pub(super) fn starting() -> Failure {
     let message = "the request has been made before all known HTTP paths have been installed, please try again";
     let details = Details {
         retry_after_seconds: 5,
@@ -121,13 +121,13 @@ pub fn starting() -> Failure {
     Status::failure(503, "ServiceUnavailable", message, Some(details)).into()
 }
 
-pub fn method_not_allowed() -> Failure {
+pub(super) fn method_not_allowed() -> Failure {
     let message = "the server does not allow this method on the requested resource";
     Status::failure(405, "MethodNotAllowed", message, Some(Details::default())).into()
 }
 
 /// A resource path, an `Accept` that none of its media types satisfies.
-pub fn not_acceptable() -> Failure {
+pub(super) fn not_acceptable() -> Failure {
     let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, \
                    application/vnd.kubernetes.protobuf, application/json;stream=watch, \
                    application/vnd.kubernetes.protobuf;stream=watch";
@@ -135,34 +135,34 @@ pub fn not_acceptable() -> Failure {
 }
 
 /// The media type is served, the object it should be converted to (`as=`) is not.
-pub fn not_convertible() -> Failure {
+pub(super) fn not_convertible() -> Failure {
     let message = "only the following media types are accepted: application/json, application/yaml, \
                    application/vnd.kubernetes.protobuf";
     Status::failure(406, "NotAcceptable", message, None).into()
 }
 
-pub fn unsupported_media_type(accepted: &str) -> Failure {
+pub(super) fn unsupported_media_type(accepted: &str) -> Failure {
     let message = format!(
         "the body of the request was in an unknown format - accepted media types include: {accepted}"
     );
     Status::failure(415, "UnsupportedMediaType", message, None).into()
 }
 
-pub fn bad_request(message: impl Into<String>) -> Failure {
+pub(super) fn bad_request(message: impl Into<String>) -> Failure {
     Status::failure(400, "BadRequest", message, None).into()
 }
 
-pub fn internal(message: impl std::fmt::Display) -> Failure {
+pub(super) fn internal(message: impl std::fmt::Display) -> Failure {
     let message = format!("Internal error occurred: {message}");
     Status::failure(500, "InternalError", message, None).into()
 }
 
 /// The history no longer holds the revision; as a Status because watches send it inside an event.
-pub fn expired(message: impl Into<String>) -> Status {
+pub(super) fn expired(message: impl Into<String>) -> Status {
     Status::failure(410, "Expired", message, None)
 }
 
-pub fn invalid(path: &ResourcePath, kind: &str, name: &str, cause: &str) -> Failure {
+pub(super) fn invalid(path: &ResourcePath, kind: &str, name: &str, cause: &str) -> Failure {
     let qualified = if path.group.is_empty() {
         kind.to_owned()
     } else {
@@ -182,7 +182,7 @@ pub fn invalid(path: &ResourcePath, kind: &str, name: &str, cause: &str) -> Fail
 }
 
 /// `ValidateListOptions` found an option that is not allowed (`apimachinery/pkg/apis/meta/internalversion/validation`).
-pub fn forbidden_option(field: &'static str, why: &str) -> Failure {
+pub(super) fn forbidden_option(field: &'static str, why: &str) -> Failure {
     let message = format!("Forbidden: {why}");
     let text = format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {message}");
     let cause = Cause {
@@ -199,17 +199,17 @@ pub fn forbidden_option(field: &'static str, why: &str) -> Failure {
     Status::failure(422, "Invalid", text, Some(details)).into()
 }
 
-pub fn not_found(path: &ResourcePath, name: &str) -> Failure {
+pub(super) fn not_found(path: &ResourcePath, name: &str) -> Failure {
     let message = format!("{} \"{name}\" not found", qualified(path));
     Status::failure(404, "NotFound", message, Some(details(path, name))).into()
 }
 
-pub fn already_exists(path: &ResourcePath, name: &str) -> Failure {
+pub(super) fn already_exists(path: &ResourcePath, name: &str) -> Failure {
     let message = format!("{} \"{name}\" already exists", qualified(path));
     Status::failure(409, "AlreadyExists", message, Some(details(path, name))).into()
 }
 
-pub fn conflict(path: &ResourcePath, name: &str, cause: &str) -> Failure {
+pub(super) fn conflict(path: &ResourcePath, name: &str, cause: &str) -> Failure {
     let message = format!(
         "Operation cannot be fulfilled on {} \"{name}\": {cause}",
         qualified(path)
@@ -218,7 +218,7 @@ pub fn conflict(path: &ResourcePath, name: &str, cause: &str) -> Failure {
 }
 
 /// `cause` is what the authorizer or an admission plugin says.
-pub fn forbidden(path: &ResourcePath, cause: &str) -> Failure {
+pub(super) fn forbidden(path: &ResourcePath, cause: &str) -> Failure {
     let name = if path.name.is_empty() {
         String::new()
     } else {
@@ -228,7 +228,7 @@ pub fn forbidden(path: &ResourcePath, cause: &str) -> Failure {
     Status::failure(403, "Forbidden", message, Some(details(path, &path.name))).into()
 }
 
-pub fn forbidden_path(cause: &str) -> Failure {
+pub(super) fn forbidden_path(cause: &str) -> Failure {
     Status::failure(
         403,
         "Forbidden",
@@ -239,7 +239,7 @@ pub fn forbidden_path(cause: &str) -> Failure {
 }
 
 /// What a refused store operation means for this object.
-pub fn store(error: StoreError, path: &ResourcePath, name: &str) -> Failure {
+pub(super) fn store(error: StoreError, path: &ResourcePath, name: &str) -> Failure {
     const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
     match error {
         StoreError::NotFound => not_found(path, name),

@@ -27,7 +27,7 @@ use crate::sim::{
 
 /// How far a run has come. Connections and long requests follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Serving; connections older than the latest of these GOAWAYs finish.
     Serving {
         goaways: u64,

@@ -31,7 +31,7 @@ pub(super) const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 /// Go's http.DefaultMaxHeaderBytes.
 const MAX_HEADER_LIST: u32 = 1 << 20;
 /// For how many milliseconds the server thinks about a request with this header.
-pub const THINKS: &str = "x-test-thinks-ms";
+pub(crate) const THINKS: &str = "x-test-thinks-ms";
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What requests need to know of the connection they came over.

@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, Version, header};
 use crate::sim::api::body::{self, Body};
 
 /// The answer to a request that has none, two, or one that is malformed.
-pub fn refused(parts: &Parts) -> Option<Response<Body>> {
+pub(super) fn refused(parts: &Parts) -> Option<Response<Body>> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let why = match (hosts.next(), hosts.next()) {
         (None, _) if parts.version == Version::HTTP_11 => "missing required Host header",

@@ -59,7 +59,7 @@ impl Recorded {
 }
 
 /// A client's own name for a request, so that the server can tell later whether and how often it had it.
-pub const NUMBER: &str = "x-test-number";
+pub(crate) const NUMBER: &str = "x-test-number";
 
 /// How often a request with a number of its own was received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

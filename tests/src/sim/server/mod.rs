@@ -35,13 +35,17 @@ use tokio::{
 
 use crate::sim::{api::authz::Policy, identity, pki::Pki, store::Store, surface};
 
-pub use app::{App, Ending, Phase};
-pub use connection::{Connection, THINKS};
-pub use faults::{Fault, Faults};
-pub use log::{NUMBER, Numbered, Recorded, RequestLog};
+pub(super) use app::{App, Ending, Phase};
+pub(super) use connection::Connection;
+pub(crate) use connection::THINKS;
+pub use faults::Fault;
+pub(super) use faults::Faults;
+pub use log::Recorded;
+pub(super) use log::RequestLog;
+pub(crate) use log::{NUMBER, Numbered};
 pub use spec::ServerSpec;
 pub use tls::AnyCertificate;
-pub use upload::Upload;
+pub(super) use upload::Upload;
 
 /// Requests that are still running this long after `stop` are cut off.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);

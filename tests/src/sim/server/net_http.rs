@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use crate::sim::api::body::{self, Body};
 
 /// The answer to a request that no handler gets.
-pub fn answered(parts: &Parts, http2: bool) -> Option<Response<Body>> {
+pub(super) fn answered(parts: &Parts, http2: bool) -> Option<Response<Body>> {
     if !http2 && expects_the_unknown(parts) {
         // `sendExpectationFailed`.
         let mut response = Response::new(body::full(""));

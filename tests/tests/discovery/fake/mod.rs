@@ -3,7 +3,7 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
-pub mod objects;
+pub(crate) mod objects;
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -31,15 +31,15 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-pub const NAME: &str = "kubernetes.default.svc";
+pub(crate) const NAME: &str = "kubernetes.default.svc";
 
 /// One certificate that is its own CA.
-pub struct Pki {
+pub(crate) struct Pki {
     server: Arc<rustls::ServerConfig>,
     pub client: Arc<rustls::ClientConfig>,
 }
 
-pub fn pki(alpn: &[&str]) -> Pki {
+pub(crate) fn pki(alpn: &[&str]) -> Pki {
     let cert = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
     let key = rustls_pki_types::PrivateKeyDer::try_from(cert.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -65,14 +65,14 @@ pub fn pki(alpn: &[&str]) -> Pki {
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
-pub enum Form {
+pub(crate) enum Form {
     V2,
     V2beta1,
     Legacy,
 }
 
 #[derive(Clone)]
-pub struct Behaviour {
+pub(crate) struct Behaviour {
     pub form: Form,
     /// "group/version/resource", core as "/v1/pods".
     pub serves: Vec<&'static str>,
@@ -93,7 +93,7 @@ pub struct Behaviour {
     pub openapi: Vec<(&'static str, &'static str)>,
 }
 
-pub fn serving(serves: &[&'static str]) -> Behaviour {
+pub(crate) fn serving(serves: &[&'static str]) -> Behaviour {
     Behaviour {
         form: Form::V2,
         serves: serves.to_vec(),
@@ -109,20 +109,20 @@ pub fn serving(serves: &[&'static str]) -> Behaviour {
     }
 }
 
-pub struct Seen {
+pub(crate) struct Seen {
     pub path: String,
     pub query: String,
     pub headers: HeaderMap,
     pub status: u16,
 }
 
-pub struct Fake {
+pub(crate) struct Fake {
     pub address: SocketAddr,
     pub state: Arc<FakeState>,
     accept: AbortHandle,
 }
 
-pub struct FakeState {
+pub(crate) struct FakeState {
     pub behaviour: Mutex<Behaviour>,
     pub seen: Mutex<Vec<Seen>>,
     pub connections: AtomicU64,
@@ -132,11 +132,11 @@ pub struct FakeState {
 }
 
 impl Fake {
-    pub async fn start(pki: &Pki, behaviour: Behaviour) -> Self {
+    pub(crate) async fn start(pki: &Pki, behaviour: Behaviour) -> Self {
         Self::start_at(pki, behaviour, "127.0.0.1:0".parse().unwrap()).await
     }
 
-    pub async fn start_at(pki: &Pki, behaviour: Behaviour, address: SocketAddr) -> Self {
+    pub(crate) async fn start_at(pki: &Pki, behaviour: Behaviour, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
         socket.bind(address).unwrap();
@@ -158,7 +158,7 @@ impl Fake {
         }
     }
 
-    pub fn endpoint(&self, name: &str) -> Endpoint {
+    pub(crate) fn endpoint(&self, name: &str) -> Endpoint {
         Endpoint {
             name: name.to_owned(),
             host: self.address.ip().to_string(),
@@ -166,11 +166,11 @@ impl Fake {
         }
     }
 
-    pub fn change(&self, change: impl FnOnce(&mut Behaviour)) {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.state.behaviour.lock().unwrap());
     }
 
-    pub fn count(&self, path: &str) -> usize {
+    pub(crate) fn count(&self, path: &str) -> usize {
         self.state
             .seen
             .lock()
@@ -180,14 +180,14 @@ impl Fake {
             .count()
     }
 
-    pub fn break_connections(&self) {
+    pub(crate) fn break_connections(&self) {
         for connection in self.state.open.lock().unwrap().drain(..) {
             connection.abort();
         }
     }
 
     /// Stops listening and breaks what is open. The port can be bound again afterwards.
-    pub async fn stop(self) -> SocketAddr {
+    pub(crate) async fn stop(self) -> SocketAddr {
         self.accept.abort();
         self.break_connections();
         until("the port is free", || {
@@ -423,7 +423,7 @@ fn legacy(behaviour: &Behaviour, path: &str) -> Option<Value> {
 }
 
 /// Polls a condition; the deadline is only there to end a test that cannot succeed.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
@@ -432,7 +432,7 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Polls often and waits long.
-pub fn settings(pki: &Pki) -> Settings {
+pub(crate) fn settings(pki: &Pki) -> Settings {
     let client = pki.client.clone();
     Settings {
         dialer: Dialer {
@@ -457,13 +457,13 @@ pub fn settings(pki: &Pki) -> Settings {
 }
 
 /// Discovery under test and the ends of its inputs.
-pub struct Running {
+pub(crate) struct Running {
     pub discovery: DiscoveryHandle,
     pub members: watch::Sender<Arc<Vec<Endpoint>>>,
     pub restarts: mpsc::Sender<Option<Endpoint>>,
 }
 
-pub fn status(running: &Running, name: &str) -> ServerStatus {
+pub(crate) fn status(running: &Running, name: &str) -> ServerStatus {
     running
         .discovery
         .status()
@@ -472,7 +472,7 @@ pub fn status(running: &Running, name: &str) -> ServerStatus {
         .unwrap()
 }
 
-pub fn run(settings: Settings, local: Endpoint, peers: Vec<Endpoint>) -> Running {
+pub(crate) fn run(settings: Settings, local: Endpoint, peers: Vec<Endpoint>) -> Running {
     let (members, receiver) = watch::channel(Arc::new(peers));
     let (restarts, restarted) = mpsc::channel(8);
     let counters = Arc::new(SyncCounters::default());

@@ -14,12 +14,12 @@ use tokio::sync::watch;
 
 use super::{Body, Endless};
 
-pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-pub const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(crate) const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
 /// What a server does with a watch.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum WatchFault {
+pub(crate) enum WatchFault {
     #[default]
     None,
     /// Sends the head and nothing else.
@@ -32,7 +32,7 @@ pub enum WatchFault {
 }
 
 #[derive(Default)]
-pub struct Objects {
+pub(crate) struct Objects {
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
 }
@@ -47,13 +47,13 @@ struct Inner {
 }
 
 impl Objects {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let objects = Self::default();
         objects.inner.lock().unwrap().revision = 1;
         Arc::new(objects)
     }
 
-    pub fn apply(&self, path: &'static str, name: &str, spec: Value) {
+    pub(crate) fn apply(&self, path: &'static str, name: &str, spec: Value) {
         let mut inner = self.inner.lock().unwrap();
         inner.revision += 1;
         let object = json!({"metadata": {"name": name, "resourceVersion": inner.revision.to_string()}, "spec": spec});
@@ -65,7 +65,7 @@ impl Objects {
         self.event(inner, path, kind, &object);
     }
 
-    pub fn delete(&self, path: &'static str, name: &str) {
+    pub(crate) fn delete(&self, path: &'static str, name: &str) {
         let mut inner = self.inner.lock().unwrap();
         let mut object = inner.objects.remove(&(path, name.to_owned())).unwrap();
         inner.revision += 1;
@@ -74,7 +74,7 @@ impl Objects {
     }
 
     /// Nothing happened: all watches of this path are told the revision.
-    pub fn bookmark(&self, path: &'static str) {
+    pub(crate) fn bookmark(&self, path: &'static str) {
         let mut inner = self.inner.lock().unwrap();
         inner.revision += 1;
         let object = json!({"metadata": {"resourceVersion": inner.revision.to_string()}});
@@ -82,14 +82,14 @@ impl Objects {
     }
 
     /// Forgets all events up to now.
-    pub fn compact(&self) {
+    pub(crate) fn compact(&self) {
         let mut inner = self.inner.lock().unwrap();
         inner.revision += 1;
         inner.compacted = inner.revision;
         inner.events.clear();
     }
 
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.inner.lock().unwrap().revision
     }
 
@@ -198,6 +198,6 @@ fn whole(body: Bytes) -> Body {
 }
 
 /// Bytes of an endless line that the network took.
-pub fn taken(sent: &AtomicU64) -> u64 {
+pub(crate) fn taken(sent: &AtomicU64) -> u64 {
     sent.load(Ordering::SeqCst)
 }

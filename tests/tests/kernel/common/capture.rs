@@ -1,7 +1,7 @@
 //! What `tracing` says, for tests that read it.
 
 /// Makes `tracing` on this thread write to memory.
-pub fn capture() -> (Written, tracing::subscriber::DefaultGuard) {
+pub(crate) fn capture() -> (Written, tracing::subscriber::DefaultGuard) {
     let written = Written::default();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
@@ -12,10 +12,10 @@ pub fn capture() -> (Written, tracing::subscriber::DefaultGuard) {
 
 /// What the calling thread's tracing subscriber has written.
 #[derive(Clone, Default)]
-pub struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+pub(crate) struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
 impl Written {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }

@@ -1,9 +1,9 @@
 //! What the tests of kernel steering share: a BPF file system of their own, servers that say who they are, clients.
 #![allow(dead_code)]
 
-pub mod capture;
-pub mod net;
-pub mod tables;
+pub(crate) mod capture;
+pub(crate) mod net;
+pub(crate) mod tables;
 
 use std::{
     io::Read,
@@ -18,24 +18,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use capture::capture;
+pub(crate) use capture::capture;
 use mvp::kernel::{Error, Heartbeat, Reason, Steering, Targets};
-pub use mvp_tests::bpffs::with_bpffs;
+pub(crate) use mvp_tests::bpffs::with_bpffs;
 use mvp_tests::netns::{Namespace, privileged};
-pub use net::{FAR, NEAR, Net};
+pub(crate) use net::{FAR, NEAR, Net};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// The steered port.
-pub const PORT: u16 = 6443;
+pub(crate) const PORT: u16 = 6443;
 
 /// Longest wait for anything.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Room for more connections than any test makes.
-pub const ROOM: u32 = 1 << 20;
+pub(crate) const ROOM: u32 = 1 << 20;
 
 /// Runs a test in a network namespace of its own, with a path for pins.
-pub fn pinned(test: &str, work: impl FnOnce(&Path) + Send + 'static) {
+pub(crate) fn pinned(test: &str, work: impl FnOnce(&Path) + Send + 'static) {
     if !privileged(test, true) {
         return;
     }
@@ -46,7 +46,7 @@ pub fn pinned(test: &str, work: impl FnOnce(&Path) + Send + 'static) {
 }
 
 /// Waits for a condition.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
@@ -55,7 +55,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A server that greets each connection with its one-letter name, and closes it. Stops when dropped.
-pub struct Greeter {
+pub(crate) struct Greeter {
     pub listener: Arc<TcpListener>,
     seen: Arc<Mutex<Vec<SocketAddr>>>,
     stopped: Arc<AtomicBool>,
@@ -64,11 +64,11 @@ pub struct Greeter {
 
 impl Greeter {
     /// Listens on every address, IPv4 and IPv6.
-    pub fn everywhere(name: u8, port: u16) -> Self {
+    pub(crate) fn everywhere(name: u8, port: u16) -> Self {
         Self::on(name, listen(&format!("[::]:{port}"), 1024))
     }
 
-    pub fn on(name: u8, listener: TcpListener) -> Self {
+    pub(crate) fn on(name: u8, listener: TcpListener) -> Self {
         let listener = Arc::new(listener);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let stopped = Arc::new(AtomicBool::new(false));
@@ -96,12 +96,12 @@ impl Greeter {
     }
 
     /// The clients' addresses so far, IPv4 ones as such.
-    pub fn seen(&self) -> Vec<IpAddr> {
+    pub(crate) fn seen(&self) -> Vec<IpAddr> {
         let seen = self.seen.lock().unwrap();
         seen.iter().map(|peer| peer.ip().to_canonical()).collect()
     }
 
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
 }
@@ -117,7 +117,7 @@ impl Drop for Greeter {
     }
 }
 
-pub fn listen(address: &str, backlog: i32) -> TcpListener {
+pub(crate) fn listen(address: &str, backlog: i32) -> TcpListener {
     let address: SocketAddr = address.parse().unwrap();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
@@ -127,7 +127,7 @@ pub fn listen(address: &str, backlog: i32) -> TcpListener {
 }
 
 /// Connects to the address, from the source if one is given, and returns the letter of who answered.
-pub fn ask_from(source: Option<&str>, address: &str) -> std::io::Result<char> {
+pub(crate) fn ask_from(source: Option<&str>, address: &str) -> std::io::Result<char> {
     let address: SocketAddr = address.parse().unwrap();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if let Some(source) = source {
@@ -145,12 +145,12 @@ pub fn ask_from(source: Option<&str>, address: &str) -> std::io::Result<char> {
     Ok(letter[0].into())
 }
 
-pub fn ask(address: &str) -> char {
+pub(crate) fn ask(address: &str) -> char {
     ask_from(None, address).unwrap_or_else(|e| panic!("{address}: {e}"))
 }
 
 /// Steers [`PORT`], exempts nothing.
-pub fn steer_port(steering: &mut Steering) {
+pub(crate) fn steer_port(steering: &mut Steering) {
     let targets = Targets {
         ports: vec![PORT],
         own_sources: vec![],
@@ -162,7 +162,7 @@ pub fn steer_port(steering: &mut Steering) {
 }
 
 /// Installed, steering [`PORT`] to the agent's listener, armed, with a heart that beats.
-pub fn armed(path: &Path, agent: &Greeter) -> (Steering, Beating) {
+pub(crate) fn armed(path: &Path, agent: &Greeter) -> (Steering, Beating) {
     let mut steering = Steering::install(path).unwrap();
     steer_port(&mut steering);
     steering.set_listeners(&[agent.fd()]).unwrap();
@@ -172,17 +172,17 @@ pub fn armed(path: &Path, agent: &Greeter) -> (Steering, Beating) {
 }
 
 /// Beats every few milliseconds, with room for all, until stopped, dropped or replaced by another agent.
-pub struct Beating {
+pub(crate) struct Beating {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<Heartbeat>>,
 }
 
 impl Beating {
-    pub fn start(steering: &mut Steering) -> Self {
+    pub(crate) fn start(steering: &mut Steering) -> Self {
         Self::with(steering.take_heartbeat().unwrap())
     }
 
-    pub fn with(mut heartbeat: Heartbeat) -> Self {
+    pub(crate) fn with(mut heartbeat: Heartbeat) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         heartbeat.beat(ROOM).unwrap();
@@ -202,7 +202,7 @@ impl Beating {
         }
     }
 
-    pub fn stop(mut self) -> Heartbeat {
+    pub(crate) fn stop(mut self) -> Heartbeat {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.take().unwrap().join().unwrap()
     }

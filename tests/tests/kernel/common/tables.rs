@@ -8,7 +8,7 @@ use mvp::kernel::{PinnedRoute, PinnedServer, PinnedTable};
 use mvp::route::{Knowledge, Member, RouteTable, Server};
 
 /// A table of two servers and this many routes, of which the second server has every other one.
-pub fn table(generation: u64, routes: usize) -> RouteTable {
+pub(crate) fn table(generation: u64, routes: usize) -> RouteTable {
     let all = VerbSet::from_names(["get", "list", "watch", "create"]);
     let entry = |n: usize, verbs| ApiEntry {
         group: format!("group{}.example.com", n % 7).into(),
@@ -48,7 +48,7 @@ pub fn table(generation: u64, routes: usize) -> RouteTable {
 }
 
 /// What a reader of this table must see; made from the table itself, not from the map.
-pub fn pinned_form(table: &RouteTable) -> PinnedTable {
+pub(crate) fn pinned_form(table: &RouteTable) -> PinnedTable {
     let text = |s: &str| s.to_owned();
     let server = |member: &Member| PinnedServer {
         name: text(&member.server.name),

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// Servers `s0`, `s1`, … of these minors.
-pub async fn plane(minors: &[u8]) -> ControlPlane {
+pub(crate) async fn plane(minors: &[u8]) -> ControlPlane {
     let specs = minors
         .iter()
         .enumerate()
@@ -35,20 +35,20 @@ pub async fn plane(minors: &[u8]) -> ControlPlane {
 
 /// One HTTP/2 connection.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     send: conn::http2::SendRequest<Full<Bytes>>,
     authority: String,
 }
 
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
 impl Client {
-    pub async fn admin(plane: &ControlPlane, server: usize) -> Self {
+    pub(crate) async fn admin(plane: &ControlPlane, server: usize) -> Self {
         Self::new(
             plane,
             server,
@@ -57,7 +57,7 @@ impl Client {
         .await
     }
 
-    pub async fn new(plane: &ControlPlane, server: usize, auth: ClientAuth) -> Self {
+    pub(crate) async fn new(plane: &ControlPlane, server: usize, auth: ClientAuth) -> Self {
         let authority = plane.server(server).addr().to_string();
         let tls = connect(plane.pki(), &authority, auth, &["h2"])
             .await
@@ -69,16 +69,16 @@ impl Client {
         Self { send, authority }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await
     }
 
-    pub async fn post(&self, path: &str, body: &str) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
         self.send("POST", path, &[("content-type", "application/json")], body)
             .await
     }
 
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -91,7 +91,7 @@ impl Client {
     }
 
     /// The answer's head; the body is still to come.
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         method: &str,
         path: &str,
@@ -119,7 +119,7 @@ impl Client {
 }
 
 impl Answer {
-    pub async fn read(response: Response<Incoming>) -> hyper::Result<Self> {
+    pub(crate) async fn read(response: Response<Incoming>) -> hyper::Result<Self> {
         let (parts, body) = response.into_parts();
         Ok(Self {
             status: parts.status,
@@ -128,17 +128,17 @@ impl Answer {
         })
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.to_vec()).unwrap()
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     /// Empty if absent.
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map(|value| value.to_str().unwrap())
@@ -146,7 +146,7 @@ impl Answer {
     }
 }
 
-pub async fn connect(
+pub(crate) async fn connect(
     pki: &Pki,
     authority: &str,
     auth: ClientAuth,

@@ -10,34 +10,34 @@ use mvp_common::Counter;
 use mvp_tests::netns::{Namespace, privileged};
 use mvp_tests::pairs::{PATIENCE, eventually};
 
-pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-pub fn in_namespace(test: &str, work: impl FnOnce() + Send) {
+pub(crate) fn in_namespace(test: &str, work: impl FnOnce() + Send) {
     if privileged(test, true) {
         Namespace::new().unwrap().run(work).unwrap();
     }
 }
 
-pub fn in_each_mode(test: &str, work: impl Fn(Mode) + Sync) {
+pub(crate) fn in_each_mode(test: &str, work: impl Fn(Mode) + Sync) {
     for mode in Mode::ALL {
         in_namespace(test, || work(mode));
     }
 }
 
-pub fn splicer(mode: Mode) -> Arc<Splicer> {
+pub(crate) fn splicer(mode: Mode) -> Arc<Splicer> {
     let kernel = (mode == Mode::Sockmap).then(|| Splice::load().unwrap());
     Arc::new(Splicer::new(kernel, usize::MAX))
 }
 
 /// Waits until the one pair is where its mode puts it.
-pub fn joined(splicer: &Splicer, mode: Mode) {
+pub(crate) fn joined(splicer: &Splicer, mode: Mode) {
     if mode == Mode::Sockmap {
         eventually("joined in the kernel", || splicer.in_kernel() == 1);
     }
 }
 
 /// In order, by the mode that was asked for.
-pub fn ended(bytes: [u64; 2], mode: Mode) -> Outcome {
+pub(crate) fn ended(bytes: [u64; 2], mode: Mode) -> Outcome {
     Outcome {
         bytes,
         ends: [End::Fin; 2],
@@ -47,7 +47,7 @@ pub fn ended(bytes: [u64; 2], mode: Mode) -> Outcome {
 }
 
 /// Whatever the kernel moved found its target, and there was something.
-pub fn nothing_missed(splicer: &Splicer, mode: Mode) {
+pub(crate) fn nothing_missed(splicer: &Splicer, mode: Mode) {
     if mode == Mode::Sockmap {
         let counters = splicer.kernel().unwrap().counters().unwrap();
         assert!(counters.get(Counter::SpliceRedirected) > 0);
@@ -55,22 +55,22 @@ pub fn nothing_missed(splicer: &Splicer, mode: Mode) {
     }
 }
 
-pub fn listen(ip: IpAddr) -> (TcpListener, SocketAddr) {
+pub(crate) fn listen(ip: IpAddr) -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((ip, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
-pub fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     patient(TcpStream::connect_timeout(&address, PATIENCE).unwrap())
 }
 
-pub fn accept(listener: &TcpListener) -> TcpStream {
+pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
     patient(listener.accept().unwrap().0)
 }
 
 /// A test that would hang fails instead.
-pub fn patient(stream: TcpStream) -> TcpStream {
+pub(crate) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -78,14 +78,14 @@ pub fn patient(stream: TcpStream) -> TcpStream {
 }
 
 /// A connection; the second end is non-blocking.
-pub fn connection() -> (TcpStream, TcpStream) {
+pub(crate) fn connection() -> (TcpStream, TcpStream) {
     let (listener, address) = listen(LOOPBACK);
     let (far, near) = (connect(address), accept(&listener));
     near.set_nonblocking(true).unwrap();
     (far, near)
 }
 
-pub fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -9,7 +9,7 @@ use super::{agent, canary, certificates, look, mend, ok};
 use crate::admin::StatusView;
 
 /// Of every agent but this node's own, of which everything is said already.
-pub fn all(facts: &Facts, within: Duration) -> Vec<Finding> {
+pub(super) fn all(facts: &Facts, within: Duration) -> Vec<Finding> {
     let agents = match &facts.agents {
         None => {
             let detail = "only this node's was asked; --cluster asks those of all nodes";

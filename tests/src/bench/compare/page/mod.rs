@@ -17,7 +17,7 @@ use text::escape;
 const STYLE: &str = include_str!("style.css");
 
 /// The whole page.
-pub fn html(document: &Document) -> String {
+pub(super) fn html(document: &Document) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\

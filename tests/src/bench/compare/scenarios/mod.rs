@@ -66,7 +66,7 @@ pub enum Better {
 }
 
 /// Of one subject in one round, by the metrics' names.
-pub type Values = Vec<(&'static str, f64)>;
+pub(super) type Values = Vec<(&'static str, f64)>;
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]

@@ -18,8 +18,8 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-pub use agent::Relaying;
-pub use native::Target as NativeTarget;
+pub(super) use agent::Relaying;
+pub(super) use native::Target as NativeTarget;
 
 use super::usage;
 use crate::bench::machine;
@@ -284,4 +284,4 @@ impl Used {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// For scenarios that want many requests at once.
-pub const SATURATION: Load = crate::bench::target::LOADS[1];
+pub(super) const SATURATION: Load = crate::bench::target::LOADS[1];

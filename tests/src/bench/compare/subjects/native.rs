@@ -17,7 +17,7 @@ use crate::ports::free_port;
 
 /// What a forwarded request costs more than a direct one.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Target {
+pub(crate) struct Target {
     /// Median, with one connection and one request at a time.
     pub added: Duration,
     /// Of both servers together, with 16 connections of 4 requests each.
@@ -26,7 +26,7 @@ pub struct Target {
 
 /// What is added to each forwarded request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Extra {
+pub(crate) struct Extra {
     /// Of CPU, on each of the two hops.
     pub work: Duration,
     /// Without CPU, once.
@@ -39,13 +39,13 @@ const CALIBRATION: Duration = Duration::from_millis(500);
 impl Target {
     /// Measured on kube-apiserver 1.33 to 1.36 on two cores: with the feature gate UnknownVersionInteroperabilityProxy a small GET took
     /// 831 us more than direct, and 289 us of CPU.
-    pub const MEASURED: Self = Self {
+    pub(crate) const MEASURED: Self = Self {
         added: Duration::from_micros(831),
         cpu: Duration::from_micros(289),
     };
 
     /// What is missing to it when the processes take `own` by themselves.
-    pub fn missing(self, own: Self) -> Extra {
+    pub(crate) fn missing(self, own: Self) -> Extra {
         let work = self.cpu.saturating_sub(own.cpu) / 2;
         let taken = own.added + 2 * work;
         Extra {

@@ -12,7 +12,7 @@ use crate::nodes::{Agent, Cluster};
 
 /// From this moment on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct State {
+pub(crate) struct State {
     /// Seconds since the load began.
     pub at: f64,
     pub node: String,

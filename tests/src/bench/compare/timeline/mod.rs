@@ -14,8 +14,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use serde_json::json;
 
-pub use guard::State;
-pub use seconds::Second;
+pub(super) use guard::State;
+pub(super) use seconds::Second;
 use seconds::percentile;
 
 use super::scenarios::{About, Better, Values, of};
@@ -23,7 +23,7 @@ use crate::netns::privileged;
 use crate::nodes::{Agent, Binaries, Cluster, run_on_nodes};
 use crate::upgrade::{Balancer, News, Settings, lingering, until_known, upgrade_node};
 
-pub const ABOUT: About = About {
+pub(super) const ABOUT: About = About {
     name: "timeline",
     title: "A rolling upgrade",
     how: "Three nodes with a simulated kube-apiserver each, upgraded from 1.35 to 1.36 one after the other under an open loop of GETs on \
@@ -52,7 +52,7 @@ pub const ABOUT: About = About {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Way {
+pub(super) enum Way {
     NoAgent,
     HaproxyRoundRobin,
     MvpAuto,
@@ -62,7 +62,7 @@ pub enum Way {
 
 /// How long things take.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub(super) struct Pace {
     /// Requests each second.
     pub rate: f64,
     /// Load before the first server is upgraded.
@@ -77,7 +77,7 @@ pub struct Pace {
 
 /// One upgrade.
 #[derive(Clone, Debug, Serialize)]
-pub struct Timeline {
+pub(super) struct Timeline {
     pub way: Way,
     pub seconds: Vec<Second>,
     pub marks: Vec<Mark>,
@@ -90,7 +90,7 @@ pub struct Timeline {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Mark {
+pub(super) struct Mark {
     /// Seconds since the load began.
     pub at: f64,
     pub node: String,
@@ -99,7 +99,7 @@ pub struct Mark {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Event {
+pub(super) enum Event {
     /// The old server is told to stop.
     Stops,
     /// The new server is ready.
@@ -107,7 +107,7 @@ pub enum Event {
 }
 
 impl Way {
-    pub const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 5] = [
         Self::NoAgent,
         Self::HaproxyRoundRobin,
         Self::MvpAuto,
@@ -116,7 +116,7 @@ impl Way {
     ];
 
     /// In rows.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::NoAgent => "no_agent",
             Self::HaproxyRoundRobin => "haproxy_round_robin",
@@ -127,7 +127,7 @@ impl Way {
     }
 
     /// For people.
-    pub const fn title(self) -> &'static str {
+    pub(super) const fn title(self) -> &'static str {
         match self {
             Self::NoAgent => "no agent",
             Self::HaproxyRoundRobin => "HAProxy, round robin with health checks",
@@ -141,7 +141,7 @@ impl Way {
     ///
     /// # Errors
     /// Without root or the BPF object, and where the upgrade cannot be made. What clients saw is told, and fails nothing.
-    pub fn run(self, binaries: &Binaries, pace: Pace) -> Result<Timeline> {
+    pub(super) fn run(self, binaries: &Binaries, pace: Pace) -> Result<Timeline> {
         ensure!(
             privileged("the timeline", true),
             "root and the BPF object are needed"
@@ -241,7 +241,7 @@ fn upgrade(
 
 impl Timeline {
     /// Its values, by the metrics of [`ABOUT`].
-    pub fn values(&self) -> Values {
+    pub(super) fn values(&self) -> Values {
         let sum = |count: fn(&Second) -> u64| self.seconds.iter().map(count).sum::<u64>() as f64;
         let mut all: Vec<f64> = self
             .seconds

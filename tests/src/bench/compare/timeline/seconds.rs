@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// What became of a request, for its client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     Ok,
     /// Told that the type is not there, which is.
     False404,
@@ -15,7 +15,7 @@ pub enum Verdict {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Sample {
+pub(super) struct Sample {
     /// When it was due, since the load began.
     pub due: Duration,
     /// From then until its answer was complete, or given up.
@@ -25,7 +25,7 @@ pub struct Sample {
 
 /// The requests that were due in one second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Second {
+pub(crate) struct Second {
     pub second: u64,
     pub requests: u64,
     pub p50_ms: f64,
@@ -39,7 +39,7 @@ pub struct Second {
 }
 
 /// A row for each second from the first to the last, also for those without a request.
-pub fn by_second(samples: &[Sample]) -> Vec<Second> {
+pub(super) fn by_second(samples: &[Sample]) -> Vec<Second> {
     let last = samples.iter().map(|sample| sample.due.as_secs()).max();
     let mut seconds: Vec<Second> = (0..last.map_or(0, |last| last + 1))
         .map(|second| Second {
@@ -67,7 +67,7 @@ pub fn by_second(samples: &[Sample]) -> Vec<Second> {
 }
 
 /// The smallest value that at least this share of the sorted values does not exceed (nearest rank); 0 of none.
-pub fn percentile(sorted: &[f64], share: f64) -> f64 {
+pub(super) fn percentile(sorted: &[f64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted
         .get(rank.saturating_sub(1).min(sorted.len().saturating_sub(1)))
