@@ -39,12 +39,36 @@ impl Agent {
 
     /// As [`Self::start`], with a configuration that was changed.
     pub fn start_with(&self, config: &Value, binary: &Path, dir: &Path) -> Result<Process> {
+        self.start_process(config, &[], binary, dir)
+    }
+
+    /// As [`Self::start`], where each of `set`, which is `KEY=VALUE`, overrides the configuration.
+    pub fn start_set(
+        &self,
+        set: &[String],
+        binary: &Path,
+        pki: &Path,
+        dir: &Path,
+    ) -> Result<Process> {
+        self.start_process(&self.config(pki), set, binary, dir)
+    }
+
+    fn start_process(
+        &self,
+        config: &Value,
+        set: &[String],
+        binary: &Path,
+        dir: &Path,
+    ) -> Result<Process> {
         let mut command = Command::new(binary);
         command
             .arg("agent")
             .arg("--config")
             .arg(self.write(config, dir)?)
             .args(["--log-level", "warn"]);
+        for pair in set {
+            command.args(["--set", pair]);
+        }
         let mut process = Process::start(&self.node, command, dir)?;
         process.wait_listening(self.listen)?;
         process.wait_listening(self.admin)?;

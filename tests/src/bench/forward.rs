@@ -46,6 +46,9 @@ pub struct Options {
     /// Another build of the agent, measured beside the first as the subject `other`
     #[arg(long, value_name = "FILE")]
     pub other_binary: Option<PathBuf>,
+    /// What the subject `other` is configured to do otherwise, of the same build unless --other-binary names another
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub other_set: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -54,7 +57,7 @@ pub enum Subject {
     Direct,
     /// Through `mvp agent`, whose own server does not serve what is asked
     Mvp,
-    /// The same through another build of the agent (--other-binary)
+    /// The same through another build of the agent (--other-binary), or one with another configuration (--other-set)
     #[value(skip)]
     Other,
     /// Through HAProxy: TLS terminated, HTTP/2 on both sides, connections reused
@@ -113,18 +116,26 @@ fn start(
 ) -> Result<Vec<Running>> {
     let mut running = Vec::new();
     let mut wanted = options.subjects.clone();
-    wanted.extend(options.other_binary.is_some().then_some(Subject::Other));
+    let other = options.other_binary.is_some() || !options.other_set.is_empty();
+    wanted.extend(other.then_some(Subject::Other));
     for subject in wanted {
         let (process, address) = match subject {
             Subject::Direct => (None, upstream.peer),
             Subject::Mvp | Subject::Other => {
-                let binary = match subject {
-                    Subject::Other => options.other_binary.as_deref(),
-                    _ => options.mvp_binary.as_deref(),
+                let (binary, set) = match subject {
+                    Subject::Other => (
+                        options
+                            .other_binary
+                            .as_ref()
+                            .or(options.mvp_binary.as_ref()),
+                        options.other_set.as_slice(),
+                    ),
+                    _ => (options.mvp_binary.as_ref(), [].as_slice()),
                 };
-                let binary = agent::binary(binary)?;
+                let binary = agent::binary(binary.map(PathBuf::as_path))?;
                 let agent = agent(upstream, threads)?;
-                (Some(agent.start(&binary, pki.dir(), dir)?), agent.listen)
+                let process = agent.start_set(set, &binary, pki.dir(), dir)?;
+                (Some(process), agent.listen)
             }
             Subject::Haproxy => match haproxy::available() {
                 Ok(()) => {
