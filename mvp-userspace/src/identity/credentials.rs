@@ -10,7 +10,7 @@ use super::authenticate::Caller;
 use crate::tls::IdentityClass;
 
 /// What a request shows a server of its caller.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Credentials {
     /// A user asserted over the front-proxy certificate.
     Asserted,

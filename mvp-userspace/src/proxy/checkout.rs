@@ -17,6 +17,7 @@ use super::http2;
 use super::outgoing::UpstreamRequest;
 use super::pool::{Host, Http1, lock};
 use super::quarantine::Place;
+use super::rides::Ride;
 use super::tunnels::PeerPlace;
 use super::wire_body::WireBody;
 use crate::route::Server;
@@ -31,8 +32,10 @@ pub struct Lease {
     pub(super) place: Option<Place>,
     /// A tunnel's place among those to other nodes.
     _tunnel: Option<PeerPlace>,
-    /// A connection of its own.
+    /// A connection for this request alone.
     pub(super) _open: Option<OpenCount>,
+    /// A connection for one stranger's requests. It stays open, and counted, until their answers have ended.
+    ride: Option<Arc<Ride>>,
 }
 
 /// A connection taken for one request.
@@ -45,7 +48,7 @@ pub struct Checkout {
 
 pub(super) enum Sender {
     Http2(http2::Sender),
-    /// A connection for this request only.
+    /// A connection for one stranger only.
     Alone(Alone),
     Http1 {
         connection: Http1,
@@ -54,7 +57,7 @@ pub(super) enum Sender {
 }
 
 pub(super) enum Alone {
-    Http2(http2::Sender),
+    Http2(Arc<Ride>),
     Http1(http1::SendRequest<UploadBody>),
 }
 
@@ -75,6 +78,7 @@ impl Lease {
             place: None,
             _tunnel: None,
             _open: None,
+            ride: None,
         }
     }
 
@@ -120,8 +124,14 @@ impl Checkout {
                 Err(error) => Err(once(error, || sender.breaks_first())),
             },
             Sender::Alone(alone) => {
+                let mut lease = self.lease;
                 let sent = match alone {
-                    Alone::Http2(mut sender) => sender.send(request).await,
+                    Alone::Http2(ride) => {
+                        let sent = ride.sender.clone().send(request).await;
+                        ride.left.store(true, Ordering::Relaxed);
+                        lease.ride = Some(ride);
+                        sent
+                    }
                     Alone::Http1(mut sender) => {
                         match sender.try_send_request(request.into_http()).await {
                             Ok(response) => Ok(response.map(WireBody::Http1)),
@@ -130,7 +140,7 @@ impl Checkout {
                     }
                 };
                 match sent {
-                    Ok(response) => Ok((response, self.lease)),
+                    Ok(response) => Ok((response, lease)),
                     Err(error) => Err(quarantined(error)),
                 }
             }
@@ -170,7 +180,7 @@ fn once(error: AttemptError, breaks_first: impl FnOnce() -> bool) -> AttemptErro
     }
 }
 
-/// A connection that carried one request of a stranger says nothing of its server by breaking.
+/// A connection that carried the requests of one stranger says nothing of its server by breaking.
 fn quarantined(error: AttemptError) -> AttemptError {
     match error.ending {
         Ending::ConnectionBroken | Ending::ConnectionMalformed => {

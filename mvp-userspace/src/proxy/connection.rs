@@ -25,6 +25,7 @@ use super::idle::{InStream, Streams};
 use super::keep_alive::{KeepAlive, Reads};
 use super::preface::PrefaceTimeout;
 use super::relay::{self, Memory, Offered};
+use super::rides::Rides;
 use super::service::handle;
 use super::streams::Serving;
 use super::upgrade::Tunnel;
@@ -69,6 +70,8 @@ pub struct Connection {
     pub memory: Memory,
     /// Its place among all connections.
     pub place: Place,
+    /// What its client's requests share while the client is a stranger.
+    pub rides: Rides,
     /// Its header fields under way.
     pub headers: ConnectionHeaders,
     /// Set when a request of an HTTP/1.1 connection was answered with 101.
@@ -175,6 +178,7 @@ async fn serve_http(
         unseen: unseen.clone(),
         memory,
         place,
+        rides: Rides::default(),
         headers: ConnectionHeaders::default(),
         tunnel: Mutex::default(),
         leave: Notify::new(),

@@ -46,6 +46,7 @@ mod rate;
 mod relay;
 mod response;
 mod response_timeout;
+mod rides;
 mod service;
 mod status;
 mod streams;

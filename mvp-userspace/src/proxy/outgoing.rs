@@ -12,6 +12,7 @@ use super::counts::OpenCount;
 use super::error::AttemptError;
 use super::headers::upstream_target;
 use super::one_view::{Preferred, Validators};
+use super::rides::Rides;
 use crate::discovery::USER_AGENT;
 use crate::identity::proof::OwnUser;
 use crate::identity::{Admitted, PEER_PROXIED};
@@ -26,6 +27,8 @@ pub struct Outgoing<'a> {
     pub upload: &'a Upload,
     /// Where the caller is.
     pub client: IpAddr,
+    /// What its client's connection shares with a stranger's other requests.
+    pub rides: &'a Rides,
     /// The protocol an HTTP/1.1 client wants to switch to.
     pub upgrade: Option<&'a HeaderValue>,
     /// What to ask each server with instead of the client's `If-None-Match`.

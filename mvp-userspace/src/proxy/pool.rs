@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ use super::counts::{OpenCount, PoolCounts};
 use super::error::AttemptError;
 use super::http2;
 use super::lane::{AcceptedTokens, Lane};
-use super::quarantine::{Place, Quarantine};
+use super::quarantine::Quarantine;
+use super::rides::{Made, Ride, Rides};
 use super::windows::Windows;
 use crate::identity::Credentials;
 use crate::route::Server;
@@ -42,6 +43,16 @@ pub struct Pool {
     counts: PoolCounts,
     tokens: Mutex<AcceptedTokens>,
     quarantine: Quarantine,
+}
+
+/// Who wants a connection.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    pub credentials: Credentials,
+    /// Where the caller is.
+    pub address: IpAddr,
+    /// Of the client's connection. `None`: the request is to have a connection for itself, since one that it shared has failed.
+    pub rides: Option<&'a Rides>,
 }
 
 /// One server as seen in one lane.
@@ -114,14 +125,14 @@ impl Pool {
         &self.tls
     }
 
-    /// A connection for one request of a caller with these credentials, from this address.
+    /// A connection for one request of this caller.
     pub async fn checkout_for(
         self: &Arc<Self>,
         server: &Arc<Server>,
-        credentials: Credentials,
-        address: IpAddr,
+        caller: Asking<'_>,
         uploads: bool,
     ) -> Result<Checkout, AttemptError> {
+        let credentials = caller.credentials;
         let lane = lock(&self.tokens).lane(key_of(server), credentials, Instant::now());
         if !lane.is_quarantine()
             && let Some(found) = self.find_in(server, lane, uploads)
@@ -129,27 +140,33 @@ impl Pool {
             return Ok(found);
         }
         // Apart, since the future is large (a TLS handshake is in it): every request's would have room for it.
-        Box::pin(self.wait_for(server, credentials, address, uploads)).await
+        Box::pin(self.wait_for(server, caller, uploads)).await
     }
 
     async fn wait_for(
         self: &Arc<Self>,
         server: &Arc<Server>,
-        credentials: Credentials,
-        address: IpAddr,
+        caller: Asking<'_>,
         uploads: bool,
     ) -> Result<Checkout, AttemptError> {
         let key = key_of(server);
-        let lane_now = || lock(&self.tokens).lane(key, credentials, Instant::now());
+        let lane_now = || lock(&self.tokens).lane(key, caller.credentials, Instant::now());
         let mut lane = lane_now();
         if lane.is_quarantine() {
-            let place = self.quarantine.enter(key, lane, address.to_canonical());
+            let place = self
+                .quarantine
+                .enter(key, lane, caller.address.to_canonical());
             let place = place.await?;
             // The server may have accepted the token while this request waited. Then all who wait with it go on together: as many
             // handshakes as requests would be the last thing that a server needs to which the clients of another have just come.
             lane = lane_now();
             if lane.is_quarantine() {
-                return self.checkout_alone(server, lane, place).await;
+                // What cannot be sent twice may not be refused because of what came before it on a shared connection.
+                let rides = caller.rides.filter(|_| !uploads);
+                let apart = self.checkout_apart(server, lane, caller.credentials, rides);
+                let mut checkout = apart.await?;
+                checkout.lease.place = Some(place);
+                return Ok(checkout);
             }
         }
         self.checkout(server, lane, uploads).await
@@ -207,31 +224,57 @@ impl Pool {
         outcome.map(|fresh| self.keep(&host, fresh, uploads))
     }
 
-    /// A new connection for one request alone.
-    async fn checkout_alone(
+    /// A connection apart from all others': one that requests of the same stranger have just made, if there are any, else a new one.
+    async fn checkout_apart(
         &self,
         server: &Arc<Server>,
         lane: Lane,
-        place: Place,
+        credentials: Credentials,
+        rides: Option<&Rides>,
     ) -> Result<Checkout, AttemptError> {
         let tls = self.tls.config(lane.class(), Alpn::H2OrHttp1);
-        let name = self.tls.server_name();
-        let dial = connect(&server.endpoint, tls, name, &self.settings, Purpose::Alone);
-        let fresh = dial.await?;
-        let (address, sender) = match fresh {
-            Connected::Http2 {
-                sender, address, ..
-            } => (address, Alone::Http2(sender)),
-            Connected::Http1 { sender, address } => (address, Alone::Http1(sender)),
+        let dial = async || self.dial_apart(server, lane, &tls).await;
+        let made = match rides {
+            Some(rides) => {
+                let together = rides.together(key_of(server), credentials, &tls, dial);
+                together.await?
+            }
+            None => dial().await?,
         };
-        let open = OpenCount::new(&self.counts.counter(&server.name, lane));
+        let (address, sender, open) = match made {
+            Made::Ride(ride) => (ride.address, Alone::Http2(ride), None),
+            Made::Other((sender, address, open)) => (address, Alone::Http1(sender), Some(open)),
+        };
         let mut lease = Lease::new(server, address, None);
-        lease.place = Some(place);
-        lease._open = Some(open);
+        lease._open = open;
         Ok(Checkout {
             upload: None,
             lease,
             sender: Sender::Alone(sender),
+        })
+    }
+
+    async fn dial_apart(
+        &self,
+        server: &Arc<Server>,
+        lane: Lane,
+        tls: &Arc<rustls::ClientConfig>,
+    ) -> Result<Made<(http1::SendRequest<UploadBody>, SocketAddr, OpenCount)>, AttemptError> {
+        let name = self.tls.server_name();
+        let (endpoint, settings) = (&server.endpoint, &self.settings);
+        let made = connect(endpoint, Arc::clone(tls), name, settings, Purpose::Alone).await?;
+        let open = OpenCount::new(&self.counts.counter(&server.name, lane));
+        Ok(match made {
+            Connected::Http2 {
+                sender, address, ..
+            } => Made::Ride(Arc::new(Ride {
+                sender,
+                address,
+                tls: Arc::clone(tls),
+                left: AtomicBool::new(false),
+                _open: open,
+            })),
+            Connected::Http1 { sender, address } => Made::Other((sender, address, open)),
         })
     }
 

@@ -69,6 +69,7 @@ pub(super) async fn handle(
             admitted: &admitted,
             upload: &upload,
             client: connection.peer.ip(),
+            rides: &connection.rides,
             upgrade: upgrade.as_ref(),
             validators: None,
             preferred: None,

@@ -1,5 +1,6 @@
 //! Callers who are not authenticated ride connections of their own.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -69,6 +70,46 @@ async fn bad_tokens_fail_nobody_else() {
     beside(&BAD, 401).await;
 }
 
+/// Each had a connection of its own: a stranger who asked a hundred times at once had the agent and the server shake hands a hundred times.
+#[tokio::test]
+async fn what_one_stranger_asks_at_once_shares_connections_with_nobody_else() {
+    let plane = twins(ServerSpec::ends_unauthenticated).await;
+    let agent = calm_agent(&plane, |_| {}).await;
+    let server = plane.server(0);
+    server.faults_only_on(MAPS);
+    // Those that may be under way together have come before the first is answered.
+    server.slow(Duration::from_millis(300));
+    let clients = [
+        agent.http2(&plane, ClientAuth::None).await.unwrap(),
+        agent.http2(&plane, ClientAuth::None).await.unwrap(),
+    ];
+    let target = |client| format!("{MAPS}?resourceVersion={client}");
+    let asked = clients.iter().enumerate().map(async |(number, client)| {
+        let target = target(number);
+        let answers = (0..24).map(|_| client.get(&target, &[]));
+        for answer in join_all(answers).await {
+            assert_eq!(answer.unwrap().status, 403);
+        }
+    });
+    join_all(asked).await;
+    let requests = server.requests();
+    let over = |number| {
+        let target = target(number);
+        let of_client = requests.iter().filter(|r| r.target == target);
+        of_client.map(|r| r.connection).collect::<BTreeSet<_>>()
+    };
+    let (first, second) = (over(0), over(1));
+    assert!(first.is_disjoint(&second), "{first:?} {second:?}");
+    for over in [first, second] {
+        assert!(
+            over.len() <= 12,
+            "{} connections for 24 requests",
+            over.len()
+        );
+    }
+    nobody_is_blamed(&plane, &agent).await;
+}
+
 #[tokio::test]
 async fn a_token_that_was_accepted_shares_connections() {
     let plane = twins(ServerSpec::ends_unauthenticated).await;
@@ -78,7 +119,7 @@ async fn a_token_that_was_accepted_shares_connections() {
         assert_eq!(client.get(MAPS, &TOKEN).await.unwrap().status, 200);
     }
     let requests = plane.server(0).requests();
-    let over: std::collections::BTreeSet<_> = requests
+    let over: BTreeSet<_> = requests
         .iter()
         .filter(|r| r.target == MAPS)
         .map(|r| r.connection)
@@ -101,7 +142,7 @@ async fn who_waits_with_a_token_that_is_accepted_meanwhile_makes_no_connection()
         assert_eq!(answer.unwrap().status, 200);
     }
     let requests = server.requests();
-    let over: std::collections::BTreeSet<_> = requests
+    let over: BTreeSet<_> = requests
         .iter()
         .filter(|r| r.target == MAPS)
         .map(|r| r.connection)

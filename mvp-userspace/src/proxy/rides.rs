@@ -1,0 +1,113 @@
+//! Connections to servers that the requests of one stranger share.
+//!
+//! A stranger's request rides no connection of somebody else (see [`super::lane`]), but those that come together on one client connection
+//! with the same credentials are one caller's, and can cost a server one handshake instead of one for each. They part when the first
+//! is answered: the server ends the connection behind that answer, and what is sent after it would be refused.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustls::ClientConfig;
+
+use super::counts::OpenCount;
+use super::error::AttemptError;
+use super::http2;
+use crate::identity::Credentials;
+
+/// Sets of credentials on one client connection above which those that nobody rides with are forgotten.
+const MANY: usize = 32;
+
+/// Of one client connection.
+#[derive(Default)]
+pub struct Rides(Mutex<HashMap<(usize, Credentials), Arc<Slot>>>);
+
+/// Held while the connection is made. It keeps no connection open: its riders do.
+type Slot = tokio::sync::Mutex<Weak<Ride>>;
+
+/// One HTTP/2 connection for one stranger.
+pub(super) struct Ride {
+    pub(super) sender: http2::Sender,
+    pub(super) address: SocketAddr,
+    /// The TLS configuration it was made with.
+    pub(super) tls: Arc<ClientConfig>,
+    /// No further request may get on.
+    pub(super) left: AtomicBool,
+    /// Counts the connection.
+    pub(super) _open: OpenCount,
+}
+
+impl Rides {
+    /// A connection to the server with this place in memory: the one that others with these credentials wait for or were just given, else
+    /// what `dial` makes.
+    ///
+    /// # Errors
+    /// Those of `dial`. Whoever waited for a dial that failed, or was given up, dials for itself.
+    pub(super) async fn together<T>(
+        &self,
+        server: usize,
+        credentials: Credentials,
+        tls: &Arc<ClientConfig>,
+        dial: impl AsyncFnOnce() -> Result<Made<T>, AttemptError>,
+    ) -> Result<Made<T>, AttemptError> {
+        let slot = self.slot(server, credentials);
+        let usable = |ride: &Weak<Ride>| ride.upgrade().filter(|ride| ride.takes(tls));
+        if let Ok(mut slot) = slot.try_lock() {
+            if let Some(ride) = usable(&slot) {
+                return Ok(Made::Ride(ride));
+            }
+            let made = dial().await?;
+            if let Made::Ride(ride) = &made {
+                *slot = Arc::downgrade(ride);
+            }
+            return Ok(made);
+        }
+        let found = usable(&*slot.lock().await);
+        match found {
+            Some(ride) => Ok(Made::Ride(ride)),
+            None => dial().await,
+        }
+    }
+
+    fn slot(&self, server: usize, credentials: Credentials) -> Arc<Slot> {
+        // Slots stay what they are after a panic elsewhere.
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= MANY {
+            // Nobody is in it, or on the way into it.
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        Arc::clone(slots.entry((server, credentials)).or_default())
+    }
+}
+
+/// What a dial made: HTTP/2 that can be ridden together, or something that cannot.
+pub(super) enum Made<T> {
+    Ride(Arc<Ride>),
+    Other(T),
+}
+
+impl std::fmt::Debug for Ride {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let address = &self.address;
+        f.debug_struct("Ride")
+            .field("address", address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ride {
+    /// Whether one more request may get on.
+    fn takes(self: &Arc<Self>, tls: &Arc<ClientConfig>) -> bool {
+        let mut sender = self.sender.clone();
+        !self.left.load(Ordering::Relaxed)
+            && Arc::ptr_eq(&self.tls, tls)
+            && !sender.is_closed()
+            // This reference is one of those that are counted.
+            && Arc::strong_count(self) <= sender.stream_limit()
+    }
+}
+
+#[cfg(test)]
+#[path = "rides_tests.rs"]
+mod tests;
