@@ -17,8 +17,8 @@ use tokio::sync::Semaphore;
 use super::live::{STREAMS, answer_or_stream};
 use super::{Access, Hosts, PublishedSocket, Views};
 use crate::drain::DrainTrigger;
+use crate::readiness::PassingReasons;
 use crate::readiness::Readiness;
-use crate::readiness::Standing;
 
 /// Open connections; a scraper, two probes and a few people need far fewer.
 const CONNECTIONS: usize = 64;
@@ -35,7 +35,7 @@ pub struct Admin {
     pub views: Views,
     pub readiness: Readiness,
     /// Why connections are not taken.
-    pub standing: Standing,
+    pub standing: PassingReasons,
     pub drain: DrainTrigger,
     /// The deadline of a drain that names none.
     pub drain_deadline: Duration,

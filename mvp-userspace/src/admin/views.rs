@@ -32,7 +32,7 @@ pub struct Views {
     /// Names of the loops that make no progress; empty: alive.
     pub stalled: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Server name, and path with query, `/readyz?verbose`.
-    pub probe: Box<dyn Fn(String, String) -> ProbeFuture + Send + Sync>,
+    pub probe: Box<dyn Fn(String, String) -> ServerResponseFuture + Send + Sync>,
     /// A request of the agent's own by every way that clients' requests go.
     pub canary: Box<dyn Fn() -> CanaryFuture + Send + Sync>,
     /// A level (`debug`) or a filter (`mvp=debug,access=off`).
@@ -50,18 +50,19 @@ pub type ExplainConnectionFn = dyn Fn(IpAddr, Option<&str>) -> ConnectionView + 
 pub type SetLogLevelFn = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 pub type ClusterFuture = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 pub type CanaryFuture = Pin<Box<dyn Future<Output = CanaryView> + Send>>;
-pub type ProbeFuture = Pin<Box<dyn Future<Output = Result<Probe, ProbeError>> + Send>>;
+pub type ServerResponseFuture =
+    Pin<Box<dyn Future<Output = Result<ServerResponse, ServerResponseError>> + Send>>;
 
 /// A server's own answer.
 #[derive(Clone, Debug)]
-pub struct Probe {
+pub struct ServerResponse {
     pub status: u16,
     pub content_type: String,
     pub body: Bytes,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum ProbeError {
+pub enum ServerResponseError {
     #[error("no server has this name; mvp servers lists them")]
     UnknownServer,
     #[error("the server cannot be reached: {0}")]

@@ -23,7 +23,7 @@ pub enum Effect {
 
 /// Values that come from the manifest and change together.
 #[derive(Debug)]
-pub struct Followed {
+pub struct FollowedKeys {
     /// The keys of the configuration.
     pub keys: &'static str,
     /// kube-apiserver's flags.
@@ -34,7 +34,7 @@ pub struct Followed {
 }
 
 /// Everything that is taken from a manifest and looked at again when it changes.
-pub const FOLLOWED: &[Followed] = &[
+pub const FOLLOWED: &[FollowedKeys] = &[
     followed(
         "serving",
         "--tls-cert-file, --tls-private-key-file",
@@ -108,7 +108,7 @@ pub const FOLLOWED: &[Followed] = &[
 ];
 
 /// What differs between two configurations from one manifest.
-pub fn changes(before: &Config, after: &Config) -> Vec<&'static Followed> {
+pub fn changes(before: &Config, after: &Config) -> Vec<&'static FollowedKeys> {
     FOLLOWED
         .iter()
         .filter(|followed| (followed.differs)(before, after))
@@ -167,8 +167,8 @@ const fn followed(
     effect: Effect,
     meaning: &'static str,
     differs: fn(&Config, &Config) -> bool,
-) -> Followed {
-    Followed {
+) -> FollowedKeys {
+    FollowedKeys {
         keys,
         flags,
         effect,

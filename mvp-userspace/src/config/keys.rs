@@ -5,15 +5,15 @@ use std::fmt::Write;
 
 /// One key. Elements of a list of mappings are written `peers.static[].name`.
 #[derive(Debug)]
-pub struct Key {
+pub struct ConfigKey {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: ValueType,
     pub need: Need,
     pub meaning: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum ValueType {
     Text,
     TextList,
     /// Relative to the file's folder.
@@ -44,15 +44,15 @@ pub enum Need {
     Default(&'static str),
 }
 
-use Kind::*;
 use Need::*;
+use ValueType::*;
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const GIB: u64 = 1 << 30;
 
 #[rustfmt::skip]
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[ConfigKey] = &[
     key("apiVersion", Choice(&["mvp/v1"]), Required, "Version of this file's format."),
     key("node", Text, Optional("the host's name"), "Name of the local server in routes, metrics and logs."),
     key("listen", Address, Required, "Where clients connect."),
@@ -151,8 +151,8 @@ pub fn markdown_table() -> String {
     out
 }
 
-const fn key(name: &'static str, kind: Kind, need: Need, meaning: &'static str) -> Key {
-    Key {
+const fn key(name: &'static str, kind: ValueType, need: Need, meaning: &'static str) -> ConfigKey {
+    ConfigKey {
         name,
         kind,
         need,
@@ -160,7 +160,7 @@ const fn key(name: &'static str, kind: Kind, need: Need, meaning: &'static str) 
     }
 }
 
-fn describe(kind: Kind) -> String {
+fn describe(kind: ValueType) -> String {
     match kind {
         Text => "text".into(),
         TextList => "list of text".into(),

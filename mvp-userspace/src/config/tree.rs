@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::keys::{KEYS, Key, Kind, Need, millis};
+use super::keys::{ConfigKey, KEYS, Need, ValueType, millis};
 use super::{ConfigError, value};
 
 /// Only keys that [`KEYS`] knows; list elements as `peers.static[0].name`.
@@ -163,7 +163,7 @@ impl Tree {
 
     /// One of the words the table allows.
     pub fn choice(&self, key: &str) -> Result<String, ConfigError> {
-        let Some(Kind::Choice(names)) = find(key).map(|k| k.kind) else {
+        let Some(ValueType::Choice(names)) = find(key).map(|k| k.kind) else {
             return Err(self.fail(key, "has no choices"));
         };
         let text = self.need(key)?;
@@ -183,7 +183,7 @@ impl Tree {
     pub fn duration(&self, key: &str) -> Result<Duration, ConfigError> {
         let found = value::duration(&self.need(key)?).map_err(|problem| self.fail(key, problem))?;
         match find(key).map(|k| k.kind) {
-            Some(Kind::Duration(min, max))
+            Some(ValueType::Duration(min, max))
                 if found < Duration::from_millis(min) || found > Duration::from_millis(max) =>
             {
                 let (min, max) = (millis(min), millis(max));
@@ -196,7 +196,7 @@ impl Tree {
     pub fn count<T: TryFrom<u64>>(&self, key: &str) -> Result<T, ConfigError> {
         let text = self.need(key)?;
         let (min, max) = match find(key).map(|k| k.kind) {
-            Some(Kind::Count(min, max) | Kind::AutoCount(min, max)) => (min, max),
+            Some(ValueType::Count(min, max) | ValueType::AutoCount(min, max)) => (min, max),
             _ => (0, u64::MAX),
         };
         text.parse::<u64>()
@@ -270,7 +270,7 @@ impl Tree {
 }
 
 /// The table's row for a key with or without list positions.
-pub(super) fn find(key: &str) -> Option<&'static Key> {
+pub(super) fn find(key: &str) -> Option<&'static ConfigKey> {
     let general = generalize(key);
     KEYS.iter().find(|k| k.name == general)
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Reached;
 use super::connection::Dialer;
-use super::entry::Entry;
+use super::entry::ServerEntry;
 use super::events::{EventState, EventTimes, Events};
 use super::fetch_error::FetchError;
 use super::merged::Views;
@@ -20,7 +20,7 @@ use crate::route::{Departures, Knowledge, Member, RouteTable};
 
 /// How to poll.
 #[derive(Clone)]
-pub struct Settings {
+pub struct HubSettings {
     pub dialer: Dialer,
     /// From the start of one round to the start of the next, a server.
     pub interval: Duration,
@@ -65,11 +65,11 @@ pub struct Refreshed {
 }
 
 pub(super) struct Hub {
-    pub settings: Settings,
+    pub settings: HubSettings,
     pub counters: Arc<SyncCounters>,
     pub table: Arc<ArcSwap<RouteTable>>,
     pub views: Arc<Views>,
-    entries: Mutex<Vec<Arc<Entry>>>,
+    entries: Mutex<Vec<Arc<ServerEntry>>>,
     published: Mutex<Published>,
     first_round: watch::Sender<bool>,
     unasked: watch::Sender<Vec<String>>,
@@ -100,7 +100,7 @@ struct Refresh {
 
 impl Hub {
     pub(super) fn new(
-        settings: Settings,
+        settings: HubSettings,
         counters: Arc<SyncCounters>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
@@ -138,11 +138,11 @@ impl Hub {
         all_well(statuses)
     }
 
-    pub(super) fn entries(&self) -> Vec<Arc<Entry>> {
+    pub(super) fn entries(&self) -> Vec<Arc<ServerEntry>> {
         lock(&self.entries).clone()
     }
 
-    pub(super) fn set_entries(&self, entries: Vec<Arc<Entry>>) {
+    pub(super) fn set_entries(&self, entries: Vec<Arc<ServerEntry>>) {
         let endpoints = entries.iter().map(|entry| &entry.endpoint);
         self.counters.reached.retain(endpoints.clone());
         self.counters.departures.retain(endpoints);
@@ -181,7 +181,7 @@ impl Hub {
         let (now, entries) = (Instant::now(), self.entries());
         let told = entries
             .iter()
-            .filter_map(|entry| entry.told(now, self.settings.stale_after));
+            .filter_map(|entry| entry.report(now, self.settings.stale_after));
         self.views.want(told, now);
     }
 

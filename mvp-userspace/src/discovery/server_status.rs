@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::api::GroupVersion;
-use crate::document::Source;
+use crate::document::DiscoveryForm;
 use crate::identity::proof::Proofs;
 use crate::route::Knowledge;
 
@@ -22,7 +22,7 @@ pub struct ServerStatus {
     pub knowledge: Knowledge,
     /// Since the server last confirmed what is known of it.
     pub age: Option<Duration>,
-    pub source: Option<Source>,
+    pub source: Option<DiscoveryForm>,
     /// (group, version, resource, subresource) keys in the set.
     pub keys: usize,
     /// Group versions the server itself could not confirm.
@@ -34,7 +34,7 @@ pub struct ServerStatus {
     /// The error of the last round, if it failed.
     pub last_error: Option<String>,
     /// Why the last round failed, as far as it matters to others.
-    pub trouble: Trouble,
+    pub trouble: PollTrouble,
     /// What was proved of it.
     pub proofs: Proofs,
     pub polls: Polls,
@@ -42,7 +42,7 @@ pub struct ServerStatus {
 
 /// Whose fault the end of a round is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub enum Trouble {
+pub enum PollTrouble {
     #[default]
     None,
     /// The server, or the way to it.

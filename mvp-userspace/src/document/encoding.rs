@@ -31,7 +31,7 @@ pub enum Form {
 
 /// The form in which a server last reported what it serves.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Source {
+pub enum DiscoveryForm {
     /// Aggregated v2 (Kubernetes 1.30 and later). It is always asked for with `profile=nopeer`, so that a server with the
     /// native feature on reports itself only; no server says in its answer whether it knows the profile.
     V2,
@@ -51,10 +51,10 @@ pub struct Encoding {
 
 impl Form {
     /// The form whose validators a poller has, if it is one that has any.
-    pub fn source(self) -> Option<Source> {
+    pub fn source(self) -> Option<DiscoveryForm> {
         match self {
-            Self::V2 => Some(Source::V2),
-            Self::V2beta1 => Some(Source::V2beta1),
+            Self::V2 => Some(DiscoveryForm::V2),
+            Self::V2beta1 => Some(DiscoveryForm::V2beta1),
             Self::Legacy => None,
         }
     }

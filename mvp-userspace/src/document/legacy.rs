@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::order::combine;
 use super::types::{
-    Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version, is_kind, united,
+    Document, Freshness, Group, GroupVersionKind, Resource, Scope, Subresource, Text, Version,
+    is_kind, united,
 };
 use crate::api::{GroupVersion, is_path_segment};
 
@@ -237,7 +238,7 @@ fn resources_of(list: &ApiResourceList) -> Vec<Resource> {
         }
         let place = *places.entry(name).or_insert_with(|| {
             resources.push(Resource {
-                response_kind: Some(Kind::default()),
+                response_kind: Some(GroupVersionKind::default()),
                 ..parent(name, entry.scope())
             });
             resources.len() - 1
@@ -248,7 +249,7 @@ fn resources_of(list: &ApiResourceList) -> Vec<Resource> {
             response_kind: Some(if is_kind(Some(&kind)) {
                 kind
             } else {
-                Kind::default()
+                GroupVersionKind::default()
             }),
             accepted_types: Vec::new(),
             verbs: entry.verbs.clone(),
@@ -267,8 +268,8 @@ impl ApiResource {
         is_path_segment(name) && is_path_segment(subresource)
     }
 
-    fn kind(&self) -> Kind {
-        Kind {
+    fn kind(&self) -> GroupVersionKind {
+        GroupVersionKind {
             group: self.group.clone(),
             version: self.version.clone(),
             kind: self.kind.clone(),
@@ -299,7 +300,7 @@ fn parent(name: &str, scope: Scope) -> Resource {
 
 /// The fields that resources and subresources have in common. Group and version of the kind are left out when they are those of
 /// the list.
-fn api_resource(gv: &GroupVersion, kind: &Kind, scope: Scope) -> ApiResource {
+fn api_resource(gv: &GroupVersion, kind: &GroupVersionKind, scope: Scope) -> ApiResource {
     let own = *kind.group == *gv.group && *kind.version == *gv.version;
     let shown = |text: &Text| if own { Text::default() } else { text.clone() };
     ApiResource {

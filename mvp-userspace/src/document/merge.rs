@@ -7,7 +7,8 @@ use std::hash::Hash;
 use super::order::combine;
 use super::priority::{Priorities, Stability, stability};
 use super::types::{
-    Document, Freshness, Group, Kind, Named, Resource, Scope, Subresource, Text, Version, is_kind,
+    Document, Freshness, Group, GroupVersionKind, Named, Resource, Scope, Subresource, Text,
+    Version, is_kind,
 };
 
 /// What one server says.
@@ -179,8 +180,8 @@ fn name_of<T: Named>(sources: &[Source<'_, T>]) -> Text {
 /// Kind and scope go together: a resource that changed its scope has another kind of object behind it.
 fn response_kind<T>(
     sources: &[Source<'_, T>],
-    said: impl Fn(&T) -> (Option<&Kind>, Scope),
-) -> (Option<Kind>, Scope) {
+    said: impl Fn(&T) -> (Option<&GroupVersionKind>, Scope),
+) -> (Option<GroupVersionKind>, Scope) {
     let best = sources
         .iter()
         .map(|s| {

@@ -11,7 +11,8 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use super::json::{Many, Name, Object, One, over, skip, text};
 use super::limits::Counts;
 use super::types::{
-    Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version, united,
+    Document, Freshness, Group, GroupVersionKind, Resource, Scope, Subresource, Text, Version,
+    united,
 };
 use super::{DecodeError, MAX_VERBS, Root};
 use crate::api::is_path_segment;
@@ -154,7 +155,7 @@ struct Reader {
     versions: Vec<Version>,
     resources: Vec<Resource>,
     subresources: Vec<Subresource>,
-    kinds: Vec<Kind>,
+    kinds: Vec<GroupVersionKind>,
     group_name: Text,
     refused: usize,
 }
@@ -185,13 +186,19 @@ impl Reader {
     }
 
     /// One kind; `null` is none.
-    fn kind<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<Option<Kind>, A::Error> {
+    fn kind<'de, A: MapAccess<'de>>(
+        &mut self,
+        map: &mut A,
+    ) -> Result<Option<GroupVersionKind>, A::Error> {
         self.kinds.clear();
         map.next_value_seed(One::<KindObject>(self))?;
         Ok(self.kinds.pop())
     }
 
-    fn kinds<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<Vec<Kind>, A::Error> {
+    fn kinds<'de, A: MapAccess<'de>>(
+        &mut self,
+        map: &mut A,
+    ) -> Result<Vec<GroupVersionKind>, A::Error> {
         self.kinds.clear();
         map.next_value_seed(Many::<KindObject>(self))?;
         Ok(self.kinds.drain(..).collect())
@@ -482,8 +489,12 @@ impl Object for KindObject {
             let count = reader.kinds.len() + 1;
             reader.budget.counts.verbs(count).map_err(over)?;
         }
-        reader.budget.counts.keep(size_of::<Kind>()).map_err(over)?;
-        let mut kind = Kind::default();
+        reader
+            .budget
+            .counts
+            .keep(size_of::<GroupVersionKind>())
+            .map_err(over)?;
+        let mut kind = GroupVersionKind::default();
         while let Some(field) = map.next_key()? {
             match field {
                 KindField::Group => kind.group = reader.name(&mut map)?,

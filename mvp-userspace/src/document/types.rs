@@ -61,7 +61,7 @@ pub struct Resource {
     pub resource: Text,
     /// Absent, or with an empty kind, if only subresources of it are served.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub response_kind: Option<Kind>,
+    pub response_kind: Option<GroupVersionKind>,
     pub scope: Scope,
     #[serde(rename = "singularResource")]
     pub singular: Text,
@@ -80,15 +80,15 @@ pub struct Resource {
 pub struct Subresource {
     pub subresource: Text,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub response_kind: Option<Kind>,
+    pub response_kind: Option<GroupVersionKind>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub accepted_types: Vec<Kind>,
+    pub accepted_types: Vec<GroupVersionKind>,
     pub verbs: Vec<Text>,
 }
 
 /// `metav1.GroupVersionKind`. An empty group and version mean those of the enclosing group version.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct Kind {
+pub struct GroupVersionKind {
     pub group: Text,
     pub version: Text,
     pub kind: Text,
@@ -165,7 +165,7 @@ impl Resource {
 }
 
 /// True if the kind says something.
-pub(super) fn is_kind(kind: Option<&Kind>) -> bool {
+pub(super) fn is_kind(kind: Option<&GroupVersionKind>) -> bool {
     kind.is_some_and(|kind| !kind.kind.is_empty())
 }
 

@@ -13,7 +13,7 @@ const FORMAT: u32 = 1;
 
 /// What is kept over a restart of the agent.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Document {
+pub struct HistoryDocument {
     /// Whoever wrote it writes no more.
     pub closed: bool,
     pub begins_ms: u64,
@@ -61,7 +61,7 @@ struct Written<'a> {
     minutes: Vec<&'a Minute>,
 }
 
-impl Document {
+impl HistoryDocument {
     /// Reads a file at this time.
     ///
     /// # Errors
@@ -158,11 +158,11 @@ mod tests {
 
     #[test]
     fn it_is_read_as_it_was_written() {
-        let mut document = Document {
+        let mut document = HistoryDocument {
             closed: true,
             begins_ms: NOW - 5,
             saved_ms: NOW,
-            ..Document::default()
+            ..HistoryDocument::default()
         };
         let event = Event::new(NOW - 3, Kind::ServerVersion, "cp-a", "v1 -> v2", "v2");
         document.ring.push(event);
@@ -173,7 +173,7 @@ mod tests {
         };
         document.series.add(minute, NOW / 60_000);
         let written = document.encode().unwrap();
-        assert_eq!(Document::parse(&written, NOW).unwrap(), document);
+        assert_eq!(HistoryDocument::parse(&written, NOW).unwrap(), document);
     }
 
     #[test]
@@ -190,20 +190,23 @@ mod tests {
             ],
             "minutes": [{"minute": NOW / 60_000, "forwarded": -1}, {"minute": NOW / 60_000, "forwarded": 2, "more": 1}, null],
         });
-        let document = Document::parse(text.to_string().as_bytes(), NOW).unwrap();
+        let document = HistoryDocument::parse(text.to_string().as_bytes(), NOW).unwrap();
         assert_eq!(document.ring.len(), 1);
         let forwarded: Vec<_> = document.series.iter().map(|m| m.forwarded).collect();
         assert_eq!(forwarded, [2]);
         assert!(matches!(
-            Document::parse(br#"{"format":2}"#, NOW),
+            HistoryDocument::parse(br#"{"format":2}"#, NOW),
             Err(DocumentError::Format(2))
         ));
         for broken in ["", "null", "{}", "[]", "{\"format\":1", "\u{feff}{}"] {
-            assert!(Document::parse(broken.as_bytes(), NOW).is_err(), "{broken}");
+            assert!(
+                HistoryDocument::parse(broken.as_bytes(), NOW).is_err(),
+                "{broken}"
+            );
         }
         let large = vec![b' '; MOST_BYTES + 1];
         assert!(matches!(
-            Document::parse(&large, NOW),
+            HistoryDocument::parse(&large, NOW),
             Err(DocumentError::Large)
         ));
     }

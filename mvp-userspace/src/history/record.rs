@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Document, Event, Kind, Minute, Ring, Series};
+use super::{Event, HistoryDocument, Kind, Minute, Ring, Series};
 
 /// Seconds over which `perSecond` is an average.
 const WINDOW: usize = 10;
@@ -106,7 +106,7 @@ impl History {
     }
 
     /// Adds what was recorded before: by the agent before this one, which counted other requests.
-    pub fn adopt(&self, before: Document, now_ms: u64) {
+    pub fn adopt(&self, before: HistoryDocument, now_ms: u64) {
         let mut record = self.record();
         record.begins_ms = record.begins_ms.min(before.begins_ms);
         for event in before.ring.iter() {
@@ -119,9 +119,9 @@ impl History {
     }
 
     /// What is kept over a restart.
-    pub fn document(&self, now_ms: u64, closed: bool) -> Document {
+    pub fn document(&self, now_ms: u64, closed: bool) -> HistoryDocument {
         let record = self.record();
-        Document {
+        HistoryDocument {
             closed,
             begins_ms: record.begins_ms,
             saved_ms: now_ms,

@@ -50,7 +50,7 @@ pub enum Wish {
 
 /// Finds out who asks, and turns the client's headers into those for a server.
 ///
-/// `deaf_to_uids`: a server that would not hear of a certificate's uid, although it would read it from the certificate; looked for only
+/// `server_without_uids`: a server that would not hear of a certificate's uid, although it would read it from the certificate; looked for only
 /// if the user has one.
 ///
 /// # Errors
@@ -58,13 +58,13 @@ pub enum Wish {
 pub fn admit<'h>(
     head: Head<'h>,
     trust: &Trust,
-    deaf_to_uids: impl FnOnce() -> Option<String>,
+    server_without_uids: impl FnOnce() -> Option<String>,
 ) -> Result<Admitted<'h>, Unauthorized> {
     let headers = head.headers;
     let caller = authenticate(head.certificate, headers, trust)?;
     if let Caller::Asserted(user) = &caller
         && !user.uid().is_empty()
-        && let Some(server) = deaf_to_uids()
+        && let Some(server) = server_without_uids()
     {
         return Err(Unauthorized::Identity(BadIdentity::UidNotTaken(server)));
     }

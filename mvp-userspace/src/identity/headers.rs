@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, header};
 
 use super::authenticate::Caller;
-use super::trust::{Kind, Trust, is_hop_marker};
+use super::trust::{HeaderRole, Trust, is_hop_marker};
 
 /// Set on a request that one kube-apiserver or agent forwards to another, so that it is forwarded once
 /// (`apiserver/pkg/util/peerproxy/peerproxy_handler.go`).
@@ -56,7 +56,7 @@ pub(super) fn rewrite_headers(headers: &mut HeaderMap, caller: &Caller, trust: &
 pub fn strip_headers(headers: &mut HeaderMap, trust: &Trust) -> Stripped {
     let mut stripped = Stripped::default();
     // Almost no request has any, and then nothing is allocated.
-    let found: Vec<(HeaderName, Kind)> = headers
+    let found: Vec<(HeaderName, HeaderRole)> = headers
         .keys()
         .filter_map(|name| Some((name.clone(), trust.kind(name)?)))
         .collect();
@@ -64,12 +64,12 @@ pub fn strip_headers(headers: &mut HeaderMap, trust: &Trust) -> Stripped {
         let count = headers.get_all(&name).iter().count();
         headers.remove(&name);
         let counter = match kind {
-            Kind::Username => &mut stripped.username,
-            Kind::Uid => &mut stripped.uid,
-            Kind::Group => &mut stripped.group,
-            Kind::Extra => &mut stripped.extra,
-            Kind::OtherRemote | Kind::Unlisted => &mut stripped.other,
-            Kind::Hop => &mut stripped.hop,
+            HeaderRole::Username => &mut stripped.username,
+            HeaderRole::Uid => &mut stripped.uid,
+            HeaderRole::Group => &mut stripped.group,
+            HeaderRole::Extra => &mut stripped.extra,
+            HeaderRole::OtherRemote | HeaderRole::Unlisted => &mut stripped.other,
+            HeaderRole::Hop => &mut stripped.hop,
         };
         *counter += count;
     }

@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, watch};
 pub use fixed::fixed;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzz::fuzz_roster;
-pub use kubernetes::{Told, client, events, follow};
-pub use line::{Facts, MembershipLine, Source};
+pub use kubernetes::{MembershipChannels, client, events, follow};
+pub use line::{MembershipFacts, MembershipLine, MembershipSource};
 pub use reader::{ReadBy, Reader};
 pub use roster::{LINGER, MAX_MEMBERS, Roster};
 
@@ -92,12 +92,12 @@ impl Membership {
             departures: counters.departures.clone(),
         };
         let line = MembershipLine::default();
-        line.set(Facts {
+        line.set(MembershipFacts {
             peers: peers.fixed.len(),
-            source: Source::Awaited,
-            ..Facts::default()
+            source: MembershipSource::Awaited,
+            ..MembershipFacts::default()
         });
-        let told = Told {
+        let channels = MembershipChannels {
             members: sender,
             restarts: restarted,
             line: line.clone(),
@@ -106,7 +106,7 @@ impl Membership {
             read_by: ReadBy::of("the agents' Lease"),
             ..reader.clone()
         };
-        tokio::spawn(follow(reader.client(), roster, told, counters));
+        tokio::spawn(follow(reader.client(), roster, channels, counters));
         Ok(Self {
             members,
             restarts,

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Endpoint;
-use crate::discovery::{Connection, Dialer, FetchError};
+use crate::discovery::{Dialer, DiscoveryConnection, FetchError};
 use crate::route::Departures;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -130,8 +130,8 @@ impl Asked {
         &self,
         dialer: &Dialer,
         endpoint: &Endpoint,
-    ) -> Result<(Connection, Response<Incoming>), FetchError> {
-        let connection = Connection::open(dialer, endpoint).await?;
+    ) -> Result<(DiscoveryConnection, Response<Incoming>), FetchError> {
+        let connection = DiscoveryConnection::open(dialer, endpoint).await?;
         let response = match &self.content_type {
             None => connection.stream(&self.path, "application/json").await?,
             Some(media_type) => {
@@ -279,13 +279,13 @@ struct Held {
     body: Incoming,
     silence: Pin<Box<Sleep>>,
     stops: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _connection: Connection,
+    _connection: DiscoveryConnection,
 }
 
 impl Held {
     fn new(
         body: Incoming,
-        connection: Connection,
+        connection: DiscoveryConnection,
         stops: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         Self {

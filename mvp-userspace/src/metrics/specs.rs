@@ -7,14 +7,14 @@ use std::fmt::Write;
 pub struct Spec {
     /// The name, with `_total` for counters.
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: MetricKind,
     pub labels: &'static [&'static str],
     /// The help text, without a full stop at its end: the encoder adds one.
     pub help: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
     Histogram,
@@ -27,12 +27,12 @@ impl Spec {
     }
 }
 
-impl Kind {
+impl MetricKind {
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         }
     }
 }
@@ -41,7 +41,7 @@ macro_rules! specs {
     ($($ident:ident, $kind:ident, $name:literal, [$($label:literal),*], $help:literal;)*) => {
         $(pub static $ident: Spec = Spec {
             name: $name,
-            kind: Kind::$kind,
+            kind: MetricKind::$kind,
             labels: &[$($label),*],
             help: $help,
         };)*

@@ -11,8 +11,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::admission::{Admission, Place, Shortage};
+use super::admission::{Admission, AdmissionPermit, Shortage};
 use super::descriptors::{self, Spare};
+use super::owned::OpenCount;
 
 /// The interval of turns if there is nothing to call.
 const IDLE_TICK: Duration = Duration::from_secs(3600);
@@ -29,13 +30,13 @@ const ENDING: usize = 64;
 pub struct Accepted {
     pub stream: StdTcpStream,
     pub peer: SocketAddr,
-    pub place: Place,
+    pub place: AdmissionPermit,
     pub slot: Slot,
 }
 
 /// A data thread's inbox, and how many connections it has.
 #[derive(Clone, Debug)]
-pub struct Sink {
+pub struct ThreadInbox {
     inbox: mpsc::UnboundedSender<Accepted>,
     load: Arc<AtomicUsize>,
 }
@@ -43,8 +44,8 @@ pub struct Sink {
 /// A connection's place in the counts of its thread and of the whole agent.
 #[derive(Debug)]
 pub struct Slot {
-    thread: Arc<AtomicUsize>,
-    total: Arc<AtomicUsize>,
+    _thread: OpenCount,
+    _total: OpenCount,
 }
 
 /// Called by the accept loop itself, so that a call shows that it turns.
@@ -66,7 +67,7 @@ pub struct Turn<'a> {
 #[derive(Debug)]
 pub struct AcceptLoop {
     pub listener: TcpListener,
-    pub sinks: Vec<Sink>,
+    pub sinks: Vec<ThreadInbox>,
     /// Open connections of the whole agent.
     pub total: Arc<AtomicUsize>,
     /// Their limit.
@@ -81,7 +82,7 @@ struct Failing {
     last: Option<Instant>,
 }
 
-impl Sink {
+impl ThreadInbox {
     /// The inbox is unbounded in itself; what can be in it is bounded by the connection limit.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Accepted>) {
         let (inbox, receiver) = mpsc::unbounded_channel();
@@ -107,19 +108,10 @@ impl Sink {
 
 impl Slot {
     fn take(thread: &Arc<AtomicUsize>, total: &Arc<AtomicUsize>) -> Self {
-        thread.fetch_add(1, Ordering::Relaxed);
-        total.fetch_add(1, Ordering::Relaxed);
         Self {
-            thread: Arc::clone(thread),
-            total: Arc::clone(total),
+            _thread: OpenCount::new(thread),
+            _total: OpenCount::new(total),
         }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.thread.fetch_sub(1, Ordering::Relaxed);
-        self.total.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -202,7 +194,7 @@ impl AcceptLoop {
         }
     }
 
-    fn hand_over(&self, stream: tokio::net::TcpStream, peer: SocketAddr, place: Place) {
+    fn hand_over(&self, stream: tokio::net::TcpStream, peer: SocketAddr, place: AdmissionPermit) {
         let Some(sink) = self.sinks.iter().min_by_key(|sink| sink.load()) else {
             return;
         };

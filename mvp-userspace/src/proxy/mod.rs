@@ -71,7 +71,7 @@ use crate::history::Tally;
 use crate::identity::{Hasher, TrustCell};
 use crate::metrics::Metrics;
 use crate::net::Turns;
-use crate::readiness::Standing;
+use crate::readiness::PassingReasons;
 use crate::route::RouteTable;
 use crate::tls::ServerTls;
 
@@ -114,7 +114,7 @@ pub struct Shared {
     /// Of header fields under way.
     pub header_budget: HeaderBudget,
     /// Why new connections are not taken. Whoever finds a reason sets it.
-    pub standing: Standing,
+    pub standing: PassingReasons,
     /// Connections forwarded whole.
     pub relays: Arc<Relays>,
     /// How often each client cancels.

@@ -14,13 +14,14 @@ use rustls_pki_types::ServerName;
 use super::body::UploadBody;
 use super::checkout::{Alone, Checkout, Lease, Sender};
 use super::connect::{ConnectSettings, Connected, Purpose, connect};
-use super::counts::{OpenCount, PoolCounts};
+use super::counts::PoolCounts;
 use super::error::AttemptError;
 use super::http2;
 use super::lane::{AcceptedTokens, Lane};
-use super::quarantine::{Place, Quarantine};
+use super::quarantine::{Quarantine, QuarantinePermit};
 use super::windows::Windows;
 use crate::identity::Credentials;
+use crate::net::OpenCount;
 use crate::route::Server;
 use crate::tls::{Alpn, ClientTls};
 
@@ -212,7 +213,7 @@ impl Pool {
         &self,
         server: &Arc<Server>,
         lane: Lane,
-        place: Place,
+        place: QuarantinePermit,
     ) -> Result<Checkout, AttemptError> {
         let tls = self.tls.config(lane.class(), Alpn::H2OrHttp1);
         let name = self.tls.server_name();

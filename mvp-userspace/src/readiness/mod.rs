@@ -5,7 +5,7 @@ mod standing;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use standing::{PassingBy, Standing};
+pub use standing::{PassingBy, PassingReasons};
 
 /// The set of tasks that must be done before the agent is ready. Cheap to clone; any thread may register and ask.
 #[derive(Clone, Debug, Default)]

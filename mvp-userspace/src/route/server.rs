@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::Departure;
-use super::health::{Failure, Health, HealthState, HealthView, Probe};
+use super::health::{Failure, Health, HealthState, HealthView, ReadyzOutcome};
 use crate::config::Endpoint;
 use crate::tls::IdentityClass;
 
@@ -135,7 +135,7 @@ impl Server {
     }
 
     /// The active prober's result.
-    pub fn probed(&self, probe: Probe) {
+    pub fn probed(&self, probe: ReadyzOutcome) {
         self.update(|health, now| health.probed(probe, now));
     }
 
@@ -197,10 +197,10 @@ mod tests {
         assert!(!server.available());
         assert_eq!(server.health().state, HealthState::Ejected);
         assert_eq!(server.health().ejections, 1);
-        server.probed(Probe::NotReady);
+        server.probed(ReadyzOutcome::NotReady);
         server.succeeded();
         assert!(!server.available());
-        server.probed(Probe::Ready);
+        server.probed(ReadyzOutcome::Ready);
         assert!(server.available());
         assert!(server.health().last_failure.is_some());
     }

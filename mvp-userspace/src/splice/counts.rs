@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{End, Mode, Outcome, Reason};
+use super::{End, Mode, PairOutcome, Reason};
 
 macro_rules! counts {
     ($($variant:ident, $name:literal, $help:literal;)+) => {
@@ -59,7 +59,7 @@ impl Counts {
         Count::ALL.iter().map(|&count| (count, self.get(count)))
     }
 
-    pub(super) fn record(&self, outcome: &Outcome) {
+    pub(super) fn record(&self, outcome: &PairOutcome) {
         self.add(
             match outcome.mode {
                 Mode::Sockmap => Count::Sockmap,
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn an_outcome_is_counted_once_under_each_of_its_heads() {
         let counts = Counts::default();
-        counts.record(&Outcome {
+        counts.record(&PairOutcome {
             bytes: [3, 4],
             ends: [End::Broken, End::Reset],
             mode: Mode::Copy,

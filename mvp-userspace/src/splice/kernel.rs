@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::pump::Broken;
 use super::traffic::ended;
-use super::{Limits, Reason, Signal};
+use super::{PairLimits, Reason, Signal};
 use crate::kernel::{Joined, Splice};
 use crate::net::{EndWatch, Ends, TcpInfo, offer_again};
 
@@ -111,7 +111,7 @@ impl Phase {
     }
 
     /// Until both directions have ended, or something else must go on.
-    pub(super) async fn run(&self, limits: &Limits, signal: &mut Receiver<Signal>) -> After {
+    pub(super) async fn run(&self, limits: &PairLimits, signal: &mut Receiver<Signal>) -> After {
         let mut seen = [Ends::default(); 2];
         let mut directions = [Direction::Open, Direction::Open];
         let stopped = ended(signal, limits.silence, || {

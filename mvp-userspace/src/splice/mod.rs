@@ -64,7 +64,7 @@ impl From<TcpStream> for Side {
 
 /// Bounds of one pair.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct PairLimits {
     /// Bytes that the kernel may hold for a slow reader beyond its socket's own buffer. With more the pair is taken out of the
     /// kernel, since sockmap has no back-pressure of its own. What can be held at most is this, and what arrives between two
     /// looks: a step of [`mvp_common::SPLICE_STEP`] and the time until the agent runs.
@@ -76,7 +76,7 @@ pub struct Limits {
     pub silence: Duration,
 }
 
-impl Default for Limits {
+impl Default for PairLimits {
     fn default() -> Self {
         Self {
             backlog: 4 << 20,
@@ -91,7 +91,7 @@ impl Default for Limits {
 pub enum Signal {
     #[default]
     Run,
-    /// End when nothing has moved for [`Limits::silence`].
+    /// End when nothing has moved for [`PairLimits::silence`].
     Retire,
     /// End now.
     Stop,
@@ -102,7 +102,7 @@ pub enum Signal {
 pub enum End {
     /// It said that it has no more to send, and all of it was passed on.
     Fin,
-    /// It broke off (reset, timeout), or took nothing for [`Limits::stall`].
+    /// It broke off (reset, timeout), or took nothing for [`PairLimits::stall`].
     Broken,
     /// The other side broke off, and so this one was reset.
     Reset,
@@ -129,7 +129,7 @@ pub enum Reason {
 
 /// A pair's whole life.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Outcome {
+pub struct PairOutcome {
     /// Bytes passed on, from the first side and from the second.
     pub bytes: [u64; 2],
     pub ends: [End; 2],
@@ -139,7 +139,7 @@ pub struct Outcome {
     pub reason: Option<Reason>,
 }
 
-impl Outcome {
+impl PairOutcome {
     /// Began in the kernel and ended in userspace.
     pub fn unspliced(&self) -> bool {
         self.mode == Mode::Sockmap && self.reason == Some(Reason::Backlog)

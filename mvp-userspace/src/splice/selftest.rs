@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::rig::{Rig, no_more, pattern, receive, reset, send};
-use super::{End, Limits, Mode, Outcome, Signal, Splicer};
+use super::{End, Mode, PairLimits, PairOutcome, Signal, Splicer};
 use crate::kernel::Splice;
 use crate::net::offer_again;
 
@@ -34,7 +34,7 @@ pub enum Case {
 
 /// What was found, case by case.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct SelfTestReport {
     pub cases: Vec<(Case, Result<(), String>)>,
     pub took: Duration,
 }
@@ -64,7 +64,7 @@ impl Case {
     }
 }
 
-impl Report {
+impl SelfTestReport {
     /// The first case that failed, and why. `None`: sockmap can be used.
     pub fn failure(&self) -> Option<(Case, &str)> {
         self.cases
@@ -73,7 +73,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SelfTestReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.failure() {
             None => write!(f, "sockmap works ({} cases)", self.cases.len()),
@@ -88,7 +88,7 @@ impl fmt::Display for Report {
 ///
 /// # Panics
 /// Outside a tokio runtime with I/O and time enabled.
-pub async fn run(splice: &Splice) -> Report {
+pub async fn run(splice: &Splice) -> SelfTestReport {
     let started = Instant::now();
     let splicer = Splicer::new(Some(splice.clone()), 4);
     let mut cases = Vec::with_capacity(Case::ALL.len());
@@ -99,7 +99,7 @@ pub async fn run(splice: &Splice) -> Report {
         };
         cases.push((case, result));
     }
-    Report {
+    SelfTestReport {
         cases,
         took: started.elapsed(),
     }
@@ -178,9 +178,9 @@ async fn echo(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), String>
         write.shutdown().await.map_err(|e| format!("echo: {e}"))
     };
     // More than there is: on a busy machine any reader is slow for a moment, and that is another case.
-    let limits = Limits {
+    let limits = PairLimits {
         backlog: 2 * BYTES as u64,
-        ..Limits::default()
+        ..PairLimits::default()
     };
     let joining = join(splicer, a, b, limits);
     let (outcome, ..) = tokio::try_join!(joining, sending, receiving, echoing)?;
@@ -207,7 +207,7 @@ async fn fin_with_data(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<()
         no_more(&mut server).await?;
         server.shutdown().await.map_err(|e| e.to_string())
     };
-    let joining = join(splicer, a, b, Limits::default());
+    let joining = join(splicer, a, b, PairLimits::default());
     let (outcome, ..) = tokio::try_join!(joining, sending, receiving)?;
     in_order(outcome, [BYTES as u64, 0])
 }
@@ -237,7 +237,7 @@ async fn half_close(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), S
             .map_err(|e| format!("the other direction: {e}"))?;
         server.shutdown().await.map_err(|e| e.to_string())
     };
-    let joining = join(splicer, a, b, Limits::default());
+    let joining = join(splicer, a, b, PairLimits::default());
     let (outcome, ..) = tokio::try_join!(joining, asking, answering)?;
     in_order(outcome, [1, BYTES as u64])
 }
@@ -268,7 +268,7 @@ async fn reset_by(rig: Rig, splicer: &Splicer, side: usize) -> Result<(), String
         drop(breaks);
         reset(&mut stays).await
     };
-    let joining = join(splicer, a, b, Limits::default());
+    let joining = join(splicer, a, b, PairLimits::default());
     let (outcome, ()) = tokio::try_join!(joining, breaking)?;
     if outcome.mode == Mode::Sockmap && outcome.ends[side] == End::Broken {
         Ok(())
@@ -278,9 +278,9 @@ async fn reset_by(rig: Rig, splicer: &Splicer, side: usize) -> Result<(), String
 }
 
 async fn slow_reader(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), String> {
-    let limits = Limits {
+    let limits = PairLimits {
         backlog: 256 << 10,
-        ..Limits::default()
+        ..PairLimits::default()
     };
     let Rig {
         mut client,
@@ -328,16 +328,16 @@ async fn join(
     splicer: &Splicer,
     a: TcpStream,
     b: TcpStream,
-    limits: Limits,
-) -> Result<Outcome, String> {
+    limits: PairLimits,
+) -> Result<PairOutcome, String> {
     let (_keep, signal) = watch::channel(Signal::Run);
     Ok(splicer
         .join(a.into(), b.into(), Mode::Sockmap, &limits, signal)
         .await)
 }
 
-fn in_order(outcome: Outcome, bytes: [u64; 2]) -> Result<(), String> {
-    let expected = Outcome {
+fn in_order(outcome: PairOutcome, bytes: [u64; 2]) -> Result<(), String> {
+    let expected = PairOutcome {
         bytes,
         ends: [End::Fin, End::Fin],
         mode: Mode::Sockmap,

@@ -112,14 +112,14 @@ pub struct Guard {
 
 #[derive(Clone, Copy, Debug)]
 struct Said {
-    word: Word,
+    word: OperatorChoice,
     at: Instant,
     /// The time from which on it no longer holds.
     until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Word {
+enum OperatorChoice {
     Arm,
     Disarm,
 }
@@ -174,9 +174,9 @@ impl Guard {
             })
         };
         self.operator = match operator {
-            Operator::Arm => said(Word::Arm, None),
-            Operator::ArmFor(time) => said(Word::Arm, now.checked_add(time)),
-            Operator::Disarm => said(Word::Disarm, None),
+            Operator::Arm => said(OperatorChoice::Arm, None),
+            Operator::ArmFor(time) => said(OperatorChoice::Arm, now.checked_add(time)),
+            Operator::Disarm => said(OperatorChoice::Disarm, None),
             Operator::Auto => None,
         };
         self.settle_state(now)
@@ -208,12 +208,12 @@ impl Guard {
         let next = match self.operator {
             None => self.signs.state(self.settle),
             Some(said) => match said.word {
-                Word::Arm => State::Armed {
+                OperatorChoice::Arm => State::Armed {
                     since: said.at,
                     reasons: GuardReasons::one(GuardReason::OperatorArmed).union(self.standing()),
                     idle_at: said.until.filter(|_| self.standing().is_empty()),
                 },
-                Word::Disarm => State::Idle {
+                OperatorChoice::Disarm => State::Idle {
                     since: said.at,
                     reason: GuardReason::OperatorDisarmed,
                 },

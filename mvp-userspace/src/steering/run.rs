@@ -18,7 +18,7 @@ use crate::net::LoopHeartbeat;
 use crate::net::OnTick;
 use crate::proxy::Relays;
 use crate::readiness::Readiness;
-use crate::readiness::{PassingBy, Standing};
+use crate::readiness::{PassingBy, PassingReasons};
 
 /// What it needs of the agent.
 pub struct Wiring<'a> {
@@ -41,7 +41,7 @@ pub struct Wiring<'a> {
     pub data: DrainTrigger,
     pub readiness: &'a Readiness,
     /// Why connections are not taken.
-    pub standing: Standing,
+    pub standing: PassingReasons,
     /// Whole connections, for what is handed to the local server.
     pub relays: Arc<Relays>,
 }
@@ -154,7 +154,7 @@ pub fn run(wiring: Wiring<'_>) -> Steered {
     }
 }
 
-async fn drains(mut signal: DrainSignal, standing: Standing) {
+async fn drains(mut signal: DrainSignal, standing: PassingReasons) {
     signal.draining().await;
     standing.set(PassingBy::Draining, "the agent drains");
 }

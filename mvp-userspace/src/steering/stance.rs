@@ -42,7 +42,7 @@ pub enum Steers {
 }
 
 impl Stance {
-    /// `why`: what the guard sees, for the sentence. The reasons of [`crate::readiness::Standing`] come first: while one holds, no
+    /// `why`: what the guard sees, for the sentence. The reasons of [`crate::readiness::PassingReasons`] come first: while one holds, no
     /// heartbeat is sent, whatever the maps still say.
     pub fn of(reasons: Vec<(PassingBy, String)>, steers: &Steers, why: &str) -> Self {
         if !reasons.is_empty() {

@@ -6,12 +6,12 @@ use super::{GuardHandle, SharedSteering};
 use super::{InForce, Stance, Steers};
 use crate::kernel::Counters;
 use crate::proxy::Relays;
-use crate::readiness::Standing;
+use crate::readiness::PassingReasons;
 
 /// Reads it anew each time. Cheap to clone.
 #[derive(Clone)]
 pub struct Watch {
-    pub standing: Standing,
+    pub standing: PassingReasons,
     pub guard: GuardHandle,
     /// `None`: this agent has no steering.
     pub steering: Option<SharedSteering>,

@@ -55,7 +55,7 @@ pub enum TlsError {
         "{key}: shares a certificate with clientCAFile; requestHeader.allowedNames must then name the front proxies"
     )]
     Overlap { key: String },
-    /// See [`crate::identity::Unfit`].
+    /// See [`crate::identity::UnfitClientPair`].
     #[error("{key}: {} must not be used: {reason}", path.display())]
     Unfit {
         key: String,
@@ -68,7 +68,7 @@ pub enum TlsError {
 
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Fault {
+pub enum TlsFault {
     /// The content or the permissions of a file.
     File,
     /// A value of the configuration.
@@ -98,11 +98,11 @@ impl TlsError {
         }
     }
 
-    pub fn fault(&self) -> Fault {
+    pub fn fault(&self) -> TlsFault {
         match self {
-            Self::Name { .. } | Self::HeaderName { .. } | Self::Overlap { .. } => Fault::Config,
-            Self::Library { .. } => Fault::Agent,
-            _ => Fault::File,
+            Self::Name { .. } | Self::HeaderName { .. } | Self::Overlap { .. } => TlsFault::Config,
+            Self::Library { .. } => TlsFault::Agent,
+            _ => TlsFault::File,
         }
     }
 }

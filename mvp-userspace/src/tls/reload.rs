@@ -14,13 +14,13 @@ use tokio::sync::Notify;
 
 use super::error::TlsError;
 use super::lifetime::{Lifetime, Validity};
-use super::source::{FileStats, Outcome};
+use super::source::{FileStats, ReloadOutcome};
 use crate::config::Config;
 
 /// An owner of material from files.
 pub trait Reload: Send + Sync {
     /// Looks at the files again and takes over what is new and good. Blocks on file I/O.
-    fn refresh(&self) -> Vec<Outcome>;
+    fn refresh(&self) -> Vec<ReloadOutcome>;
     /// The files this owner reports about.
     fn files(&self) -> Vec<Arc<FileStats>>;
     /// The validity of every certificate in use, by configuration key.
@@ -187,7 +187,7 @@ mod tests {
     struct Owner(Mutex<Vec<(String, Validity)>>);
 
     impl Reload for Owner {
-        fn refresh(&self) -> Vec<Outcome> {
+        fn refresh(&self) -> Vec<ReloadOutcome> {
             vec![]
         }
 

@@ -94,7 +94,7 @@ impl FileSpec {
 
 /// The outcome of looking at the files of one piece of material again.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct ReloadOutcome {
     /// The configuration key of the first file.
     pub key: String,
     pub result: Result<(), TlsError>,

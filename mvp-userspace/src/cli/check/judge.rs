@@ -52,8 +52,8 @@ pub(super) fn upgrade(facts: &Facts, to: Option<Minor>, within: Duration) -> Vec
             "there is one only: while it is upgraded nobody answers".into(),
         ));
     }
-    for (name, told) in &facts.deprecated {
-        match told {
+    for (name, report) in &facts.deprecated {
+        match report {
             Err(error) => all.push(look(name, format!("its metrics cannot be read: {error}"))),
             Ok(apis) => all.extend(apis.iter().map(|one| deprecated(name, one, to))),
         }
@@ -87,8 +87,8 @@ fn agent(subject: &str, status: &StatusView) -> Finding {
 }
 
 /// One finding if all is well, else one for each way that does not work.
-fn canary(subject: &str, told: &Result<CanaryView, String>) -> Vec<Finding> {
-    let view = match told {
+fn canary(subject: &str, report: &Result<CanaryView, String>) -> Vec<Finding> {
+    let view = match report {
         Ok(view) => view,
         Err(error) => return vec![look(subject, format!("it was not sent: {error}"))],
     };

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Evidence, Finding, Judgement, PublishedNames};
+use super::{Evidence, Judgement, ProofFailure, PublishedNames};
 
 /// The outcome for one identity class.
 #[derive(Clone, Debug, Default)]
 pub struct ClassProof {
     /// `None`: nothing was found out yet.
-    found: Option<(Result<Evidence, Finding>, Instant)>,
+    found: Option<(Result<Evidence, ProofFailure>, Instant)>,
     /// Why the last attempt found nothing out; what was found before stands.
     unanswered: Option<String>,
 }
 
 /// What is known of the header names that a server believes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub enum Names {
+pub enum BelievedNames {
     #[default]
     Unknown,
     Known(PublishedNames),
@@ -30,7 +30,7 @@ pub enum Names {
 pub struct Proofs {
     pub front_proxy: ClassProof,
     pub bare: ClassProof,
-    pub names: Names,
+    pub names: BelievedNames,
 }
 
 /// The pair by which this agent asserts users, as it is now.
@@ -106,7 +106,9 @@ impl ClassProof {
 impl Proofs {
     /// Whether users may be asserted to the server: it accepts them, and which headers it believes is known or made harmless.
     pub fn asserts(&self) -> bool {
-        self.front_proxy.is_proved() && self.bare.is_proved() && self.names != Names::Unknown
+        self.front_proxy.is_proved()
+            && self.bare.is_proved()
+            && self.names != BelievedNames::Unknown
     }
 
     /// Whether the server takes an asserted user's uid.
@@ -121,7 +123,7 @@ impl Proofs {
 
     /// Whether nothing is left to find out: it accepts asserted users, and which headers it believes is known.
     pub fn is_complete(&self) -> bool {
-        self.asserts() && matches!(self.names, Names::Known(_))
+        self.asserts() && matches!(self.names, BelievedNames::Known(_))
     }
 
     /// Whether requests without an asserted user may be sent to it.
@@ -133,7 +135,7 @@ impl Proofs {
     pub fn why(&self) -> Option<String> {
         let classes = self.bare.why().or_else(|| self.front_proxy.why());
         classes.or_else(|| {
-            (self.names == Names::Unknown)
+            (self.names == BelievedNames::Unknown)
                 .then(|| "which header names it believes is not known yet".to_owned())
         })
     }
@@ -189,14 +191,14 @@ mod tests {
     }
 
     fn refused() -> Judgement {
-        Judgement::Refused(Finding::Unauthorized)
+        Judgement::Refused(ProofFailure::Unauthorized)
     }
 
     fn silent() -> Judgement {
         Judgement::Unanswered("it answered 503".to_owned())
     }
 
-    fn proofs(front_proxy: &[Judgement], bare: &[Judgement], names: Names) -> Proofs {
+    fn proofs(front_proxy: &[Judgement], bare: &[Judgement], names: BelievedNames) -> Proofs {
         let mut proofs = Proofs {
             names,
             ..Proofs::default()
@@ -210,8 +212,8 @@ mod tests {
         proofs
     }
 
-    fn known() -> Names {
-        Names::Known(PublishedNames::default())
+    fn known() -> BelievedNames {
+        BelievedNames::Known(PublishedNames::default())
     }
 
     fn decide(proofs: &Proofs, change: impl FnOnce(&mut LocalFacts<'_>)) -> Option<String> {
@@ -238,10 +240,17 @@ mod tests {
 
     #[test]
     fn nobody_is_asserted_before_the_names_are_known() {
-        let unknown = proofs(&[proved()], &[proved()], Names::Unknown);
+        let unknown = proofs(&[proved()], &[proved()], BelievedNames::Unknown);
         assert!(!unknown.asserts() && unknown.passes_tokens());
         assert!(proofs(&[proved()], &[proved()], known()).asserts());
-        assert!(proofs(&[proved()], &[proved()], Names::Unreadable("403".into())).asserts());
+        assert!(
+            proofs(
+                &[proved()],
+                &[proved()],
+                BelievedNames::Unreadable("403".into())
+            )
+            .asserts()
+        );
     }
 
     #[test]

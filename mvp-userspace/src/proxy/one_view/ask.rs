@@ -9,7 +9,7 @@ use crate::discovery::{DiscoveryHandle, View, find};
 use crate::document::{Form, Media, Root};
 use crate::identity::{Admitted, Wish};
 use crate::proxy::Shared;
-use crate::proxy::forward::Answer;
+use crate::proxy::forward::ServerAnswer;
 use crate::proxy::one_view::accept::{Choice, negotiate};
 use crate::proxy::one_view::{Question, is_elsewhere};
 use crate::proxy::outgoing::Outgoing;
@@ -138,7 +138,7 @@ impl Ask {
     }
 
     /// True if the server told something else than the view was made from.
-    pub(super) fn is_news(&self, answer: &Answer, view: &View) -> bool {
+    pub(super) fn is_news(&self, answer: &ServerAnswer, view: &View) -> bool {
         let (Question::Root { root, .. }, Some(source)) = (
             &self.question,
             self.choice.and_then(|choice| choice.form.source()),

@@ -23,11 +23,11 @@ use crate::net::DialFrom;
 use crate::route::RouteTable;
 use crate::route::relay::{
     AboutThisServer, ClientHelloFacts, HotSettings, HotTable, InspectReason, ProbeFacts,
-    RelayDecision, RelayView, decide, explain, impossible,
+    RelayConditions, RelayDecision, decide, explain, impossible,
 };
 use crate::tls::Prober;
-use names::Names;
-use registry::{Places, Registry};
+use names::PublishedServerNames;
+use registry::{Registry, RelayedCounts};
 
 pub(super) use memory::Memory;
 pub(super) use offer::{Offered, offer};
@@ -56,7 +56,7 @@ pub struct Relays {
     about: AboutThisServer,
     /// `None`: nothing is ever relayed.
     prober: Option<Prober>,
-    names: Names,
+    names: PublishedServerNames,
     registry: Registry,
     splicing: Splicing,
     pass_through: AtomicBool,
@@ -96,7 +96,7 @@ impl Relays {
             about: AboutThisServer::default(),
             settings,
             prober,
-            names: Names::default(),
+            names: PublishedServerNames::default(),
             registry: Registry::default(),
             splicing: Splicing::default(),
             pass_through: AtomicBool::new(false),
@@ -222,10 +222,10 @@ impl Relays {
         shared: &Shared,
         table: &'a RouteTable,
         probes: &'a [Option<ProbeFacts>],
-        places: &'a Places,
+        places: &'a RelayedCounts,
         open: usize,
-    ) -> RelayView<'a> {
-        RelayView {
+    ) -> RelayConditions<'a> {
+        RelayConditions {
             enabled: self.settings.enabled,
             interoperability: shared.interoperability,
             draining: shared.drain.state() != DrainState::Running,
