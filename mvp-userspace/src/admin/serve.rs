@@ -32,10 +32,13 @@ const CONNECTION_TIME: Duration = Duration::from_secs(300);
 
 /// Everything the port needs.
 pub struct Admin {
+    /// What the documents are made from.
     pub views: Views,
+    /// What the agent still waits for; `/readyz` is 503 until nothing is left.
     pub readiness: Readiness,
     /// Why connections are not taken.
     pub standing: PassingReasons,
+    /// Starts a drain for `POST /drain`.
     pub drain: DrainTrigger,
     /// The deadline of a drain that names none.
     pub drain_deadline: Duration,

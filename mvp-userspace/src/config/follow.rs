@@ -8,6 +8,7 @@ use super::{Config, Overrides};
 /// The manifest that a configuration was made from, and what overrides it: enough to make it again.
 #[derive(Clone, Debug)]
 pub struct ManifestSource {
+    /// The file that is read, usually `/etc/kubernetes/manifests/kube-apiserver.yaml`.
     pub path: PathBuf,
     overrides: Overrides,
 }
@@ -28,7 +29,9 @@ pub struct FollowedKeys {
     pub keys: &'static str,
     /// kube-apiserver's flags.
     pub flags: &'static str,
+    /// When a new value is used.
     pub effect: Effect,
+    /// What the keys are for, for the documentation.
     pub meaning: &'static str,
     differs: fn(&Config, &Config) -> bool,
 }

@@ -6,15 +6,22 @@ use std::fmt::Write;
 /// One key. Elements of a list of mappings are written `peers.static[].name`.
 #[derive(Debug)]
 pub struct ConfigKey {
+    /// The path of the key in the file, its parts joined by dots.
     pub name: &'static str,
+    /// What values it takes.
     pub kind: ValueType,
+    /// Whether it may be absent, and what that means.
     pub need: Need,
+    /// The sentence in `docs/configuration.md`, in Markdown.
     pub meaning: &'static str,
 }
 
+/// What the value of a key may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ValueType {
+    /// Any text that is not blank.
     Text,
+    /// A list of texts, none of them blank.
     TextList,
     /// Relative to the file's folder.
     Path,
@@ -22,7 +29,9 @@ pub enum ValueType {
     Address,
     /// `https://host:port`.
     Url,
+    /// `true` or `false`.
     Bool,
+    /// One of these words.
     Choice(&'static [&'static str]),
     /// Least and greatest, milliseconds.
     Duration(u64, u64),
@@ -34,13 +43,16 @@ pub enum ValueType {
     Share,
 }
 
+/// Whether a key must be in the file, and what its absence means.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Need {
+    /// Without it the agent does not start.
     Required,
     /// Required as soon as another key of the same mapping (or list element) is there.
     WithSection,
     /// Nothing, unless set; the text says what that means.
     Optional(&'static str),
+    /// Absence means this value, written as in the file.
     Default(&'static str),
 }
 
@@ -51,6 +63,7 @@ const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const GIB: u64 = 1 << 30;
 
+/// Every key there is. The parser, `docs/configuration.md` and `mvp config` are held to this table.
 #[rustfmt::skip]
 pub const KEYS: &[ConfigKey] = &[
     key("apiVersion", Choice(&["mvp/v1"]), Required, "Version of this file's format."),

@@ -26,6 +26,7 @@ struct Entry {
 }
 
 impl Tree {
+    /// No key is set. Relative paths will be relative to the folder `base`.
     pub fn empty(base: &Path) -> Self {
         Self {
             entries: BTreeMap::new(),
@@ -113,6 +114,9 @@ impl Tree {
         self.text(key)?.ok_or_else(|| self.fail(key, "missing"))
     }
 
+    /// A list of texts; empty if the key is absent and has no default.
+    /// | # Errors
+    /// It is no list, or an element of it is blank or no text.
     pub fn list(&self, key: &str) -> Result<Vec<String>, ConfigError> {
         let (found, need) = self.look_up(key);
         let elements = match (found, need) {
@@ -134,14 +138,23 @@ impl Tree {
             .collect()
     }
 
+    /// A path, made absolute by the folder of the file; `None` if the key is absent.
+    /// | # Errors
+    /// It is no text.
     pub fn path(&self, key: &str) -> Result<Option<PathBuf>, ConfigError> {
         Ok(self.text(key)?.map(|text| self.base.join(text)))
     }
 
+    /// As [`Tree::path`] for a key that is required or has a default.
+    /// | # Errors
+    /// It is absent, or no text.
     pub fn need_path(&self, key: &str) -> Result<PathBuf, ConfigError> {
         Ok(self.base.join(self.need(key)?))
     }
 
+    /// An `ip:port` that can be listened on or dialled; `None` if the key is absent.
+    /// | # Errors
+    /// It is a name instead of an address, or its port is missing or 0.
     pub fn address(&self, key: &str) -> Result<Option<SocketAddr>, ConfigError> {
         let Some(text) = self.text(key)? else {
             return Ok(None);
@@ -153,6 +166,9 @@ impl Tree {
         }
     }
 
+    /// `true` or `false`.
+    /// | # Errors
+    /// It is anything else, or absent without a default.
     pub fn flag(&self, key: &str) -> Result<bool, ConfigError> {
         match self.need(key)?.as_str() {
             "true" => Ok(true),
@@ -180,6 +196,9 @@ impl Tree {
         }
     }
 
+    /// A duration with its unit, within the bounds of the table.
+    /// | # Errors
+    /// It has no unit, or is out of bounds.
     pub fn duration(&self, key: &str) -> Result<Duration, ConfigError> {
         let found = value::duration(&self.need(key)?).map_err(|problem| self.fail(key, problem))?;
         match find(key).map(|k| k.kind) {
@@ -193,6 +212,9 @@ impl Tree {
         }
     }
 
+    /// A number within the bounds of the table.
+    /// | # Errors
+    /// It is no whole number, is out of bounds, or does not fit `T`.
     pub fn count<T: TryFrom<u64>>(&self, key: &str) -> Result<T, ConfigError> {
         let text = self.need(key)?;
         let (min, max) = match find(key).map(|k| k.kind) {
@@ -206,6 +228,9 @@ impl Tree {
             .ok_or_else(|| self.fail(key, format!("{text} is no number within {min} to {max}")))
     }
 
+    /// A fraction above 0 and at most 1.
+    /// | # Errors
+    /// It is anything else.
     pub fn share(&self, key: &str) -> Result<f64, ConfigError> {
         let text = self.need(key)?;
         text.parse::<f64>()

@@ -45,7 +45,9 @@ pub struct Dialer {
     pub connect_timeout: Duration,
     /// The time for one GET with its whole answer.
     pub timeout: Duration,
+    /// After so long without a byte from the server a PING is sent.
     pub ping_interval: Duration,
+    /// A PING that is not answered within this ends the connection.
     pub ping_timeout: Duration,
 }
 
@@ -142,6 +144,7 @@ impl DiscoveryConnection {
         }
     }
 
+    /// Whether it has ended, whichever side ended it; a request on it would fail.
     pub fn is_closed(&self) -> bool {
         *self.closed.borrow()
     }

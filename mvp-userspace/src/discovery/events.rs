@@ -21,6 +21,8 @@ use crate::identity::proof::AUTHENTICATION_LIST;
 pub struct EventTimes {
     /// Between two polls of every server after an event, for `fast_for` after the last one.
     pub fast_interval: Duration,
+    /// For how long after the last event servers are polled at `fast_interval`: a definition is served some time after its
+    /// event.
     pub fast_for: Duration,
     /// A watch is ended by the server after so long, and taken for dead by us a little later.
     pub watch: Duration,
@@ -35,7 +37,9 @@ pub struct EventTimes {
 /// What is followed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FollowedType {
+    /// CustomResourceDefinitions: what each kube-apiserver serves by itself.
     Definitions,
+    /// APIServices: what is served by an aggregated server, and the order of group versions.
     Services,
     /// The ConfigMap in which servers publish the header names that they believe.
     HeaderNames,
@@ -56,8 +60,11 @@ pub enum EventState {
 /// How both types are followed; its text is for people: `watching`, `polling only: <reason>`, `starting`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct EventsStatus {
+    /// The watch on CustomResourceDefinitions.
     pub definitions: EventState,
+    /// The watch on APIServices.
     pub services: EventState,
+    /// The watch on the ConfigMap with the names of identity headers.
     pub header_names: EventState,
 }
 
@@ -90,12 +97,14 @@ impl Default for EventTimes {
 }
 
 impl FollowedType {
+    /// Everything that is followed, each by a task of its own.
     pub const ALL: [FollowedType; 3] = [
         FollowedType::Definitions,
         FollowedType::Services,
         FollowedType::HeaderNames,
     ];
 
+    /// What it is called in logs and in `mvp status`.
     pub fn name(self) -> &'static str {
         match self {
             FollowedType::Definitions => "CustomResourceDefinitions",
@@ -104,6 +113,7 @@ impl FollowedType {
         }
     }
 
+    /// The path of the list, which is also the path of the watch.
     pub fn path(self) -> &'static str {
         match self {
             FollowedType::Definitions => "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",

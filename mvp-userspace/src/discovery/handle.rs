@@ -207,10 +207,12 @@ impl DiscoveryHandle {
         self.hub.judged.subscribe()
     }
 
+    /// Has every server polled at once, whatever its interval.
     pub fn poke_all(&self) {
         poke(&self.hub, None);
     }
 
+    /// What is known of each member, in the order of the members.
     pub fn status(&self) -> Vec<ServerStatus> {
         let now = Instant::now();
         let stale_after = self.hub.settings.stale_after;
@@ -221,6 +223,7 @@ impl DiscoveryHandle {
             .collect()
     }
 
+    /// What was counted since the start. The counters are shared: they go on after the handle is dropped.
     pub fn counters(&self) -> Arc<SyncCounters> {
         self.hub.counters.clone()
     }

@@ -21,6 +21,7 @@ use crate::route::{Departures, Knowledge, Member, RouteTable};
 /// How to poll.
 #[derive(Clone)]
 pub struct HubSettings {
+    /// Opens the connections to servers, with their deadlines.
     pub dialer: Dialer,
     /// From the start of one round to the start of the next, a server.
     pub interval: Duration,
@@ -34,6 +35,7 @@ pub struct HubSettings {
     pub max_bytes: usize,
     /// How long the merged view shows what only a server reported that cannot be queried any more.
     pub retain: Duration,
+    /// How the types that announce changes are followed.
     pub events: EventTimes,
     /// How servers are proved; `None`: they are taken for proved.
     pub prover: Option<Arc<Prover>>,
@@ -45,9 +47,11 @@ pub struct HubSettings {
 pub struct SyncCounters {
     /// One a failing path.
     pub fetch_discovery: AtomicU64,
+    /// A server's name could not be resolved.
     pub hostport_resolution: AtomicU64,
     /// Counted by membership: Leases or EndpointSlices could not be listed or watched.
     pub lease_list: AtomicU64,
+    /// Refreshes that requests started; those that joined one under way are not counted.
     pub refreshes: AtomicU64,
     /// Which servers have answered, for membership.
     pub reached: Reached,

@@ -55,6 +55,7 @@ pub struct RootView {
 
 /// A document that no single server has, with its encodings.
 pub struct Merged {
+    /// The groups of this root as all servers together have them.
     pub document: Document,
     /// The value of the `ETag` field, with its quotes.
     pub etag: HeaderValue,
@@ -65,6 +66,7 @@ pub struct Merged {
 }
 
 impl View {
+    /// The view of `/api` or of `/apis`.
     pub fn root(&self, root: Root) -> &RootView {
         match root {
             Root::Core => &self.core,

@@ -36,6 +36,7 @@ pub struct Prover {
 }
 
 impl Prover {
+    /// A server of which everything is proved is asked again so often: its configuration may have changed since.
     pub const EVERY: Duration = Duration::from_secs(60);
 }
 

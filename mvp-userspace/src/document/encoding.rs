@@ -15,15 +15,20 @@ use super::{
 /// The media types of a discovery document that are merged. CBOR, alpha in every release, is asked of no server.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Media {
+    /// What clients get if they accept anything.
     Json,
+    /// For people; no client library asks for it.
     Yaml,
+    /// `runtime.Unknown` behind the magic `k8s\0` (`pkg/runtime/serializer/protobuf`). Only legacy documents have it.
     Protobuf,
 }
 
 /// What kind of document is in it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Form {
+    /// Aggregated, `apidiscovery.k8s.io/v2`.
     V2,
+    /// Aggregated, `apidiscovery.k8s.io/v2beta1`.
     V2beta1,
     /// `APIGroupList`, `APIVersions`, `APIGroup`, `APIResourceList`.
     Legacy,
@@ -44,8 +49,11 @@ pub enum DiscoveryForm {
 /// One of the encodings that are kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Encoding {
+    /// What kind of document is encoded.
     pub form: Form,
+    /// How it is serialized.
     pub media: Media,
+    /// Compressed, for clients whose `Accept-Encoding` has `gzip`.
     pub gzip: bool,
 }
 
@@ -61,6 +69,7 @@ impl Form {
 }
 
 impl Media {
+    /// The media type without parameters.
     pub fn name(self) -> &'static str {
         match self {
             Self::Json => "application/json",

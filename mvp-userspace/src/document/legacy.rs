@@ -16,15 +16,19 @@ use crate::api::{GroupVersion, is_path_segment};
 /// `APIVersions`: the answer of `/api`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ApiVersions {
+    /// The versions of the core group, in order of preference: `v1`.
     pub versions: Vec<Text>,
+    /// At which address clients of a network reach the server, as `--advertise-address` has it.
     pub server_addresses: Vec<ServerAddress>,
 }
 
 /// `ServerAddressByClientCIDR`.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct ServerAddress {
+    /// A network in CIDR notation; `0.0.0.0/0` for everybody.
     #[serde(rename = "clientCIDR")]
     pub client_cidr: Text,
+    /// `host:port`.
     #[serde(rename = "serverAddress")]
     pub server_address: Text,
 }
@@ -32,14 +36,18 @@ pub struct ServerAddress {
 /// `APIGroupList`: the answer of `/apis`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ApiGroupList {
+    /// In order of preference, without the core group.
     pub groups: Vec<ApiGroup>,
 }
 
 /// `APIGroup`: the answer of `/apis/<group>`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ApiGroup {
+    /// Never empty: the core group has no `APIGroup`.
     pub name: Text,
+    /// In order of preference.
     pub versions: Vec<GroupVersionForDiscovery>,
+    /// What clients use that do not ask for a version. Empty if the group has none.
     pub preferred: GroupVersionForDiscovery,
 }
 
@@ -58,7 +66,9 @@ pub struct GroupVersionForDiscovery {
 pub struct ApiResourceList {
     /// Kube-apiserver leaves it out for the core group.
     pub api_version: Text,
+    /// `apps/v1`; `v1` for the core group.
     pub group_version: Text,
+    /// Resources and subresources in one list.
     pub resources: Vec<ApiResource>,
 }
 
@@ -68,19 +78,27 @@ pub struct ApiResourceList {
 pub struct ApiResource {
     /// `pods`, or `pods/log` for a subresource.
     pub name: Text,
+    /// Empty for subresources, and for resources of old servers.
     pub singular_name: Text,
+    /// Whether the path has a namespace in it.
     pub namespaced: bool,
     /// Empty: that of the list. So is `version`.
     #[serde(skip_serializing_if = "is_empty")]
     pub group: Text,
+    /// Empty: that of the list.
     #[serde(skip_serializing_if = "is_empty")]
     pub version: Text,
+    /// The kind of the objects, for example `Deployment`.
     pub kind: Text,
+    /// In the order in which the server lists them: alphabetically.
     pub verbs: Vec<Text>,
+    /// Abbreviations that kubectl expands, for example `deploy`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub short_names: Vec<Text>,
+    /// Groupings that kubectl expands, for example `all`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub categories: Vec<Text>,
+    /// Identifies the version in which objects are stored (`StorageVersionHash`); empty for custom resources and subresources.
     #[serde(skip_serializing_if = "is_empty")]
     pub storage_version_hash: Text,
 }

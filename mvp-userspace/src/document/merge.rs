@@ -14,6 +14,7 @@ use super::types::{
 /// What one server says.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
+    /// The groups of one root.
     pub document: &'a Document,
     /// False if the server cannot be reached and this is what it said last.
     pub alive: bool,

@@ -27,6 +27,7 @@ const NEW_NAME: usize = 48;
 /// A document, and what is not in it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Decoded {
+    /// What was read, united and in the server's order.
     pub document: Document,
     /// Resources and subresources that were left out because no request path can name them.
     pub refused: usize,

@@ -16,19 +16,26 @@ const FORMAT: u32 = 1;
 pub struct HistoryDocument {
     /// Whoever wrote it writes no more.
     pub closed: bool,
+    /// Since when the record has what happened, in milliseconds since 1970.
     pub begins_ms: u64,
+    /// When it was written, in milliseconds since 1970.
     pub saved_ms: u64,
+    /// The events.
     pub ring: Ring,
+    /// The counts of each minute.
     pub series: Series,
 }
 
 /// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
+    /// It was not read: nothing that the agent writes is as large.
     #[error("it is larger than {MOST_BYTES} bytes")]
     Large,
+    /// The parser's message.
     #[error("it is no record: {0}")]
     Form(#[from] serde_json::Error),
+    /// Its number is not the one that this agent reads.
     #[error("another version of the agent wrote it in format {0}")]
     Format(u32),
 }

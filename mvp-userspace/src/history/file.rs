@@ -22,6 +22,7 @@ pub struct Keep {
 pub enum Kept {
     /// There is no file.
     Nothing,
+    /// What the agent before this one left.
     Record(Box<HistoryDocument>),
     /// It is not used, for this reason.
     Unusable(String),
@@ -35,10 +36,12 @@ impl Keep {
         }
     }
 
+    /// Where the record is, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Reads the record. `now_ms`, milliseconds since 1970, is for times in it that lie in the future.
     pub fn read(&self, now_ms: u64) -> Kept {
         match self.bytes() {
             Ok(bytes) => match HistoryDocument::parse(&bytes, now_ms) {

@@ -30,7 +30,9 @@ struct Record {
 /// The agent's own share of requests.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Added {
+    /// Requests that were answered.
     pub requests: u64,
+    /// The time that the agent added to all of them together; the servers' time is not in it.
     pub time: Duration,
 }
 
@@ -58,8 +60,11 @@ pub struct TrafficView {
     pub seconds: u64,
     /// Requests per second, by decision.
     pub per_second: BTreeMap<Arc<str>, f64>,
+    /// Requests per second that went to a peer.
     pub forwarded_per_second: f64,
+    /// Requests per second that would have got a false 404 or 405 from the local server.
     pub prevented_per_second: f64,
+    /// Requests per second that a peer answered while the local server could not.
     pub served_while_down_per_second: f64,
     /// Requests that the agent could not have answered by any server.
     pub failed_per_second: f64,
@@ -81,6 +86,7 @@ impl History {
         })))
     }
 
+    /// Adds an event. The oldest gives way if there is no room.
     pub fn note(&self, event: Event) {
         let kind = event.kind;
         tracing::debug!(
@@ -151,6 +157,7 @@ impl History {
         }
     }
 
+    /// The averages over the last seconds, for `/stream` and `mvp top`.
     pub fn traffic(&self) -> TrafficView {
         let record = self.record();
         let seconds = record.window.len();

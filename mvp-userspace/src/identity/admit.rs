@@ -24,6 +24,7 @@ pub struct Head<'h> {
     pub certificate: Option<&'h CertIdentity>,
     /// The client's address, as [`super::forwarded_for`] made it.
     pub forwarded_for: &'h HeaderValue,
+    /// Hashes tokens with keys of this process's own.
     pub hasher: &'h Hasher,
 }
 
@@ -41,10 +42,15 @@ pub struct Admitted<'h> {
 /// A header that says in which form and under which conditions an answer is wanted, and nothing of who asks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Wish {
+    /// The media types that the client accepts.
     Accept,
+    /// The codings that the client accepts, such as gzip.
     AcceptEncoding,
+    /// A time, for documents without an ETag.
     IfModifiedSince,
+    /// The ETags that the client has.
     IfNoneMatch,
+    /// A part of the body; servers answer it for files only.
     Range,
 }
 
@@ -85,6 +91,7 @@ pub fn admit<'h>(
 }
 
 impl Admitted<'_> {
+    /// Who asks, as the agent found out.
     pub fn caller(&self) -> &Caller {
         &self.caller
     }

@@ -20,24 +20,34 @@ const MAX_SIGNATURES: u32 = 100;
 /// Why a certificate identifies nobody.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Rejection {
+    /// How many there were. Verification costs a signature for each.
     #[error("{0} certificates were presented; at most {MAX_CHAIN} are looked at")]
     ChainTooLong(usize),
+    /// Not even parsed.
     #[error("a certificate of more than {MAX_CERTIFICATE} bytes was presented")]
     TooLarge,
+    /// It is not the DER of an X.509 certificate.
     #[error("malformed certificate")]
     Malformed,
+    /// The leaf, or every path to a CA, is past its `notAfter`.
     #[error("certificate has expired")]
     Expired,
+    /// The leaf, or every path to a CA, is before its `notBefore`.
     #[error("certificate is not valid yet")]
     NotYetValid,
+    /// No path leads to a CA of the bundle.
     #[error("certificate signed by unknown authority")]
     UnknownIssuer,
+    /// The leaf or a CA in the path has an extendedKeyUsage without `clientAuth` (RFC 5280 §4.2.1.12).
     #[error("certificate's extended key usage does not include client authentication")]
     WrongUsage,
+    /// Another rule of RFC 5280 is broken; the text says which.
     #[error("certificate refused: {0}")]
     Refused(&'static str),
+    /// It verified, but this front proxy may not assert users.
     #[error("common name {0:?} is not among requestHeader.allowedNames")]
     NameNotAllowed(String),
+    /// kube-apiserver refuses such a certificate too.
     #[error("certificate holds several UIDs, or an empty one")]
     BadUid,
 }

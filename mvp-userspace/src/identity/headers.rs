@@ -12,16 +12,22 @@ pub const PEER_PROXIED: HeaderName = HeaderName::from_static("x-kubernetes-peer-
 /// Values removed from a request, by kind. From a front proxy they are how it speaks; from anyone else an attempt to.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Stripped {
+    /// Values that named a user.
     pub username: usize,
+    /// Values that named a uid.
     pub uid: usize,
+    /// Values that named a group.
     pub group: usize,
+    /// Values of extra fields.
     pub extra: usize,
     /// Other headers of the X-Remote- family, and any unknown one while a server's names cannot be read.
     pub other: usize,
+    /// Hop markers from callers that may not set one.
     pub hop: usize,
 }
 
 impl Stripped {
+    /// How many values were removed in all.
     pub fn total(&self) -> usize {
         self.username + self.uid + self.group + self.extra + self.other + self.hop
     }
@@ -34,6 +40,7 @@ pub enum HopMark {
     Honoured,
     /// Somebody else says so: ignore it.
     Forged,
+    /// The request was not forwarded before, or does not say so.
     Absent,
 }
 

@@ -10,6 +10,7 @@ use crate::tls::{parse_certificate, validity};
 /// Why a certificate must not be used as `upstream.clientCertFile`.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum UnfitClientPair {
+    /// A server could not read it either.
     #[error("its first certificate is malformed")]
     Malformed,
     /// The dangerous case: servers would take every asserted user for the certificate's own user.
@@ -18,10 +19,13 @@ pub enum UnfitClientPair {
          requestHeader.clientCAFile alone"
     )]
     IsUser(String),
+    /// Servers that are configured like this one would not verify it.
     #[error("it does not lead to requestHeader.clientCAFile: {0}")]
     Chain(Rejection),
+    /// Servers verify it as a client certificate (RFC 5280 §4.2.1.12).
     #[error("its extended key usage does not include client authentication")]
     Usage,
+    /// Servers that are configured like this one would refuse what it asserts. The text is the name that it has.
     #[error("its common name {0:?} is not among requestHeader.allowedNames")]
     Name(String),
 }

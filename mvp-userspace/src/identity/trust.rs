@@ -42,6 +42,7 @@ impl Trust {
         self.generation
     }
 
+    /// The names of identity headers: those that are set, and those that are deleted.
     pub fn names(&self) -> &HeaderNames {
         &self.names
     }
@@ -150,6 +151,7 @@ impl TrustCell {
         self.named.subscribe()
     }
 
+    /// The snapshot to use for one request: a reload does not change it.
     pub fn load(&self) -> Arc<Trust> {
         self.current.load_full()
     }

@@ -28,12 +28,15 @@ pub enum Failure {
 /// What the active prober saw at `/readyz`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ReadyzOutcome {
+    /// 200.
     Ready,
     /// It answered, and the answer was no: starting or shutting down.
     NotReady,
+    /// There was no answer.
     Failed(Failure),
 }
 
+/// Whether a server may be chosen, by what was seen of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HealthState {
     /// May be chosen. A server begins so: nothing speaks against it yet.
@@ -48,7 +51,9 @@ pub enum HealthState {
 /// The health as people see it: `/status`, `mvp servers`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HealthView {
+    /// Whether it may be chosen.
     pub state: HealthState,
+    /// When it came into this state.
     pub since: SystemTime,
     /// The last failure ever seen, and when.
     pub last_failure: Option<(Failure, SystemTime)>,

@@ -22,16 +22,23 @@ use crate::readiness::{PassingBy, PassingReasons};
 
 /// What it needs of the agent.
 pub struct Wiring<'a> {
+    /// The configuration; the sections that matter are `kernel`, `inspect` and `retire`.
     pub config: &'a Config,
+    /// What was installed.
     pub kernel: Kernel,
+    /// The state machine, which others read and operators change.
     pub guard: GuardHandle,
     /// `None`: agents cannot exchange signs.
     pub cluster: Option<Cluster>,
+    /// What the servers report, from which signs are made.
     pub discovery: DiscoveryHandle,
+    /// The list of servers, and whenever it changes.
     pub members: watch::Receiver<Arc<Vec<Endpoint>>>,
     /// Every server was asked once.
     pub known: Arc<AtomicBool>,
+    /// Where transitions and heartbeats are counted.
     pub stats: Arc<SteeringStats>,
+    /// Where the counters of the kernel part are registered.
     pub metrics: &'a Metrics,
     /// The heartbeats of the data threads.
     pub threads: Vec<LoopHeartbeat>,
@@ -39,6 +46,7 @@ pub struct Wiring<'a> {
     pub drain: (DrainTrigger, DrainSignal),
     /// The end of accepting and of open connections, which comes later with steering.
     pub data: DrainTrigger,
+    /// Where it is said that the kernel part is in place.
     pub readiness: &'a Readiness,
     /// Why connections are not taken.
     pub standing: PassingReasons,

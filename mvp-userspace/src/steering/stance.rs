@@ -38,7 +38,10 @@ pub enum Steers {
     Kernel(Result<InForce, String>),
     /// Nobody: clients and load balancers connect to the agent's own listener. True: everything is handed to the local server
     /// whole for the time being.
-    Nobody { passes_through: bool },
+    Nobody {
+        /// Connections are handed over whole.
+        passes_through: bool,
+    },
 }
 
 impl Stance {

@@ -11,10 +11,13 @@ use crate::readiness::PassingReasons;
 /// Reads it anew each time. Cheap to clone.
 #[derive(Clone)]
 pub struct Watch {
+    /// Why connections are not taken, if they are not.
     pub standing: PassingReasons,
+    /// The state of the guard.
     pub guard: GuardHandle,
     /// `None`: this agent has no steering.
     pub steering: Option<SharedSteering>,
+    /// Connections that are forwarded whole.
     pub relays: Arc<Relays>,
 }
 

@@ -27,6 +27,7 @@ pub enum IdentityClass {
 /// The application protocols offered.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Alpn {
+    /// The server chooses; every kube-apiserver chooses HTTP/2 unless it is disabled there.
     H2OrHttp1,
     /// For upgrades (WebSocket, SPDY), which HTTP/2 does not have.
     Http1,

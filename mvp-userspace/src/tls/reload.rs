@@ -64,6 +64,7 @@ impl Reloader {
     /// A certificate and its key are two files; this long after the first event both are usually in place.
     const SETTLE: Duration = Duration::from_millis(50);
 
+    /// For these owners of files, in the order in which they are reloaded. Nothing is read before [`Self::run`].
     pub fn new(owners: Vec<Arc<dyn Reload>>) -> Self {
         Self {
             stats: Arc::new(ReloadStats {
@@ -75,6 +76,7 @@ impl Reloader {
         }
     }
 
+    /// For the metrics; shared, so that it outlives the reloader.
     pub fn stats(&self) -> Arc<ReloadStats> {
         self.stats.clone()
     }

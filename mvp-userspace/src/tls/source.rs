@@ -24,6 +24,7 @@ const MAX_FILE: u64 = 8 << 20;
 pub struct FileStats {
     /// The configuration key that names the file.
     pub key: String,
+    /// The file, as the agent opens it.
     pub path: PathBuf,
     /// Reloads that took effect.
     pub successes: AtomicU64,
@@ -97,6 +98,7 @@ impl FileSpec {
 pub struct ReloadOutcome {
     /// The configuration key of the first file.
     pub key: String,
+    /// Whether the new contents took effect. If they did not, the material from before stays in use.
     pub result: Result<(), TlsError>,
 }
 

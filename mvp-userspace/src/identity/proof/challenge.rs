@@ -49,14 +49,18 @@ pub enum ChallengeStage {
 /// An answer, as far as it matters.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerReply<'a> {
+    /// The status of the answer to the stage's request.
     pub status: StatusCode,
+    /// The body, cut at the limit of what is read.
     pub body: &'a [u8],
 }
 
 /// What an answer says.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Judgement {
+    /// The server takes the asserted user for exactly that user.
     Proved(Evidence),
+    /// It does not, and why: nothing may be asserted to it.
     Refused(ProofFailure),
     /// The server could not say now (5xx, 429): what was known stands.
     Unanswered(String),
@@ -135,6 +139,7 @@ impl OwnUser {
         Ok(Self::of(headers))
     }
 
+    /// The headers of the agent's own user, by the names that are configured now.
     pub fn headers(&self) -> Arc<HeaderMap> {
         self.0.load_full()
     }

@@ -18,8 +18,10 @@ pub struct ClassProof {
 /// What is known of the header names that a server believes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum BelievedNames {
+    /// They were not read yet.
     #[default]
     Unknown,
+    /// As the server published them.
     Known(PublishedNames),
     /// The server does not let the agent read them, or they make no sense, and why.
     Unreadable(String),
@@ -28,17 +30,22 @@ pub enum BelievedNames {
 /// The state of one server.
 #[derive(Clone, Debug, Default)]
 pub struct Proofs {
+    /// Whether users may be asserted to it over the front-proxy certificate.
     pub front_proxy: ClassProof,
+    /// Whether requests with the callers' own credentials may go to it.
     pub bare: ClassProof,
+    /// What it would believe, and the agent must therefore delete from what clients send.
     pub names: BelievedNames,
 }
 
 /// The pair by which this agent asserts users, as it is now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OwnPair {
+    /// No `upstream.clientCertFile` is configured: only callers with tokens can be served.
     Absent,
     /// How long it has been so.
     Expired(Duration),
+    /// It is within its validity.
     Valid,
 }
 
@@ -47,6 +54,7 @@ pub enum OwnPair {
 pub struct LocalFacts<'a> {
     /// The local server's name.
     pub name: &'a str,
+    /// What was found out about the local server.
     pub proofs: &'a Proofs,
     /// Why the local server does not report to this agent what it serves, although it serves others: 401 or 403 from a ready server.
     pub discovery_refused: Option<&'a str>,
@@ -54,6 +62,7 @@ pub struct LocalFacts<'a> {
     pub unreachable: bool,
     /// Some other server is proved, for both classes.
     pub peer_proved: bool,
+    /// The pair that the proofs were made with.
     pub pair: OwnPair,
 }
 
@@ -76,6 +85,7 @@ impl ClassProof {
         }
     }
 
+    /// Whether requests of this class may be sent, by the last outcome that was found.
     pub fn is_proved(&self) -> bool {
         matches!(self.found, Some((Ok(_), _)))
     }

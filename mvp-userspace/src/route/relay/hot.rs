@@ -92,6 +92,7 @@ impl From<&Relay> for HotSettings {
 }
 
 impl HotTable {
+    /// Remembers nobody yet. Times are counted from `now`.
     pub fn new(settings: HotSettings, now: Instant) -> Self {
         Self {
             clock: Clock {
@@ -148,6 +149,7 @@ impl HotTable {
         self.lock().len()
     }
 
+    /// Whether nobody is remembered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -40,6 +40,7 @@ codes! {
 pub struct ClientHelloFacts<'a> {
     /// False if what the client sent is no ClientHello that could be read whole.
     pub readable: bool,
+    /// The name that it asks for, in lower case; `None`: it names none.
     pub server_name: Option<&'a str>,
     /// Whether its address asked about this very server lately ([`super::AboutThisServer`]).
     pub asks_about_server: bool,
@@ -52,6 +53,7 @@ pub struct ClientHelloFacts<'a> {
 /// What the last probe of one server with the client's server name showed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ProbeFacts {
+    /// Time since that probe succeeded.
     pub age: Duration,
     /// How long the certificate has been the same.
     pub unchanged_for: Duration,
@@ -77,7 +79,9 @@ impl From<ProbeView> for ProbeFacts {
 pub struct RelayConditions<'a> {
     /// `relay.mode` is not `off`.
     pub enabled: bool,
+    /// `--feature-gates=UnknownVersionInteroperabilityProxy`; false: everything stays with the local server.
     pub interoperability: bool,
+    /// The agent is ending, and takes nothing new.
     pub draining: bool,
     /// `relay.withoutServerName`.
     pub without_server_name: bool,
@@ -85,6 +89,7 @@ pub struct RelayConditions<'a> {
     pub max_share: f64,
     /// For how long a certificate must have been the same: [`crate::config::CERTIFICATE_AGE`].
     pub certificate_age: Duration,
+    /// Who serves what, and who may be chosen.
     pub table: &'a RouteTable,
     /// By the index of the table's members; what is missing was not probed.
     pub probes: &'a [Option<ProbeFacts>],
@@ -96,12 +101,15 @@ pub struct RelayConditions<'a> {
     pub open: usize,
 }
 
+/// What happens to a new connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RelayDecision {
     /// Relay to the member of the table with this index.
     Relay {
+        /// An index into the table's members.
         server: usize,
     },
+    /// The agent terminates TLS, for this reason.
     Inspect(InspectReason),
 }
 

@@ -34,16 +34,19 @@ codes! {
 /// What happens to one relayed connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RelayFate {
+    /// It stays.
     Keep,
     /// Ended once it has been silent in both directions for [`SILENCE`]. Asked anew each time: a condition that holds again
     /// lets it stay.
     WhenSilent(RetireReason),
+    /// Ended at once, although a request may be cut: it is with a server that cannot answer it rightly any more.
     Now(RetireReason),
 }
 
 /// One relayed connection.
 #[derive(Clone, Debug)]
 pub struct RelayedFacts<'a> {
+    /// The server that it is relayed to.
     pub server: &'a Arc<Server>,
     /// What the server served when the connection was relayed.
     pub served: &'a ApiSet,
@@ -67,6 +70,7 @@ impl RelayFate {
         }
     }
 
+    /// Why it ends; `None` if it stays.
     pub fn reason(self) -> Option<RetireReason> {
         match self {
             RelayFate::Keep => None,
