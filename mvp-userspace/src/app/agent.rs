@@ -107,6 +107,7 @@ impl Agent {
         self.listen
     }
 
+    /// Where the read-only port listens.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
     }

@@ -26,10 +26,20 @@ pub enum DecodeError {
     Protobuf(String),
     /// `apiVersion` and `kind` are not those of the document that was asked for.
     #[error("the server's discovery document is of kind {found:?}, not {wanted}")]
-    Kind { found: String, wanted: &'static str },
+    Kind {
+        /// The `apiVersion` and `kind` that it has.
+        found: String,
+        /// Those that were asked for.
+        wanted: &'static str,
+    },
     /// A limit of [`super::limits`] was exceeded; the rest was not read.
     #[error("the server's discovery document holds more than {limit} {what}")]
-    TooMany { what: &'static str, limit: usize },
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// As many are allowed.
+        limit: usize,
+    },
 }
 
 /// Counts while a document is read, and stops at the limits.

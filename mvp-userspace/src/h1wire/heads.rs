@@ -87,6 +87,7 @@ impl Answered {
 }
 
 impl Heads {
+    /// For a new connection. The second value is for the server's side of it: there it is said that a request was answered.
     pub(crate) fn new(limits: HeadLimits) -> (Self, Answered) {
         let answered = Answered::default();
         let heads = Self {

@@ -59,8 +59,11 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, MembershipError
 
 /// The channels into which [`follow`] sends what it finds.
 pub struct MembershipChannels {
+    /// The members, sent only when they changed.
     pub members: watch::Sender<Arc<Vec<Endpoint>>>,
+    /// The server whose process is another one now; `None` inside: which server it is, is not known.
     pub restarts: mpsc::Sender<Option<Endpoint>>,
+    /// What `mvp status` says about the list.
     pub line: MembershipLine,
 }
 

@@ -48,12 +48,20 @@ pub struct Membership {
 /// Why there is no list of servers. All are the configuration's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
+    /// It was configured and cannot be used; no other source is tried instead.
     #[error("peers.kubernetes.kubeconfig: {path}: {reason}")]
-    Kubeconfig { path: PathBuf, reason: String },
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// The parser's or the system's message.
+        reason: String,
+    },
+    /// Nothing is left to read with; the text says what the in-cluster configuration lacks.
     #[error(
         "peers.kubernetes: there is no front-proxy pair (upstream.clientCertFile) and no kubeconfig, and the agent does not run in a cluster: {0}"
     )]
     InCluster(String),
+    /// A certificate, key or URL of the kubeconfig is bad.
     #[error("peers.kubernetes: no client can be made of what the kubeconfig says: {0}")]
     Client(String),
 }

@@ -53,11 +53,13 @@ struct Lines {
 pub struct Reader {
     /// `None`: there is no front-proxy pair.
     pub dialer: Option<Dialer>,
+    /// The kube-apiserver of this node, which is asked first.
     pub local: Endpoint,
     /// The servers that are asked when the local one does not answer. A sender, so that its writer still notices when nobody reads it.
     pub members: watch::Sender<Arc<Vec<Endpoint>>>,
     /// What it is, for the status, and a client with it.
     pub fallback: Option<(String, Client)>,
+    /// Where it is noted which way worked.
     pub read_by: ReadBy,
     /// Which servers are about to stop: they would wait for the watches of this reader.
     pub departures: Departures,

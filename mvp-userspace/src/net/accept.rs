@@ -28,9 +28,13 @@ const ENDING: usize = 64;
 /// One accepted connection. Holds its place in the limits until dropped.
 #[derive(Debug)]
 pub struct Accepted {
+    /// The socket, non-blocking and not yet registered with a runtime.
     pub stream: StdTcpStream,
+    /// The client's address and port, as the kernel has them.
     pub peer: SocketAddr,
+    /// Its place within `limits.connections` and `limits.pendingHandshakes`; it says when the connection is to end for another.
     pub place: AdmissionPermit,
+    /// Its place in the counts of open connections.
     pub slot: Slot,
 }
 
@@ -50,13 +54,16 @@ pub struct Slot {
 
 /// Called by the accept loop itself, so that a call shows that it turns.
 pub struct OnTick {
+    /// From one call to the next.
     pub interval: Duration,
+    /// What is called; it must not wait.
     pub call: Box<dyn FnMut(Turn<'_>) + Send>,
 }
 
 /// How the accept loop is doing.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'a> {
+    /// The listener that the loop accepts from.
     pub listener: &'a TcpListener,
     /// Connections that the limits still allow, [`Admission::room`].
     pub spare: usize,
@@ -64,14 +71,18 @@ pub struct Turn<'a> {
     pub failing: bool,
 }
 
+/// What the loop needs; [`Self::run`] consumes it.
 #[derive(Debug)]
 pub struct AcceptLoop {
+    /// Connections come from here. The loop closes it at its end.
     pub listener: TcpListener,
+    /// The inboxes of the data threads; at least one.
     pub sinks: Vec<ThreadInbox>,
     /// Open connections of the whole agent.
     pub total: Arc<AtomicUsize>,
     /// Their limit.
     pub limit: usize,
+    /// The limits on what clients have.
     pub admission: Admission,
 }
 

@@ -13,6 +13,7 @@ type Counters = HashMap<(Arc<str>, Lane), Arc<AtomicUsize>>;
 pub struct PoolCounts(Arc<Mutex<Counters>>);
 
 impl PoolCounts {
+    /// Server, lane and number of connections, for the metrics.
     pub fn counts(&self) -> Vec<(String, &'static str, usize)> {
         lock(&self.0)
             .iter()
@@ -22,6 +23,7 @@ impl PoolCounts {
             .collect()
     }
 
+    /// The counter of one server and lane, made at its first use.
     pub fn counter(&self, server: &Arc<str>, lane: Lane) -> Arc<AtomicUsize> {
         Arc::clone(lock(&self.0).entry((Arc::clone(server), lane)).or_default())
     }

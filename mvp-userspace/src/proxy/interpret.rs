@@ -143,6 +143,7 @@ struct Remembered {
 }
 
 impl Unknowns {
+    /// Keys that nobody serves are remembered for `keep` at most.
     pub fn new(keep: Duration) -> Self {
         Self {
             keep,

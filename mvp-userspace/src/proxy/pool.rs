@@ -90,6 +90,8 @@ pub(super) struct Http1 {
 }
 
 impl Pool {
+    /// No connection is open yet. `connections`: how many HTTP/2 connections a server and lane may have before streams share
+    /// them more densely.
     pub fn new(
         tls: Arc<ClientTls>,
         settings: ConnectSettings,
@@ -107,10 +109,12 @@ impl Pool {
         }
     }
 
+    /// How connections to servers are made.
     pub fn settings(&self) -> &ConnectSettings {
         &self.settings
     }
 
+    /// What the agent shows servers, and how it verifies them.
     pub fn tls(&self) -> &ClientTls {
         &self.tls
     }

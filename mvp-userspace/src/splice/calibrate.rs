@@ -18,6 +18,7 @@ use super::{Mode, PairLimits, Signal, Splicer};
 /// What one mode takes. Less is better.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CalibrationFigures {
+    /// What was measured.
     pub mode: Mode,
     /// A message and its answer, one at a time: the median.
     pub talk: Duration,

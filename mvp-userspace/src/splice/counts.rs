@@ -14,6 +14,7 @@ macro_rules! counts {
         }
 
         impl Count {
+            /// Every count, in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The name in metrics, without prefix and unit.
@@ -50,6 +51,7 @@ counts! {
 }
 
 impl Counts {
+    /// The value now.
     pub fn get(&self, count: Count) -> u64 {
         self.0[count as usize].load(Ordering::Relaxed)
     }

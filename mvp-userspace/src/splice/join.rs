@@ -45,6 +45,7 @@ impl Splicer {
         }
     }
 
+    /// What was counted since the start.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }

@@ -34,6 +34,7 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Every mode, the most desirable first.
     pub const ALL: [Self; 3] = [Self::Sockmap, Self::Splice, Self::Copy];
 
     /// The name in configuration, metrics and logs.
@@ -49,7 +50,9 @@ impl Mode {
 /// One of the two connections, and what has been read from it already and belongs to the other.
 #[derive(Debug)]
 pub struct Side {
+    /// The connection; it is closed when the pair ends.
     pub stream: TcpStream,
+    /// Bytes that come before what is read from the stream; sent to the other side first.
     pub early: Vec<u8>,
 }
 
@@ -89,6 +92,7 @@ impl Default for PairLimits {
 /// What the owner of pairs asks of them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Signal {
+    /// Go on.
     #[default]
     Run,
     /// End when nothing has moved for [`PairLimits::silence`].
@@ -132,6 +136,7 @@ pub enum Reason {
 pub struct PairOutcome {
     /// Bytes passed on, from the first side and from the second.
     pub bytes: [u64; 2],
+    /// How each side ended, in the order of the sides.
     pub ends: [End; 2],
     /// What moved the bytes, at first: of a pair taken out of the kernel `Sockmap`.
     pub mode: Mode,

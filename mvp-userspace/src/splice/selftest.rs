@@ -26,7 +26,9 @@ pub enum Case {
     FinWithData,
     /// One direction ends, the other goes on.
     HalfClose,
+    /// The first side resets the connection: the second one is reset too.
     ResetByFirst,
+    /// The second side resets the connection: the first one is reset too.
     ResetBySecond,
     /// A reader that does not read: what is held for it is bounded, and it misses nothing when it reads after all.
     SlowReader,
@@ -35,11 +37,14 @@ pub enum Case {
 /// What was found, case by case.
 #[derive(Clone, Debug)]
 pub struct SelfTestReport {
+    /// Every case that was tried; the error says what went wrong.
     pub cases: Vec<(Case, Result<(), String>)>,
+    /// The time that all cases took.
     pub took: Duration,
 }
 
 impl Case {
+    /// Every case, in the order in which they are tried.
     pub const ALL: [Self; 7] = [
         Self::EarlyBytes,
         Self::Echo,

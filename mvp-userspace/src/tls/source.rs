@@ -85,6 +85,7 @@ pub(crate) struct FileSpec {
 }
 
 impl FileSpec {
+    /// `key` is the configuration key that names the file, for messages and metrics.
     pub(crate) fn new(key: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self {
             key: key.into(),
@@ -129,6 +130,9 @@ pub(crate) struct Source<T, const N: usize> {
 }
 
 impl<T: FromFiles<N>, const N: usize> Source<T, N> {
+    /// Reads and parses the files.
+    /// | # Errors
+    /// The first file that cannot be used. There is no material then: the agent does not start.
     pub(crate) fn load(files: [FileSpec; N]) -> Result<Self, TlsError> {
         let contents = read_all(&files);
         let digest = digest(&contents);
@@ -182,6 +186,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
         }
     }
 
+    /// The last good material.
     pub(crate) fn value(&self) -> &Arc<T> {
         &self.value
     }
@@ -191,6 +196,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
         self.value.validity()
     }
 
+    /// What happened to each file, in the order of the files.
     pub(crate) fn stats(&self) -> &[Arc<FileStats>] {
         &self.stats
     }

@@ -39,6 +39,7 @@ pub struct SockDiag {
 /// The kernel refuses, or is not understood.
 #[derive(Debug, thiserror::Error)]
 pub enum SockDiagError {
+    /// A system call failed: no permission, no descriptors, or a timeout.
     #[error("socket diagnosis: {0}")]
     System(#[from] io::Error),
     /// The agent's own fault, or a kernel unlike any known.
@@ -49,6 +50,7 @@ pub enum SockDiagError {
 /// What became of a connection that was to be retired.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RetireOutcome {
+    /// The kernel ended it, with a RST to the client.
     Destroyed,
     /// Something was sent or received meanwhile, or waits to be.
     Active,

@@ -36,7 +36,9 @@ pub struct Validators {
 /// Servers to ask before others, for another reason than that they serve a resource.
 #[derive(Clone)]
 pub struct Preferred {
+    /// In the order in which they are tried.
     pub servers: Vec<Arc<Server>>,
+    /// What the metrics and the log say about a request that goes there.
     pub reason: Reason,
 }
 
@@ -168,6 +170,7 @@ impl Ask {
 }
 
 impl Validators {
+    /// Replaces the client's `If-None-Match` by the ETag of the server's own document; removes it if that is not known.
     pub fn apply(&self, server: &Arc<Server>, headers: &mut HeaderMap) {
         headers.remove(IF_NONE_MATCH);
         let source = self.form.source();

@@ -40,8 +40,11 @@ pub use watch::{probe, watch};
 pub struct RelaySettings {
     /// `relay.mode` is not `off`.
     pub enabled: bool,
+    /// From when on a client's next connection is relayed: `relay.after` and `relay.window`.
     pub hot: HotSettings,
+    /// The largest share of this node's connections that is relayed: `relay.maxShare`.
     pub max_share: f64,
+    /// Relay also clients that name no server in TLS: `relay.withoutServerName`.
     pub without_server_name: bool,
     /// For how long a server's certificate must have been the same.
     pub certificate_age: Duration,
@@ -123,6 +126,7 @@ impl Relays {
         self.pass_through.load(Ordering::Relaxed)
     }
 
+    /// From now on connections are handed to the local server whole, or are terminated.
     pub fn pass_through(&self, on: bool) {
         self.pass_through.store(on, Ordering::Relaxed);
     }
