@@ -15,6 +15,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs on a thread of its own, in the network namespace of the thread that started it. Ends when dropped.
 pub struct PairProxy {
+    /// Where clients connect.
     pub address: SocketAddr,
     outcomes: mpsc::Receiver<PairOutcome>,
     signal: watch::Sender<Signal>,

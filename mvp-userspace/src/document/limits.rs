@@ -32,7 +32,7 @@ pub enum DecodeError {
         /// Those that were asked for.
         wanted: &'static str,
     },
-    /// A limit of [`super::limits`] was exceeded; the rest was not read.
+    /// A limit on documents was exceeded; the rest was not read.
     #[error("the server's discovery document holds more than {limit} {what}")]
     TooMany {
         /// What there are too many of.

@@ -117,6 +117,9 @@ impl HistoryDocument {
         Ok(serde_json::to_vec(&written)?)
     }
 
+    /// For tests and fuzzing: whatever was read, the record is within its bounds.
+    /// | # Panics
+    /// If it is not.
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn check_bounds(&self) {
         use super::minutes::{ALL_ROWS, DECISIONS, MOST_MINUTES, ROWS};

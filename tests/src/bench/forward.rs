@@ -18,6 +18,7 @@ use crate::load::Get;
 use crate::ports::free_port;
 use crate::sim::pki::Pki;
 
+/// The arguments of `forward`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Also write the rows to this file, as a JSON array
@@ -48,6 +49,7 @@ pub struct Options {
     pub other_binary: Option<PathBuf>,
 }
 
+/// What is measured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Subject {
     /// The client talks to the peer itself

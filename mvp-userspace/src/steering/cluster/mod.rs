@@ -81,7 +81,7 @@ enum Order {
 }
 
 impl Cluster {
-    /// For the agent of this node; what is to be written comes out of the receiver, for [`follow`].
+    /// For the agent of this node; what is to be written comes out of the receiver, for `follow`.
     pub fn new(node: &str) -> (Self, Speaking) {
         let (orders, speaking) = mpsc::channel(WAITING);
         let inner = Inner {

@@ -24,8 +24,10 @@ use tokio::time::Instant;
 
 use crate::bench::target::SERVER_NAME;
 
+/// The arguments of `relayer`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
+    /// Where clients connect
     #[arg(long)]
     pub listen: SocketAddr,
     /// Where every connection goes
@@ -34,6 +36,7 @@ pub struct Options {
     /// sockmap, splice or copy [default: what a calibration chooses, as the agent does]
     #[arg(long)]
     pub mode: Option<Way>,
+    /// Threads, each with a runtime of its own
     #[arg(long)]
     pub threads: usize,
 }
