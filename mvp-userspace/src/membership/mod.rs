@@ -2,6 +2,10 @@
 
 mod fixed;
 #[cfg(any(test, feature = "fuzzing"))]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "only tests and fuzz targets run it"
+)]
 mod fuzz;
 mod kubernetes;
 mod line;

@@ -19,6 +19,10 @@ mod frames;
 #[cfg(test)]
 mod future_sizes;
 #[cfg(any(test, feature = "fuzzing"))]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "only tests and fuzz targets run it"
+)]
 mod fuzz;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz_wire;

@@ -111,7 +111,7 @@ impl Entry {
     pub fn serving(&self, verb: Verb) -> ServerSet {
         match verb {
             Verb::Proxy | Verb::Other => self.servers,
-            verb => self.by_verb[verb as usize],
+            verb => self.with(verb),
         }
     }
 
@@ -119,11 +119,17 @@ impl Entry {
     pub fn verbs(&self, server: usize) -> VerbSet {
         let mut verbs = VerbSet::EMPTY;
         for verb in Verb::ALL {
-            if self.by_verb[verb as usize].contains(server) {
+            if self.with(verb).contains(server) {
                 verbs.insert(verb);
             }
         }
         verbs
+    }
+
+    /// Servers that list this verb. There is a set for each verb, so that none is missing.
+    fn with(&self, verb: Verb) -> ServerSet {
+        let servers = self.by_verb.get(verb as usize);
+        servers.copied().unwrap_or(ServerSet::EMPTY)
     }
 }
 
@@ -290,7 +296,9 @@ impl RouteTable {
         };
         entry.servers.insert(server);
         for verb in api.verbs.iter() {
-            entry.by_verb[verb as usize].insert(server);
+            if let Some(servers) = entry.by_verb.get_mut(verb as usize) {
+                servers.insert(server);
+            }
         }
         for version in [version, ""] {
             let slot = self.group_versions.entry(

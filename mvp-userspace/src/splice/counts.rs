@@ -53,7 +53,9 @@ counts! {
 impl Counts {
     /// The value now.
     pub fn get(&self, count: Count) -> u64 {
-        self.0[count as usize].load(Ordering::Relaxed)
+        // There is a number for each count.
+        let number = self.0.get(count as usize);
+        number.map_or(0, |number| number.load(Ordering::Relaxed))
     }
 
     /// Every count with its value.
@@ -89,12 +91,15 @@ impl Counts {
         if outcome.ends.contains(&End::Stopped) {
             self.add(Count::Stopped, 1);
         }
-        self.add(Count::BytesAb, outcome.bytes[0]);
-        self.add(Count::BytesBa, outcome.bytes[1]);
+        let [first, second] = outcome.bytes;
+        self.add(Count::BytesAb, first);
+        self.add(Count::BytesBa, second);
     }
 
     fn add(&self, count: Count, amount: u64) {
-        self.0[count as usize].fetch_add(amount, Ordering::Relaxed);
+        if let Some(number) = self.0.get(count as usize) {
+            number.fetch_add(amount, Ordering::Relaxed);
+        }
     }
 }
 

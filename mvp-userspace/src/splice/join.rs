@@ -261,23 +261,25 @@ async fn taken_out(
     let Some(streams) = phase.duplicates().ok().and_then(register) else {
         return Last::Broken(Broken(0));
     };
-    let mut pumps = [0, 1].map(|from| {
-        if done[from] {
-            Pump::ended(from)
-        } else {
-            Pump::new(from, Vec::new(), Conduit::Buffer)
-        }
-    });
+    let [first_done, second_done] = done;
+    let pump = |from, done| match done {
+        true => Pump::ended(from),
+        false => Pump::new(from, Vec::new(), Conduit::Buffer),
+    };
+    let mut pumps = [pump(0, first_done), pump(1, second_done)];
     let gates: [AtomicBool; 2] = Default::default();
-    let open = async |from: usize| -> Result<(), Broken> {
-        if !done[from] {
+    let [first_gate, second_gate] = &gates;
+    let open = async |from: usize, done: bool, gate: &AtomicBool| -> Result<(), Broken> {
+        if !done {
             phase.drained(from, limits.stall).await?;
         }
-        gates[from].store(true, Ordering::Relaxed);
+        gate.store(true, Ordering::Relaxed);
         Ok(())
     };
     let drained = async {
-        match tokio::try_join!(open(0), open(1)) {
+        let first = open(0, first_done, first_gate);
+        let second = open(1, second_done, second_gate);
+        match tokio::try_join!(first, second) {
             Ok(_) => pending().await,
             Err(broken) => broken,
         }

@@ -275,7 +275,9 @@ async fn reset_by(rig: Rig, splicer: &Splicer, side: usize) -> Result<(), String
     };
     let joining = join(splicer, a, b, PairLimits::default());
     let (outcome, ()) = tokio::try_join!(joining, breaking)?;
-    if outcome.mode == Mode::Sockmap && outcome.ends[side] == End::Broken {
+    let [first, second] = outcome.ends;
+    let end = if side == 0 { first } else { second };
+    if outcome.mode == Mode::Sockmap && end == End::Broken {
         Ok(())
     } else {
         Err(format!("ended as {outcome:?}"))
@@ -297,7 +299,7 @@ async fn slow_reader(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), 
         let mut sent = 0;
         // Byte by byte the same as `send` would send: a write may take a part of a block.
         while sent < FLOOD {
-            let block = &pattern[sent % pattern.len()..];
+            let block = pattern.get(sent % pattern.len()..).unwrap_or(pattern);
             match timeout(STOPPED, client.write(block)).await {
                 Ok(Ok(bytes)) => sent += bytes,
                 Ok(Err(error)) => return Err(format!("sending: {error}")),

@@ -204,13 +204,12 @@ fn changes(known: &[Minor], to: Minor) -> Option<Finding> {
         let detail = format!("what {} serves is not known here", words(to));
         return Some(ok(SUBJECT, detail));
     };
-    let some = |names: &[&str]| match names {
-        [] => "none".to_owned(),
-        _ if names.len() <= NAMED => names.join(", "),
-        _ => {
-            let few = names[..NAMED].join(", ");
-            format!("{few} and {} more", names.len() - NAMED)
+    let some = |names: &[&str]| match names.split_at_checked(NAMED) {
+        Some((few, rest)) if !rest.is_empty() => {
+            format!("{} and {} more", few.join(", "), rest.len())
         }
+        _ if names.is_empty() => "none".to_owned(),
+        _ => names.join(", "),
     };
     Some(ok(
         SUBJECT,
