@@ -3,6 +3,7 @@
 //! Everything here crosses the boundary between two separately compiled programs (and, with pinned maps, between two
 //! releases), so layouts are fixed: `repr(C)`, size and alignment asserted at compile time.
 #![cfg_attr(not(test), no_std)]
+#![warn(clippy::indexing_slicing)]
 
 mod counters;
 mod guard;

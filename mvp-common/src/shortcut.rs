@@ -27,8 +27,11 @@ pub struct ShortcutKey {
     pub netns: u64,
     /// Addresses in network byte order, ports in host byte order.
     pub local_ip: u32,
+    /// The same of the other end.
     pub remote_ip: u32,
+    /// The port of this end.
     pub local_port: u32,
+    /// The port of the other end.
     pub remote_port: u32,
 }
 

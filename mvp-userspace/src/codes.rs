@@ -11,6 +11,7 @@ macro_rules! codes {
         }
 
         impl $name {
+            /// Every reason, in the order of the declaration.
             pub const ALL: &[$name] = &[$($name::$variant),+];
 
             /// The code, in snake case.

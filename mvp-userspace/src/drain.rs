@@ -11,6 +11,7 @@ use tokio::time::Instant;
 /// Running -> Draining -> Forced; never back.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DrainState {
+    /// New connections are taken.
     Running,
     /// No new connections; open ones are asked to end (GOAWAY) and may do so until then.
     Draining(Instant),
@@ -81,12 +82,14 @@ impl DrainTrigger {
         });
     }
 
+    /// The state as it was set; the deadline is for [`DrainSignal::state`] to notice.
     pub fn state(&self) -> DrainState {
         *self.state.borrow()
     }
 }
 
 impl DrainSignal {
+    /// The state now: draining whose deadline has passed is forced.
     pub fn state(&self) -> DrainState {
         match *self.0.borrow() {
             DrainState::Draining(deadline) if Instant::now() >= deadline => DrainState::Forced,

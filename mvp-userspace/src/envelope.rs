@@ -4,6 +4,7 @@
 
 use prost::Message;
 
+/// The media type, without parameters, of every document in an envelope.
 pub(crate) const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
 const MAGIC: &[u8] = b"k8s\0";
@@ -22,6 +23,7 @@ pub(crate) struct Unknown {
     pub content_type: String,
 }
 
+/// `runtime.TypeMeta`: what the object in an envelope is.
 #[derive(Clone, Eq, Message, PartialEq)]
 pub(crate) struct TypeMeta {
     #[prost(string, required, tag = "1")]

@@ -5,6 +5,8 @@
 //! wires.
 //!
 //! `docs/architecture.md` has the table of which module may use which; `cargo xtask check` holds the code to it.
+// Input, the network and the kernel choose the indexes here, and must not bring the agent down. The tests' own crates are not asked.
+#![warn(clippy::indexing_slicing)]
 
 pub mod admin;
 pub mod api;

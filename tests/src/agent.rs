@@ -17,7 +17,9 @@ use crate::sim::pki::ClientAuth;
 /// An agent with the local server `node` and all other servers of the plane as peers. Stopped when dropped.
 pub struct TestAgent {
     agent: Option<mvp::app::Agent>,
+    /// Where clients connect.
     pub address: SocketAddr,
+    /// Its read-only port.
     pub admin: SocketAddr,
     socket: tempfile::TempDir,
 }

@@ -21,7 +21,9 @@ use crate::sim::pki::ClientAuth;
 /// An agent with the local server `node` and all other servers of the plane as peers. Killed when dropped.
 pub struct ChildAgent {
     child: Child,
+    /// Where clients connect.
     pub address: SocketAddr,
+    /// Its read-only port.
     pub admin: SocketAddr,
     /// Where operators ask it.
     pub socket: PathBuf,
@@ -118,14 +120,23 @@ impl ChildAgent {
         Ok(agent)
     }
 
+    /// A client's connection to the agent.
+    /// | # Errors
+    /// No connection, no TLS session, or another protocol.
     pub async fn http2(&self, plane: &ControlPlane, auth: ClientAuth) -> Result<Client> {
         Client::http2(self.address, &plane.pki().client_config(auth, &[])?.into()).await
     }
 
+    /// A client's connection to the agent.
+    /// | # Errors
+    /// No connection, no TLS session, or another protocol.
     pub async fn http1(&self, plane: &ControlPlane, auth: ClientAuth) -> Result<Client> {
         Client::http1(self.address, &plane.pki().client_config(auth, &[])?.into()).await
     }
 
+    /// Status and body of a path of the read-only port.
+    /// | # Errors
+    /// Nobody answers.
     pub async fn admin_get(&self, path: &str) -> Result<(u16, String)> {
         let (status, answer) = operator::read(self.admin, http::Method::GET, path).await?;
         Ok((status, answer.text()))
@@ -136,6 +147,9 @@ impl ChildAgent {
         crate::agent::sample(&self.admin_get("/metrics").await?.1, sample)
     }
 
+    /// Sends a signal to the process.
+    /// | # Errors
+    /// It is gone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
@@ -154,10 +168,16 @@ impl ChildAgent {
         }
     }
 
+    /// Whether the process has not ended.
+    /// | # Errors
+    /// The system's.
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 
+    /// What the process has of memory.
+    /// | # Errors
+    /// `/proc` has no such process.
     pub fn memory(&self) -> Result<Memory> {
         let file = format!("/proc/{}/status", self.child.id());
         let text = std::fs::read_to_string(&file).context(file)?;
@@ -214,6 +234,7 @@ impl ChildAgent {
         lines.filter(|l: &Value| l["target"] == "access").collect()
     }
 
+    /// The folder with its configuration, log and socket; removed with the agent.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }

@@ -29,6 +29,7 @@ pub const NAME: &str = "kubernetes";
 /// One connection. Requests on HTTP/2 may overlap; on HTTP/1.1 one at a time.
 pub struct Client {
     sender: Sender,
+    /// Where it is connected.
     pub address: SocketAddr,
     /// How the connection was made.
     tls: Option<(Arc<rustls::ClientConfig>, String)>,
@@ -43,13 +44,20 @@ enum Sender {
 /// A whole answer.
 #[derive(Debug)]
 pub struct Answer {
+    /// The HTTP status.
     pub status: StatusCode,
+    /// Header fields as they came.
     pub headers: HeaderMap,
+    /// The whole body.
     pub body: Bytes,
+    /// Fields behind the body; `None`: none came.
     pub trailers: Option<HeaderMap>,
 }
 
 impl Client {
+    /// A connection that negotiated HTTP/2.
+    /// | # Errors
+    /// No connection, no TLS session, or the server chose another protocol.
     pub async fn http2(
         address: SocketAddr,
         tls: &Arc<rustls::ClientConfig>,
@@ -82,6 +90,9 @@ impl Client {
         })
     }
 
+    /// A connection that negotiated HTTP/1.1.
+    /// | # Errors
+    /// No connection, no TLS session, or the server chose another protocol.
     pub async fn http1(
         address: SocketAddr,
         tls: &Arc<rustls::ClientConfig>,
@@ -169,10 +180,16 @@ impl Client {
         connect_tls(self.address, tls, &[alpn], name).await
     }
 
+    /// A GET whose answer is read to its end.
+    /// | # Errors
+    /// There is no whole answer.
     pub async fn get(&self, target: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
         self.call(Method::GET, target, headers, empty()).await
     }
 
+    /// A request whose answer is read to its end.
+    /// | # Errors
+    /// There is no whole answer.
     pub async fn call(
         &self,
         method: Method,
@@ -184,6 +201,9 @@ impl Client {
         Answer::read(self.send(request).await?).await
     }
 
+    /// A POST with `Content-Type: application/json`.
+    /// | # Errors
+    /// There is no whole answer.
     pub async fn post_json(
         &self,
         target: &str,
@@ -198,6 +218,9 @@ impl Client {
 }
 
 impl Answer {
+    /// Reads an answer to its end.
+    /// | # Errors
+    /// It breaks off.
     pub async fn read(response: Response<Incoming>) -> anyhow::Result<Self> {
         let (head, body) = response.into_parts();
         let collected = body.collect().await?;
@@ -210,10 +233,12 @@ impl Answer {
         })
     }
 
+    /// The body as JSON; null if it is none.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or(serde_json::Value::Null)
     }
 
+    /// The body as text; bytes that are no UTF-8 are replaced.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -275,10 +300,12 @@ pub async fn tls_over(
     Ok(stream)
 }
 
+/// A body of no bytes.
 pub fn empty() -> TestBody {
     full("")
 }
 
+/// A body whose length is announced.
 pub fn full(bytes: impl Into<Bytes>) -> TestBody {
     Full::new(bytes.into())
         .map_err(|never| match never {})

@@ -28,6 +28,7 @@ pub enum End {
 
 /// Runs until dropped.
 pub struct Cutter {
+    /// Where clients connect.
     pub address: SocketAddr,
     state: Arc<State>,
     accept: JoinHandle<()>,

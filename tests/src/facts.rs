@@ -17,8 +17,10 @@ use crate::sim::surface::version_order;
 
 /// `Accept` of aggregated discovery.
 pub const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// `Accept` of aggregated discovery before Kubernetes 1.30.
 pub const V2BETA1: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+/// `Accept` of legacy documents in protobuf.
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Statements like `apps/v1`, `apps/v1 deployments is Deployment Namespaced`, `apps/v1 deployments/scale patch`.

@@ -18,7 +18,9 @@ use crate::sim::{ControlPlane, Server, ServerSpec};
 
 /// In 1.36 and in no version before.
 pub const ONLY_36: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
+/// A type that every server serves.
 pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// Where CustomResourceDefinitions are created.
 pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 /// Nobody serves it; the group is unknown too.
 pub const NOWHERE: &str = "/apis/nowhere.example.com/v1/widgets";
@@ -46,6 +48,7 @@ pub fn spec(letter: u8, minor: u8) -> ServerSpec {
     ServerSpec::new(&format!("cp-{}", char::from(letter)), minor)
 }
 
+/// The administrator's certificate.
 pub fn admin(plane: &ControlPlane) -> ClientAuth {
     ClientAuth::Certificate(plane.pki().admin().unwrap())
 }
@@ -74,6 +77,7 @@ pub async fn direct(plane: &ControlPlane, server: &Server) -> Client {
     Client::http2(server.addr(), &tls.into()).await.unwrap()
 }
 
+/// An object of [`CONFIG_MAPS`].
 pub fn config_map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": "v"}})
 }
@@ -145,6 +149,9 @@ impl Events {
         Self::of(client.send(request).await?)
     }
 
+    /// The events of a watch whose answer has begun.
+    /// | # Errors
+    /// The answer is not 200.
     pub fn of(response: Response<Incoming>) -> anyhow::Result<Self> {
         if response.status() != 200 {
             bail!("watch: {}", response.status());

@@ -12,7 +12,9 @@ use crate::sim::{ControlPlane, Server, ServerSpec};
 
 /// Everything is in the order of the servers.
 pub struct Fleet {
+    /// Its servers, key material and store.
     pub plane: ControlPlane,
+    /// One for each server.
     pub agents: Vec<TestAgent>,
     /// The administrator's connections to the agents.
     pub clients: Vec<Client>,

@@ -39,6 +39,7 @@ impl Kubectl {
         })
     }
 
+    /// A command that uses no configuration of this machine's user.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command
@@ -54,6 +55,7 @@ impl Kubectl {
         command
     }
 
+    /// Runs a command to its end, whatever comes of it; `input` is its standard input.
     pub fn output(&self, args: &[&str], input: &str) -> Output {
         let mut command = self.command(args);
         command

@@ -43,27 +43,39 @@ const TRIES: usize = 10;
 /// The two protocols of kube-apiserver's clients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocol {
+    /// HTTP/1.1, one request at a time.
     Http1,
+    /// HTTP/2, chosen by ALPN.
     Http2,
 }
 
 /// One request of the table.
 #[derive(Clone, Debug)]
 pub struct Case {
+    /// The request's method.
     pub method: Method,
+    /// Path and query, sent exactly so.
     pub target: String,
+    /// Header fields in this order, beside those that the protocol needs.
     pub headers: Vec<(String, String)>,
+    /// The whole body; empty: the request has none.
     pub body: Bytes,
+    /// Fields behind the body; `None`: there are none.
     pub trailers: Option<HeaderMap>,
+    /// What the client shows in the TLS handshake.
     pub auth: ClientAuth,
 }
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
+    /// The HTTP status.
     pub status: u16,
+    /// By name in lower case, the values in their order.
     pub headers: BTreeMap<String, Vec<String>>,
+    /// The whole body; bytes that are no UTF-8 are replaced.
     pub body: String,
+    /// By name in lower case, the values in their order.
     pub trailers: BTreeMap<String, Vec<String>>,
     /// Whether the next request on the same connection was answered.
     pub goes_on: bool,
@@ -90,20 +102,28 @@ impl Outcome {
 /// A request as a server received it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
+    /// The method as it arrived.
     pub method: Method,
+    /// Path and query as they arrived.
     pub target: String,
+    /// By name in lower case, the values in their order.
     pub headers: BTreeMap<String, Vec<String>>,
+    /// Who the server took the caller for; `None`: nobody.
     pub user: Option<User>,
 }
 
 /// Servers, and where the two ways begin.
 pub struct Pairs<'a> {
+    /// All servers, for their logs of requests.
     pub plane: &'a ControlPlane,
+    /// Where the direct way begins.
     pub server: &'a Server,
+    /// Where the other way begins.
     pub agent: &'a TestAgent,
 }
 
 impl Protocol {
+    /// Both, for tests that try each.
     pub const BOTH: [Self; 2] = [Self::Http1, Self::Http2];
 }
 
@@ -120,20 +140,24 @@ impl Case {
         }
     }
 
+    /// A GET without header fields and body.
     pub fn get(auth: &ClientAuth, target: &str) -> Self {
         Self::new(auth, Method::GET, target)
     }
 
+    /// Adds a field behind the others.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
+    /// Sets the body and its `Content-Type`.
     pub fn body(mut self, content_type: &str, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self.header("content-type", content_type)
     }
 
+    /// Sets the fields behind the body.
     pub fn trailers(mut self, trailers: HeaderMap) -> Self {
         self.trailers = Some(trailers);
         self

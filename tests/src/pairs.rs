@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use mvp::splice::{Limits, Mode, Outcome, Signal, Splicer};
+use mvp::splice::{Mode, PairLimits, PairOutcome, Signal, Splicer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
@@ -15,8 +15,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs on a thread of its own, in the network namespace of the thread that started it. Ends when dropped.
 pub struct PairProxy {
+    /// Where clients connect.
     pub address: SocketAddr,
-    outcomes: mpsc::Receiver<Outcome>,
+    outcomes: mpsc::Receiver<PairOutcome>,
     signal: watch::Sender<Signal>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -29,7 +30,7 @@ impl PairProxy {
         server: SocketAddr,
         splicer: Arc<Splicer>,
         mode: Mode,
-        limits: Limits,
+        limits: PairLimits,
     ) -> Self {
         let (address, listening) = mpsc::channel();
         let (done, outcomes) = mpsc::channel();
@@ -76,7 +77,7 @@ impl PairProxy {
     }
 
     /// The outcome of the next pair that ends.
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> PairOutcome {
         self.outcomes
             .recv_timeout(PATIENCE)
             .expect("the pair has not ended")

@@ -23,24 +23,36 @@ pub struct Raw {
 /// An HTTP/1.1 answer, names in lower case.
 #[derive(Debug)]
 pub struct RawAnswer {
+    /// The status of its first line.
     pub status: u16,
+    /// In their order, values without surrounding spaces.
     pub headers: Vec<(String, String)>,
+    /// The body, chunks joined.
     pub body: Vec<u8>,
 }
 
 /// One HTTP/2 frame (RFC 9113 §4.1).
 #[derive(Debug)]
 pub struct Frame {
+    /// The type, RFC 9113 §6.
     pub kind: u8,
+    /// What they mean depends on the type.
     pub flags: u8,
+    /// 0: the connection.
     pub stream: u32,
+    /// As it came, with padding.
     pub payload: Vec<u8>,
 }
 
+/// The type of frames with a header list.
 pub const HEADERS: u8 = 1;
+/// The type of frames that end a stream.
 pub const RST_STREAM: u8 = 3;
+/// The type of frames with settings.
 pub const SETTINGS: u8 = 4;
+/// The type of frames that end a connection.
 pub const GOAWAY: u8 = 7;
+/// The type of frames that go on with a header list.
 pub const CONTINUATION: u8 = 9;
 
 impl Raw {
@@ -89,11 +101,17 @@ impl Raw {
         })
     }
 
+    /// Sends these bytes, whatever they are.
+    /// | # Errors
+    /// The connection is closed.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
         self.stream.write_all(bytes.as_ref()).await?;
         Ok(self.stream.flush().await?)
     }
 
+    /// Sends one frame, whatever it is.
+    /// | # Errors
+    /// The connection is closed.
     pub async fn send_frame(
         &mut self,
         kind: u8,
@@ -258,6 +276,7 @@ impl RawAnswer {
         found.next().map(|(_, value)| value.as_str())
     }
 
+    /// The body as text; bytes that are no UTF-8 are replaced.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

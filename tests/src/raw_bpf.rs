@@ -33,6 +33,7 @@ pub fn trivial_program() -> OwnedFd {
     bpf(5, &load)
 }
 
+/// An array map with one number.
 pub fn bpf_array_of_one(value: u32) -> OwnedFd {
     // An array of one u32.
     let map = bpf(0, &[2_u32, 4, 4, 1, 0]);
@@ -56,11 +57,13 @@ pub fn of_another_release(pins: &Path, abi: u32) {
     bpf_pin(&bpf_array_of_one(abi), &pin);
 }
 
+/// Pins an object into a BPF file system.
 pub fn bpf_pin(object: &OwnedFd, path: &Path) {
     let path = CString::new(path.to_str().unwrap()).unwrap();
     bpf_call(6, &[path.as_ptr() as u64, object.as_raw_fd() as u64]);
 }
 
+/// Replaces the program of a pinned link.
 pub fn bpf_link_update(link: &Path, program: &OwnedFd) {
     let path = CString::new(link.to_str().unwrap()).unwrap();
     let link = bpf(7, &[path.as_ptr() as u64, 0]);

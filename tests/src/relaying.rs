@@ -21,6 +21,7 @@ pub fn relaying(config: &mut Config) {
     config.kernel.splice = SpliceMode::Copy;
 }
 
+/// How often connections were decided about so (`mvp_relay_decisions_total`).
 pub async fn decisions(agent: &TestAgent, decision: &str) -> anyhow::Result<f64> {
     let name = format!("mvp_relay_decisions_total{{decision=\"{decision}\"}}");
     agent.metric(&name).await

@@ -52,6 +52,7 @@ impl Scrape {
         self.0.get(&series).copied().unwrap_or(0.0)
     }
 
+    /// Whether there is a sample with this name and these labels.
     pub fn has(&self, series: &str) -> bool {
         self.0.contains_key(&normal(series).unwrap())
     }

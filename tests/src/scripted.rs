@@ -34,13 +34,19 @@ pub const WIDGETS: &str = "/apis/bench.mvp.dev/v1/namespaces/default/widgets";
 /// One received request that was not the agent's own (discovery, health, version).
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// The method as it came.
     pub method: Method,
     /// Path and query as they came.
     pub target: String,
+    /// `:authority`, or what HTTP/1.1 has in its target; `None`: only a `Host` field came.
     pub authority: Option<String>,
+    /// The HTTP version of the connection.
     pub version: Version,
+    /// Header fields as they came.
     pub headers: HeaderMap,
+    /// The whole body.
     pub body: Bytes,
+    /// Fields behind the body; `None`: none came.
     pub trailers: Option<HeaderMap>,
     /// From 1.
     pub connection: usize,
@@ -50,6 +56,7 @@ type Script = dyn Fn(&Seen) -> Response<TestBody> + Send + Sync;
 
 /// Runs until dropped.
 pub struct Scripted {
+    /// Where it listens.
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     accept: JoinHandle<()>,
@@ -57,8 +64,11 @@ pub struct Scripted {
 
 /// A local and a peer server with scripts, and an agent in front of them.
 pub struct Stage {
+    /// The local server of the agent.
     pub local: Scripted,
+    /// The agent's only peer.
     pub peer: Scripted,
+    /// The agent before the two.
     pub agent: TestAgent,
     /// For its key material only.
     pub plane: ControlPlane,
@@ -73,6 +83,9 @@ impl Stage {
         Self::with(alpn, script, |_| {}).await
     }
 
+    /// As [`Self::new`], with a configuration that is changed before the agent starts.
+    /// | # Errors
+    /// A server or the agent does not start.
     pub async fn with(
         alpn: &[&str],
         script: impl Fn(&Seen) -> Response<TestBody> + Clone + Send + Sync + 'static,
@@ -178,6 +191,7 @@ impl Scripted {
         })
     }
 
+    /// Every request so far, in the order of arrival.
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.seen).clone()
     }
@@ -196,6 +210,7 @@ impl Scripted {
         })
     }
 
+    /// Where an agent dials it, under this name.
     pub fn endpoint(&self, name: &str) -> Endpoint {
         Endpoint {
             name: name.to_owned(),

@@ -22,6 +22,7 @@ pub const WEBSOCKET: &[(&str, &str)] = &[
 ];
 /// What the server answers to that key.
 pub const WEBSOCKET_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// The headers of an upgrade to SPDY, as clients before Kubernetes 1.31 send them.
 pub const SPDY: &[(&str, &str)] = &[
     ("connection", "Upgrade"),
     ("upgrade", "SPDY/3.1"),
@@ -30,10 +31,14 @@ pub const SPDY: &[(&str, &str)] = &[
 
 /// A TLS connection that speaks HTTP/1.1.
 pub struct RawConnection {
+    /// The connection, for what is not a head.
     pub stream: TlsStream<TcpStream>,
 }
 
 impl RawConnection {
+    /// Connects with the plane's CA and this certificate.
+    /// | # Errors
+    /// No connection, or no TLS session.
     pub async fn open(address: SocketAddr, plane: &ControlPlane, auth: ClientAuth) -> Result<Self> {
         let tls = plane.pki().client_config(auth, &[])?.into();
         let stream = connect_tls(address, &tls, &[b"http/1.1"], "kubernetes").await?;
@@ -80,6 +85,9 @@ impl RawConnection {
         Ok((code.parse()?, headers))
     }
 
+    /// Sends a head and reads the head of the answer.
+    /// | # Errors
+    /// The connection ends before it.
     pub async fn exchange(
         &mut self,
         method: &str,

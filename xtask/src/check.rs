@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    dependencies, docs, rooms,
+    dependencies, docs, documented, rooms,
     run::{cargo, cargo_on, output, root, run, say},
     setup,
     toolchain::{TARGET, Toolchain},
@@ -18,6 +18,7 @@ pub(crate) fn main(_: &Args) -> Result<()> {
     run(cargo_on("fmt", "mvp-ebpf").args(["--", "--check"]))?;
     docs::check()?;
     rooms::check()?;
+    documented::check()?;
     dependencies::check()?;
     // In the release profile, which the tests use too: build scripts (aws-lc's C code) and macros are compiled once.
     run(cargo("clippy").args([

@@ -8,6 +8,7 @@ mod demo;
 mod dependencies;
 mod dist;
 mod docs;
+mod documented;
 mod fuzz;
 mod javascript;
 mod kernels;

@@ -17,7 +17,7 @@ use crate::run::root;
 const PAGE: &str = "docs/architecture.md";
 const HEADING: &str = "## The rooms";
 /// The code that the table is about.
-const SOURCE: &str = "mvp-userspace/src";
+pub(crate) const SOURCE: &str = "mvp-userspace/src";
 /// Folders whose files have a bound on their lines.
 const BOUNDED: [&str; 6] = [
     "mvp-common/src",
@@ -148,7 +148,7 @@ fn uses() -> Result<Uses> {
 }
 
 /// By the names that files of tests have here.
-fn is_of_tests(file: &Path) -> bool {
+pub(crate) fn is_of_tests(file: &Path) -> bool {
     file.components().any(|part| {
         let name = part.as_os_str().to_string_lossy();
         let name = name.trim_end_matches(".rs");
@@ -201,7 +201,8 @@ fn first_name(text: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Every file of Rust in a folder and below, sorted by path.
+pub(crate) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut left = vec![folder.to_owned()];
     let mut files = Vec::new();
     while let Some(folder) = left.pop() {

@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::access::{CANARY, CHANGES, SERVERS};
 use super::query::{decode, parameter};
-use super::{Access, Admin, Probe, ProbeError, StatusView, page};
+use super::{Access, Admin, ServerResponse, ServerResponseError, StatusView, page};
 use crate::drain::{DrainState, DrainTrigger};
 use crate::history::MOST_MINUTES;
-use crate::readiness::{PassingBy, Readiness, Standing};
+use crate::readiness::{PassingBy, PassingReasons, Readiness};
 use crate::steering::{ClusterOrder, Operator};
 
 /// Longest body read: a log filter.
@@ -96,7 +96,7 @@ const CLUSTER_ARMED: Duration = Duration::from_secs(60 * 60);
 const HELP: &str = "mvp admin port\n/readyz /livez /metrics /status /servers /routes /skew\n/history?since=2h /report?since=2h /stream\n/explain?method=GET&path=/api/v1/pods\n/explain?connection=ADDRESS&serverName=NAME\nOn the Unix socket only: /mvp/servers/NAME/{healthz,livez,readyz,version,metrics}, /mvp/canary\nPOST /drain /arm /disarm /auto /retire, PUT /loglevel\n";
 
 /// What `/readyz`, the status and `mvp_ready` say.
-pub fn is_ready(readiness: &Readiness, standing: &Standing, drain: &DrainTrigger) -> bool {
+pub fn is_ready(readiness: &Readiness, standing: &PassingReasons, drain: &DrainTrigger) -> bool {
     readiness.is_ready() && drain.state() == DrainState::Running && unproved(standing).is_none()
 }
 
@@ -134,7 +134,7 @@ fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
 }
 
 /// Of the reasons to pass by only this one makes the agent unready: the others end by themselves, or readiness knows them already.
-fn unproved(standing: &Standing) -> Option<String> {
+fn unproved(standing: &PassingReasons) -> Option<String> {
     let mut reasons = standing.reasons().into_iter();
     reasons.find_map(|(reason, detail)| (reason == PassingBy::LocalUnproved).then_some(detail))
 }
@@ -254,7 +254,7 @@ async fn probe(admin: &Admin, rest: &str, query: Option<&str>) -> Response<Full<
     )
     .await
     {
-        Ok(Ok(Probe {
+        Ok(Ok(ServerResponse {
             status,
             content_type,
             body,
@@ -262,10 +262,10 @@ async fn probe(admin: &Admin, rest: &str, query: Option<&str>) -> Response<Full<
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
             respond(status, &content_type, body)
         }
-        Ok(Err(error @ ProbeError::UnknownServer)) => {
+        Ok(Err(error @ ServerResponseError::UnknownServer)) => {
             text(StatusCode::NOT_FOUND, format!("{error}\n"))
         }
-        Ok(Err(error @ ProbeError::Unreachable(_))) => {
+        Ok(Err(error @ ServerResponseError::Unreachable(_))) => {
             text(StatusCode::BAD_GATEWAY, format!("{error}\n"))
         }
         Err(_) => text(

@@ -28,13 +28,13 @@ pub(super) fn decode(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         let escaped = match (first, tail) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
+            (b'%', [high, low, behind @ ..]) => hex(*high).zip(hex(*low)).zip(Some(behind)),
             _ => None,
         };
         match escaped {
-            Some((high, low)) => {
+            Some(((high, low), behind)) => {
                 out.push(high << 4 | low);
-                rest = &tail[2..];
+                rest = behind;
             }
             None => {
                 out.push(*first);

@@ -17,8 +17,8 @@ use tokio::sync::Semaphore;
 use super::live::{STREAMS, answer_or_stream};
 use super::{Access, Hosts, PublishedSocket, Views};
 use crate::drain::DrainTrigger;
+use crate::readiness::PassingReasons;
 use crate::readiness::Readiness;
-use crate::readiness::Standing;
 
 /// Open connections; a scraper, two probes and a few people need far fewer.
 const CONNECTIONS: usize = 64;
@@ -32,10 +32,13 @@ const CONNECTION_TIME: Duration = Duration::from_secs(300);
 
 /// Everything the port needs.
 pub struct Admin {
+    /// What the documents are made from.
     pub views: Views,
+    /// What the agent still waits for; `/readyz` is 503 until nothing is left.
     pub readiness: Readiness,
     /// Why connections are not taken.
-    pub standing: Standing,
+    pub standing: PassingReasons,
+    /// Starts a drain for `POST /drain`.
     pub drain: DrainTrigger,
     /// The deadline of a drain that names none.
     pub drain_deadline: Duration,

@@ -16,10 +16,13 @@ pub struct SkewView {
     pub rows: Vec<SkewRow>,
 }
 
+/// One server, as the comparison knows it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SkewServer {
+    /// As in routes, metrics and logs.
     pub name: String,
+    /// It is the kube-apiserver of this node.
     pub local: bool,
     /// `v1.36.3`; none: never reached.
     pub version: Option<String>,
@@ -35,22 +38,29 @@ pub struct SkewServer {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SkewRow {
+    /// Empty for the core group.
     pub group: String,
+    /// The version of the group, for example `v1beta1`.
     pub version: String,
+    /// The plural name in request paths.
     pub resource: String,
+    /// Empty for the resource itself.
     pub subresource: String,
     /// By server.
     pub servers: BTreeMap<String, SkewCell>,
 }
 
+/// What one server has of a key.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SkewCell {
+    /// Whether requests for the key may go there.
     pub state: SkewState,
     /// Verbs that another server has for the key and this one has not.
     pub missing: Vec<String>,
 }
 
+/// How far a server serves a key, measured by all servers together.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SkewState {
@@ -58,6 +68,7 @@ pub enum SkewState {
     Serves,
     /// The server serves the key without some of those verbs.
     Partial,
+    /// The server's discovery does not list the key.
     Lacks,
     /// Nothing at all is known of the server.
     #[default]

@@ -19,12 +19,12 @@ const FOLDER: u32 = 0o700;
 #[derive(Debug)]
 pub struct OperatorSocket {
     listener: Option<UnixListener>,
-    place: Place,
+    place: SocketFile,
 }
 
 /// Frees the path when dropped.
 #[derive(Debug)]
-struct Place {
+struct SocketFile {
     path: PathBuf,
     /// Where it waits to be put into its place.
     aside: PathBuf,
@@ -52,7 +52,7 @@ impl OperatorSocket {
         let meta = fs::metadata(&aside)?;
         Ok(Self {
             listener: Some(listener),
-            place: Place {
+            place: SocketFile {
                 path: path.to_owned(),
                 aside,
                 identity: (meta.dev(), meta.ino()),
@@ -86,10 +86,10 @@ impl OperatorSocket {
 #[derive(Debug)]
 pub struct PublishedSocket {
     pub(super) listener: UnixListener,
-    _place: Place,
+    _place: SocketFile,
 }
 
-impl Drop for Place {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         for path in [&self.aside, &self.path] {
             let ours = fs::symlink_metadata(path)

@@ -17,11 +17,15 @@ use crate::steering::{ClusterOrder, GuardView, Operator, RetireView, Stance};
 pub struct Views {
     /// `ready`, `awaiting`, `drain` are filled in by the admin port.
     pub status: Box<dyn Fn() -> StatusView + Send + Sync>,
+    /// The servers alone, for `/servers`.
     pub servers: Box<dyn Fn() -> Vec<ServerView> + Send + Sync>,
+    /// Every key that any server serves, for `/routes`.
     pub routes: Box<dyn Fn() -> Vec<RouteView> + Send + Sync>,
+    /// What the servers differ in, for `/skew`.
     pub skew: Box<dyn Fn() -> SkewView + Send + Sync>,
     /// What is known of so much time until now.
     pub history: Box<dyn Fn(Duration) -> HistoryView + Send + Sync>,
+    /// The same as a document that needs no further explanation, for `/report`.
     pub report: Box<dyn Fn(Duration) -> Report + Send + Sync>,
     /// Method and request target (path with query). The error is the asker's and says what is wrong.
     pub explain: Box<ExplainFn>,
@@ -32,7 +36,7 @@ pub struct Views {
     /// Names of the loops that make no progress; empty: alive.
     pub stalled: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Server name, and path with query, `/readyz?verbose`.
-    pub probe: Box<dyn Fn(String, String) -> ProbeFuture + Send + Sync>,
+    pub probe: Box<dyn Fn(String, String) -> ServerResponseFuture + Send + Sync>,
     /// A request of the agent's own by every way that clients' requests go.
     pub canary: Box<dyn Fn() -> CanaryFuture + Send + Sync>,
     /// A level (`debug`) or a filter (`mvp=debug,access=off`).
@@ -45,36 +49,53 @@ pub struct Views {
     pub retire: Box<dyn Fn() -> Option<RetireView> + Send + Sync>,
 }
 
+/// What would become of a request: its method, and its target with the query. The error is the asker's fault.
 pub type ExplainFn = dyn Fn(&str, &str) -> Result<ExplainView, String> + Send + Sync;
+/// What would become of a connection: the client's address, and the server name of its ClientHello if it sends one.
 pub type ExplainConnectionFn = dyn Fn(IpAddr, Option<&str>) -> ConnectionView + Send + Sync;
+/// Sets the filter of the log, in the syntax of `RUST_LOG`. The error says what is wrong with it.
 pub type SetLogLevelFn = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+/// Resolves when the Lease that all agents read has been written, to a line for the operator, or to why it could not be.
 pub type ClusterFuture = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+/// Resolves when every way has been tried or has timed out.
 pub type CanaryFuture = Pin<Box<dyn Future<Output = CanaryView> + Send>>;
-pub type ProbeFuture = Pin<Box<dyn Future<Output = Result<Probe, ProbeError>> + Send>>;
+/// Resolves to what the server answered, or to why there is no answer.
+pub type ServerResponseFuture =
+    Pin<Box<dyn Future<Output = Result<ServerResponse, ServerResponseError>> + Send>>;
 
 /// A server's own answer.
 #[derive(Clone, Debug)]
-pub struct Probe {
+pub struct ServerResponse {
+    /// The HTTP status code that the server sent.
     pub status: u16,
+    /// The server's `Content-Type`, passed on as it is.
     pub content_type: String,
+    /// The whole body; it is bounded by what the agent reads of an answer to a probe.
     pub body: Bytes,
 }
 
+/// Why a server's own answer cannot be shown.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum ProbeError {
+pub enum ServerResponseError {
+    /// Answered with 404.
     #[error("no server has this name; mvp servers lists them")]
     UnknownServer,
+    /// Answered with 502. The text says what failed: the connection, TLS, or a deadline.
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),
 }
 
+/// The answer of `/status`. A newer `mvp` reads it from an older agent: fields that came later have defaults.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusView {
+    /// The name of the local server, `node` of the configuration.
     pub node: String,
     /// The agent's.
     pub version: String,
+    /// Milliseconds since this process started.
     pub uptime_ms: u64,
+    /// What `/readyz` says: nothing is awaited, no drain has begun, and the local server is proved.
     pub ready: bool,
     /// Tasks still awaited before the agent is ready.
     pub awaiting: Vec<String>,
@@ -83,6 +104,7 @@ pub struct StatusView {
     /// What becomes of new connections, by the kernel's own maps.
     #[serde(default)]
     pub stance: StanceView,
+    /// The state of the guard, and the reasons for it.
     pub guard: GuardView,
     /// How agents inform each other of signs, and the last annotation.
     #[serde(default)]
@@ -116,18 +138,25 @@ pub struct StatusView {
     pub pass_through: String,
     /// Whether the agent's connections to the local server take the short-cut, and why.
     pub shortcut: String,
+    /// The address and port of the agent's own listener; steered clients do not see it.
     pub listen: String,
     /// False: `--feature-gates=UnknownVersionInteroperabilityProxy=false`, everything is answered locally.
     pub interoperability_proxy: bool,
     /// [`crate::config::Config::digest`].
     pub config_digest: String,
+    /// Open connections of clients, forwarded whole or terminated.
     pub connections: u64,
     /// Requests under way.
     pub streams: u64,
+    /// Open upgraded connections: exec, attach, port-forward and the like.
     pub upgrades: u64,
+    /// Connections that are forwarded whole to a peer.
     pub relay: RelayView,
+    /// The data threads.
     pub threads: Vec<ThreadView>,
+    /// Every configured file that holds certificates, or should.
     pub certificates: Vec<CertificateView>,
+    /// All members of the control plane, the local server first.
     pub servers: Vec<ServerView>,
 }
 
@@ -149,6 +178,7 @@ pub struct StanceView {
 pub struct ReasonView {
     /// The reason as in `mvp_passing_by`.
     pub reason: String,
+    /// What an operator can look at.
     pub detail: String,
 }
 
@@ -168,18 +198,23 @@ impl From<&Stance> for StanceView {
     }
 }
 
+/// A data thread: it serves its connections to their end.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ThreadView {
+    /// As in the process's list of threads.
     pub name: String,
+    /// Open connections of clients on this thread.
     pub connections: u64,
     /// Time since the thread last showed that it makes progress.
     pub silent_ms: u64,
 }
 
+/// A file with certificates.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateView {
+    /// Its path, as the agent opens it.
     pub file: String,
     /// The configuration key that names the file.
     pub key: String,
@@ -193,14 +228,19 @@ pub struct CertificateView {
     pub reloads: u64,
 }
 
+/// A member of the control plane.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerView {
+    /// As in routes, metrics and logs.
     pub name: String,
+    /// Where the agent connects to it.
     pub url: String,
+    /// It is the kube-apiserver of this node.
     pub local: bool,
     /// `v1.36.3`; none: never reached.
     pub version: Option<String>,
+    /// Its `/readyz` last said ok. False too if it said nothing yet.
     pub ready: bool,
     /// It says that it shuts down, or takes no connection any more: watches on it end and go on at others.
     #[serde(default)]
@@ -215,10 +255,12 @@ pub struct ServerView {
     pub source: String,
     /// Number of (group, version, resource, subresource) it serves.
     pub keys: u64,
+    /// Requests of this agent that it has not answered yet.
     pub outstanding: u64,
     /// Whether it was shown to accept this agent and the users that it asserts.
     #[serde(default)]
     pub proof: ProofView,
+    /// Why the last poll failed, or why the server is not proved; `None`: neither is so.
     pub last_error: Option<String>,
 }
 
@@ -226,7 +268,9 @@ pub struct ServerView {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProofView {
+    /// It takes a user that the agent asserts with the front-proxy certificate for exactly that user.
     pub asserted_users: ClassProofView,
+    /// It does not believe identity headers on a connection without that certificate, over which tokens are forwarded.
     pub tokens: ClassProofView,
     /// `known`, `unknown`, or `unreadable: REASON`.
     pub header_names: String,
@@ -236,6 +280,7 @@ pub struct ProofView {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassProofView {
+    /// Requests of this class may be sent to the server.
     pub proved: bool,
     /// Since the outcome was found.
     pub age_ms: Option<u64>,
@@ -254,32 +299,49 @@ impl ProofView {
     }
 }
 
+/// One key of the route table.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteView {
+    /// Empty for the core group.
     pub group: String,
+    /// The version of the group.
     pub version: String,
+    /// The plural name in request paths.
     pub resource: String,
+    /// Empty for the resource itself.
     pub subresource: String,
     /// By server.
     pub verbs: BTreeMap<String, Vec<String>>,
 }
 
+/// The answer of `/explain` for a request. What RequestInfo does not have is empty.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainView {
+    /// The method, as it was asked about.
     pub method: String,
+    /// The path, without its query.
     pub path: String,
+    /// The path names a resource; otherwise it is discovery, a probe or the like.
     pub is_resource: bool,
+    /// The verb as RBAC names it: `get`, `list`, `watch` and so on; for other paths the method in lower case.
     pub verb: String,
+    /// The API group; empty for the core group.
     pub group: String,
+    /// The version of the group.
     pub version: String,
+    /// The plural name of the resource.
     pub resource: String,
+    /// The subresource, such as `status` or `log`.
     pub subresource: String,
+    /// The namespace that the path names; empty for cluster-wide requests.
     pub namespace: String,
+    /// The name of the object; empty for collections.
     pub name: String,
     /// The reason as in `mvp_requests_total` and the access log.
     pub decision: String,
+    /// The decision in a sentence.
     pub reason: String,
     /// Where the request would go now; none: the agent answers.
     pub server: Option<String>,
@@ -293,10 +355,13 @@ pub struct ExplainView {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionView {
+    /// The client's address.
     pub address: String,
+    /// The name that the client asks for in its ClientHello; `None`: it names none.
     pub server_name: Option<String>,
     /// `relayed`, or why it would be inspected, as in `mvp_relay_decisions_total`.
     pub decision: String,
+    /// The decision in a sentence.
     pub reason: String,
     /// To which server it would be relayed; none: it would be inspected.
     pub server: Option<String>,
@@ -318,16 +383,21 @@ pub struct CanaryView {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LegView {
+    /// Whether the way worked.
     pub outcome: CanaryOutcome,
+    /// Milliseconds, the connection included.
     pub took_ms: u64,
     /// What was found.
     pub detail: String,
 }
 
+/// What became of one way of the canary.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CanaryOutcome {
+    /// The answer was the right one.
     Ok,
+    /// There was no answer in time, or a wrong one; the detail says which.
     Failed,
     /// It cannot be asked with this configuration.
     #[default]

@@ -9,8 +9,11 @@ use std::cmp::Ordering;
 /// decides last, so that the order is total and equal means the same text.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct GitVersion {
+    /// The first number of `vMAJOR.MINOR.PATCH`; kube-apiserver's has been 1 since 2015.
     pub major: u32,
+    /// The second number: servers of one control plane may differ by one in it (Kubernetes' version skew policy).
     pub minor: u32,
+    /// The third number. Servers that differ only here can still serve different types, since vendors backport.
     pub patch: u32,
     /// What follows `-`, by dots.
     suffix: Vec<Part>,
@@ -52,6 +55,7 @@ impl GitVersion {
         numbers.next().is_none().then_some(version)
     }
 
+    /// Whether the suffix begins with `alpha`, `beta` or `rc`. A vendor's suffix (`-eks-…`) is not a pre-release.
     pub fn is_pre_release(&self) -> bool {
         matches!(self.suffix.first(), Some(Part::Word(word)) if PRE_RELEASES.iter().any(|p| word.starts_with(p)))
     }

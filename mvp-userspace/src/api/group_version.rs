@@ -5,7 +5,9 @@ use std::fmt;
 /// A (group, version) by name.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct GroupVersion {
+    /// Empty for the core group, whose documents are below `/api`.
     pub group: Box<str>,
+    /// As it stands in the path, for example `v1beta1`.
     pub version: Box<str>,
 }
 

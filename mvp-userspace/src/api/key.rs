@@ -5,8 +5,11 @@ use std::fmt;
 /// (group, version, resource, subresource): what servers of different versions differ in. The core group is "".
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Key<'a> {
+    /// Empty for the core group.
     pub group: &'a str,
+    /// As it stands in the path, for example `v1`.
     pub version: &'a str,
+    /// The plural, lower-case name in the path, for example `deployments`.
     pub resource: &'a str,
     /// Empty for the resource itself.
     pub subresource: &'a str,

@@ -10,6 +10,7 @@ pub const KNOWN: std::ops::RangeInclusive<u32> = 31..=36;
 pub struct Change {
     /// The minor from which on it is so.
     pub minor: u32,
+    /// `group/version resource[/subresource]`; the group and its slash are absent for the core group.
     pub name: &'static str,
     /// It is served; otherwise it is no longer.
     pub serves: bool,

@@ -4,13 +4,21 @@
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 pub enum Verb {
+    /// GET of one object.
     Get,
+    /// GET of a collection.
     List,
+    /// GET with `watch=true`, or the legacy `/watch/` prefix.
     Watch,
+    /// POST.
     Create,
+    /// PUT.
     Update,
+    /// PATCH, whatever its media type; server-side apply is one too.
     Patch,
+    /// DELETE of one object.
     Delete,
+    /// DELETE of a collection.
     DeleteCollection,
     /// The legacy `/api/v1/proxy/…` prefix.
     Proxy,
@@ -23,6 +31,7 @@ pub enum Verb {
 pub struct VerbSet(u16);
 
 impl Verb {
+    /// Every verb, in the order of the bits of a [`VerbSet`].
     pub const ALL: [Verb; 10] = [
         Verb::Get,
         Verb::List,
@@ -36,6 +45,7 @@ impl Verb {
         Verb::Other,
     ];
 
+    /// The name in discovery documents and RBAC rules; empty for [`Verb::Other`].
     pub fn as_str(self) -> &'static str {
         match self {
             Verb::Get => "get",
@@ -53,6 +63,7 @@ impl Verb {
 }
 
 impl VerbSet {
+    /// The set of a resource whose discovery document lists no verb.
     pub const EMPTY: VerbSet = VerbSet(0);
 
     /// Unknown names are ignored: a verb that no request can have cannot be requested.
@@ -69,14 +80,17 @@ impl VerbSet {
         set
     }
 
+    /// Adds one; a verb that is there already stays.
     pub fn insert(&mut self, verb: Verb) {
         self.0 |= 1 << verb as u8;
     }
 
+    /// Whether the verb is one of them.
     pub fn contains(self, verb: Verb) -> bool {
         self.0 & (1 << verb as u8) != 0
     }
 
+    /// Whether there is none, as for a resource whose document lists no verb.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -86,10 +100,12 @@ impl VerbSet {
         self.0 & other.0 == other.0
     }
 
+    /// The verbs that are in either.
     pub fn union(self, other: VerbSet) -> VerbSet {
         VerbSet(self.0 | other.0)
     }
 
+    /// In the order of [`Verb::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Verb> {
         Verb::ALL.into_iter().filter(move |v| self.contains(*v))
     }

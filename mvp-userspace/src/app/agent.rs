@@ -34,7 +34,7 @@ use crate::proxy::{
     Cancels, ConnectSettings, HeaderBudget, Load, ResponseTimeout, Shared, Tunnels, Unknowns,
 };
 use crate::readiness::Readiness;
-use crate::readiness::{PassingBy, Standing};
+use crate::readiness::{PassingBy, PassingReasons};
 use crate::splice::ShortcutPart;
 use crate::steering::{self, GuardHandle, Kernel, SteeringStats};
 use crate::tls::{ClientTls, Reload, Reloader, ServerTls};
@@ -107,6 +107,7 @@ impl Agent {
         self.listen
     }
 
+    /// Where the read-only port listens.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
     }
@@ -179,7 +180,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
     let (listen, admin) = (listener.local_addr()?, admin_port.address()?);
 
     let readiness = Readiness::new();
-    let standing = Standing::new();
+    let standing = PassingReasons::new();
     standing.set(PassingBy::Starting, "no server has been asked yet");
     let metrics = Arc::new(Metrics::new());
     let counters = Arc::new(SyncCounters::default());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::views::{Sources, millis};
-use crate::admin::{CanaryOutcome, CanaryView, LegView, Probe, ProbeError};
+use crate::admin::{CanaryOutcome, CanaryView, LegView, ServerResponse, ServerResponseError};
 use crate::config::Endpoint;
 use crate::discovery::{Dialer, review};
 use crate::identity::proof::{Challenge, Judgement};
@@ -31,18 +31,18 @@ pub(super) async fn probe_view(
     sources: &Sources,
     name: &str,
     path: &str,
-) -> Result<Probe, ProbeError> {
+) -> Result<ServerResponse, ServerResponseError> {
     let table = sources.discovery.table();
     let member = table
         .members()
         .iter()
         .find(|member| *member.server.name == *name)
-        .ok_or(ProbeError::UnknownServer)?;
+        .ok_or(ServerResponseError::UnknownServer)?;
     let response = probe(&sources.pool, &member.server, path, &sources.own)
         .await
-        .map_err(|error| ProbeError::Unreachable(error.to_string()))?;
+        .map_err(|error| ServerResponseError::Unreachable(error.to_string()))?;
     let content_type = response.headers().get(http::header::CONTENT_TYPE);
-    Ok(Probe {
+    Ok(ServerResponse {
         status: response.status().as_u16(),
         content_type: content_type
             .and_then(|value| value.to_str().ok())

@@ -7,12 +7,12 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, Endpoint};
-use crate::discovery::{Dialer, Discovery, DiscoveryHandle, Prover, Settings, SyncCounters};
+use crate::discovery::{Dialer, Discovery, DiscoveryHandle, HubSettings, Prover, SyncCounters};
 use crate::identity::proof::OwnUser;
 use crate::membership::Reader;
 use crate::net::DialFrom;
 use crate::readiness::Readiness;
-use crate::readiness::{PassingBy, Standing};
+use crate::readiness::{PassingBy, PassingReasons};
 use crate::steering::{self, Cluster, GuardHandle};
 use crate::tls::{Alpn, ClientTls, IdentityClass};
 
@@ -51,9 +51,9 @@ fn settings(
     client_tls: &Arc<ClientTls>,
     own: OwnUser,
     from: DialFrom,
-) -> anyhow::Result<Settings> {
+) -> anyhow::Result<HubSettings> {
     let tls = Arc::clone(client_tls);
-    Settings::new(
+    HubSettings::new(
         &config.discovery,
         &config.upstream,
         from,
@@ -111,7 +111,7 @@ pub(super) fn share_signs(config: &Config, reader: Reader, guard: GuardHandle) -
 /// at the end of the first round.
 pub(super) fn await_first_round(
     readiness: &Readiness,
-    standing: &Standing,
+    standing: &PassingReasons,
     discovery: &DiscoveryHandle,
 ) -> Arc<AtomicBool> {
     let known = Arc::new(AtomicBool::new(false));

@@ -11,7 +11,7 @@ use crate::config::{Config, ConfigError, Effect, ManifestSource, changes};
 use crate::drain::DrainTrigger;
 use crate::preflight;
 use crate::proxy::ResponseTimeout;
-use crate::tls::{FileStats, Outcome, Reload, Validity};
+use crate::tls::{FileStats, Reload, ReloadOutcome, Validity};
 
 /// A followed manifest. It is one of the files that [`crate::tls::Reloader`] watches, and comes before those that it names.
 pub(super) struct ManifestFollower {
@@ -207,7 +207,7 @@ impl ManifestFollower {
 }
 
 impl Reload for ManifestFollower {
-    fn refresh(&self) -> Vec<Outcome> {
+    fn refresh(&self) -> Vec<ReloadOutcome> {
         self.look();
         Vec::new()
     }

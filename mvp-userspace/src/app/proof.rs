@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::discovery::{DiscoveryHandle, Prover, ServerStatus, Trouble};
+use crate::discovery::{DiscoveryHandle, PollTrouble, Prover, ServerStatus};
 use crate::identity::proof::{LocalFacts, OwnPair, OwnUser, local_unproved};
 use crate::identity::{HeaderNames, TrustCell};
-use crate::readiness::{PassingBy, Standing};
+use crate::readiness::{PassingBy, PassingReasons};
 use crate::tls::{Alpn, ClientTls, IdentityClass};
 
 /// The outcome may change without an event: a certificate expires.
@@ -77,7 +77,7 @@ pub(super) async fn after_reloads(
 pub(super) async fn keep(
     discovery: DiscoveryHandle,
     client_tls: Arc<ClientTls>,
-    standing: Standing,
+    standing: PassingReasons,
     leave: watch::Sender<bool>,
     steered: bool,
 ) {
@@ -108,7 +108,7 @@ pub(super) async fn keep(
 pub(super) async fn awaited(
     discovery: &DiscoveryHandle,
     client_tls: &ClientTls,
-    standing: &Standing,
+    standing: &PassingReasons,
 ) {
     let fit = async {
         while standing.first().is_some() || !judged(&discovery.status(), own_pair(client_tls)) {
@@ -128,7 +128,7 @@ fn judged(servers: &[ServerStatus], pair: OwnPair) -> bool {
     servers.iter().all(|server| {
         let proofs = &server.proofs;
         let asserted = pair != OwnPair::Valid || proofs.refuses() || proofs.asserts();
-        server.trouble != Trouble::None || (proofs.bare.is_known() && asserted)
+        server.trouble != PollTrouble::None || (proofs.bare.is_known() && asserted)
     })
 }
 
@@ -139,10 +139,10 @@ fn unproved(servers: &[ServerStatus], pair: OwnPair) -> Option<String> {
         name: &local.name,
         proofs: &local.proofs,
         discovery_refused: match &local.trouble {
-            Trouble::Refused(why) => Some(why),
+            PollTrouble::Refused(why) => Some(why),
             _ => None,
         },
-        unreachable: local.trouble == Trouble::Unreachable,
+        unreachable: local.trouble == PollTrouble::Unreachable,
         peer_proved: peers.any(|peer| peer.proofs.asserts() && peer.proofs.passes_tokens()),
         pair,
     })

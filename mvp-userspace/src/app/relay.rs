@@ -11,7 +11,7 @@ use crate::metrics::{
     SPLICED_CONNECTIONS, SPLICED_FALLBACKS, SPLICED_STOPPED,
 };
 use crate::proxy::{RelaySettings, Relays, Shared, Technique, probe_for_relay, watch_relays};
-use crate::splice::calibrate::{self, Figures, Kind};
+use crate::splice::calibrate::{self, CalibrationFigures, TrafficKind};
 use crate::splice::{Count, Mode, Splicer, selftest};
 use crate::tls::{OwnCa, Prober, Reload};
 
@@ -137,7 +137,7 @@ async fn best() -> (Technique, Option<Splice>) {
                 why += "; ";
                 why += &text(one);
             }
-            calibrate::choose(&figures, Kind::Messages)
+            calibrate::choose(&figures, TrafficKind::Messages)
         }
         Err(error) => {
             why += &format!("; nothing could be measured: {error}");
@@ -148,7 +148,7 @@ async fn best() -> (Technique, Option<Splice>) {
     (Technique { mode, why }, kernel)
 }
 
-fn text(figures: &Figures) -> String {
+fn text(figures: &CalibrationFigures) -> String {
     format!(
         "{}: {} us a message, {} us under load, {} us a MiB",
         figures.mode.name(),

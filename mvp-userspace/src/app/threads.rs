@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::views::ThreadSource;
-use crate::net::{Accepted, LoopHeartbeat, Sink, Turns};
+use crate::net::{Accepted, LoopHeartbeat, ThreadInbox, Turns};
 use crate::proxy::{self, ConnectSettings, Pool, PoolCounts, Shared, Worker};
 use crate::tls::ClientTls;
 
@@ -21,7 +21,7 @@ const TIDY: Duration = Duration::from_secs(10);
 /// A running data thread, as the rest of the agent sees it.
 pub(super) struct DataThread {
     name: String,
-    pub sink: Sink,
+    pub sink: ThreadInbox,
     heartbeat: LoopHeartbeat,
     handle: JoinHandle<()>,
 }
@@ -58,7 +58,7 @@ impl DataThread {
         pool: PoolSettings,
         tick: Duration,
     ) -> io::Result<Self> {
-        let (sink, inbox) = Sink::new();
+        let (sink, inbox) = ThreadInbox::new();
         let heartbeat = LoopHeartbeat::default();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -18,9 +18,9 @@ use crate::admin::{
 };
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus};
-use crate::document::Source;
+use crate::document::DiscoveryForm;
 use crate::history::{History, Report, unix_millis};
-use crate::identity::proof::{ClassProof, Names, OwnUser};
+use crate::identity::proof::{BelievedNames, ClassProof, OwnUser};
 use crate::membership::{MembershipLine, ReadBy};
 use crate::metrics::Metrics;
 use crate::net::LoopHeartbeat;
@@ -414,9 +414,9 @@ fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
             asserted_users: class_view(&status.proofs.front_proxy),
             tokens: class_view(&status.proofs.bare),
             header_names: match &status.proofs.names {
-                Names::Unknown => "unknown".to_owned(),
-                Names::Known(_) => "known".to_owned(),
-                Names::Unreadable(why) => format!("unreadable: {why}"),
+                BelievedNames::Unknown => "unknown".to_owned(),
+                BelievedNames::Known(_) => "known".to_owned(),
+                BelievedNames::Unreadable(why) => format!("unreadable: {why}"),
             },
         },
         last_error: status.last_error.or_else(|| status.proofs.why()),
@@ -439,11 +439,11 @@ pub(super) fn knowledge_name(knowledge: Knowledge) -> &'static str {
     }
 }
 
-fn source_name(source: Source) -> &'static str {
+fn source_name(source: DiscoveryForm) -> &'static str {
     match source {
-        Source::V2 => "v2",
-        Source::V2beta1 => "v2beta1",
-        Source::Legacy => "legacy",
+        DiscoveryForm::V2 => "v2",
+        DiscoveryForm::V2beta1 => "v2beta1",
+        DiscoveryForm::Legacy => "legacy",
     }
 }
 

@@ -51,11 +51,11 @@ pub(super) struct Fleet {
 pub(super) struct Member {
     /// Its node, or as the user calls it.
     pub name: String,
-    way: Way,
+    way: AgentAccess,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Way {
+enum AgentAccess {
     At(AdminAt),
     Pod {
         kubectl: PathBuf,
@@ -84,7 +84,7 @@ impl Fleet {
             let pods: Pods = serde_json::from_slice(&pods)
                 .map_err(|error| format!("what kubectl says of the pods: {error}"))?;
             for (node, pod) in pods.running() {
-                let way = Way::Pod {
+                let way = AgentAccess::Pod {
                     kubectl: self.kubectl.clone(),
                     namespace: self.namespace.clone(),
                     pod,
@@ -112,20 +112,20 @@ impl Member {
     /// What `mvp status` says there. `-o json` is the same in all versions of the agent.
     pub(super) fn status(&self) -> Result<StatusView, String> {
         match &self.way {
-            Way::At(at) => ask(at, "/status"),
-            Way::Pod { .. } => parse(&self.exec(&["status", "-o", "json"])?.success()?),
+            AgentAccess::At(at) => ask(at, "/status"),
+            AgentAccess::Pod { .. } => parse(&self.exec(&["status", "-o", "json"])?.success()?),
         }
     }
 
     /// Has the agent send its canary.
     pub(super) fn canary(&self) -> Result<CanaryView, String> {
         match &self.way {
-            Way::At(AdminAt::Address(_)) => Err(
+            AgentAccess::At(AdminAt::Address(_)) => Err(
                 "its read-only port sends no requests: name its socket, or use --cluster"
                     .to_owned(),
             ),
-            Way::At(at) => ask(at, "/mvp/canary"),
-            Way::Pod { .. } => {
+            AgentAccess::At(at) => ask(at, "/mvp/canary"),
+            AgentAccess::Pod { .. } => {
                 let done = self.exec(&["check", "canary", "-o", "json"])?;
                 // What did not go well has an exit code of its own, and says so in the answer.
                 parse(&done.stdout).or_else(|_| parse(&done.success()?))
@@ -135,7 +135,7 @@ impl Member {
 
     /// Runs the agent's program in its pod.
     fn exec(&self, arguments: &[&str]) -> Result<Done, String> {
-        let Way::Pod {
+        let AgentAccess::Pod {
             kubectl,
             namespace,
             pod,
@@ -172,7 +172,7 @@ fn named(text: &str) -> Result<Member, String> {
         .ok_or("not of the form NAME=URL")?;
     Ok(Member {
         name: name.to_owned(),
-        way: Way::At(client::parse_admin(url)?),
+        way: AgentAccess::At(client::parse_admin(url)?),
     })
 }
 
@@ -330,7 +330,10 @@ mod tests {
     fn agents_have_names_and_ways() {
         let member = named("cp-b=unix:/run/b.sock").unwrap();
         assert_eq!(member.name, "cp-b");
-        assert_eq!(member.way, Way::At(AdminAt::Socket("/run/b.sock".into())));
+        assert_eq!(
+            member.way,
+            AgentAccess::At(AdminAt::Socket("/run/b.sock".into()))
+        );
         assert!(named("cp-b=http://10.0.0.2:9440").is_ok());
         for text in ["", "cp-b", "=http://10.0.0.2:9440", "cp-b=10.0.0.2:9440"] {
             assert!(named(text).is_err(), "{text}");

@@ -271,7 +271,7 @@ fn run_doctor(
     if let Err(error) = output::print(output, &findings, |_| doctor::text(&findings), out) {
         complain(&error);
     }
-    let failed = |finding: &doctor::Finding| finding.outcome == doctor::Outcome::Failed;
+    let failed = |finding: &doctor::DoctorLine| finding.outcome == doctor::Outcome::Failed;
     u8::from(findings.iter().any(failed))
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::keys::{KEYS, Key, Kind, Need};
+use super::keys::{ConfigKey, KEYS, Need, ValueType};
 use super::tree::Tree;
 use super::{Config, ConfigError};
 
@@ -38,7 +38,7 @@ pub(super) fn document(tree: &Tree, config: &Config) -> Result<Value, ConfigErro
 }
 
 /// The defaults of a section without which there is none, such as `requestHeader`, are no values of a file that leaves it out.
-fn needed(tree: &Tree, key: &Key) -> bool {
+fn needed(tree: &Tree, key: &ConfigKey) -> bool {
     let Some((section, _)) = key.name.split_once('.') else {
         return true;
     };
@@ -49,17 +49,19 @@ fn needed(tree: &Tree, key: &Key) -> bool {
     !whole || section == "peers" || tree.has(&prefix)
 }
 
-fn value(tree: &Tree, key: &Key, name: &str) -> Result<Option<Value>, ConfigError> {
+fn value(tree: &Tree, key: &ConfigKey, name: &str) -> Result<Option<Value>, ConfigError> {
     Ok(match key.kind {
-        Kind::TextList => Some(tree.list(name)?)
+        ValueType::TextList => Some(tree.list(name)?)
             .filter(|list| !list.is_empty())
             .map(Value::from),
-        Kind::Path => tree
+        ValueType::Path => tree
             .path(name)?
             .map(|path| path.display().to_string().into()),
-        Kind::Bool => Some(tree.flag(name)?.into()),
-        Kind::Choice(_) => Some(tree.choice(name)?.into()),
-        Kind::Count(..) | Kind::AutoCount(..) | Kind::Share => tree.text(name)?.map(number),
+        ValueType::Bool => Some(tree.flag(name)?.into()),
+        ValueType::Choice(_) => Some(tree.choice(name)?.into()),
+        ValueType::Count(..) | ValueType::AutoCount(..) | ValueType::Share => {
+            tree.text(name)?.map(number)
+        }
         _ => tree.text(name)?.map(Value::from),
     })
 }

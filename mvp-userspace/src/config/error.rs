@@ -6,10 +6,12 @@
 pub struct ConfigError {
     /// A key of the file (`upstream.clientKeyFile`), a flag, or the file's own path.
     pub key: String,
+    /// What is wrong and what would be right, in one line without a full stop.
     pub problem: String,
 }
 
 impl ConfigError {
+    /// Joins the lines of `problem` by `; `, so that the message stays on one line.
     pub fn new(key: impl Into<String>, problem: impl AsRef<str>) -> Self {
         Self {
             key: key.into(),

@@ -8,6 +8,7 @@ use super::{Config, Overrides};
 /// The manifest that a configuration was made from, and what overrides it: enough to make it again.
 #[derive(Clone, Debug)]
 pub struct ManifestSource {
+    /// The file that is read, usually `/etc/kubernetes/manifests/kube-apiserver.yaml`.
     pub path: PathBuf,
     overrides: Overrides,
 }
@@ -23,18 +24,20 @@ pub enum Effect {
 
 /// Values that come from the manifest and change together.
 #[derive(Debug)]
-pub struct Followed {
+pub struct FollowedKeys {
     /// The keys of the configuration.
     pub keys: &'static str,
     /// kube-apiserver's flags.
     pub flags: &'static str,
+    /// When a new value is used.
     pub effect: Effect,
+    /// What the keys are for, for the documentation.
     pub meaning: &'static str,
     differs: fn(&Config, &Config) -> bool,
 }
 
 /// Everything that is taken from a manifest and looked at again when it changes.
-pub const FOLLOWED: &[Followed] = &[
+pub const FOLLOWED: &[FollowedKeys] = &[
     followed(
         "serving",
         "--tls-cert-file, --tls-private-key-file",
@@ -108,7 +111,7 @@ pub const FOLLOWED: &[Followed] = &[
 ];
 
 /// What differs between two configurations from one manifest.
-pub fn changes(before: &Config, after: &Config) -> Vec<&'static Followed> {
+pub fn changes(before: &Config, after: &Config) -> Vec<&'static FollowedKeys> {
     FOLLOWED
         .iter()
         .filter(|followed| (followed.differs)(before, after))
@@ -167,8 +170,8 @@ const fn followed(
     effect: Effect,
     meaning: &'static str,
     differs: fn(&Config, &Config) -> bool,
-) -> Followed {
-    Followed {
+) -> FollowedKeys {
+    FollowedKeys {
         keys,
         flags,
         effect,

@@ -5,16 +5,23 @@ use std::fmt::Write;
 
 /// One key. Elements of a list of mappings are written `peers.static[].name`.
 #[derive(Debug)]
-pub struct Key {
+pub struct ConfigKey {
+    /// The path of the key in the file, its parts joined by dots.
     pub name: &'static str,
-    pub kind: Kind,
+    /// What values it takes.
+    pub kind: ValueType,
+    /// Whether it may be absent, and what that means.
     pub need: Need,
+    /// The sentence in `docs/configuration.md`, in Markdown.
     pub meaning: &'static str,
 }
 
+/// What the value of a key may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum ValueType {
+    /// Any text that is not blank.
     Text,
+    /// A list of texts, none of them blank.
     TextList,
     /// Relative to the file's folder.
     Path,
@@ -22,7 +29,9 @@ pub enum Kind {
     Address,
     /// `https://host:port`.
     Url,
+    /// `true` or `false`.
     Bool,
+    /// One of these words.
     Choice(&'static [&'static str]),
     /// Least and greatest, milliseconds.
     Duration(u64, u64),
@@ -34,25 +43,29 @@ pub enum Kind {
     Share,
 }
 
+/// Whether a key must be in the file, and what its absence means.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Need {
+    /// Without it the agent does not start.
     Required,
     /// Required as soon as another key of the same mapping (or list element) is there.
     WithSection,
     /// Nothing, unless set; the text says what that means.
     Optional(&'static str),
+    /// Absence means this value, written as in the file.
     Default(&'static str),
 }
 
-use Kind::*;
 use Need::*;
+use ValueType::*;
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const GIB: u64 = 1 << 30;
 
+/// Every key there is. The parser, `docs/configuration.md` and `mvp config` are held to this table.
 #[rustfmt::skip]
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[ConfigKey] = &[
     key("apiVersion", Choice(&["mvp/v1"]), Required, "Version of this file's format."),
     key("node", Text, Optional("the host's name"), "Name of the local server in routes, metrics and logs."),
     key("listen", Address, Required, "Where clients connect."),
@@ -151,8 +164,8 @@ pub fn markdown_table() -> String {
     out
 }
 
-const fn key(name: &'static str, kind: Kind, need: Need, meaning: &'static str) -> Key {
-    Key {
+const fn key(name: &'static str, kind: ValueType, need: Need, meaning: &'static str) -> ConfigKey {
+    ConfigKey {
         name,
         kind,
         need,
@@ -160,7 +173,7 @@ const fn key(name: &'static str, kind: Kind, need: Need, meaning: &'static str) 
     }
 }
 
-fn describe(kind: Kind) -> String {
+fn describe(kind: ValueType) -> String {
     match kind {
         Text => "text".into(),
         TextList => "list of text".into(),

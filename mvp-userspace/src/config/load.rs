@@ -14,7 +14,9 @@ use super::{
 
 /// A configuration by its keys, with the tree that it was built from. The files that it names have not been looked at.
 pub struct Read {
+    /// The values with their types, defaults filled in.
     pub config: Config,
+    /// The values as they were written, and where each comes from.
     pub tree: Tree,
 }
 

@@ -278,8 +278,9 @@ fn arguments(pod: &Value, path: &Path, host: &dyn Host) -> Result<Vec<String>, C
             .map(str::to_owned)
             .collect()
     };
-    let containers = pod["spec"]["containers"]
-        .as_array()
+    let containers = pod
+        .pointer("/spec/containers")
+        .and_then(Value::as_array)
         .map(Vec::as_slice)
         .unwrap_or_default();
     for container in containers {

@@ -25,8 +25,8 @@ mod value;
 mod words;
 
 pub use error::ConfigError;
-pub use follow::{Effect, FOLLOWED, Followed, ManifestSource, changes, followed_table};
-pub use keys::{KEYS, Key, Kind, Need, markdown_table};
+pub use follow::{Effect, FOLLOWED, FollowedKeys, ManifestSource, changes, followed_table};
+pub use keys::{ConfigKey, KEYS, Need, ValueType, markdown_table};
 pub use load::{Read, goaway_chance, parse, read_file, read_manifest};
 pub use overrides::{Overrides, parse_feature_gates};
 pub use tree::Tree;

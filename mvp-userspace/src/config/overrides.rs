@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::tree::{Tree, find};
-use super::{ConfigError, Kind};
+use super::{ConfigError, ValueType};
 
 const GATE: &str = "UnknownVersionInteroperabilityProxy";
 
@@ -86,13 +86,13 @@ pub fn parse_feature_gates(text: &str) -> Result<Option<bool>, ConfigError> {
 
 fn typed(key: &str, value: &str, flag: &str) -> Result<Value, ConfigError> {
     match find(key).map(|k| k.kind) {
-        Some(Kind::TextList) => Ok(value
+        Some(ValueType::TextList) => Ok(value
             .split(',')
             .map(str::trim)
             .filter(|element| !element.is_empty())
             .map(Value::from)
             .collect()),
-        Some(Kind::Path) if !value.is_empty() => {
+        Some(ValueType::Path) if !value.is_empty() => {
             let path = std::path::absolute(value)
                 .map_err(|error| ConfigError::new(flag, format!("{value:?}: {error}")))?;
             let path = path

@@ -41,7 +41,8 @@ impl Environment {
             let Some(name) = variable["name"].as_str() else {
                 continue;
             };
-            let field = variable["valueFrom"]["fieldRef"]["fieldPath"].as_str();
+            let field = variable.pointer("/valueFrom/fieldRef/fieldPath");
+            let field = field.and_then(Value::as_str);
             let value = match (variable["value"].as_str(), field) {
                 // A variable may be made of those before it.
                 (Some(value), _) => Some(environment.expand(value)),
@@ -91,7 +92,7 @@ pub(super) fn is_unresolved(text: &str) -> bool {
 }
 
 fn downward(field: &str, pod: &Value, host: &dyn Host) -> Option<String> {
-    let metadata = |key: &str| pod["metadata"][key].as_str().map(str::to_owned);
+    let metadata = |key: &str| pod["metadata"].get(key)?.as_str().map(str::to_owned);
     match field {
         "status.hostIP" | "status.hostIPs" | "status.podIP" | "status.podIPs" => {
             host.address().map(|address| address.to_string())
@@ -103,9 +104,8 @@ fn downward(field: &str, pod: &Value, host: &dyn Host) -> Option<String> {
         _ => {
             let (map, key) = field.strip_suffix("']")?.split_once("['")?;
             let map = map.strip_prefix("metadata.")?;
-            let found = &pod["metadata"][map][key];
-            matches!(map, "labels" | "annotations")
-                .then(|| found.as_str().unwrap_or_default().to_owned())
+            let found = || pod["metadata"].get(map)?.get(key)?.as_str();
+            matches!(map, "labels" | "annotations").then(|| found().unwrap_or_default().to_owned())
         }
     }
 }

@@ -365,33 +365,33 @@ fn every_key_of_the_table_has_an_effect() {
             ("peers.kubernetes.kubeconfig", _) => continue,
             ("kernel.ownSource", _) => "127.66.0.2".to_owned(),
             ("kernel.peerPorts", _) => "20000-20999".into(),
-            (_, Kind::Text) => "other".into(),
+            (_, ValueType::Text) => "other".into(),
             ("inspect.localSources" | "inspect.exceptSources", _) => "10.9.0.0/16".into(),
-            (_, Kind::TextList) => "X-Other".into(),
-            (_, Kind::Path) => "/other".into(),
-            (_, Kind::Address) => "127.0.0.99:7777".into(),
-            (_, Kind::Url) => "https://other:1234".into(),
+            (_, ValueType::TextList) => "X-Other".into(),
+            (_, ValueType::Path) => "/other".into(),
+            (_, ValueType::Address) => "127.0.0.99:7777".into(),
+            (_, ValueType::Url) => "https://other:1234".into(),
             (
                 "peers.kubernetes.enabled" | "relay.withoutServerName" | "drain.waitWhenReplaced",
                 _,
             ) => "true".into(),
-            (name, Kind::Bool) => panic!("{name}: which value differs?"),
-            (_, Kind::Choice(names)) => {
+            (name, ValueType::Bool) => panic!("{name}: which value differs?"),
+            (_, ValueType::Choice(names)) => {
                 let same = FULL.contains("steering: off") && key.name == "kernel.steering";
                 names[if same { 0 } else { names.len() - 1 }].into()
             }
             ("discovery.interval", _) => "2s".into(),
-            (_, Kind::Duration(..)) => "59s".into(),
+            (_, ValueType::Duration(..)) => "59s".into(),
             ("limits.connections", _) => "1025".into(),
             ("threads", _) => "7".into(),
             ("limits.headerBytes", _) => "8193".into(),
             ("limits.headerBytesPerConnection" | "limits.headerBytesTotal", _) => "1000000".into(),
             ("discovery.maxBytes", _) => "65537".into(),
-            (_, Kind::Count(..) | Kind::AutoCount(..)) => "33".into(),
-            (_, Kind::Share) => "0.25".into(),
+            (_, ValueType::Count(..) | ValueType::AutoCount(..)) => "33".into(),
+            (_, ValueType::Share) => "0.25".into(),
         };
         let value = match key.kind {
-            Kind::TextList => serde_json::json!([value]),
+            ValueType::TextList => serde_json::json!([value]),
             _ => value.into(),
         };
         let name = key.name.replace("[]", "[0]");

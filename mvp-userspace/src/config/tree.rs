@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::keys::{KEYS, Key, Kind, Need, millis};
+use super::keys::{ConfigKey, KEYS, Need, ValueType, millis};
 use super::{ConfigError, value};
 
 /// Only keys that [`KEYS`] knows; list elements as `peers.static[0].name`.
@@ -26,6 +26,7 @@ struct Entry {
 }
 
 impl Tree {
+    /// No key is set. Relative paths will be relative to the folder `base`.
     pub fn empty(base: &Path) -> Self {
         Self {
             entries: BTreeMap::new(),
@@ -113,6 +114,9 @@ impl Tree {
         self.text(key)?.ok_or_else(|| self.fail(key, "missing"))
     }
 
+    /// A list of texts; empty if the key is absent and has no default.
+    /// | # Errors
+    /// It is no list, or an element of it is blank or no text.
     pub fn list(&self, key: &str) -> Result<Vec<String>, ConfigError> {
         let (found, need) = self.look_up(key);
         let elements = match (found, need) {
@@ -134,14 +138,23 @@ impl Tree {
             .collect()
     }
 
+    /// A path, made absolute by the folder of the file; `None` if the key is absent.
+    /// | # Errors
+    /// It is no text.
     pub fn path(&self, key: &str) -> Result<Option<PathBuf>, ConfigError> {
         Ok(self.text(key)?.map(|text| self.base.join(text)))
     }
 
+    /// As [`Tree::path`] for a key that is required or has a default.
+    /// | # Errors
+    /// It is absent, or no text.
     pub fn need_path(&self, key: &str) -> Result<PathBuf, ConfigError> {
         Ok(self.base.join(self.need(key)?))
     }
 
+    /// An `ip:port` that can be listened on or dialled; `None` if the key is absent.
+    /// | # Errors
+    /// It is a name instead of an address, or its port is missing or 0.
     pub fn address(&self, key: &str) -> Result<Option<SocketAddr>, ConfigError> {
         let Some(text) = self.text(key)? else {
             return Ok(None);
@@ -153,6 +166,9 @@ impl Tree {
         }
     }
 
+    /// `true` or `false`.
+    /// | # Errors
+    /// It is anything else, or absent without a default.
     pub fn flag(&self, key: &str) -> Result<bool, ConfigError> {
         match self.need(key)?.as_str() {
             "true" => Ok(true),
@@ -163,7 +179,7 @@ impl Tree {
 
     /// One of the words the table allows.
     pub fn choice(&self, key: &str) -> Result<String, ConfigError> {
-        let Some(Kind::Choice(names)) = find(key).map(|k| k.kind) else {
+        let Some(ValueType::Choice(names)) = find(key).map(|k| k.kind) else {
             return Err(self.fail(key, "has no choices"));
         };
         let text = self.need(key)?;
@@ -180,10 +196,13 @@ impl Tree {
         }
     }
 
+    /// A duration with its unit, within the bounds of the table.
+    /// | # Errors
+    /// It has no unit, or is out of bounds.
     pub fn duration(&self, key: &str) -> Result<Duration, ConfigError> {
         let found = value::duration(&self.need(key)?).map_err(|problem| self.fail(key, problem))?;
         match find(key).map(|k| k.kind) {
-            Some(Kind::Duration(min, max))
+            Some(ValueType::Duration(min, max))
                 if found < Duration::from_millis(min) || found > Duration::from_millis(max) =>
             {
                 let (min, max) = (millis(min), millis(max));
@@ -193,10 +212,13 @@ impl Tree {
         }
     }
 
+    /// A number within the bounds of the table.
+    /// | # Errors
+    /// It is no whole number, is out of bounds, or does not fit `T`.
     pub fn count<T: TryFrom<u64>>(&self, key: &str) -> Result<T, ConfigError> {
         let text = self.need(key)?;
         let (min, max) = match find(key).map(|k| k.kind) {
-            Some(Kind::Count(min, max) | Kind::AutoCount(min, max)) => (min, max),
+            Some(ValueType::Count(min, max) | ValueType::AutoCount(min, max)) => (min, max),
             _ => (0, u64::MAX),
         };
         text.parse::<u64>()
@@ -206,6 +228,9 @@ impl Tree {
             .ok_or_else(|| self.fail(key, format!("{text} is no number within {min} to {max}")))
     }
 
+    /// A fraction above 0 and at most 1.
+    /// | # Errors
+    /// It is anything else.
     pub fn share(&self, key: &str) -> Result<f64, ConfigError> {
         let text = self.need(key)?;
         text.parse::<f64>()
@@ -270,7 +295,7 @@ impl Tree {
 }
 
 /// The table's row for a key with or without list positions.
-pub(super) fn find(key: &str) -> Option<&'static Key> {
+pub(super) fn find(key: &str) -> Option<&'static ConfigKey> {
     let general = generalize(key);
     KEYS.iter().find(|k| k.name == general)
 }
@@ -331,17 +356,18 @@ fn prefixes(name: &'static str) -> impl Iterator<Item = &'static str> {
 /// Levenshtein's.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+    // One row of the table, without its first column, which is the number of the row.
+    let mut row: Vec<usize> = (1..=b.len()).collect();
     for (i, ca) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
+        let (mut diagonal, mut left) = (i, i + 1);
+        for (cell, cb) in row.iter_mut().zip(&b) {
             let substituted = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+            diagonal = *cell;
+            left = substituted.min(left + 1).min(diagonal + 1);
+            *cell = left;
         }
     }
-    row[b.len()]
+    row.last().copied().unwrap_or(a.len())
 }
 
 fn kind_of(value: &Value) -> &'static str {

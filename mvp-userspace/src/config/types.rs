@@ -14,26 +14,41 @@ pub struct Config {
     pub node: String,
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// The certificate chain that clients are shown, and its key: kube-apiserver's `--tls-cert-file` and
+    /// `--tls-private-key-file`.
     pub serving: KeyPair,
     /// Further certificates, chosen by the name a client asks for, as kube-apiserver's `--tls-sni-cert-key`.
     pub sni: Vec<SniCertificate>,
+    /// The CAs of client certificates (`--client-ca-file`). `None`: certificates identify nobody, and only tokens do.
     pub client_ca_file: Option<PathBuf>,
+    /// The front proxy that is trusted to assert users. `None`: identity headers of clients are always removed.
     pub request_header: Option<RequestHeader>,
+    /// How the agent connects to every kube-apiserver, the local one and its peers.
     pub upstream: Upstream,
+    /// The kube-apiserver of this node.
     pub local: Endpoint,
     /// Where the other nodes reach the local server, when that is not `local`: the address it has in EndpointSlices,
     /// kube-apiserver's `--peer-advertise-ip` and `--peer-advertise-port`.
     pub advertise: Option<SocketAddr>,
+    /// Where the agent learns which other servers there are.
     pub peers: Peers,
+    /// The two doors for operators: a read-only port, and a socket that may change things.
     pub admin: Admin,
+    /// What the agent does with eBPF.
     pub kernel: Kernel,
+    /// Which connections the agent terminates in order to route their requests.
     pub inspect: Inspect,
+    /// How connections that clients had with kube-apiserver before the guard armed are ended.
     pub retire: Retire,
+    /// When a connection is forwarded whole instead of being terminated.
     pub relay: Relay,
     /// Data threads, each a current-thread runtime.
     pub threads: usize,
+    /// The bounds on what clients may use.
     pub limits: Limits,
+    /// How the agent learns what the servers serve.
     pub discovery: Discovery,
+    /// How the agent ends.
     pub drain: Drain,
     /// `--feature-gates=UnknownVersionInteroperabilityProxy=false`: everything is answered by the local server.
     pub interoperability_proxy: bool,
@@ -41,14 +56,19 @@ pub struct Config {
     pub manifest: Option<ManifestSource>,
 }
 
+/// Two PEM files that belong together. Both are read again when they change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyPair {
+    /// The chain, the leaf certificate first.
     pub cert_file: PathBuf,
+    /// The key of the leaf certificate, unencrypted.
     pub key_file: PathBuf,
 }
 
+/// A serving certificate for some names (`--tls-sni-cert-key`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct SniCertificate {
+    /// The certificate and its key.
     pub pair: KeyPair,
     /// Names to answer for; empty: the names in the certificate. `*.` prefixes as kube-apiserver has them.
     pub names: Vec<String>,
@@ -57,27 +77,36 @@ pub struct SniCertificate {
 /// Trust in a front proxy that asserts users by header, as kube-apiserver's `--requestheader-*` flags.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestHeader {
+    /// The CAs by which a front proxy's certificate is verified (`--requestheader-client-ca-file`).
     pub client_ca_file: PathBuf,
     /// Common names; empty: any certificate of that CA.
     pub allowed_names: Vec<String>,
+    /// Headers that name the user, in the order in which they are looked at (`--requestheader-username-headers`).
     pub username_headers: Vec<String>,
+    /// Headers with the user's uid (`--requestheader-uid-headers`, Kubernetes 1.32); empty: none is believed.
     pub uid_headers: Vec<String>,
+    /// Headers with the user's groups, one for each field line (`--requestheader-group-headers`).
     pub group_headers: Vec<String>,
+    /// Prefixes of headers whose rest is the key of an extra field (`--requestheader-extra-headers-prefix`).
     pub extra_header_prefixes: Vec<String>,
 }
 
 /// How the agent reaches kube-apiservers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
+    /// The CAs by which every kube-apiserver's serving certificate is verified.
     pub ca_file: PathBuf,
     /// The name verified in every server's certificate, and sent as SNI.
     pub server_name: String,
     /// The front-proxy pair with which users are asserted. Without it only tokens can be forwarded.
     pub client: Option<KeyPair>,
+    /// For name resolution, TCP and TLS together.
     pub connect_timeout: Duration,
     /// HTTP/2 PING after this much silence; a server that does not answer within `ping_timeout` is dead.
     pub ping_interval: Duration,
+    /// How long the answer to a PING may take before the connection counts as broken.
     pub ping_timeout: Duration,
+    /// Which HTTP/2 implementation carries the requests.
     pub http2: Http2,
     /// HTTP/2 connections per (thread, server, identity class) kept before streams share them more densely.
     pub connections: usize,
@@ -95,9 +124,11 @@ pub enum Http2 {
 /// A kube-apiserver.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Endpoint {
+    /// What it is called in routes, metrics and logs; no two servers have the same.
     pub name: String,
     /// Host (DNS name or address) and port of an `https://` URL.
     pub host: String,
+    /// The TCP port of the URL; 443 if the URL names none.
     pub port: u16,
 }
 
@@ -113,19 +144,25 @@ impl Endpoint {
     }
 }
 
+/// Where the list of the other servers comes from. Both sources may be used at once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Peers {
+    /// `peers.static`: these servers, always.
     pub fixed: Vec<Endpoint>,
+    /// Membership that the control plane itself publishes.
     pub kubernetes: KubernetesPeers,
 }
 
+/// The EndpointSlice `default/kubernetes` with the Leases and Nodes that name its addresses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KubernetesPeers {
+    /// Whether it is followed. Off by default.
     pub enabled: bool,
     /// `None` means in-cluster.
     pub kubeconfig: Option<PathBuf>,
 }
 
+/// `admin` of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     /// The read-only port, without authentication.
@@ -136,25 +173,38 @@ pub struct Admin {
     pub socket: PathBuf,
 }
 
+/// Whether an optional part is used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mode {
+    /// If this node can do it.
     Auto,
+    /// The agent does not start without it.
     On,
+    /// It is not tried.
     Off,
 }
 
+/// What moves the bytes of a connection that is forwarded whole.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SpliceMode {
+    /// Whatever the self-test and the calibration at the start show to be best.
     Auto,
+    /// A BPF program; the agent does not start if the self-test fails.
     Sockmap,
+    /// The agent itself: splice(2), or read and write.
     Copy,
 }
 
+/// `kernel` of the configuration: what the agent does with eBPF.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {
+    /// Whether the kernel gives connections for kube-apiserver's port to the agent.
     pub steering: Mode,
+    /// What moves the bytes of connections that are forwarded whole.
     pub splice: SpliceMode,
+    /// Whether the loopback leg to the local server bypasses TCP (`sk_msg`).
     pub shortcut: Mode,
+    /// The folder on a BPF file system that keeps maps across a restart of the agent.
     pub pin_path: PathBuf,
     /// So long nothing must speak for inspection before the guard goes idle.
     pub settle: Duration,
@@ -169,6 +219,7 @@ pub struct Kernel {
 /// Which connections are inspected, and so steered to the agent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inspect {
+    /// Whether the state of the guard matters, and where the client is.
     pub mode: InspectMode,
     /// Counted as clients on this node, beside loopback and the addresses of its interfaces.
     pub local_sources: Vec<Network>,
@@ -176,6 +227,7 @@ pub struct Inspect {
     pub except_sources: Vec<Network>,
 }
 
+/// When a connection is inspected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum InspectMode {
     /// While the guard is armed; those of clients on this node also while it is idle.
@@ -189,6 +241,7 @@ pub enum InspectMode {
 /// An address, or a network in CIDR notation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Network {
+    /// Any address of the network; the bits behind the prefix are ignored.
     pub address: IpAddr,
     /// Bits, at most 32 for IPv4 and 128 for IPv6.
     pub prefix: u8,
@@ -205,12 +258,14 @@ pub struct Retire {
 /// is left alone.
 pub const CERTIFICATE_AGE: Duration = Duration::from_secs(60);
 
+/// `relay` of the configuration: when connections are forwarded whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Relay {
     /// `auto` or `off`; never `On`.
     pub mode: Mode,
     /// Forwarded requests of one client within `window`, then its next connection is relayed.
     pub after: u32,
+    /// The span over which the requests are counted.
     pub window: Duration,
     /// Largest share of this node's connections that is relayed: above 0, at most 1.
     pub max_share: f64,
@@ -227,6 +282,7 @@ pub struct Limits {
     pub connections: usize,
     /// TLS handshakes under way.
     pub pending_handshakes: usize,
+    /// From the accepted connection to the end of the TLS handshake.
     pub handshake_timeout: Duration,
     /// From the first byte of an HTTP/1.1 request to the end of its header; on HTTP/2, until the client's preface.
     pub header_timeout: Duration,
@@ -236,6 +292,7 @@ pub struct Limits {
     pub header_bytes_per_connection: usize,
     /// The sum for all requests that have no answer yet, bytes.
     pub header_bytes_total: usize,
+    /// The most header fields of one request.
     pub header_count: usize,
     /// Concurrent HTTP/2 streams a connection.
     pub streams_per_connection: u32,
@@ -252,8 +309,10 @@ pub struct Limits {
     pub response_timeout: Duration,
 }
 
+/// `discovery` of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Discovery {
+    /// From the start of one poll of a server to the start of the next.
     pub interval: Duration,
     /// The interval while nothing differs and events report changes.
     pub idle_interval: Duration,
@@ -269,8 +328,10 @@ pub struct Discovery {
     pub retain: Duration,
 }
 
+/// `drain` of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drain {
+    /// How long open connections may go on after the signal to end; then they are closed.
     pub deadline: Duration,
     /// After another agent has taken over and this one has drained: `true` waits for a signal instead of ending, so that a
     /// supervisor does not start it again, which would take over in its turn.

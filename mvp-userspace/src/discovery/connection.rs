@@ -14,13 +14,12 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::sync::{Mutex, watch};
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::fetch_error::{FetchError, io_failure, lost, transport};
 use crate::config::Endpoint;
 use crate::identity::proof::OwnUser;
-use crate::net::{DialFrom, dial_any};
+use crate::net::{AbortOnDrop, DialFrom, dial_any};
 use crate::route::Failure;
 
 /// Names the agent in its own requests, so that an audit policy and a server's log can distinguish them from those of clients.
@@ -46,12 +45,14 @@ pub struct Dialer {
     pub connect_timeout: Duration,
     /// The time for one GET with its whole answer.
     pub timeout: Duration,
+    /// After so long without a byte from the server a PING is sent.
     pub ping_interval: Duration,
+    /// A PING that is not answered within this ends the connection.
     pub ping_timeout: Duration,
 }
 
 /// A whole answer.
-pub struct Answer {
+pub struct DiscoveryResponse {
     pub status: StatusCode,
     pub content_type: String,
     pub etag: Option<HeaderValue>,
@@ -60,7 +61,7 @@ pub struct Answer {
 
 /// An open connection. Dropping the last clone closes it.
 #[derive(Clone)]
-pub struct Connection {
+pub struct DiscoveryConnection {
     sender: Sender,
     authority: Arc<str>,
     own: OwnUser,
@@ -76,20 +77,12 @@ enum Sender {
     Http1(Arc<Mutex<http1::SendRequest<Full<Bytes>>>>),
 }
 
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// Bodies of answers that are not discovery documents: errors, `/readyz`, `/version`.
 const SMALL: usize = 64 << 10;
 /// An ETag of kube-apiserver is 130 bytes; one longer than this is not kept.
 const MAX_ETAG: usize = 512;
 
-impl Connection {
+impl DiscoveryConnection {
     /// Opens a connection to `endpoint` within the dialer's connect timeout.
     pub async fn open(dialer: &Dialer, endpoint: &Endpoint) -> Result<Self, FetchError> {
         match timeout(dialer.connect_timeout, connect(dialer, endpoint)).await {
@@ -111,7 +104,7 @@ impl Connection {
         accept: &'static str,
         etag: Option<&HeaderValue>,
         limit: usize,
-    ) -> Result<Answer, FetchError> {
+    ) -> Result<DiscoveryResponse, FetchError> {
         let request = self.request(Method::GET, path, accept, &self.own.headers())?;
         let exchange = self.exchange(conditional(request, etag), path, etag.is_some(), limit);
         match timeout(self.timeout, exchange).await {
@@ -130,7 +123,7 @@ impl Connection {
         path: &str,
         headers: &HeaderMap,
         body: Option<&'static str>,
-    ) -> Result<Answer, FetchError> {
+    ) -> Result<DiscoveryResponse, FetchError> {
         let method = match body {
             Some(_) => Method::POST,
             None => Method::GET,
@@ -151,6 +144,7 @@ impl Connection {
         }
     }
 
+    /// Whether it has ended, whichever side ended it; a request on it would fail.
     pub fn is_closed(&self) -> bool {
         *self.closed.borrow()
     }
@@ -224,7 +218,7 @@ impl Connection {
         path: &str,
         conditional: bool,
         limit: usize,
-    ) -> Result<Answer, FetchError> {
+    ) -> Result<DiscoveryResponse, FetchError> {
         let response = match &self.sender {
             Sender::Http2(sender) => {
                 let mut sender = sender.clone();
@@ -316,7 +310,7 @@ async fn answer(
     path: &str,
     conditional: bool,
     limit: usize,
-) -> Result<Answer, FetchError> {
+) -> Result<DiscoveryResponse, FetchError> {
     let (head, body) = response.into_parts();
     if head.status == StatusCode::NOT_MODIFIED && !conditional {
         return Err(FetchError::Status {
@@ -346,7 +340,7 @@ async fn answer(
         .map_err(lost)?
         .ok_or_else(too_large)?;
     let header = |name| head.headers.get(name);
-    Ok(Answer {
+    Ok(DiscoveryResponse {
         status: head.status,
         content_type: header(CONTENT_TYPE)
             .and_then(|v| v.to_str().ok())
@@ -357,7 +351,7 @@ async fn answer(
     })
 }
 
-async fn connect(dialer: &Dialer, endpoint: &Endpoint) -> Result<Connection, FetchError> {
+async fn connect(dialer: &Dialer, endpoint: &Endpoint) -> Result<DiscoveryConnection, FetchError> {
     let resolve = |reason: String| FetchError::Resolve {
         host: endpoint.host.clone(),
         reason,
@@ -408,7 +402,7 @@ async fn connect(dialer: &Dialer, endpoint: &Endpoint) -> Result<Connection, Fet
         });
         (Sender::Http1(Arc::new(Mutex::new(sender))), driver)
     };
-    Ok(Connection {
+    Ok(DiscoveryConnection {
         sender,
         authority: authority(endpoint).into(),
         own: dialer.own.clone(),

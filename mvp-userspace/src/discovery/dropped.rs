@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::api::{ApiEntry, ApiSet};
 use crate::document::Document;
 
-/// Far above what anybody deletes within [`super::Settings::retain`]; when there is more, the oldest are forgotten first.
+/// Far above what anybody deletes within [`super::HubSettings::retain`]; when there is more, the oldest are forgotten first.
 const MAX_DROPPED: usize = 4_096;
 
 /// (group, version, resource) by when one server, over one connection and so as one process, stopped listing it. A server that

@@ -8,21 +8,21 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::connection::{Connection, authority};
+use super::connection::{DiscoveryConnection, authority};
 use super::hub::lock;
 use super::kept_openapi::KeptOpenApi;
-use super::merged::Told;
+use super::merged::ServerReport;
 use super::openapi::OpenApiIndex;
 use super::prove::{Due, classes};
 use super::roots::{Documents, Found};
-use super::server_status::{Polls, ServerStatus, Trouble};
+use super::server_status::{PollTrouble, Polls, ServerStatus};
 use crate::api::{ApiSet, GitVersion, GroupVersion};
 use crate::config::Endpoint;
-use crate::document::Source;
-use crate::identity::proof::{Judgement, Names, Proofs};
-use crate::route::{Failure, Knowledge, Member, Probe, Release, Server};
+use crate::document::DiscoveryForm;
+use crate::identity::proof::{BelievedNames, Judgement, Proofs};
+use crate::route::{Failure, Knowledge, Member, ReadyzOutcome, Release, Server};
 
-pub(super) struct Entry {
+pub(super) struct ServerEntry {
     pub server: Arc<Server>,
     pub endpoint: Endpoint,
     state: Mutex<State>,
@@ -32,7 +32,7 @@ pub(super) struct Entry {
     begun: AtomicU64,
     finished: watch::Sender<u64>,
     /// The poller's, while it is open.
-    connection: watch::Sender<Option<Connection>>,
+    connection: watch::Sender<Option<DiscoveryConnection>>,
     openapi: Mutex<KeptOpenApi>,
     /// The server answered when it was asked for its OpenAPI index.
     openapi_answered: watch::Sender<()>,
@@ -59,8 +59,8 @@ struct State {
     confirmed: Option<Instant>,
     last: Last,
     error: Option<String>,
-    trouble: Trouble,
-    source: Option<Source>,
+    trouble: PollTrouble,
+    source: Option<DiscoveryForm>,
     stale: Vec<GroupVersion>,
     refused: usize,
     version: Option<String>,
@@ -80,7 +80,7 @@ enum Last {
     Failed,
 }
 
-impl Entry {
+impl ServerEntry {
     pub(super) fn new(server: Arc<Server>, endpoint: Endpoint) -> Self {
         let state = State {
             since: Some(Instant::now()),
@@ -112,7 +112,7 @@ impl Entry {
     }
 
     /// Takes over what is known of the same address under another name.
-    pub(super) fn inherit(&self, other: &Entry) {
+    pub(super) fn inherit(&self, other: &ServerEntry) {
         let known = other.state().clone();
         if let Some(version) = &known.version {
             self.show_release(version);
@@ -162,11 +162,11 @@ impl Entry {
     }
 
     /// What the merged view is made from; `None` while the server has reported nothing.
-    pub(super) fn told(&self, now: Instant, stale_after: Duration) -> Option<Told> {
+    pub(super) fn report(&self, now: Instant, stale_after: Duration) -> Option<ServerReport> {
         let state = self.state();
         let confirmed = state.confirmed?;
         let since = now.saturating_duration_since(confirmed);
-        Some(Told {
+        Some(ServerReport {
             server: Arc::clone(&self.server),
             documents: state.documents.clone(),
             alive: match state.knowledge(now, stale_after, self.server.local) {
@@ -230,7 +230,7 @@ impl Entry {
         state.stale = found.stale;
         state.refused = found.refused;
         state.error = None;
-        state.trouble = Trouble::None;
+        state.trouble = PollTrouble::None;
         std::mem::replace(&mut state.last, Last::Succeeded) != Last::Succeeded
     }
 
@@ -239,7 +239,7 @@ impl Entry {
         &self,
         failure: Option<Failure>,
         refused: bool,
-        trouble: Trouble,
+        trouble: PollTrouble,
         error: &str,
     ) -> bool {
         let mut state = self.state();
@@ -260,9 +260,9 @@ impl Entry {
         std::mem::replace(&mut state.last, now) != now
     }
 
-    pub(super) fn probed(&self, probe: Probe) {
-        if !matches!(probe, Probe::Failed(failure) if !failure.counts()) {
-            self.state().ready = Some(matches!(probe, Probe::Ready));
+    pub(super) fn probed(&self, probe: ReadyzOutcome) {
+        if !matches!(probe, ReadyzOutcome::Failed(failure) if !failure.counts()) {
+            self.state().ready = Some(matches!(probe, ReadyzOutcome::Ready));
         }
         self.server.probed(probe);
     }
@@ -327,7 +327,7 @@ impl Entry {
         let _ = finished.wait_for(|round| *round >= wanted).await;
     }
 
-    pub(super) fn trouble(&self) -> Trouble {
+    pub(super) fn trouble(&self) -> PollTrouble {
         self.state().trouble.clone()
     }
 
@@ -341,7 +341,12 @@ impl Entry {
     }
 
     /// Takes over what a proof found out; says so where it differs.
-    pub(super) fn judged(&self, front_proxy: Judgement, bare: Judgement, names: Option<Names>) {
+    pub(super) fn judged(
+        &self,
+        front_proxy: Judgement,
+        bare: Judgement,
+        names: Option<BelievedNames>,
+    ) {
         let (server, now) = (&*self.server.name, Instant::now());
         let mut proofs = lock(&self.proofs);
         let before = (proofs.why(), proofs.names.clone());
@@ -361,7 +366,7 @@ impl Entry {
                 Some(why) => warn!(server, why, "not proved: no user is asserted to it"),
             }
         }
-        if let Names::Unreadable(why) = &after.1
+        if let BelievedNames::Unreadable(why) = &after.1
             && before.1 != after.1
         {
             warn!(
@@ -402,7 +407,7 @@ impl Entry {
     }
 
     /// Lends the poller's connection to the follower of events, or takes it back.
-    pub(super) fn set_connection(&self, connection: Option<Connection>) {
+    pub(super) fn set_connection(&self, connection: Option<DiscoveryConnection>) {
         self.connection.send_if_modified(|before| {
             let changed = before.is_some() || connection.is_some();
             if before.is_some() {
@@ -413,7 +418,7 @@ impl Entry {
         });
     }
 
-    pub(super) fn connection(&self) -> watch::Receiver<Option<Connection>> {
+    pub(super) fn connection(&self) -> watch::Receiver<Option<DiscoveryConnection>> {
         self.connection.subscribe()
     }
 

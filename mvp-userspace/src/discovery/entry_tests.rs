@@ -8,14 +8,14 @@ fn current(last: Last, ago: Duration) -> Option<bool> {
         port: 6443,
     };
     let server = Arc::new(Server::new(endpoint.clone(), false));
-    let entry = Entry::new(server, endpoint);
+    let entry = ServerEntry::new(server, endpoint);
     let confirmed = Instant::now();
     {
         let mut state = entry.state();
         state.confirmed = Some(confirmed);
         state.last = last;
     }
-    let told = entry.told(confirmed + ago, Duration::from_secs(10));
+    let told = entry.report(confirmed + ago, Duration::from_secs(10));
     told.map(|told| told.current)
 }
 

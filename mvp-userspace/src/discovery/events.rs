@@ -21,6 +21,8 @@ use crate::identity::proof::AUTHENTICATION_LIST;
 pub struct EventTimes {
     /// Between two polls of every server after an event, for `fast_for` after the last one.
     pub fast_interval: Duration,
+    /// For how long after the last event servers are polled at `fast_interval`: a definition is served some time after its
+    /// event.
     pub fast_for: Duration,
     /// A watch is ended by the server after so long, and taken for dead by us a little later.
     pub watch: Duration,
@@ -34,8 +36,10 @@ pub struct EventTimes {
 
 /// What is followed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Followed {
+pub enum FollowedType {
+    /// CustomResourceDefinitions: what each kube-apiserver serves by itself.
     Definitions,
+    /// APIServices: what is served by an aggregated server, and the order of group versions.
     Services,
     /// The ConfigMap in which servers publish the header names that they believe.
     HeaderNames,
@@ -56,8 +60,11 @@ pub enum EventState {
 /// How both types are followed; its text is for people: `watching`, `polling only: <reason>`, `starting`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct EventsStatus {
+    /// The watch on CustomResourceDefinitions.
     pub definitions: EventState,
+    /// The watch on APIServices.
     pub services: EventState,
+    /// The watch on the ConfigMap with the names of identity headers.
     pub header_names: EventState,
 }
 
@@ -89,51 +96,54 @@ impl Default for EventTimes {
     }
 }
 
-impl Followed {
-    pub const ALL: [Followed; 3] = [
-        Followed::Definitions,
-        Followed::Services,
-        Followed::HeaderNames,
+impl FollowedType {
+    /// Everything that is followed, each by a task of its own.
+    pub const ALL: [FollowedType; 3] = [
+        FollowedType::Definitions,
+        FollowedType::Services,
+        FollowedType::HeaderNames,
     ];
 
+    /// What it is called in logs and in `mvp status`.
     pub fn name(self) -> &'static str {
         match self {
-            Followed::Definitions => "CustomResourceDefinitions",
-            Followed::Services => "APIServices",
-            Followed::HeaderNames => "ConfigMap kube-system/extension-apiserver-authentication",
+            FollowedType::Definitions => "CustomResourceDefinitions",
+            FollowedType::Services => "APIServices",
+            FollowedType::HeaderNames => "ConfigMap kube-system/extension-apiserver-authentication",
         }
     }
 
+    /// The path of the list, which is also the path of the watch.
     pub fn path(self) -> &'static str {
         match self {
-            Followed::Definitions => "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-            Followed::Services => "/apis/apiregistration.k8s.io/v1/apiservices",
-            Followed::HeaderNames => AUTHENTICATION_LIST,
+            FollowedType::Definitions => "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+            FollowedType::Services => "/apis/apiregistration.k8s.io/v1/apiservices",
+            FollowedType::HeaderNames => AUTHENTICATION_LIST,
         }
     }
 
     /// Of definitions only the list's revision is of interest, and so one object is asked for: all of them are megabytes.
     pub(super) fn limit(self) -> usize {
         match self {
-            Followed::Definitions | Followed::HeaderNames => 1,
-            Followed::Services => PAGE,
+            FollowedType::Definitions | FollowedType::HeaderNames => 1,
+            FollowedType::Services => PAGE,
         }
     }
 
     pub(super) fn accept(self, watch: bool) -> &'static str {
         match (self, watch) {
-            (Followed::Services | Followed::HeaderNames, _) => "application/json",
-            (Followed::Definitions, false) => {
+            (FollowedType::Services | FollowedType::HeaderNames, _) => "application/json",
+            (FollowedType::Definitions, false) => {
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
             }
-            (Followed::Definitions, true) => {
+            (FollowedType::Definitions, true) => {
                 "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
             }
         }
     }
 
     pub(super) fn says(self) -> bool {
-        matches!(self, Followed::Services)
+        matches!(self, FollowedType::Services)
     }
 }
 
@@ -162,7 +172,7 @@ impl fmt::Display for EventsStatus {
     }
 }
 
-impl Followed {
+impl FollowedType {
     /// The path with a first parameter.
     pub(super) fn query(self, parameter: &str) -> String {
         let path = self.path();
@@ -173,10 +183,10 @@ impl Followed {
 
 impl Events {
     /// Wakes those that follow this type.
-    pub(super) fn note(&self, followed: Followed) {
+    pub(super) fn note(&self, followed: FollowedType) {
         match followed {
-            Followed::Definitions | Followed::Services => self.happened.notify_one(),
-            Followed::HeaderNames => self.renamed.notify_one(),
+            FollowedType::Definitions | FollowedType::Services => self.happened.notify_one(),
+            FollowedType::HeaderNames => self.renamed.notify_one(),
         }
     }
 
@@ -195,12 +205,12 @@ impl Events {
         status.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set(&self, followed: Followed, state: EventState) {
+    pub(super) fn set(&self, followed: FollowedType, state: EventState) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let place = match followed {
-            Followed::Definitions => &mut status.definitions,
-            Followed::Services => &mut status.services,
-            Followed::HeaderNames => &mut status.header_names,
+            FollowedType::Definitions => &mut status.definitions,
+            FollowedType::Services => &mut status.services,
+            FollowedType::HeaderNames => &mut status.header_names,
         };
         if *place == state {
             return;
@@ -253,8 +263,8 @@ mod tests {
 
     use super::*;
     use crate::config::Endpoint;
-    use crate::discovery::entry::Entry;
-    use crate::discovery::{Dialer, Settings};
+    use crate::discovery::entry::ServerEntry;
+    use crate::discovery::{Dialer, HubSettings};
     use crate::route::Server;
 
     #[test]
@@ -293,7 +303,7 @@ mod tests {
             fast_for: Duration::from_millis(5),
             ..EventTimes::default()
         };
-        let settings = Settings {
+        let settings = HubSettings {
             dialer: Dialer {
                 tls: Arc::new(|| unreachable!("nothing is dialled")),
                 own: crate::identity::proof::OwnUser::default(),
@@ -315,7 +325,7 @@ mod tests {
         };
         let hub = Hub::new(settings, Arc::default(), tokio::runtime::Handle::current());
         let server = Arc::new(Server::new(endpoint.clone(), true));
-        let entry = Arc::new(Entry::new(server, endpoint));
+        let entry = Arc::new(ServerEntry::new(server, endpoint));
         hub.set_entries(vec![entry.clone()]);
         let hub = Arc::new(hub);
         let quicken = tokio::spawn(quicken(hub.clone()));

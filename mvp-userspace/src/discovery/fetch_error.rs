@@ -8,25 +8,54 @@ use crate::route::Failure;
 /// What failed, as routing and the operator need it. `Failure` says how the server failed; the text says what to look at.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FetchError {
+    /// The name could not be resolved; what is known of the server stands.
     #[error("cannot resolve {host}: {reason} (look at the server's url and at DNS)")]
-    Resolve { host: String, reason: String },
+    Resolve {
+        /// The name in the server's URL.
+        host: String,
+        /// The resolver's message.
+        reason: String,
+    },
+    /// The connection was not made, or broke.
     #[error("{what}: {reason}")]
     Transport {
+        /// What was being done, for the message.
         what: &'static str,
+        /// The text of the system, of TLS or of HTTP.
         reason: String,
+        /// How it counts against the server's health.
         failure: Failure,
+        /// Whether a new connection may be tried at once.
         lost: Lost,
     },
+    /// An answer other than 200 and 304.
     #[error(
         "{path} answered {status} (look at the front-proxy certificate and at the server's own log)"
     )]
-    Status { path: String, status: u16 },
+    Status {
+        /// What was asked for.
+        path: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The document was not read to its end.
     #[error(
         "{path} answered with more than discovery.maxBytes = {limit} bytes; the server's document was refused"
     )]
-    TooLarge { path: String, limit: usize },
+    TooLarge {
+        /// What was asked for.
+        path: String,
+        /// Bytes, `discovery.maxBytes`.
+        limit: usize,
+    },
+    /// The document broke the rules of its format, or a limit of ours.
     #[error("{path}: {error}")]
-    Decode { path: String, error: DecodeError },
+    Decode {
+        /// What was asked for.
+        path: String,
+        /// What is wrong with the document.
+        error: DecodeError,
+    },
 }
 
 /// What became of the connection of a [`FetchError::Transport`].

@@ -9,16 +9,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::changes::{Change, ChangeError, Lines, Page};
-use super::connection::Connection;
-use super::entry::Entry;
-use super::events::{EventState, Followed};
+use super::connection::DiscoveryConnection;
+use super::entry::ServerEntry;
+use super::events::{EventState, FollowedType};
 use super::fetch_error::FetchError;
 use super::hub::Hub;
 use super::priorities::ApiServices;
 use crate::document::MAX_VERSIONS;
 
 /// Follows one type. Runs until dropped.
-pub(super) async fn follow(followed: Followed, hub: Arc<Hub>) {
+pub(super) async fn follow(followed: FollowedType, hub: Arc<Hub>) {
     let mut follower = Follower {
         followed,
         hub,
@@ -62,7 +62,7 @@ enum EventError {
     #[error(
         "{} answered {status} (may User system:mvp list and watch them? see deploy/rbac.yaml)", .followed.path()
     )]
-    Denied { followed: Followed, status: u16 },
+    Denied { followed: FollowedType, status: u16 },
 }
 
 /// First wait after a failure; it doubles.
@@ -74,20 +74,20 @@ const GRACE: Duration = Duration::from_secs(10);
 const MAX_PAGE: usize = 8 << 20;
 
 struct Follower {
-    followed: Followed,
+    followed: FollowedType,
     hub: Arc<Hub>,
     /// Everything up to here is known. Revisions are etcd's, so that a watch may go on at another server.
     revision: Option<String>,
     services: ApiServices,
     failures: u32,
     /// The server that failed last.
-    avoid: Option<Arc<Entry>>,
+    avoid: Option<Arc<ServerEntry>>,
 }
 
 struct OpenServer {
-    entry: Arc<Entry>,
-    connection: Connection,
-    held: watch::Receiver<Option<Connection>>,
+    entry: Arc<ServerEntry>,
+    connection: DiscoveryConnection,
+    held: watch::Receiver<Option<DiscoveryConnection>>,
 }
 
 impl Follower {
@@ -120,7 +120,11 @@ impl Follower {
         }
     }
 
-    async fn session(&mut self, entry: &Entry, connection: &Connection) -> Result<(), EventError> {
+    async fn session(
+        &mut self,
+        entry: &ServerEntry,
+        connection: &DiscoveryConnection,
+    ) -> Result<(), EventError> {
         let revision = match self.revision.clone() {
             Some(revision) => revision,
             None => self.list(connection).await?,
@@ -130,13 +134,13 @@ impl Follower {
         let connection = if connection.is_multiplexed() {
             connection
         } else {
-            own = Connection::open(&self.hub.settings.dialer, &entry.endpoint).await?;
+            own = DiscoveryConnection::open(&self.hub.settings.dialer, &entry.endpoint).await?;
             &own
         };
         self.watch(entry, connection, &revision).await
     }
 
-    async fn list(&mut self, connection: &Connection) -> Result<String, EventError> {
+    async fn list(&mut self, connection: &DiscoveryConnection) -> Result<String, EventError> {
         let (followed, mut next) = (self.followed, None::<String>);
         let mut services = ApiServices::default();
         let mut seen = 0;
@@ -175,8 +179,8 @@ impl Follower {
 
     async fn watch(
         &mut self,
-        entry: &Entry,
-        connection: &Connection,
+        entry: &ServerEntry,
+        connection: &DiscoveryConnection,
         revision: &str,
     ) -> Result<(), EventError> {
         let (followed, times) = (self.followed, self.hub.events.times);
@@ -239,7 +243,12 @@ impl Follower {
     }
 
     /// Takes the end of a session into account; returns how long to wait before the next.
-    fn note(&mut self, entry: &Arc<Entry>, lived: bool, ended: Result<(), EventError>) -> Duration {
+    fn note(
+        &mut self,
+        entry: &Arc<ServerEntry>,
+        lived: bool,
+        ended: Result<(), EventError>,
+    ) -> Duration {
         let times = self.hub.events.times;
         if lived {
             self.failures = 0;
@@ -283,7 +292,7 @@ impl Follower {
 }
 
 /// Anything but 200 is an error: what it means for following.
-fn accept(followed: Followed, status: StatusCode) -> Result<(), EventError> {
+fn accept(followed: FollowedType, status: StatusCode) -> Result<(), EventError> {
     match status.as_u16() {
         200 => Ok(()),
         410 => Err(EventError::Expired),

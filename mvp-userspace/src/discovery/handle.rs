@@ -9,14 +9,13 @@ use futures_util::future::join_all;
 use rustls_pki_types::InvalidDnsNameError;
 use rustls_pki_types::ServerName;
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::Dialer;
-use super::entry::Entry;
-use super::events::{EventTimes, EventsStatus, Followed, quicken};
+use super::entry::ServerEntry;
+use super::events::{EventTimes, EventsStatus, FollowedType, quicken};
 use super::follow::follow;
-use super::hub::{Hub, Refreshed, Settings, SyncCounters};
+use super::hub::{Hub, HubSettings, Refreshed, SyncCounters};
 use super::merged::View;
 use super::openapi::{Describes, OtherIndex, ServerOpenApi, describing, merge_indexes};
 use super::server_status::ServerStatus;
@@ -25,7 +24,7 @@ use crate::api::{ApiSet, GitVersion};
 use crate::config::{self, Endpoint};
 use crate::document::Priorities;
 use crate::identity::proof::OwnUser;
-use crate::net::DialFrom;
+use crate::net::{AbortOnDrop, DialFrom};
 use crate::route::{Member, RouteTable, Server};
 use crate::tls::IdentityClass;
 
@@ -39,15 +38,7 @@ pub struct DiscoveryHandle {
     _tasks: Arc<[AbortOnDrop; 2]>,
 }
 
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Settings {
+impl HubSettings {
     /// From the configuration's sections; `tls` is asked before every connection. An error: `upstream.serverName` is no name.
     pub fn new(
         discovery: &config::Discovery,
@@ -83,7 +74,7 @@ impl Discovery {
     /// Polls `local` and every member from now on, on `runtime`. `members` may or may not name the local server. `restarts`
     /// names servers that are to be asked at once (`None`: all).
     pub fn start(
-        settings: Settings,
+        settings: HubSettings,
         local: Endpoint,
         members: watch::Receiver<Arc<Vec<Endpoint>>>,
         restarts: mpsc::Receiver<Option<Endpoint>>,
@@ -216,10 +207,12 @@ impl DiscoveryHandle {
         self.hub.judged.subscribe()
     }
 
+    /// Has every server polled at once, whatever its interval.
     pub fn poke_all(&self) {
         poke(&self.hub, None);
     }
 
+    /// What is known of each member, in the order of the members.
     pub fn status(&self) -> Vec<ServerStatus> {
         let now = Instant::now();
         let stale_after = self.hub.settings.stale_after;
@@ -230,6 +223,7 @@ impl DiscoveryHandle {
             .collect()
     }
 
+    /// What was counted since the start. The counters are shared: they go on after the handle is dropped.
     pub fn counters(&self) -> Arc<SyncCounters> {
         self.hub.counters.clone()
     }
@@ -368,7 +362,7 @@ struct Pollers {
     hub: Arc<Hub>,
     runtime: tokio::runtime::Handle,
     local: Endpoint,
-    running: Vec<(Arc<Entry>, AbortOnDrop)>,
+    running: Vec<(Arc<ServerEntry>, AbortOnDrop)>,
     _events: Vec<AbortOnDrop>,
 }
 
@@ -425,7 +419,7 @@ impl Pollers {
                     server.set_proved(class, false);
                 }
             }
-            let entry = Arc::new(Entry::new(server, endpoint));
+            let entry = Arc::new(ServerEntry::new(server, endpoint));
             if let Some((renamed, _)) = before
                 .iter()
                 .find(|(e, _)| e.endpoint.same_address(&entry.endpoint))
@@ -450,9 +444,9 @@ impl Pollers {
 
 fn following(hub: &Arc<Hub>, runtime: &tokio::runtime::Handle) -> Vec<AbortOnDrop> {
     let proves = hub.settings.prover.is_some();
-    let followed = Followed::ALL.into_iter();
+    let followed = FollowedType::ALL.into_iter();
     // Only the proof uses the names.
-    let followed = followed.filter(|one| proves || *one != Followed::HeaderNames);
+    let followed = followed.filter(|one| proves || *one != FollowedType::HeaderNames);
     let watches: Vec<_> = followed
         .map(|followed| runtime.spawn(follow(followed, hub.clone())))
         .collect();

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Reached;
 use super::connection::Dialer;
-use super::entry::Entry;
+use super::entry::ServerEntry;
 use super::events::{EventState, EventTimes, Events};
 use super::fetch_error::FetchError;
 use super::merged::Views;
@@ -20,7 +20,8 @@ use crate::route::{Departures, Knowledge, Member, RouteTable};
 
 /// How to poll.
 #[derive(Clone)]
-pub struct Settings {
+pub struct HubSettings {
+    /// Opens the connections to servers, with their deadlines.
     pub dialer: Dialer,
     /// From the start of one round to the start of the next, a server.
     pub interval: Duration,
@@ -34,6 +35,7 @@ pub struct Settings {
     pub max_bytes: usize,
     /// How long the merged view shows what only a server reported that cannot be queried any more.
     pub retain: Duration,
+    /// How the types that announce changes are followed.
     pub events: EventTimes,
     /// How servers are proved; `None`: they are taken for proved.
     pub prover: Option<Arc<Prover>>,
@@ -45,9 +47,11 @@ pub struct Settings {
 pub struct SyncCounters {
     /// One a failing path.
     pub fetch_discovery: AtomicU64,
+    /// A server's name could not be resolved.
     pub hostport_resolution: AtomicU64,
     /// Counted by membership: Leases or EndpointSlices could not be listed or watched.
     pub lease_list: AtomicU64,
+    /// Refreshes that requests started; those that joined one under way are not counted.
     pub refreshes: AtomicU64,
     /// Which servers have answered, for membership.
     pub reached: Reached,
@@ -65,11 +69,11 @@ pub struct Refreshed {
 }
 
 pub(super) struct Hub {
-    pub settings: Settings,
+    pub settings: HubSettings,
     pub counters: Arc<SyncCounters>,
     pub table: Arc<ArcSwap<RouteTable>>,
     pub views: Arc<Views>,
-    entries: Mutex<Vec<Arc<Entry>>>,
+    entries: Mutex<Vec<Arc<ServerEntry>>>,
     published: Mutex<Published>,
     first_round: watch::Sender<bool>,
     unasked: watch::Sender<Vec<String>>,
@@ -100,7 +104,7 @@ struct Refresh {
 
 impl Hub {
     pub(super) fn new(
-        settings: Settings,
+        settings: HubSettings,
         counters: Arc<SyncCounters>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
@@ -138,11 +142,11 @@ impl Hub {
         all_well(statuses)
     }
 
-    pub(super) fn entries(&self) -> Vec<Arc<Entry>> {
+    pub(super) fn entries(&self) -> Vec<Arc<ServerEntry>> {
         lock(&self.entries).clone()
     }
 
-    pub(super) fn set_entries(&self, entries: Vec<Arc<Entry>>) {
+    pub(super) fn set_entries(&self, entries: Vec<Arc<ServerEntry>>) {
         let endpoints = entries.iter().map(|entry| &entry.endpoint);
         self.counters.reached.retain(endpoints.clone());
         self.counters.departures.retain(endpoints);
@@ -181,7 +185,7 @@ impl Hub {
         let (now, entries) = (Instant::now(), self.entries());
         let told = entries
             .iter()
-            .filter_map(|entry| entry.told(now, self.settings.stale_after));
+            .filter_map(|entry| entry.report(now, self.settings.stale_after));
         self.views.want(told, now);
     }
 

@@ -17,14 +17,14 @@ use super::hub::lock;
 use super::roots::Documents;
 use crate::api::{ApiSet, GitVersion};
 use crate::document::{
-    Document, Encoding, Form, Freshness, GZIP_ABOVE, Input, Layout, Media, Priorities, Root,
-    Source, Text, Version, encode_root, etag, gzip as compress, merge,
+    DiscoveryForm, Document, Encoding, Form, Freshness, GZIP_ABOVE, Input, Layout, Media,
+    Priorities, Root, Text, Version, encode_root, etag, gzip as compress, merge,
 };
 use crate::route::Server;
 
 /// What one server last reported.
 #[derive(Clone)]
-pub(super) struct Told {
+pub(super) struct ServerReport {
     pub server: Arc<Server>,
     pub documents: Documents,
     /// Confirmed just now; else the server may be gone.
@@ -50,11 +50,12 @@ pub struct View {
 pub struct RootView {
     /// `None`: all servers report the same, and each may answer for itself.
     pub merged: Option<Arc<Merged>>,
-    told: Vec<(Arc<Server>, Source, HeaderValue)>,
+    etags: Vec<(Arc<Server>, DiscoveryForm, HeaderValue)>,
 }
 
 /// A document that no single server has, with its encodings.
 pub struct Merged {
+    /// The groups of this root as all servers together have them.
     pub document: Document,
     /// The value of the `ETag` field, with its quotes.
     pub etag: HeaderValue,
@@ -65,6 +66,7 @@ pub struct Merged {
 }
 
 impl View {
+    /// The view of `/api` or of `/apis`.
     pub fn root(&self, root: Root) -> &RootView {
         match root {
             Root::Core => &self.core,
@@ -116,17 +118,17 @@ impl View {
         }
     }
 
-    fn build(told: &[Told], dropped: &Dropped, priorities: &Priorities) -> Self {
-        let version = |told: &Told| told.version.as_deref().and_then(GitVersion::parse);
-        let newest = told.iter().filter(|t| t.alive).filter_map(version).max();
-        let newest = told
+    fn build(reports: &[ServerReport], dropped: &Dropped, priorities: &Priorities) -> Self {
+        let version = |report: &ServerReport| report.version.as_deref().and_then(GitVersion::parse);
+        let newest = reports.iter().filter(|t| t.alive).filter_map(version).max();
+        let newest = reports
             .iter()
-            .filter(|told| told.alive && newest.is_some() && version(told) == newest)
-            .map(|told| Arc::clone(&told.server))
+            .filter(|report| report.alive && newest.is_some() && version(report) == newest)
+            .map(|report| Arc::clone(&report.server))
             .collect();
         Self {
-            core: RootView::build(Root::Core, told, dropped, priorities),
-            groups: RootView::build(Root::Groups, told, dropped, priorities),
+            core: RootView::build(Root::Core, reports, dropped, priorities),
+            groups: RootView::build(Root::Groups, reports, dropped, priorities),
             newest,
         }
     }
@@ -134,21 +136,26 @@ impl View {
 
 impl RootView {
     /// The ETag of what `server` itself last reported in this form, as far as it is known.
-    pub fn etag_of(&self, server: &Arc<Server>, source: Source) -> Option<&HeaderValue> {
-        self.told
+    pub fn etag_of(&self, server: &Arc<Server>, source: DiscoveryForm) -> Option<&HeaderValue> {
+        self.etags
             .iter()
             .find(|(other, of, _)| Arc::ptr_eq(other, server) && *of == source)
             .map(|(_, _, etag)| etag)
     }
 
-    fn build(root: Root, told: &[Told], dropped: &Dropped, priorities: &Priorities) -> Self {
-        let documents: Vec<_> = told
+    fn build(
+        root: Root,
+        reports: &[ServerReport],
+        dropped: &Dropped,
+        priorities: &Priorities,
+    ) -> Self {
+        let documents: Vec<_> = reports
             .iter()
-            .map(|told| {
-                let document = &*told.documents.root(root).document;
-                match told.alive {
+            .map(|report| {
+                let document = &*report.documents.root(root).document;
+                match report.alive {
                     true => std::borrow::Cow::Borrowed(document),
-                    false => dropped.without(document, told.confirmed),
+                    false => dropped.without(document, report.confirmed),
                 }
             })
             .collect();
@@ -156,30 +163,30 @@ impl RootView {
             .windows(2)
             .all(|pair| matches!(pair, [a, b] if a == b));
         let merged = (!agree).then(|| {
-            let inputs: Vec<_> = told
+            let inputs: Vec<_> = reports
                 .iter()
                 .zip(&documents)
-                .map(|(told, document)| Input {
+                .map(|(report, document)| Input {
                     document,
-                    alive: told.alive,
+                    alive: report.alive,
                 })
                 .collect();
             let mut merged = merge(&inputs, priorities);
-            for (told, document) in told.iter().zip(&documents) {
-                if told.current && !told.alive {
+            for (report, document) in reports.iter().zip(&documents) {
+                if report.current && !report.alive {
                     keep_current(&mut merged, document);
                 }
             }
             Arc::new(Merged::new(merged, &documents))
         });
-        let told = told
+        let etags = reports
             .iter()
-            .filter_map(|told| {
-                let of = told.documents.root(root);
-                Some((Arc::clone(&told.server), of.source?, of.etag.clone()?))
+            .filter_map(|report| {
+                let of = report.documents.root(root);
+                Some((Arc::clone(&report.server), of.source?, of.etag.clone()?))
             })
             .collect();
-        Self { merged, told }
+        Self { merged, etags }
     }
 }
 
@@ -275,7 +282,7 @@ pub(super) struct Views {
 #[derive(Clone, Default)]
 struct Wanted {
     number: u64,
-    told: Arc<[Told]>,
+    reports: Arc<[ServerReport]>,
     priorities: Arc<Priorities>,
 }
 
@@ -292,24 +299,26 @@ impl Views {
         }
     }
 
-    /// Requests a view of `told`, in which there may be servers that ended long ago.
-    pub(super) fn want(&self, told: impl Iterator<Item = Told>, now: Instant) {
-        let fresh =
-            |told: &Told| told.alive || now.saturating_duration_since(told.confirmed) < self.retain;
-        let mut told: Vec<Told> = told.filter(fresh).collect();
-        if !told.iter().any(|told| told.alive) {
+    /// Requests a view of `reports`, in which there may be servers that ended long ago.
+    pub(super) fn want(&self, reports: impl Iterator<Item = ServerReport>, now: Instant) {
+        let fresh = |report: &ServerReport| {
+            report.alive || now.saturating_duration_since(report.confirmed) < self.retain
+        };
+        let mut reports: Vec<ServerReport> = reports.filter(fresh).collect();
+        if !reports.iter().any(|report| report.alive) {
             // It is the agent that cannot reach anybody. The server that answers its client is alive, and no other is known to be less so.
-            told.iter_mut().for_each(|told| told.alive = true);
+            reports.iter_mut().for_each(|report| report.alive = true);
         }
-        let told: Arc<[Told]> = told.into();
+        let reports: Arc<[ServerReport]> = reports.into();
         lock(&self.dropped).purge(now, self.retain);
         let priorities = self.priorities.load_full();
         self.wanted.send_if_modified(|wanted| {
-            let same = Arc::ptr_eq(&wanted.priorities, &priorities) && same(&wanted.told, &told);
+            let same =
+                Arc::ptr_eq(&wanted.priorities, &priorities) && same(&wanted.reports, &reports);
             if !same {
                 *wanted = Wanted {
                     number: wanted.number + 1,
-                    told,
+                    reports,
                     priorities,
                 };
             }
@@ -366,7 +375,7 @@ impl Views {
             let (views, number) = (Arc::clone(&self), now.number);
             let building = tokio::task::spawn_blocking(move || {
                 let dropped = lock(&views.dropped);
-                let view = View::build(&now.told, &dropped, &now.priorities);
+                let view = View::build(&now.reports, &dropped, &now.priorities);
                 view.encode_usual();
                 view
             });
@@ -401,7 +410,7 @@ fn keep_current(merged: &mut Document, restarting: &Document) {
     }
 }
 
-fn same(a: &[Told], b: &[Told]) -> bool {
+fn same(a: &[ServerReport], b: &[ServerReport]) -> bool {
     a.len() == b.len()
         && a.iter().zip(b).all(|(a, b)| {
             Arc::ptr_eq(&a.server, &b.server)

@@ -32,13 +32,13 @@ fn document(groups: serde_json::Value) -> Arc<Document> {
     Arc::new(Document::aggregated(list.to_string().as_bytes(), Root::Groups).unwrap())
 }
 
-fn told(name: &str, document: &Arc<Document>, version: &str) -> Told {
-    Told {
+fn told(name: &str, document: &Arc<Document>, version: &str) -> ServerReport {
+    ServerReport {
         server: server(name, false),
         documents: Documents {
             groups: RootDocument {
                 document: Arc::clone(document),
-                source: Some(Source::V2),
+                source: Some(DiscoveryForm::V2),
                 etag: Some(HeaderValue::try_from(format!("\"{name}\"")).unwrap()),
             },
             ..Documents::default()
@@ -50,7 +50,7 @@ fn told(name: &str, document: &Arc<Document>, version: &str) -> Told {
     }
 }
 
-fn build(told: &[Told]) -> View {
+fn build(told: &[ServerReport]) -> View {
     View::build(told, &Dropped::default(), &Priorities::default())
 }
 
@@ -99,8 +99,11 @@ fn what_differs_is_said_by_group_and_version() {
     let names: Vec<_> = view.newest().iter().map(|s| s.name.to_string()).collect();
     assert_eq!(names, ["cp-b"]);
     let root = view.root(Root::Groups);
-    assert_eq!(root.etag_of(&a.server, Source::V2).unwrap(), "\"cp-a\"");
-    assert_eq!(root.etag_of(&a.server, Source::V2beta1), None);
+    assert_eq!(
+        root.etag_of(&a.server, DiscoveryForm::V2).unwrap(),
+        "\"cp-a\""
+    );
+    assert_eq!(root.etag_of(&a.server, DiscoveryForm::V2beta1), None);
 }
 
 #[test]
@@ -132,13 +135,13 @@ async fn the_dead_are_shown_as_stale_for_a_while_and_bring_nothing_back() {
     let less = document(serde_json::json!({"b.example": {"v1": ["y"]}}));
     let (a, b) = (told("cp-a", &all, "v1.36.0"), told("cp-b", &all, "v1.36.0"));
     let start = Instant::now();
-    let dead = Told {
+    let dead = ServerReport {
         alive: false,
         current: false,
         confirmed: start - Duration::from_secs(1),
         ..a.clone()
     };
-    let left = Told {
+    let left = ServerReport {
         documents: told("cp-b", &less, "").documents,
         ..b.clone()
     };
@@ -163,7 +166,7 @@ async fn the_dead_are_shown_as_stale_for_a_while_and_bring_nothing_back() {
 
     // Another server that had it says, as the same process, that it is gone.
     views.dropped(&b.documents, &left.documents);
-    let b = Told {
+    let b = ServerReport {
         confirmed: Instant::now(),
         ..left.clone()
     };
@@ -174,7 +177,7 @@ async fn the_dead_are_shown_as_stale_for_a_while_and_bring_nothing_back() {
 
     // And knowledge of a server that is dead for long goes by itself.
     let other = document_of_one();
-    let dead = Told {
+    let dead = ServerReport {
         documents: told("cp-a", &other, "").documents,
         ..dead
     };
@@ -199,7 +202,7 @@ fn what_a_restarting_server_alone_serves_stays_current() {
     let alone = document(serde_json::json!({"a.example": {"v1": ["things"]}}));
     let other = document(serde_json::json!({"b.example": {"v1": ["others"]}}));
     let view = |current| {
-        let restarting = Told {
+        let restarting = ServerReport {
             alive: false,
             current,
             ..told("a", &alone, "v1.36.3")

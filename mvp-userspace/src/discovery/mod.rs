@@ -25,13 +25,13 @@ mod server_status;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use connection::{Connection, Dialer, USER_AGENT, authority, read_bounded};
-pub use events::{EventState, EventTimes, EventsStatus, Followed};
+pub use connection::{Dialer, DiscoveryConnection, USER_AGENT, authority, read_bounded};
+pub use events::{EventState, EventTimes, EventsStatus, FollowedType};
 pub use fetch_error::FetchError;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzz::fuzz_decode;
 pub use handle::{Discovery, DiscoveryHandle};
-pub use hub::{Refreshed, Settings, SyncCounters};
+pub use hub::{HubSettings, Refreshed, SyncCounters};
 pub use merged::{Merged, RootView, View};
 pub use newest::newest;
 pub use openapi::{
@@ -41,4 +41,4 @@ pub use priorities::{ApiService, ApiServices};
 pub use prove::{Prover, review};
 pub use reached::Reached;
 pub use roots::ACCEPT;
-pub use server_status::{Polls, ServerStatus, Trouble};
+pub use server_status::{PollTrouble, Polls, ServerStatus};

@@ -18,6 +18,7 @@ use crate::api::{ApiEntry, ApiSet, GitVersion, MAX_NAME};
 use crate::document::DecodeError;
 use crate::route::Server;
 
+/// The path of the index of OpenAPI v3 documents (Kubernetes 1.27 and later).
 pub const OPENAPI_V3: &str = "/openapi/v3";
 /// Largest index read, bytes. A real one of 1.36 has 10 KB.
 pub const MAX_INDEX: usize = 8 << 20;
@@ -34,15 +35,20 @@ pub struct OpenApiIndex {
 /// A server's index as it was last read.
 #[derive(Clone, Debug)]
 pub struct ServerOpenApi {
+    /// Whose index it is.
     pub server: Arc<Server>,
+    /// What it lists; shared, since several polls find the same.
     pub index: Arc<OpenApiIndex>,
 }
 
 /// A server whose descriptions may stand in for the local one's.
 #[derive(Clone, Copy, Debug)]
 pub struct OtherIndex<'a> {
+    /// The paths that its `/openapi/v3` lists.
     pub index: &'a OpenApiIndex,
+    /// What the server serves, by its discovery.
     pub apis: &'a ApiSet,
+    /// `gitVersion`; `None`: not known yet. Of several servers the newest stands in.
     pub version: Option<&'a GitVersion>,
 }
 
@@ -77,18 +83,22 @@ impl OpenApiIndex {
         self.paths.get(path).map(|url| &**url)
     }
 
+    /// The `hash` parameter of a path's URL; `None` if the path is not listed or its URL has none.
     pub fn hash(&self, path: &str) -> Option<&str> {
         hash(self.url(path)?)
     }
 
+    /// Every path with its URL, in the order of the paths.
     pub fn paths(&self) -> impl Iterator<Item = (&str, &str)> {
         self.paths.iter().map(|(path, url)| (&**path, &**url))
     }
 
+    /// How many paths are listed.
     pub fn len(&self) -> usize {
         self.paths.len()
     }
 
+    /// Whether no path is listed.
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
     }

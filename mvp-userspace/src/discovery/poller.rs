@@ -9,17 +9,17 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::connection::Connection;
-use super::entry::Entry;
+use super::connection::DiscoveryConnection;
+use super::entry::ServerEntry;
 use super::fetch_error::FetchError;
 use super::hub::Hub;
 use super::openapi::{MAX_INDEX, OPENAPI_V3, OpenApiIndex};
 use super::prove::{self, prove, prove_in_time};
 use super::readiness;
 use super::roots::{Found, Roots};
-use super::server_status::Trouble;
+use super::server_status::PollTrouble;
 use crate::document::DecodeError;
-use crate::route::{Failure, Probe};
+use crate::route::{Failure, ReadyzOutcome};
 
 /// First wait after a connection could not be had or was lost; it doubles up to the poll interval.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -31,7 +31,7 @@ const STARTING_PAUSE: Duration = Duration::from_millis(200);
 const STARTING: &str = "starting: it answers 403 and does not yet let anybody read what it serves";
 
 /// Polls until it is dropped.
-pub(super) async fn run(entry: Arc<Entry>, hub: Arc<Hub>) {
+pub(super) async fn run(entry: Arc<ServerEntry>, hub: Arc<Hub>) {
     let mut poller = Poller {
         entry,
         hub,
@@ -59,7 +59,7 @@ pub(super) async fn run(entry: Arc<Entry>, hub: Arc<Hub>) {
 }
 
 struct Poller {
-    entry: Arc<Entry>,
+    entry: Arc<ServerEntry>,
     hub: Arc<Hub>,
     connection: Option<Open>,
     roots: Roots,
@@ -85,7 +85,7 @@ impl Drop for Poller {
 }
 
 struct Open {
-    connection: Connection,
+    connection: DiscoveryConnection,
     since: Instant,
     probe: Option<JoinHandle<()>>,
     version: Option<JoinHandle<bool>>,
@@ -119,7 +119,8 @@ impl Poller {
             }
         }
         self.hold(None);
-        let opened = Connection::open(&self.hub.settings.dialer, &self.entry.endpoint).await;
+        let opened =
+            DiscoveryConnection::open(&self.hub.settings.dialer, &self.entry.endpoint).await;
         let reached = match &opened {
             Ok(_) => true,
             Err(error) => error.failure() == Some(Failure::Tls) && self.hub.proof_due(&self.entry),
@@ -184,16 +185,18 @@ impl Poller {
     }
 
     /// A 401 or 403 alone may come from a server that has just started; a second one from a server that is ready is meant for us.
-    fn trouble(&self, errors: &[FetchError], failure: Option<Failure>, text: &str) -> Trouble {
+    fn trouble(&self, errors: &[FetchError], failure: Option<Failure>, text: &str) -> PollTrouble {
         let before = self.entry.trouble();
-        let again = matches!(before, Trouble::Starting | Trouble::Refused(_));
+        let again = matches!(before, PollTrouble::Starting | PollTrouble::Refused(_));
         match failure {
-            Some(Failure::Tls) => Trouble::Refused(text.to_owned()),
-            Some(_) => Trouble::Unreachable,
-            None if self.entry.proofs().refuses() => Trouble::Refused(text.to_owned()),
-            None if !errors.iter().any(FetchError::refused) => Trouble::Other,
-            None if again && self.ready_before == Some(true) => Trouble::Refused(text.to_owned()),
-            None => Trouble::Starting,
+            Some(Failure::Tls) => PollTrouble::Refused(text.to_owned()),
+            Some(_) => PollTrouble::Unreachable,
+            None if self.entry.proofs().refuses() => PollTrouble::Refused(text.to_owned()),
+            None if !errors.iter().any(FetchError::refused) => PollTrouble::Other,
+            None if again && self.ready_before == Some(true) => {
+                PollTrouble::Refused(text.to_owned())
+            }
+            None => PollTrouble::Starting,
         }
     }
 
@@ -230,13 +233,13 @@ impl Poller {
                     self.hold(None);
                 }
                 if let Some(failure) = failure {
-                    self.entry.server.probed(Probe::Failed(failure));
+                    self.entry.server.probed(ReadyzOutcome::Failed(failure));
                 }
                 let texts = errors.iter().map(FetchError::to_string);
                 let text = texts.collect::<Vec<_>>().join("; ");
                 let trouble = self.trouble(&errors, failure, &text);
-                let starting = trouble == Trouble::Starting;
-                if matches!(trouble, Trouble::Refused(_) | Trouble::Starting) {
+                let starting = trouble == PollTrouble::Starting;
+                if matches!(trouble, PollTrouble::Refused(_) | PollTrouble::Starting) {
                     self.entry.want_proof();
                 }
                 let text = match starting && self.entry.ready() == Some(false) {
@@ -334,7 +337,7 @@ impl Poller {
 impl Open {
     /// Asks for `/readyz` beside discovery: a server with a slow readiness check (etcd)
     /// must not hold up what else is known of it. At most one is under way.
-    fn start_probe(&mut self, entry: &Arc<Entry>) {
+    fn start_probe(&mut self, entry: &Arc<ServerEntry>) {
         if self
             .probe
             .as_ref()
@@ -348,7 +351,7 @@ impl Open {
     }
 
     /// Asks for `/readyz` at every interval, and resolves when the server does not say that it is ready.
-    async fn not_ready(&mut self, entry: &Arc<Entry>, interval: Duration) {
+    async fn not_ready(&mut self, entry: &Arc<ServerEntry>, interval: Duration) {
         loop {
             sleep(interval).await;
             self.start_probe(entry);
@@ -364,7 +367,7 @@ impl Open {
     }
 
     /// Asks which version it runs, once a connection.
-    fn start_version(&mut self, entry: &Arc<Entry>) {
+    fn start_version(&mut self, entry: &Arc<ServerEntry>) {
         if self.version.is_some() {
             return;
         }
@@ -409,7 +412,7 @@ impl Open {
     }
 }
 
-async fn openapi(connection: &Connection) -> Result<OpenApiIndex, FetchError> {
+async fn openapi(connection: &DiscoveryConnection) -> Result<OpenApiIndex, FetchError> {
     let answer = connection
         .get(OPENAPI_V3, "application/json", None, MAX_INDEX)
         .await?;
@@ -428,7 +431,7 @@ async fn openapi(connection: &Connection) -> Result<OpenApiIndex, FetchError> {
         })
 }
 
-async fn version(connection: &Connection) -> Option<String> {
+async fn version(connection: &DiscoveryConnection) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Info {

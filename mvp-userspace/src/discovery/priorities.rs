@@ -11,9 +11,13 @@ use crate::document::{MAX_VERSIONS, Priorities};
 /// The part of an APIService's spec that says in which order a group version is listed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ApiService {
+    /// Empty for the core group.
     pub group: Box<str>,
+    /// The version of the group.
     pub version: Box<str>,
+    /// `groupPriorityMinimum`: groups with a higher one are listed first; the highest of a group's versions counts.
     pub group_priority: i32,
+    /// `versionPriority`: orders the versions of a group; those that have the same are ordered by name.
     pub version_priority: i32,
 }
 
@@ -68,14 +72,17 @@ impl ApiServices {
         self.by_name.remove(name).is_some()
     }
 
+    /// How many APIServices are known.
     pub fn len(&self) -> usize {
         self.by_name.len()
     }
 
+    /// Whether none is known, as before the first list.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
 
+    /// The order in which kube-aggregator would list these group versions.
     pub fn priorities(&self) -> Priorities {
         Priorities::of_services(self.by_name.values().map(|service| {
             let (group, version) = (&*service.group, &*service.version);

@@ -8,15 +8,15 @@ use http::StatusCode;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::connection::{Answer, Connection, Dialer};
-use super::entry::Entry;
+use super::connection::{Dialer, DiscoveryConnection, DiscoveryResponse};
+use super::entry::ServerEntry;
 use super::fetch_error::FetchError;
 use super::hub::Hub;
 use crate::config::Endpoint;
 use crate::identity::HeaderNames;
 use crate::identity::proof::{
-    AUTHENTICATION, Challenge, Finding, Judgement, Learned, Names, PublishedNames, REVIEWS, Reply,
-    Stage,
+    AUTHENTICATION, BelievedNames, Challenge, ChallengeStage, Judgement, Learned, ProofFailure,
+    PublishedNames, REVIEWS, ServerReply,
 };
 use crate::route::Failure;
 use crate::tls::IdentityClass;
@@ -36,6 +36,7 @@ pub struct Prover {
 }
 
 impl Prover {
+    /// A server of which everything is proved is asked again so often: its configuration may have changed since.
     pub const EVERY: Duration = Duration::from_secs(60);
 }
 
@@ -82,7 +83,7 @@ impl Due {
 
 /// Proves a server, publishes the result, and so allows or forbids requests to it. Waits for a proof that is under way, and then
 /// proves it again.
-pub(super) async fn prove(entry: &Entry, hub: &Hub) {
+pub(super) async fn prove(entry: &ServerEntry, hub: &Hub) {
     let Some(prover) = &hub.settings.prover else {
         return;
     };
@@ -107,7 +108,7 @@ pub(super) async fn prove(entry: &Entry, hub: &Hub) {
 }
 
 /// Begins a proof beside whatever else goes on.
-pub(super) fn start(entry: &Arc<Entry>, hub: &Arc<Hub>) -> JoinHandle<()> {
+pub(super) fn start(entry: &Arc<ServerEntry>, hub: &Arc<Hub>) -> JoinHandle<()> {
     let (entry, hub) = (Arc::clone(entry), Arc::clone(hub));
     tokio::spawn(async move { prove(&entry, &hub).await })
 }
@@ -115,7 +116,7 @@ pub(super) fn start(entry: &Arc<Entry>, hub: &Arc<Hub>) -> JoinHandle<()> {
 /// Has a server proved whenever it is due, however seldom it is polled. Runs until dropped; `task` is the proof under way.
 pub(super) async fn prove_in_time(
     task: &mut Option<JoinHandle<()>>,
-    entry: &Arc<Entry>,
+    entry: &Arc<ServerEntry>,
     hub: &Arc<Hub>,
 ) {
     let mut judged = hub.judged.subscribe();
@@ -152,7 +153,7 @@ impl Hub {
     }
 
     /// Has one server proved, but not more often than it may be.
-    pub(super) fn prove_soon(self: &Arc<Self>, entry: Arc<Entry>) {
+    pub(super) fn prove_soon(self: &Arc<Self>, entry: Arc<ServerEntry>) {
         entry.want_proof();
         let hub = Arc::clone(self);
         self.runtime().spawn(async move {
@@ -167,7 +168,7 @@ impl Hub {
     }
 
     /// Whether a proof of this server may begin now.
-    pub(super) fn proof_due(&self, entry: &Entry) -> bool {
+    pub(super) fn proof_due(&self, entry: &ServerEntry) -> bool {
         let at = entry.proof_at(self.proof_interval());
         at.is_none_or(|at| Instant::now() >= at)
     }
@@ -181,16 +182,16 @@ impl Hub {
         let Some(prover) = &self.settings.prover else {
             return;
         };
-        let names: Vec<Names> = self
+        let names: Vec<BelievedNames> = self
             .entries()
             .iter()
             .map(|entry| entry.proofs().names)
             .collect();
         let servers = names.iter().filter_map(|names| match names {
-            Names::Known(names) => Some(Some(names)),
-            Names::Unreadable(_) => Some(None),
+            BelievedNames::Known(names) => Some(Some(names)),
+            BelievedNames::Unreadable(_) => Some(None),
             // Nobody is asserted there.
-            Names::Unknown => None,
+            BelievedNames::Unknown => None,
         });
         (prover.learn)(Learned::union(servers));
     }
@@ -198,7 +199,7 @@ impl Hub {
 
 /// Whom the server at `endpoint` takes the challenge's user for, over a new connection.
 pub async fn review(dialer: &Dialer, endpoint: &Endpoint, challenge: &Challenge) -> Judgement {
-    match Connection::open(dialer, endpoint).await {
+    match DiscoveryConnection::open(dialer, endpoint).await {
         Ok(connection) => judged(&connection, challenge, &|| None).await,
         Err(error) => failed(&error, &|| None),
     }
@@ -207,20 +208,20 @@ pub async fn review(dialer: &Dialer, endpoint: &Endpoint, challenge: &Challenge)
 type Hint = dyn Fn() -> Option<String> + Send + Sync;
 
 async fn over_front_proxy(
-    entry: &Entry,
+    entry: &ServerEntry,
     dialer: &Dialer,
     challenge: &Challenge,
     hint: &Hint,
-) -> (Judgement, Option<Names>) {
-    let connection = match Connection::open(dialer, &entry.endpoint).await {
+) -> (Judgement, Option<BelievedNames>) {
+    let connection = match DiscoveryConnection::open(dialer, &entry.endpoint).await {
         Ok(connection) => connection,
         Err(error) => return (failed(&error, hint), None),
     };
     tokio::join!(judged(&connection, challenge, hint), published(&connection))
 }
 
-async fn judged(connection: &Connection, challenge: &Challenge, hint: &Hint) -> Judgement {
-    for stage in [Stage::Review, Stage::Path] {
+async fn judged(connection: &DiscoveryConnection, challenge: &Challenge, hint: &Hint) -> Judgement {
+    for stage in [ChallengeStage::Review, ChallengeStage::Path] {
         let judgement = match &ask(connection, challenge, stage).await {
             Ok(answer) => challenge.judge(stage, reply(answer)),
             Err(error) => failed(error, hint),
@@ -234,14 +235,14 @@ async fn judged(connection: &Connection, challenge: &Challenge, hint: &Hint) -> 
 
 /// A connection for each question: a server ends one over which it answered somebody unauthenticated.
 async fn over_bare(
-    entry: &Entry,
+    entry: &ServerEntry,
     dialer: &Dialer,
     challenge: &Challenge,
     hint: &Hint,
 ) -> Judgement {
-    for stage in [Stage::Review, Stage::Path] {
+    for stage in [ChallengeStage::Review, ChallengeStage::Path] {
         let answer = async {
-            let connection = Connection::open(dialer, &entry.endpoint).await?;
+            let connection = DiscoveryConnection::open(dialer, &entry.endpoint).await?;
             ask(&connection, challenge, stage).await
         };
         let judgement = match answer.await {
@@ -256,16 +257,16 @@ async fn over_bare(
 }
 
 async fn ask(
-    connection: &Connection,
+    connection: &DiscoveryConnection,
     challenge: &Challenge,
-    stage: Stage,
-) -> Result<Answer, FetchError> {
+    stage: ChallengeStage,
+) -> Result<DiscoveryResponse, FetchError> {
     match stage {
-        Stage::Review => {
+        ChallengeStage::Review => {
             let (headers, body) = (challenge.headers(), Challenge::review());
             connection.ask(REVIEWS, &headers, Some(body)).await
         }
-        Stage::Path => {
+        ChallengeStage::Path => {
             let (path, headers) = (challenge.path(), challenge.path_headers());
             connection.ask(&path, &headers, None).await
         }
@@ -273,12 +274,12 @@ async fn ask(
 }
 
 /// What the server publishes; `None`: it could not say now.
-async fn published(connection: &Connection) -> Option<Names> {
+async fn published(connection: &DiscoveryConnection) -> Option<BelievedNames> {
     let asked = connection.get(AUTHENTICATION, "application/json", None, MAX_CONFIG_MAP);
     let answer = match asked.await {
         Ok(answer) => answer,
         Err(FetchError::TooLarge { limit, .. }) => {
-            return Some(Names::Unreadable(format!(
+            return Some(BelievedNames::Unreadable(format!(
                 "it holds more than {limit} bytes"
             )));
         }
@@ -286,24 +287,24 @@ async fn published(connection: &Connection) -> Option<Names> {
     };
     match answer.status {
         StatusCode::OK => Some(match PublishedNames::read(&answer.body) {
-            Ok(names) => Names::Known(names),
-            Err(reason) => Names::Unreadable(reason),
+            Ok(names) => BelievedNames::Known(names),
+            Err(reason) => BelievedNames::Unreadable(reason),
         }),
         // An agent that is not accepted learns nothing here; the proof itself reports that.
         StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => None,
         status if status.is_server_error() => None,
-        StatusCode::NOT_FOUND => Some(Names::Unreadable(
+        StatusCode::NOT_FOUND => Some(BelievedNames::Unreadable(
             "there is no ConfigMap kube-system/extension-apiserver-authentication".to_owned(),
         )),
-        status => Some(Names::Unreadable(format!(
+        status => Some(BelievedNames::Unreadable(format!(
             "ConfigMap kube-system/extension-apiserver-authentication: {} (may User system:mvp read it? see deploy/rbac.yaml)",
             status.as_u16()
         ))),
     }
 }
 
-fn reply(answer: &Answer) -> Reply<'_> {
-    Reply {
+fn reply(answer: &DiscoveryResponse) -> ServerReply<'_> {
+    ServerReply {
         status: answer.status,
         body: &answer.body,
     }
@@ -320,7 +321,7 @@ fn failed(error: &FetchError, hint: &Hint) -> Judgement {
     if unknown && let Some(hint) = hint() {
         why = format!("{why}; {hint}");
     }
-    Judgement::Refused(Finding::Tls(why))
+    Judgement::Refused(ProofFailure::Tls(why))
 }
 
 /// The classes, each with whether a server with these proofs may be sent requests of it.

@@ -16,6 +16,7 @@ impl Reached {
         self.lock().insert(server.address());
     }
 
+    /// Whether the server at this address has answered since it became a member.
     pub fn contains(&self, host: &str, port: u16) -> bool {
         self.lock().contains(&(host.to_owned(), port))
     }

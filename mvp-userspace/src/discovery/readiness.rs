@@ -2,20 +2,20 @@
 
 use tracing::info;
 
-use super::connection::Connection;
-use super::entry::Entry;
-use crate::route::Probe;
+use super::connection::DiscoveryConnection;
+use super::entry::ServerEntry;
+use crate::route::ReadyzOutcome;
 
 /// The largest answer, which is a list of checks.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Asks, and takes the answer into the entry.
-pub(super) async fn ask(connection: &Connection, entry: &Entry) {
+pub(super) async fn ask(connection: &DiscoveryConnection, entry: &ServerEntry) {
     match connection.get("/readyz", "*/*", None, MAX_ANSWER).await {
         Ok(answer) => match answer.status.as_u16() {
             200 => {
                 entry.server.departure.end();
-                entry.probed(Probe::Ready);
+                entry.probed(ReadyzOutcome::Ready);
             }
             // Says nothing of the server, only of us; but one is there that answers.
             401 | 403 => {
@@ -23,7 +23,7 @@ pub(super) async fn ask(connection: &Connection, entry: &Entry) {
                 entry.not_told_whether_ready();
             }
             _ => {
-                entry.probed(Probe::NotReady);
+                entry.probed(ReadyzOutcome::NotReady);
                 if shuts_down(&answer.body) {
                     stopping(entry, "it says that it shuts down");
                 }
@@ -33,14 +33,14 @@ pub(super) async fn ask(connection: &Connection, entry: &Entry) {
         Err(error) if error.ended() => {}
         Err(error) => {
             if let Some(failure) = error.failure() {
-                entry.probed(Probe::Failed(failure));
+                entry.probed(ReadyzOutcome::Failed(failure));
             }
         }
     }
 }
 
 /// Makes everything that holds something open on the server let go of it.
-pub(super) fn stopping(entry: &Entry, why: &str) {
+pub(super) fn stopping(entry: &ServerEntry, why: &str) {
     if entry.server.departure.begin() {
         info!(
             server = &*entry.server.name,

@@ -7,11 +7,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use super::connection::{Answer, Connection};
+use super::connection::{DiscoveryConnection, DiscoveryResponse};
 use super::fetch_error::{FetchError, Lost};
 use crate::api::{ApiEntry, ApiSet, GroupVersion};
 use crate::document::{
-    DecodeError, Decoded, Document, Freshness, Group, MAX_ENTRIES, Root, Source, Version,
+    DecodeError, Decoded, DiscoveryForm, Document, Freshness, Group, MAX_ENTRIES, Root, Version,
     group_versions,
 };
 use crate::route::Failure;
@@ -23,7 +23,7 @@ pub(super) struct Found {
     pub set: Option<Arc<ApiSet>>,
     /// The roots' documents, as they stand after this round; the same objects as before if nothing in them changed.
     pub documents: Documents,
-    pub source: Source,
+    pub source: DiscoveryForm,
     pub stale: Vec<GroupVersion>,
     pub refused: usize,
 }
@@ -38,7 +38,7 @@ pub(super) struct Documents {
 #[derive(Clone, Debug, Default)]
 pub(super) struct RootDocument {
     pub document: Arc<Document>,
-    pub source: Option<Source>,
+    pub source: Option<DiscoveryForm>,
     /// Only of aggregated answers: kube-apiserver gives none for legacy ones.
     pub etag: Option<HeaderValue>,
 }
@@ -69,7 +69,7 @@ pub(super) struct Roots {
 
 #[derive(Clone, Default)]
 struct RootState {
-    told: RootDocument,
+    reported: RootDocument,
     /// Of a legacy server: what the root listed and when the documents below it were read.
     listed: Vec<GroupVersion>,
     listed_at: Option<Instant>,
@@ -98,7 +98,7 @@ impl Roots {
     /// Nothing changes unless both roots answer. There is one error for each root that fails.
     pub(super) async fn round(
         &mut self,
-        connection: &Connection,
+        connection: &DiscoveryConnection,
         known: Option<&Arc<ApiSet>>,
         max_bytes: usize,
     ) -> Result<Found, Vec<FetchError>> {
@@ -120,8 +120,8 @@ impl Roots {
         ] {
             match answer {
                 Some((mut new, found)) => {
-                    if new.told.document == state.told.document {
-                        new.told.document = Arc::clone(&state.told.document);
+                    if new.reported.document == state.reported.document {
+                        new.reported.document = Arc::clone(&state.reported.document);
                     }
                     *state = new;
                     entries.extend(found);
@@ -136,13 +136,13 @@ impl Roots {
             set: set.filter(|set| known != Some(set)),
             source: self
                 .core
-                .told
+                .reported
                 .source
-                .max(self.groups.told.source)
-                .unwrap_or(Source::Legacy),
+                .max(self.groups.reported.source)
+                .unwrap_or(DiscoveryForm::Legacy),
             documents: Documents {
-                core: self.core.told.clone(),
-                groups: self.groups.told.clone(),
+                core: self.core.reported.clone(),
+                groups: self.groups.reported.clone(),
             },
             stale: [&*self.core.stale, &*self.groups.stale].concat(),
             refused: self.core.refused + self.groups.refused,
@@ -169,13 +169,13 @@ impl From<Decoded> for Keyed {
 
 /// `None`: nothing changed.
 async fn ask(
-    connection: &Connection,
+    connection: &DiscoveryConnection,
     root: Root,
     state: &RootState,
     max_bytes: usize,
 ) -> Result<Changed, FetchError> {
     let answer = connection
-        .get(root.path(), ACCEPT, state.told.etag.as_ref(), max_bytes)
+        .get(root.path(), ACCEPT, state.reported.etag.as_ref(), max_bytes)
         .await?;
     match answer.status {
         StatusCode::NOT_MODIFIED => return Ok(None),
@@ -201,7 +201,7 @@ async fn ask(
     let state = RootState {
         stale: found.decoded.document.stale(),
         refused: found.decoded.refused,
-        told: RootDocument {
+        reported: RootDocument {
             document: Arc::new(found.decoded.document),
             source: Some(source),
             etag,
@@ -212,10 +212,10 @@ async fn ask(
 }
 
 async fn ask_legacy(
-    connection: &Connection,
+    connection: &DiscoveryConnection,
     root: Root,
     state: &RootState,
-    answer: Answer,
+    answer: DiscoveryResponse,
     max_bytes: usize,
 ) -> Result<Changed, FetchError> {
     let listed = decode(root.path(), answer.body, move |body| {
@@ -231,7 +231,7 @@ async fn ask_legacy(
     if listed.len() > LEGACY_MAX_DOCUMENTS {
         return Err(too_many(root, "group versions", LEGACY_MAX_DOCUMENTS));
     }
-    let known = &state.told;
+    let known = &state.reported;
     let listed_at = Instant::now();
     let asks: Vec<_> = listed
         .iter()
@@ -270,8 +270,8 @@ async fn ask_legacy(
         Err(error) => return Err(given_up(root.path(), &error)),
     };
     state.refused = found.decoded.refused;
-    state.told.document = Arc::new(found.decoded.document);
-    state.told.source = Some(Source::Legacy);
+    state.reported.document = Arc::new(found.decoded.document);
+    state.reported.source = Some(DiscoveryForm::Legacy);
     state.listed = listed;
     Ok(Some((state, found.entries)))
 }
@@ -286,7 +286,7 @@ enum List {
 }
 
 async fn ask_group_version<'g>(
-    connection: &Connection,
+    connection: &DiscoveryConnection,
     root: Root,
     gv: &'g GroupVersion,
     max_bytes: usize,
@@ -389,7 +389,7 @@ fn escaped(name: &str) -> String {
 }
 
 /// The form of an answer by its content type; `None`: not aggregated.
-fn aggregated_source(content_type: &str) -> Option<Source> {
+fn aggregated_source(content_type: &str) -> Option<DiscoveryForm> {
     let parameter = |wanted: &str| {
         content_type
             .split(';')
@@ -401,8 +401,8 @@ fn aggregated_source(content_type: &str) -> Option<Source> {
         return None;
     }
     match parameter("v") {
-        Some("v2") => Some(Source::V2),
-        Some("v2beta1") => Some(Source::V2beta1),
+        Some("v2") => Some(DiscoveryForm::V2),
+        Some("v2beta1") => Some(DiscoveryForm::V2beta1),
         _ => None,
     }
 }
@@ -461,10 +461,10 @@ mod tests {
     #[test]
     fn the_form_is_read_from_the_content_type() {
         let v2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-        assert_eq!(aggregated_source(v2), Some(Source::V2));
+        assert_eq!(aggregated_source(v2), Some(DiscoveryForm::V2));
         let spaced =
             "application/json; as=APIGroupDiscoveryList; v=\"v2beta1\"; g=apidiscovery.k8s.io";
-        assert_eq!(aggregated_source(spaced), Some(Source::V2beta1));
+        assert_eq!(aggregated_source(spaced), Some(DiscoveryForm::V2beta1));
         for other in [
             "application/json",
             "",

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use crate::api::GroupVersion;
-use crate::document::Source;
+use crate::document::DiscoveryForm;
 use crate::identity::proof::Proofs;
 use crate::route::Knowledge;
 
 /// What an operator sees of one server.
 #[derive(Clone, Debug)]
 pub struct ServerStatus {
+    /// As in routes, metrics and logs.
     pub name: String,
+    /// Where the agent connects to it.
     pub url: String,
+    /// It is the kube-apiserver of this node.
     pub local: bool,
     /// `gitVersion` of `/version`, read once a connection.
     pub version: Option<String>,
@@ -19,10 +22,12 @@ pub struct ServerStatus {
     pub ready: Option<bool>,
     /// It says that it shuts down, or takes no connection any more.
     pub stopping: bool,
+    /// Whether what is known of it may be relied on.
     pub knowledge: Knowledge,
     /// Since the server last confirmed what is known of it.
     pub age: Option<Duration>,
-    pub source: Option<Source>,
+    /// The form of the document that is known; `None`: none is.
+    pub source: Option<DiscoveryForm>,
     /// (group, version, resource, subresource) keys in the set.
     pub keys: usize,
     /// Group versions the server itself could not confirm.
@@ -34,15 +39,17 @@ pub struct ServerStatus {
     /// The error of the last round, if it failed.
     pub last_error: Option<String>,
     /// Why the last round failed, as far as it matters to others.
-    pub trouble: Trouble,
+    pub trouble: PollTrouble,
     /// What was proved of it.
     pub proofs: Proofs,
+    /// How many rounds there were.
     pub polls: Polls,
 }
 
 /// Whose fault the end of a round is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub enum Trouble {
+pub enum PollTrouble {
+    /// The last round succeeded, or none has ended yet.
     #[default]
     None,
     /// The server, or the way to it.
@@ -63,5 +70,6 @@ pub struct Polls {
     pub changed: u64,
     /// What was known was confirmed.
     pub not_modified: u64,
+    /// It was not reached, or its answer could not be used.
     pub failed: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Polls, ServerStatus, Trouble};
+use super::{PollTrouble, Polls, ServerStatus};
 use crate::identity::proof::Proofs;
 use crate::route::Knowledge;
 
@@ -23,7 +23,7 @@ pub(crate) fn status(name: &str) -> ServerStatus {
         refused: 0,
         etag: None,
         last_error: None,
-        trouble: Trouble::None,
+        trouble: PollTrouble::None,
         proofs: Proofs::default(),
         polls: Polls::default(),
     }

@@ -8,7 +8,9 @@ use super::types::{Document, Group};
 /// The versions of `apidiscovery.k8s.io`. Their documents have the same fields.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum AggregatedVersion {
+    /// `apidiscovery.k8s.io/v2`: Kubernetes 1.30 and later.
     V2,
+    /// `apidiscovery.k8s.io/v2beta1`: 1.26 behind a feature gate, 1.27 to 1.32 by default.
     V2beta1,
 }
 

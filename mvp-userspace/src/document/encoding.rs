@@ -15,15 +15,20 @@ use super::{
 /// The media types of a discovery document that are merged. CBOR, alpha in every release, is asked of no server.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Media {
+    /// What clients get if they accept anything.
     Json,
+    /// For people; no client library asks for it.
     Yaml,
+    /// `runtime.Unknown` behind the magic `k8s\0` (`pkg/runtime/serializer/protobuf`). Only legacy documents have it.
     Protobuf,
 }
 
 /// What kind of document is in it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Form {
+    /// Aggregated, `apidiscovery.k8s.io/v2`.
     V2,
+    /// Aggregated, `apidiscovery.k8s.io/v2beta1`.
     V2beta1,
     /// `APIGroupList`, `APIVersions`, `APIGroup`, `APIResourceList`.
     Legacy,
@@ -31,7 +36,7 @@ pub enum Form {
 
 /// The form in which a server last reported what it serves.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Source {
+pub enum DiscoveryForm {
     /// Aggregated v2 (Kubernetes 1.30 and later). It is always asked for with `profile=nopeer`, so that a server with the
     /// native feature on reports itself only; no server says in its answer whether it knows the profile.
     V2,
@@ -44,23 +49,27 @@ pub enum Source {
 /// One of the encodings that are kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Encoding {
+    /// What kind of document is encoded.
     pub form: Form,
+    /// How it is serialized.
     pub media: Media,
+    /// Compressed, for clients whose `Accept-Encoding` has `gzip`.
     pub gzip: bool,
 }
 
 impl Form {
     /// The form whose validators a poller has, if it is one that has any.
-    pub fn source(self) -> Option<Source> {
+    pub fn source(self) -> Option<DiscoveryForm> {
         match self {
-            Self::V2 => Some(Source::V2),
-            Self::V2beta1 => Some(Source::V2beta1),
+            Self::V2 => Some(DiscoveryForm::V2),
+            Self::V2beta1 => Some(DiscoveryForm::V2beta1),
             Self::Legacy => None,
         }
     }
 }
 
 impl Media {
+    /// The media type without parameters.
     pub fn name(self) -> &'static str {
         match self {
             Self::Json => "application/json",

@@ -8,22 +8,27 @@ use serde::Serialize;
 
 use super::order::combine;
 use super::types::{
-    Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version, is_kind, united,
+    Document, Freshness, Group, GroupVersionKind, Resource, Scope, Subresource, Text, Version,
+    is_kind, united,
 };
 use crate::api::{GroupVersion, is_path_segment};
 
 /// `APIVersions`: the answer of `/api`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ApiVersions {
+    /// The versions of the core group, in order of preference: `v1`.
     pub versions: Vec<Text>,
+    /// At which address clients of a network reach the server, as `--advertise-address` has it.
     pub server_addresses: Vec<ServerAddress>,
 }
 
 /// `ServerAddressByClientCIDR`.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct ServerAddress {
+    /// A network in CIDR notation; `0.0.0.0/0` for everybody.
     #[serde(rename = "clientCIDR")]
     pub client_cidr: Text,
+    /// `host:port`.
     #[serde(rename = "serverAddress")]
     pub server_address: Text,
 }
@@ -31,14 +36,18 @@ pub struct ServerAddress {
 /// `APIGroupList`: the answer of `/apis`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ApiGroupList {
+    /// In order of preference, without the core group.
     pub groups: Vec<ApiGroup>,
 }
 
 /// `APIGroup`: the answer of `/apis/<group>`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ApiGroup {
+    /// Never empty: the core group has no `APIGroup`.
     pub name: Text,
+    /// In order of preference.
     pub versions: Vec<GroupVersionForDiscovery>,
+    /// What clients use that do not ask for a version. Empty if the group has none.
     pub preferred: GroupVersionForDiscovery,
 }
 
@@ -57,7 +66,9 @@ pub struct GroupVersionForDiscovery {
 pub struct ApiResourceList {
     /// Kube-apiserver leaves it out for the core group.
     pub api_version: Text,
+    /// `apps/v1`; `v1` for the core group.
     pub group_version: Text,
+    /// Resources and subresources in one list.
     pub resources: Vec<ApiResource>,
 }
 
@@ -67,19 +78,27 @@ pub struct ApiResourceList {
 pub struct ApiResource {
     /// `pods`, or `pods/log` for a subresource.
     pub name: Text,
+    /// Empty for subresources, and for resources of old servers.
     pub singular_name: Text,
+    /// Whether the path has a namespace in it.
     pub namespaced: bool,
     /// Empty: that of the list. So is `version`.
     #[serde(skip_serializing_if = "is_empty")]
     pub group: Text,
+    /// Empty: that of the list.
     #[serde(skip_serializing_if = "is_empty")]
     pub version: Text,
+    /// The kind of the objects, for example `Deployment`.
     pub kind: Text,
+    /// In the order in which the server lists them: alphabetically.
     pub verbs: Vec<Text>,
+    /// Abbreviations that kubectl expands, for example `deploy`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub short_names: Vec<Text>,
+    /// Groupings that kubectl expands, for example `all`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub categories: Vec<Text>,
+    /// Identifies the version in which objects are stored (`StorageVersionHash`); empty for custom resources and subresources.
     #[serde(skip_serializing_if = "is_empty")]
     pub storage_version_hash: Text,
 }
@@ -237,7 +256,7 @@ fn resources_of(list: &ApiResourceList) -> Vec<Resource> {
         }
         let place = *places.entry(name).or_insert_with(|| {
             resources.push(Resource {
-                response_kind: Some(Kind::default()),
+                response_kind: Some(GroupVersionKind::default()),
                 ..parent(name, entry.scope())
             });
             resources.len() - 1
@@ -248,7 +267,7 @@ fn resources_of(list: &ApiResourceList) -> Vec<Resource> {
             response_kind: Some(if is_kind(Some(&kind)) {
                 kind
             } else {
-                Kind::default()
+                GroupVersionKind::default()
             }),
             accepted_types: Vec::new(),
             verbs: entry.verbs.clone(),
@@ -267,8 +286,8 @@ impl ApiResource {
         is_path_segment(name) && is_path_segment(subresource)
     }
 
-    fn kind(&self) -> Kind {
-        Kind {
+    fn kind(&self) -> GroupVersionKind {
+        GroupVersionKind {
             group: self.group.clone(),
             version: self.version.clone(),
             kind: self.kind.clone(),
@@ -299,7 +318,7 @@ fn parent(name: &str, scope: Scope) -> Resource {
 
 /// The fields that resources and subresources have in common. Group and version of the kind are left out when they are those of
 /// the list.
-fn api_resource(gv: &GroupVersion, kind: &Kind, scope: Scope) -> ApiResource {
+fn api_resource(gv: &GroupVersion, kind: &GroupVersionKind, scope: Scope) -> ApiResource {
     let own = *kind.group == *gv.group && *kind.version == *gv.version;
     let shown = |text: &Text| if own { Text::default() } else { text.clone() };
     ApiResource {

@@ -15,16 +15,31 @@ pub const MAX_NAME_BYTES: usize = 8 << 20;
 /// Why a document was refused. All are the fault of the server that sent it (or of an extension server it speaks for).
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum DecodeError {
+    /// The offset of the first byte that is not UTF-8.
     #[error("the server's discovery document is not UTF-8 (byte {0})")]
     NotUtf8(usize),
+    /// The parser's message, with the line and column.
     #[error("the server's discovery document cannot be read as JSON of its kind: {0}")]
     Json(String),
+    /// The parser's message.
     #[error("the server's discovery document cannot be read as protobuf of its kind: {0}")]
     Protobuf(String),
+    /// `apiVersion` and `kind` are not those of the document that was asked for.
     #[error("the server's discovery document is of kind {found:?}, not {wanted}")]
-    Kind { found: String, wanted: &'static str },
+    Kind {
+        /// The `apiVersion` and `kind` that it has.
+        found: String,
+        /// Those that were asked for.
+        wanted: &'static str,
+    },
+    /// A limit on documents was exceeded; the rest was not read.
     #[error("the server's discovery document holds more than {limit} {what}")]
-    TooMany { what: &'static str, limit: usize },
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// As many are allowed.
+        limit: usize,
+    },
 }
 
 /// Counts while a document is read, and stops at the limits.

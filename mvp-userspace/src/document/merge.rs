@@ -7,12 +7,14 @@ use std::hash::Hash;
 use super::order::combine;
 use super::priority::{Priorities, Stability, stability};
 use super::types::{
-    Document, Freshness, Group, Kind, Named, Resource, Scope, Subresource, Text, Version, is_kind,
+    Document, Freshness, Group, GroupVersionKind, Named, Resource, Scope, Subresource, Text,
+    Version, is_kind,
 };
 
 /// What one server says.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
+    /// The groups of one root.
     pub document: &'a Document,
     /// False if the server cannot be reached and this is what it said last.
     pub alive: bool,
@@ -179,8 +181,8 @@ fn name_of<T: Named>(sources: &[Source<'_, T>]) -> Text {
 /// Kind and scope go together: a resource that changed its scope has another kind of object behind it.
 fn response_kind<T>(
     sources: &[Source<'_, T>],
-    said: impl Fn(&T) -> (Option<&Kind>, Scope),
-) -> (Option<Kind>, Scope) {
+    said: impl Fn(&T) -> (Option<&GroupVersionKind>, Scope),
+) -> (Option<GroupVersionKind>, Scope) {
     let best = sources
         .iter()
         .map(|s| {

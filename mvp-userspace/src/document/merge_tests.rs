@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::merge::{Input, merge};
 use super::priority::{Priorities, stability};
 use super::testing::{any_document, document, kind, resource, shown, texts};
-use super::types::{Document, Freshness, Kind, Scope, Version};
+use super::types::{Document, Freshness, GroupVersionKind, Scope, Version};
 
 fn live(document: &Document) -> Input<'_> {
     Input {
@@ -180,7 +180,7 @@ fn verbs_stay_as_they_are_or_are_sorted() {
 
 #[test]
 fn scalar_fields_come_from_a_reachable_server_that_says_something() {
-    let one = |kind: Option<Kind>, scope, singular: &str| {
+    let one = |kind: Option<GroupVersionKind>, scope, singular: &str| {
         let mut d = document("g/v1: things");
         let r = &mut d.groups[0].versions[0].resources[0];
         *r = resource("things", &["get"]);

@@ -33,7 +33,7 @@ mod wire;
 pub use encode::{
     AggregatedVersion, Layout, aggregated_json, aggregated_yaml, etag, to_json, to_yaml,
 };
-pub use encoding::{Encoding, Form, GZIP_ABOVE, Media, Source, encode, encode_root, gzip};
+pub use encoding::{DiscoveryForm, Encoding, Form, GZIP_ABOVE, Media, encode, encode_root, gzip};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzz::fuzz_merge;
 pub(crate) use json::text;
@@ -48,4 +48,6 @@ pub use priority::{Priorities, compare_versions};
 pub use protobuf::aggregated_protobuf;
 pub use read::Decoded;
 pub use root::Root;
-pub use types::{Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version};
+pub use types::{
+    Document, Freshness, Group, GroupVersionKind, Resource, Scope, Subresource, Text, Version,
+};

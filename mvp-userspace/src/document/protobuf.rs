@@ -9,7 +9,7 @@ use super::encode::AggregatedVersion;
 use super::legacy::{
     ApiGroup, ApiGroupList, ApiResource, ApiResourceList, ApiVersions, GroupVersionForDiscovery,
 };
-use super::types::{Document, Freshness, Kind, Resource, Scope, Text};
+use super::types::{Document, Freshness, GroupVersionKind, Resource, Scope, Text};
 use crate::envelope;
 
 /// `APIGroupDiscoveryList` in its envelope.
@@ -294,7 +294,7 @@ impl ResourceDiscoveryProto {
 }
 
 impl KindProto {
-    fn of(kind: &Kind) -> Self {
+    fn of(kind: &GroupVersionKind) -> Self {
         Self {
             group: kind.group.to_string(),
             version: kind.version.to_string(),
@@ -358,9 +358,9 @@ mod tests {
         let thing = &mut small.groups[0].versions[0].resources[0];
         thing.short_names = vec!["t".into()];
         thing.categories = vec!["all".into()];
-        thing.subresources[0].accepted_types = vec![Kind {
+        thing.subresources[0].accepted_types = vec![GroupVersionKind {
             kind: "K".into(),
-            ..Kind::default()
+            ..GroupVersionKind::default()
         }];
         let body = aggregated_protobuf(&small, AggregatedVersion::V2beta1);
         let unknown = envelope::open(&body).unwrap();

@@ -2,6 +2,8 @@
 //!
 //! Shapes and rules: `api/apidiscovery/v2/types.go` and client-go's `discovery/aggregated_discovery.go`.
 
+mod resource;
+
 use std::collections::HashSet;
 use std::fmt;
 
@@ -11,10 +13,11 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use super::json::{Many, Name, Object, One, over, skip, text};
 use super::limits::Counts;
 use super::types::{
-    Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version, united,
+    Document, Freshness, Group, GroupVersionKind, Resource, Subresource, Text, Version, united,
 };
-use super::{DecodeError, MAX_VERBS, Root};
+use super::{DecodeError, Root};
 use crate::api::is_path_segment;
+use resource::{KindObject, ResourceObject};
 
 /// Bytes that every further mention of a known name costs.
 const MENTION: usize = size_of::<Text>();
@@ -24,6 +27,7 @@ const NEW_NAME: usize = 48;
 /// A document, and what is not in it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Decoded {
+    /// What was read, united and in the server's order.
     pub document: Document,
     /// Resources and subresources that were left out because no request path can name them.
     pub refused: usize,
@@ -154,7 +158,7 @@ struct Reader {
     versions: Vec<Version>,
     resources: Vec<Resource>,
     subresources: Vec<Subresource>,
-    kinds: Vec<Kind>,
+    kinds: Vec<GroupVersionKind>,
     group_name: Text,
     refused: usize,
 }
@@ -185,13 +189,19 @@ impl Reader {
     }
 
     /// One kind; `null` is none.
-    fn kind<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<Option<Kind>, A::Error> {
+    fn kind<'de, A: MapAccess<'de>>(
+        &mut self,
+        map: &mut A,
+    ) -> Result<Option<GroupVersionKind>, A::Error> {
         self.kinds.clear();
         map.next_value_seed(One::<KindObject>(self))?;
         Ok(self.kinds.pop())
     }
 
-    fn kinds<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<Vec<Kind>, A::Error> {
+    fn kinds<'de, A: MapAccess<'de>>(
+        &mut self,
+        map: &mut A,
+    ) -> Result<Vec<GroupVersionKind>, A::Error> {
         self.kinds.clear();
         map.next_value_seed(Many::<KindObject>(self))?;
         Ok(self.kinds.drain(..).collect())
@@ -351,148 +361,6 @@ impl Object for VersionObject {
             true => reader.versions.push(version),
             false => reader.refused += entries(&version),
         }
-        Ok(())
-    }
-}
-
-struct ResourceObject;
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "camelCase")]
-enum ResourceField {
-    Resource,
-    ResponseKind,
-    Scope,
-    SingularResource,
-    Verbs,
-    ShortNames,
-    Categories,
-    Subresources,
-    #[serde(other)]
-    Other,
-}
-
-impl Object for ResourceObject {
-    type Sink = Reader;
-
-    fn read<'de, A: MapAccess<'de>>(reader: &mut Reader, mut map: A) -> Result<(), A::Error> {
-        reader.budget.counts.object().map_err(over)?;
-        let mut resource = Resource {
-            resource: "".into(),
-            response_kind: None,
-            scope: Scope::Cluster,
-            singular: "".into(),
-            verbs: Vec::new(),
-            short_names: Vec::new(),
-            categories: Vec::new(),
-            subresources: Vec::new(),
-        };
-        while let Some(field) = map.next_key()? {
-            match field {
-                ResourceField::Resource => resource.resource = reader.name(&mut map)?,
-                ResourceField::ResponseKind => resource.response_kind = reader.kind(&mut map)?,
-                // As client-go reads it: what is not namespaced is of the cluster.
-                ResourceField::Scope => {
-                    resource.scope = match &*map.next_value_seed(Name)? {
-                        "Namespaced" => Scope::Namespaced,
-                        _ => Scope::Cluster,
-                    };
-                }
-                ResourceField::SingularResource => resource.singular = reader.name(&mut map)?,
-                ResourceField::Verbs => resource.verbs = reader.names(&mut map)?,
-                ResourceField::ShortNames => resource.short_names = reader.names(&mut map)?,
-                ResourceField::Categories => resource.categories = reader.names(&mut map)?,
-                ResourceField::Subresources => {
-                    map.next_value_seed(Many::<SubresourceObject>(reader))?;
-                }
-                ResourceField::Other => skip(&mut map)?,
-            }
-        }
-        resource.subresources = reader.subresources.drain(..).collect();
-        match is_path_segment(&resource.resource) {
-            true => reader.resources.push(resource),
-            false => reader.refused += resource.entries(),
-        }
-        Ok(())
-    }
-}
-
-struct SubresourceObject;
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "camelCase")]
-enum SubresourceField {
-    Subresource,
-    ResponseKind,
-    AcceptedTypes,
-    Verbs,
-    #[serde(other)]
-    Other,
-}
-
-impl Object for SubresourceObject {
-    type Sink = Reader;
-
-    fn read<'de, A: MapAccess<'de>>(reader: &mut Reader, mut map: A) -> Result<(), A::Error> {
-        reader.budget.counts.object().map_err(over)?;
-        let mut subresource = Subresource {
-            subresource: "".into(),
-            response_kind: None,
-            accepted_types: Vec::new(),
-            verbs: Vec::new(),
-        };
-        while let Some(field) = map.next_key()? {
-            match field {
-                SubresourceField::Subresource => subresource.subresource = reader.name(&mut map)?,
-                SubresourceField::ResponseKind => {
-                    subresource.response_kind = reader.kind(&mut map)?;
-                }
-                SubresourceField::AcceptedTypes => {
-                    subresource.accepted_types = reader.kinds(&mut map)?;
-                }
-                SubresourceField::Verbs => subresource.verbs = reader.names(&mut map)?,
-                SubresourceField::Other => skip(&mut map)?,
-            }
-        }
-        match is_path_segment(&subresource.subresource) {
-            true => reader.subresources.push(subresource),
-            false => reader.refused += 1,
-        }
-        Ok(())
-    }
-}
-
-struct KindObject;
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "camelCase")]
-enum KindField {
-    Group,
-    Version,
-    Kind,
-    #[serde(other)]
-    Other,
-}
-
-impl Object for KindObject {
-    type Sink = Reader;
-
-    fn read<'de, A: MapAccess<'de>>(reader: &mut Reader, mut map: A) -> Result<(), A::Error> {
-        if reader.kinds.len() >= MAX_VERBS {
-            let count = reader.kinds.len() + 1;
-            reader.budget.counts.verbs(count).map_err(over)?;
-        }
-        reader.budget.counts.keep(size_of::<Kind>()).map_err(over)?;
-        let mut kind = Kind::default();
-        while let Some(field) = map.next_key()? {
-            match field {
-                KindField::Group => kind.group = reader.name(&mut map)?,
-                KindField::Version => kind.version = reader.name(&mut map)?,
-                KindField::Kind => kind.kind = reader.name(&mut map)?,
-                KindField::Other => skip(&mut map)?,
-            }
-        }
-        reader.kinds.push(kind);
         Ok(())
     }
 }

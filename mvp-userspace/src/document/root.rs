@@ -10,6 +10,7 @@ pub enum Root {
 }
 
 impl Root {
+    /// The path that clients ask for, without a slash at its end.
     pub fn path(self) -> &'static str {
         match self {
             Root::Core => "/api",

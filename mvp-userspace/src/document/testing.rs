@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use super::types::{Document, Freshness, Group, Kind, Resource, Scope, Subresource, Text, Version};
+use super::types::{
+    Document, Freshness, Group, GroupVersionKind, Resource, Scope, Subresource, Text, Version,
+};
 
 /// `group/version: resource resource/subresource, ...`, one group version a line; `!` behind the version: stale. Every verb list
 /// is `get`.
@@ -60,10 +62,10 @@ pub(super) fn resource(name: &str, verbs: &[&str]) -> Resource {
     }
 }
 
-pub(super) fn kind(name: &str) -> Kind {
-    Kind {
+pub(super) fn kind(name: &str) -> GroupVersionKind {
+    GroupVersionKind {
         kind: name.into(),
-        ..Kind::default()
+        ..GroupVersionKind::default()
     }
 }
 
@@ -190,7 +192,7 @@ fn any_subresources() -> BoxedStrategy<Vec<Subresource>> {
         .boxed()
 }
 
-fn any_kind() -> impl Strategy<Value = Option<Kind>> {
+fn any_kind() -> impl Strategy<Value = Option<GroupVersionKind>> {
     let kind = (
         select(vec!["", "other"]),
         select(vec!["", "v9"]),
@@ -198,7 +200,7 @@ fn any_kind() -> impl Strategy<Value = Option<Kind>> {
     );
     prop::option::weighted(
         0.9,
-        kind.prop_map(|(group, version, kind)| Kind {
+        kind.prop_map(|(group, version, kind)| GroupVersionKind {
             group: group.into(),
             version: version.into(),
             kind: kind.into(),

@@ -17,6 +17,7 @@ pub type Text = Arc<str>;
 /// `APIGroupDiscoveryList`: the groups of one discovery root, in order of preference.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Document {
+    /// In order of preference; a group occurs once.
     pub groups: Vec<Group>,
 }
 
@@ -34,22 +35,30 @@ pub struct Group {
 /// `APIVersionDiscovery`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
 pub struct Version {
+    /// The version's name, for example `v1`.
     pub version: Text,
+    /// In the server's order; a resource occurs once. Empty for a version that is stale from the beginning.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<Resource>,
+    /// Whether the server that lists it could confirm it.
     pub freshness: Freshness,
 }
 
 /// Clients drop a group version that is `Stale` and report it as failed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 pub enum Freshness {
+    /// The server has it from the API server in charge.
     Current,
+    /// The aggregated server in charge could not be asked lately; what is listed may be out of date.
     Stale,
 }
 
+/// Where the objects of a resource live.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Scope {
+    /// Paths have no namespace.
     Cluster,
+    /// Paths have a namespace.
     Namespaced,
 }
 
@@ -61,15 +70,21 @@ pub struct Resource {
     pub resource: Text,
     /// Absent, or with an empty kind, if only subresources of it are served.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub response_kind: Option<Kind>,
+    pub response_kind: Option<GroupVersionKind>,
+    /// Whether paths of the resource have a namespace.
     pub scope: Scope,
+    /// The singular name, by which kubectl also finds the resource; often empty.
     #[serde(rename = "singularResource")]
     pub singular: Text,
+    /// In the server's order. Empty if only subresources are served.
     pub verbs: Vec<Text>,
+    /// Abbreviations that kubectl expands, for example `deploy`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub short_names: Vec<Text>,
+    /// Groupings that kubectl expands, for example `all`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub categories: Vec<Text>,
+    /// What is below the resource's objects, in the server's order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub subresources: Vec<Subresource>,
 }
@@ -78,27 +93,36 @@ pub struct Resource {
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Subresource {
+    /// The name without that of the resource, for example `scale`.
     pub subresource: Text,
+    /// The kind of its objects; absent if they have none, as for `pods/exec`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub response_kind: Option<Kind>,
+    pub response_kind: Option<GroupVersionKind>,
+    /// The kinds that may be sent to it, where they differ from that of the answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub accepted_types: Vec<Kind>,
+    pub accepted_types: Vec<GroupVersionKind>,
+    /// In the server's order.
     pub verbs: Vec<Text>,
 }
 
 /// `metav1.GroupVersionKind`. An empty group and version mean those of the enclosing group version.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct Kind {
+pub struct GroupVersionKind {
+    /// Empty: that of the enclosing group version.
     pub group: Text,
+    /// Empty: that of the enclosing group version.
     pub version: Text,
+    /// The name of the type, for example `Deployment`.
     pub kind: Text,
 }
 
 impl Document {
+    /// The group of this name; the empty name is the core group.
     pub fn group(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|group| *group.name == *name)
     }
 
+    /// One version of one group; `None` if either is not listed.
     pub fn version(&self, group: &str, version: &str) -> Option<&Version> {
         let versions = &self.group(group)?.versions;
         versions.iter().find(|found| *found.version == *version)
@@ -165,7 +189,7 @@ impl Resource {
 }
 
 /// True if the kind says something.
-pub(super) fn is_kind(kind: Option<&Kind>) -> bool {
+pub(super) fn is_kind(kind: Option<&GroupVersionKind>) -> bool {
     kind.is_some_and(|kind| !kind.kind.is_empty())
 }
 

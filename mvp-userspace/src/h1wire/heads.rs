@@ -20,7 +20,7 @@ const WAITING: usize = 64 << 10;
 
 /// What a head may have.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct HeadLimits {
     pub bytes: usize,
     pub count: usize,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Answered(Arc<AtomicU64>);
 #[derive(Debug)]
 pub(crate) struct Heads {
     state: State,
-    limits: Limits,
+    limits: HeadLimits,
     /// A head that is not complete, or what waits.
     pub(super) held: Vec<u8>,
     /// How much of it has no end of a head.
@@ -87,7 +87,8 @@ impl Answered {
 }
 
 impl Heads {
-    pub(crate) fn new(limits: Limits) -> (Self, Answered) {
+    /// For a new connection. The second value is for the server's side of it: there it is said that a request was answered.
+    pub(crate) fn new(limits: HeadLimits) -> (Self, Answered) {
         let answered = Answered::default();
         let heads = Self {
             state: State::Head,

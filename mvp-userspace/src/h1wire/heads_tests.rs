@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::h2wire::REFUSED;
 
-const LIMITS: Limits = Limits {
+const LIMITS: HeadLimits = HeadLimits {
     bytes: 8192,
     count: 20,
 };
@@ -112,7 +112,7 @@ fn what_cannot_is_refused_and_the_next_request_goes_on() {
         }
     }
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(66_000));
-    let (mut heads, _answered) = Heads::new(Limits {
+    let (mut heads, _answered) = Heads::new(HeadLimits {
         bytes: 1 << 20,
         count: 20,
     });

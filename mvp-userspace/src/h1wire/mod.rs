@@ -13,4 +13,4 @@ mod heads;
 mod heads_tests;
 mod overlong;
 
-pub(crate) use heads::{Answered, Heads, Limits};
+pub(crate) use heads::{Answered, HeadLimits, Heads};

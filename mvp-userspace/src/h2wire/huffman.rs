@@ -26,6 +26,10 @@ struct Codes {
 
 const CODES: Codes = codes();
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "computed while the agent is compiled"
+)]
 const fn codes() -> Codes {
     let mut codes = Codes {
         first: [0; LONGEST + 1],
@@ -59,6 +63,10 @@ const QUICK: u32 = 9;
 /// By the next bits: the symbol and the length of its code; 0 for a longer one.
 static QUICKLY: [(u8, u8); 1 << QUICK] = quickly();
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "computed while the agent is compiled"
+)]
 const fn quickly() -> [(u8, u8); 1 << QUICK] {
     let mut table = [(0, 0); 1 << QUICK];
     let mut window = 0;
@@ -125,9 +133,10 @@ pub(super) fn decode(coded: &[u8], decoded: &mut Vec<u8>) -> Option<()> {
 fn of_rare(next: u32) -> Option<(u16, u32)> {
     (QUICK + 1..=LONGEST as u32).find_map(|length| {
         let at = length as usize;
-        let code = (next >> (32 - length)).checked_sub(CODES.first[at])?;
-        let is_one = code < CODES.count[at];
-        is_one.then(|| (CODES.symbols[CODES.begin[at] + code as usize], length))
+        let code = (next >> (32 - length)).checked_sub(*CODES.first.get(at)?)?;
+        let is_one = code < *CODES.count.get(at)?;
+        let symbol = CODES.symbols.get(CODES.begin.get(at)? + code as usize);
+        symbol.filter(|_| is_one).map(|symbol| (*symbol, length))
     })
 }
 

@@ -13,22 +13,29 @@ const FORMAT: u32 = 1;
 
 /// What is kept over a restart of the agent.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Document {
+pub struct HistoryDocument {
     /// Whoever wrote it writes no more.
     pub closed: bool,
+    /// Since when the record has what happened, in milliseconds since 1970.
     pub begins_ms: u64,
+    /// When it was written, in milliseconds since 1970.
     pub saved_ms: u64,
+    /// The events.
     pub ring: Ring,
+    /// The counts of each minute.
     pub series: Series,
 }
 
 /// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
+    /// It was not read: nothing that the agent writes is as large.
     #[error("it is larger than {MOST_BYTES} bytes")]
     Large,
+    /// The parser's message.
     #[error("it is no record: {0}")]
     Form(#[from] serde_json::Error),
+    /// Its number is not the one that this agent reads.
     #[error("another version of the agent wrote it in format {0}")]
     Format(u32),
 }
@@ -61,7 +68,7 @@ struct Written<'a> {
     minutes: Vec<&'a Minute>,
 }
 
-impl Document {
+impl HistoryDocument {
     /// Reads a file at this time.
     ///
     /// # Errors
@@ -110,6 +117,9 @@ impl Document {
         Ok(serde_json::to_vec(&written)?)
     }
 
+    /// For tests and fuzzing: whatever was read, the record is within its bounds.
+    /// | # Panics
+    /// If it is not.
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn check_bounds(&self) {
         use super::minutes::{ALL_ROWS, DECISIONS, MOST_MINUTES, ROWS};
@@ -158,11 +168,11 @@ mod tests {
 
     #[test]
     fn it_is_read_as_it_was_written() {
-        let mut document = Document {
+        let mut document = HistoryDocument {
             closed: true,
             begins_ms: NOW - 5,
             saved_ms: NOW,
-            ..Document::default()
+            ..HistoryDocument::default()
         };
         let event = Event::new(NOW - 3, Kind::ServerVersion, "cp-a", "v1 -> v2", "v2");
         document.ring.push(event);
@@ -173,7 +183,7 @@ mod tests {
         };
         document.series.add(minute, NOW / 60_000);
         let written = document.encode().unwrap();
-        assert_eq!(Document::parse(&written, NOW).unwrap(), document);
+        assert_eq!(HistoryDocument::parse(&written, NOW).unwrap(), document);
     }
 
     #[test]
@@ -190,20 +200,23 @@ mod tests {
             ],
             "minutes": [{"minute": NOW / 60_000, "forwarded": -1}, {"minute": NOW / 60_000, "forwarded": 2, "more": 1}, null],
         });
-        let document = Document::parse(text.to_string().as_bytes(), NOW).unwrap();
+        let document = HistoryDocument::parse(text.to_string().as_bytes(), NOW).unwrap();
         assert_eq!(document.ring.len(), 1);
         let forwarded: Vec<_> = document.series.iter().map(|m| m.forwarded).collect();
         assert_eq!(forwarded, [2]);
         assert!(matches!(
-            Document::parse(br#"{"format":2}"#, NOW),
+            HistoryDocument::parse(br#"{"format":2}"#, NOW),
             Err(DocumentError::Format(2))
         ));
         for broken in ["", "null", "{}", "[]", "{\"format\":1", "\u{feff}{}"] {
-            assert!(Document::parse(broken.as_bytes(), NOW).is_err(), "{broken}");
+            assert!(
+                HistoryDocument::parse(broken.as_bytes(), NOW).is_err(),
+                "{broken}"
+            );
         }
         let large = vec![b' '; MOST_BYTES + 1];
         assert!(matches!(
-            Document::parse(&large, NOW),
+            HistoryDocument::parse(&large, NOW),
             Err(DocumentError::Large)
         ));
     }

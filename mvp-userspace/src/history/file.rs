@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::document::{Document, MOST_BYTES};
+use super::document::{HistoryDocument, MOST_BYTES};
 
 /// Only its owner may read it: it names clients and servers.
 const MODE: u32 = 0o600;
@@ -22,7 +22,8 @@ pub struct Keep {
 pub enum Kept {
     /// There is no file.
     Nothing,
-    Record(Box<Document>),
+    /// What the agent before this one left.
+    Record(Box<HistoryDocument>),
     /// It is not used, for this reason.
     Unusable(String),
 }
@@ -35,13 +36,15 @@ impl Keep {
         }
     }
 
+    /// Where the record is, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Reads the record. `now_ms`, milliseconds since 1970, is for times in it that lie in the future.
     pub fn read(&self, now_ms: u64) -> Kept {
         match self.bytes() {
-            Ok(bytes) => match Document::parse(&bytes, now_ms) {
+            Ok(bytes) => match HistoryDocument::parse(&bytes, now_ms) {
                 Ok(document) => Kept::Record(Box::new(document)),
                 Err(error) => Kept::Unusable(error.to_string()),
             },
@@ -54,7 +57,7 @@ impl Keep {
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn write(&self, document: &Document) -> io::Result<()> {
+    pub fn write(&self, document: &HistoryDocument) -> io::Result<()> {
         let bytes = document.encode().map_err(io::Error::other)?;
         let mut aside = self.path.clone().into_os_string();
         aside.push(format!("-{}", std::process::id()));
@@ -113,9 +116,9 @@ mod tests {
         let (dir, keep) = keep();
         assert!(matches!(keep.read(NOW), Kept::Nothing));
         for closed in [false, true] {
-            let document = Document {
+            let document = HistoryDocument {
                 closed,
-                ..Document::default()
+                ..HistoryDocument::default()
             };
             keep.write(&document).unwrap();
             let Kept::Record(read) = keep.read(NOW) else {
@@ -139,7 +142,7 @@ mod tests {
         symlink(&elsewhere, keep.path()).unwrap();
         assert!(matches!(keep.read(NOW), Kept::Unusable(_)));
         // A write replaces the link and leaves alone what it leads to.
-        keep.write(&Document::default()).unwrap();
+        keep.write(&HistoryDocument::default()).unwrap();
         assert_eq!(fs::read(&elsewhere).unwrap(), b"x");
         fs::remove_file(keep.path()).unwrap();
         let made = std::process::Command::new("mkfifo")

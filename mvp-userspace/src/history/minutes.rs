@@ -60,6 +60,7 @@ pub struct Prevented {
     pub resource: Arc<str>,
     /// The beginning of the client's User-Agent, which it chooses itself.
     pub client: Arc<str>,
+    /// Requests of that minute.
     pub count: u64,
 }
 
@@ -160,6 +161,7 @@ impl PartialEq for Series {
 impl Eq for Series {}
 
 impl Minute {
+    /// Nothing was counted in it.
     pub fn is_empty(&self) -> bool {
         let nothing = Self {
             minute: self.minute,

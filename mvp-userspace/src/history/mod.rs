@@ -21,7 +21,7 @@ mod report;
 mod ring;
 mod tally;
 
-pub use document::{Document, DocumentError};
+pub use document::{DocumentError, HistoryDocument};
 pub use file::{Keep, Kept};
 pub use kinds::Kind;
 pub use minutes::{MOST_MINUTES, Minute, Prevented, Series};
@@ -34,11 +34,11 @@ pub use tally::{Forwarded, Tally};
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn fuzz_history(data: &[u8]) {
     const NOW: u64 = 1_800_000_000_000;
-    let Ok(document) = Document::parse(data, NOW) else {
+    let Ok(document) = HistoryDocument::parse(data, NOW) else {
         return;
     };
     document.check_bounds();
     let written = document.encode().unwrap_or_default();
-    let again = Document::parse(&written, NOW);
+    let again = HistoryDocument::parse(&written, NOW);
     assert!(again.is_ok_and(|again| again == document));
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Document, Event, Kind, Minute, Ring, Series};
+use super::{Event, HistoryDocument, Kind, Minute, Ring, Series};
 
 /// Seconds over which `perSecond` is an average.
 const WINDOW: usize = 10;
@@ -30,7 +30,9 @@ struct Record {
 /// The agent's own share of requests.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Added {
+    /// Requests that were answered.
     pub requests: u64,
+    /// The time that the agent added to all of them together; the servers' time is not in it.
     pub time: Duration,
 }
 
@@ -58,8 +60,11 @@ pub struct TrafficView {
     pub seconds: u64,
     /// Requests per second, by decision.
     pub per_second: BTreeMap<Arc<str>, f64>,
+    /// Requests per second that went to a peer.
     pub forwarded_per_second: f64,
+    /// Requests per second that would have got a false 404 or 405 from the local server.
     pub prevented_per_second: f64,
+    /// Requests per second that a peer answered while the local server could not.
     pub served_while_down_per_second: f64,
     /// Requests that the agent could not have answered by any server.
     pub failed_per_second: f64,
@@ -81,6 +86,7 @@ impl History {
         })))
     }
 
+    /// Adds an event. The oldest gives way if there is no room.
     pub fn note(&self, event: Event) {
         let kind = event.kind;
         tracing::debug!(
@@ -106,7 +112,7 @@ impl History {
     }
 
     /// Adds what was recorded before: by the agent before this one, which counted other requests.
-    pub fn adopt(&self, before: Document, now_ms: u64) {
+    pub fn adopt(&self, before: HistoryDocument, now_ms: u64) {
         let mut record = self.record();
         record.begins_ms = record.begins_ms.min(before.begins_ms);
         for event in before.ring.iter() {
@@ -119,9 +125,9 @@ impl History {
     }
 
     /// What is kept over a restart.
-    pub fn document(&self, now_ms: u64, closed: bool) -> Document {
+    pub fn document(&self, now_ms: u64, closed: bool) -> HistoryDocument {
         let record = self.record();
-        Document {
+        HistoryDocument {
             closed,
             begins_ms: record.begins_ms,
             saved_ms: now_ms,
@@ -151,6 +157,7 @@ impl History {
         }
     }
 
+    /// The averages over the last seconds, for `/stream` and `mvp top`.
     pub fn traffic(&self) -> TrafficView {
         let record = self.record();
         let seconds = record.window.len();

@@ -20,6 +20,7 @@ const DETAIL: usize = 320;
 pub struct Event {
     /// Milliseconds since 1970, by the node's clock.
     pub at_ms: u64,
+    /// What happened; unknown kinds of a later version are not shown.
     pub kind: Kind,
     /// The server's name or the file to which it happened; empty: the agent itself.
     #[serde(default)]
@@ -79,10 +80,12 @@ impl Ring {
         self.events.iter()
     }
 
+    /// How many events are kept; the oldest ones are gone once there are too many.
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
+    /// Whether nothing has happened yet.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }

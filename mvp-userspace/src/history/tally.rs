@@ -23,7 +23,9 @@ pub struct Tally {
 /// What a peer answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarded<'a> {
+    /// Why the request went to this server.
     pub reason: Reason,
+    /// The HTTP status of the answer.
     pub status: u16,
     /// Group, version, resource, subresource.
     pub key: [&'a str; 4],

@@ -24,6 +24,7 @@ pub struct Head<'h> {
     pub certificate: Option<&'h CertIdentity>,
     /// The client's address, as [`super::forwarded_for`] made it.
     pub forwarded_for: &'h HeaderValue,
+    /// Hashes tokens with keys of this process's own.
     pub hasher: &'h Hasher,
 }
 
@@ -41,16 +42,21 @@ pub struct Admitted<'h> {
 /// A header that says in which form and under which conditions an answer is wanted, and nothing of who asks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Wish {
+    /// The media types that the client accepts.
     Accept,
+    /// The codings that the client accepts, such as gzip.
     AcceptEncoding,
+    /// A time, for documents without an ETag.
     IfModifiedSince,
+    /// The ETags that the client has.
     IfNoneMatch,
+    /// A part of the body; servers answer it for files only.
     Range,
 }
 
 /// Finds out who asks, and turns the client's headers into those for a server.
 ///
-/// `deaf_to_uids`: a server that would not hear of a certificate's uid, although it would read it from the certificate; looked for only
+/// `server_without_uids`: a server that would not hear of a certificate's uid, although it would read it from the certificate; looked for only
 /// if the user has one.
 ///
 /// # Errors
@@ -58,13 +64,13 @@ pub enum Wish {
 pub fn admit<'h>(
     head: Head<'h>,
     trust: &Trust,
-    deaf_to_uids: impl FnOnce() -> Option<String>,
+    server_without_uids: impl FnOnce() -> Option<String>,
 ) -> Result<Admitted<'h>, Unauthorized> {
     let headers = head.headers;
     let caller = authenticate(head.certificate, headers, trust)?;
     if let Caller::Asserted(user) = &caller
         && !user.uid().is_empty()
-        && let Some(server) = deaf_to_uids()
+        && let Some(server) = server_without_uids()
     {
         return Err(Unauthorized::Identity(BadIdentity::UidNotTaken(server)));
     }
@@ -85,6 +91,7 @@ pub fn admit<'h>(
 }
 
 impl Admitted<'_> {
+    /// Who asks, as the agent found out.
     pub fn caller(&self) -> &Caller {
         &self.caller
     }

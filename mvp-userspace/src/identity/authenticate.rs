@@ -30,8 +30,10 @@ pub enum Caller {
 /// Why a request is refused before any server sees it. The answer is kube-apiserver's: 401, "Unauthorized", with no reason.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unauthorized {
+    /// It was presented and does not identify anybody.
     #[error("client certificate: {0}")]
     Certificate(Rejection),
+    /// It verified, and the user in it cannot be asserted by headers.
     #[error("{0}")]
     Identity(BadIdentity),
     /// A certificate that verified, but whose user the agent cannot convey to a server.

@@ -8,7 +8,7 @@
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 
-use super::facts::Facts;
+use super::facts::CertificateFacts;
 
 /// Certificates accepted from a client, the first included.
 pub(super) const MAX_CHAIN: usize = 6;
@@ -20,35 +20,45 @@ const MAX_SIGNATURES: u32 = 100;
 /// Why a certificate identifies nobody.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Rejection {
+    /// How many there were. Verification costs a signature for each.
     #[error("{0} certificates were presented; at most {MAX_CHAIN} are looked at")]
     ChainTooLong(usize),
+    /// Not even parsed.
     #[error("a certificate of more than {MAX_CERTIFICATE} bytes was presented")]
     TooLarge,
+    /// It is not the DER of an X.509 certificate.
     #[error("malformed certificate")]
     Malformed,
+    /// The leaf, or every path to a CA, is past its `notAfter`.
     #[error("certificate has expired")]
     Expired,
+    /// The leaf, or every path to a CA, is before its `notBefore`.
     #[error("certificate is not valid yet")]
     NotYetValid,
+    /// No path leads to a CA of the bundle.
     #[error("certificate signed by unknown authority")]
     UnknownIssuer,
+    /// The leaf or a CA in the path has an extendedKeyUsage without `clientAuth` (RFC 5280 §4.2.1.12).
     #[error("certificate's extended key usage does not include client authentication")]
     WrongUsage,
+    /// Another rule of RFC 5280 is broken; the text says which.
     #[error("certificate refused: {0}")]
     Refused(&'static str),
+    /// It verified, but this front proxy may not assert users.
     #[error("common name {0:?} is not among requestHeader.allowedNames")]
     NameNotAllowed(String),
+    /// kube-apiserver refuses such a certificate too.
     #[error("certificate holds several UIDs, or an empty one")]
     BadUid,
 }
 
 /// The CAs of one bundle.
 #[derive(Debug)]
-pub(super) struct Roots(Vec<Facts>);
+pub(super) struct Roots(Vec<CertificateFacts>);
 
 /// What a certificate is asked to be in a path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Place {
+enum PathPosition {
     Leaf,
     Intermediate,
     Root,
@@ -56,8 +66,8 @@ enum Place {
 
 /// One search for a path.
 struct Search<'a> {
-    roots: &'a [Facts],
-    intermediates: &'a [Facts],
+    roots: &'a [CertificateFacts],
+    intermediates: &'a [CertificateFacts],
     now: i64,
     signatures_left: u32,
     /// What spoke against the last candidate that had the right name.
@@ -67,7 +77,9 @@ struct Search<'a> {
 impl Roots {
     /// What does not parse is left out; the loader has refused such bundles before.
     pub(super) fn new(certificates: &[CertificateDer<'static>]) -> Self {
-        let read = certificates.iter().filter_map(|der| Facts::read(der).ok());
+        let read = certificates
+            .iter()
+            .filter_map(|der| CertificateFacts::read(der).ok());
         Self(read.collect())
     }
 
@@ -82,7 +94,7 @@ impl Roots {
     ) -> Result<(), Rejection> {
         let chain = chain
             .iter()
-            .map(Facts::read)
+            .map(CertificateFacts::read)
             .collect::<Result<Vec<_>, _>>()?;
         let (leaf, intermediates) = chain.split_first().ok_or(Rejection::Malformed)?;
         let mut search = Search {
@@ -92,7 +104,7 @@ impl Roots {
             signatures_left: MAX_SIGNATURES,
             why: Rejection::UnknownIssuer,
         };
-        search.check(leaf, Place::Leaf, &[])?;
+        search.check(leaf, PathPosition::Leaf, &[])?;
         // A certificate that is itself in the bundle is its own path, CA or not.
         if self.0.iter().any(|root| root.der == leaf.der) {
             return for_clients(&[leaf]);
@@ -113,7 +125,7 @@ impl Roots {
 
 impl<'a> Search<'a> {
     /// Whether the path leads to a root for client authentication.
-    fn extend(&mut self, path: &mut Vec<&'a Facts>) -> bool {
+    fn extend(&mut self, path: &mut Vec<&'a CertificateFacts>) -> bool {
         let Some(child) = path.last().copied() else {
             return false;
         };
@@ -123,7 +135,7 @@ impl<'a> Search<'a> {
             .filter(|root| root.subject == child.issuer)
         {
             let whole = self
-                .consider(root, Place::Root, path)
+                .consider(root, PathPosition::Root, path)
                 .and_then(|()| for_clients(path))
                 .and_then(|()| for_clients(&[root]));
             match whole {
@@ -136,7 +148,7 @@ impl<'a> Search<'a> {
             .iter()
             .filter(|c| c.subject == child.issuer)
         {
-            match self.consider(candidate, Place::Intermediate, path) {
+            match self.consider(candidate, PathPosition::Intermediate, path) {
                 Ok(()) => {
                     path.push(candidate);
                     if self.extend(path) {
@@ -153,14 +165,14 @@ impl<'a> Search<'a> {
     /// Whether `candidate` may come next in the path.
     fn consider(
         &mut self,
-        candidate: &Facts,
-        place: Place,
-        path: &[&Facts],
+        candidate: &CertificateFacts,
+        place: PathPosition,
+        path: &[&CertificateFacts],
     ) -> Result<(), Rejection> {
         let Some(child) = path.last() else {
             return Err(Rejection::UnknownIssuer);
         };
-        let is_known = |known: &&Facts| {
+        let is_known = |known: &&CertificateFacts| {
             known.subject == candidate.subject && known.key.as_ref() == candidate.key.as_ref()
         };
         if path.iter().any(is_known) {
@@ -180,7 +192,12 @@ impl<'a> Search<'a> {
     }
 
     /// Go's `isValid`.
-    fn check(&self, certificate: &Facts, place: Place, path: &[&Facts]) -> Result<(), Rejection> {
+    fn check(
+        &self,
+        certificate: &CertificateFacts,
+        place: PathPosition,
+        path: &[&CertificateFacts],
+    ) -> Result<(), Rejection> {
         if certificate.unhandled {
             return Err(Rejection::Refused("it has an unknown critical extension"));
         }
@@ -191,7 +208,7 @@ impl<'a> Search<'a> {
             return Err(Rejection::Expired);
         }
         if let Some(constraints) = &certificate.constraints
-            && place != Place::Leaf
+            && place != PathPosition::Leaf
             && !path
                 .iter()
                 .flat_map(|c| &c.names)
@@ -199,7 +216,7 @@ impl<'a> Search<'a> {
         {
             return Err(Rejection::Refused("its issuer may not sign its names"));
         }
-        if place == Place::Intermediate && certificate.ca != Some(true) {
+        if place == PathPosition::Intermediate && certificate.ca != Some(true) {
             return Err(Rejection::Refused("its issuer is no CA"));
         }
         let intermediates = path.len().saturating_sub(1);
@@ -213,7 +230,7 @@ impl<'a> Search<'a> {
     }
 }
 
-fn for_clients(path: &[&Facts]) -> Result<(), Rejection> {
+fn for_clients(path: &[&CertificateFacts]) -> Result<(), Rejection> {
     match path.iter().all(|certificate| certificate.for_clients) {
         true => Ok(()),
         false => Err(Rejection::WrongUsage),

@@ -14,7 +14,9 @@ use crate::tls::IdentityClass;
 pub enum Credentials {
     /// A user asserted over the front-proxy certificate.
     Asserted,
+    /// A bearer token, passed on as it is; the agent does not know whether it is good.
     Token(TokenHash),
+    /// Neither a certificate nor a token.
     Anonymous,
 }
 
@@ -25,6 +27,7 @@ pub struct TokenHash([u64; 2]);
 /// One caller from one address: what quotas and rates are kept for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct ClientKey {
+    /// The client's address, without its port.
     pub address: IpAddr,
     /// Of the user's name, or of the token: the agent does not know whose it is.
     who: u64,
@@ -44,6 +47,7 @@ impl Credentials {
         }
     }
 
+    /// Over which connections requests with these credentials travel: a server believes asserted users only over one of them.
     pub fn class(self) -> IdentityClass {
         match self {
             Self::Asserted => IdentityClass::FrontProxy,

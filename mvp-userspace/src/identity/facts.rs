@@ -10,7 +10,7 @@ use crate::tls::{parse_certificate, validity};
 
 /// An owned reading of one certificate.
 #[derive(Clone, Debug)]
-pub(super) struct Facts {
+pub(super) struct CertificateFacts {
     pub der: CertificateDer<'static>,
     pub subject: Vec<u8>,
     pub issuer: Vec<u8>,
@@ -50,7 +50,7 @@ struct Signature {
     value: Vec<u8>,
 }
 
-impl Facts {
+impl CertificateFacts {
     /// # Errors
     /// [`Rejection::Malformed`], where Go fails to parse the certificate.
     pub(super) fn read(der: &CertificateDer<'_>) -> Result<Self, Rejection> {

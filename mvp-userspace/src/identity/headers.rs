@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, header};
 
 use super::authenticate::Caller;
-use super::trust::{Kind, Trust, is_hop_marker};
+use super::trust::{HeaderRole, Trust, is_hop_marker};
 
 /// Set on a request that one kube-apiserver or agent forwards to another, so that it is forwarded once
 /// (`apiserver/pkg/util/peerproxy/peerproxy_handler.go`).
@@ -12,16 +12,22 @@ pub const PEER_PROXIED: HeaderName = HeaderName::from_static("x-kubernetes-peer-
 /// Values removed from a request, by kind. From a front proxy they are how it speaks; from anyone else an attempt to.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Stripped {
+    /// Values that named a user.
     pub username: usize,
+    /// Values that named a uid.
     pub uid: usize,
+    /// Values that named a group.
     pub group: usize,
+    /// Values of extra fields.
     pub extra: usize,
     /// Other headers of the X-Remote- family, and any unknown one while a server's names cannot be read.
     pub other: usize,
+    /// Hop markers from callers that may not set one.
     pub hop: usize,
 }
 
 impl Stripped {
+    /// How many values were removed in all.
     pub fn total(&self) -> usize {
         self.username + self.uid + self.group + self.extra + self.other + self.hop
     }
@@ -34,6 +40,7 @@ pub enum HopMark {
     Honoured,
     /// Somebody else says so: ignore it.
     Forged,
+    /// The request was not forwarded before, or does not say so.
     Absent,
 }
 
@@ -56,7 +63,7 @@ pub(super) fn rewrite_headers(headers: &mut HeaderMap, caller: &Caller, trust: &
 pub fn strip_headers(headers: &mut HeaderMap, trust: &Trust) -> Stripped {
     let mut stripped = Stripped::default();
     // Almost no request has any, and then nothing is allocated.
-    let found: Vec<(HeaderName, Kind)> = headers
+    let found: Vec<(HeaderName, HeaderRole)> = headers
         .keys()
         .filter_map(|name| Some((name.clone(), trust.kind(name)?)))
         .collect();
@@ -64,12 +71,12 @@ pub fn strip_headers(headers: &mut HeaderMap, trust: &Trust) -> Stripped {
         let count = headers.get_all(&name).iter().count();
         headers.remove(&name);
         let counter = match kind {
-            Kind::Username => &mut stripped.username,
-            Kind::Uid => &mut stripped.uid,
-            Kind::Group => &mut stripped.group,
-            Kind::Extra => &mut stripped.extra,
-            Kind::OtherRemote | Kind::Unlisted => &mut stripped.other,
-            Kind::Hop => &mut stripped.hop,
+            HeaderRole::Username => &mut stripped.username,
+            HeaderRole::Uid => &mut stripped.uid,
+            HeaderRole::Group => &mut stripped.group,
+            HeaderRole::Extra => &mut stripped.extra,
+            HeaderRole::OtherRemote | HeaderRole::Unlisted => &mut stripped.other,
+            HeaderRole::Hop => &mut stripped.hop,
         };
         *counter += count;
     }

@@ -41,7 +41,7 @@ pub use examine::{CertIdentity, PeerCertificates, examine};
 pub(crate) use fuzz::{Faces, faces};
 pub use headers::{HopMark, PEER_PROXIED, Stripped, strip_headers};
 pub use hop_by_hop::{AUDIT_ID, forwarded_for, strip_hop_by_hop};
-pub use own::Unfit;
+pub use own::UnfitClientPair;
 #[cfg(test)]
 pub use testing::trust_in_nobody;
 pub use trust::{HeaderNames, Trust, TrustCell};

@@ -9,7 +9,8 @@ use crate::tls::{parse_certificate, validity};
 
 /// Why a certificate must not be used as `upstream.clientCertFile`.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Unfit {
+pub enum UnfitClientPair {
+    /// A server could not read it either.
     #[error("its first certificate is malformed")]
     Malformed,
     /// The dangerous case: servers would take every asserted user for the certificate's own user.
@@ -18,10 +19,13 @@ pub enum Unfit {
          requestHeader.clientCAFile alone"
     )]
     IsUser(String),
+    /// Servers that are configured like this one would not verify it.
     #[error("it does not lead to requestHeader.clientCAFile: {0}")]
     Chain(Rejection),
+    /// Servers verify it as a client certificate (RFC 5280 §4.2.1.12).
     #[error("its extended key usage does not include client authentication")]
     Usage,
+    /// Servers that are configured like this one would refuse what it asserts. The text is the name that it has.
     #[error("its common name {0:?} is not among requestHeader.allowedNames")]
     Name(String),
 }
@@ -32,29 +36,29 @@ impl Trust {
     ///
     /// # Errors
     /// Why not.
-    pub fn fits_front_proxy(&self, chain: &[CertificateDer<'_>]) -> Result<(), Unfit> {
-        let leaf = chain.first().ok_or(Unfit::Malformed)?;
-        let parsed = parse_certificate(leaf).map_err(|_| Unfit::Malformed)?;
+    pub fn fits_front_proxy(&self, chain: &[CertificateDer<'_>]) -> Result<(), UnfitClientPair> {
+        let leaf = chain.first().ok_or(UnfitClientPair::Malformed)?;
+        let parsed = parse_certificate(leaf).map_err(|_| UnfitClientPair::Malformed)?;
         let name = subject::read(parsed.subject())
-            .ok_or(Unfit::Malformed)?
+            .ok_or(UnfitClientPair::Malformed)?
             .common_name;
         let at = while_valid(validity(&parsed));
         if let Some(roots) = &self.client_ca
             && roots.verify(chain, at).is_ok()
             && !name.is_empty()
         {
-            return Err(Unfit::IsUser(name));
+            return Err(UnfitClientPair::IsUser(name));
         }
         let Some(proxy) = &self.front_proxy else {
             return Ok(());
         };
         match proxy.roots.verify(chain, at) {
             Ok(()) => {}
-            Err(Rejection::WrongUsage) => return Err(Unfit::Usage),
-            Err(rejection) => return Err(Unfit::Chain(rejection)),
+            Err(Rejection::WrongUsage) => return Err(UnfitClientPair::Usage),
+            Err(rejection) => return Err(UnfitClientPair::Chain(rejection)),
         }
         if !proxy.allowed_names.is_empty() && !proxy.allowed_names.contains(&name) {
-            return Err(Unfit::Name(name));
+            return Err(UnfitClientPair::Name(name));
         }
         Ok(())
     }

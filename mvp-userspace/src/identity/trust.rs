@@ -11,7 +11,7 @@ use super::certificate::Roots;
 use super::proof::{Learned, LearnedKind};
 use crate::config::{Config, RequestHeader};
 use crate::tls::{
-    Adopt, Bundle, FileSpec, FileStats, Outcome, Refreshed, Reload, Source, TlsError,
+    Adopt, Bundle, FileSpec, FileStats, Refreshed, Reload, ReloadOutcome, Source, TlsError,
 };
 
 /// An immutable snapshot of what is trusted.
@@ -42,6 +42,7 @@ impl Trust {
         self.generation
     }
 
+    /// The names of identity headers: those that are set, and those that are deleted.
     pub fn names(&self) -> &HeaderNames {
         &self.names
     }
@@ -64,15 +65,15 @@ impl Trust {
     }
 
     /// What a header is to us, or to a server.
-    pub(super) fn kind(&self, name: &HeaderName) -> Option<Kind> {
+    pub(super) fn kind(&self, name: &HeaderName) -> Option<HeaderRole> {
         self.names.kind(name).or_else(|| {
             let learned = self.learned.kind(name, folded_eq, folded_prefix)?;
             Some(match learned {
-                LearnedKind::Username => Kind::Username,
-                LearnedKind::Uid => Kind::Uid,
-                LearnedKind::Group => Kind::Group,
-                LearnedKind::Extra => Kind::Extra,
-                LearnedKind::Unlisted => Kind::Unlisted,
+                LearnedKind::Username => HeaderRole::Username,
+                LearnedKind::Uid => HeaderRole::Uid,
+                LearnedKind::Group => HeaderRole::Group,
+                LearnedKind::Extra => HeaderRole::Extra,
+                LearnedKind::Unlisted => HeaderRole::Unlisted,
             })
         })
     }
@@ -150,6 +151,7 @@ impl TrustCell {
         self.named.subscribe()
     }
 
+    /// The snapshot to use for one request: a reload does not change it.
     pub fn load(&self) -> Arc<Trust> {
         self.current.load_full()
     }
@@ -179,7 +181,7 @@ impl TrustCell {
 }
 
 impl Reload for TrustCell {
-    fn refresh(&self) -> Vec<Outcome> {
+    fn refresh(&self) -> Vec<ReloadOutcome> {
         let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
         let material = &mut *material;
         let mut outcomes = Vec::new();
@@ -194,7 +196,7 @@ impl Reload for TrustCell {
                 }
                 Refreshed::Failed(error) => Err(error),
             };
-            outcomes.push(Outcome {
+            outcomes.push(ReloadOutcome {
                 key: source.key().to_owned(),
                 result,
             });
@@ -206,7 +208,7 @@ impl Reload for TrustCell {
                     if let Some((source, _)) = &material.front_proxy {
                         source.blame(&error);
                     }
-                    outcomes.push(Outcome {
+                    outcomes.push(ReloadOutcome {
                         key: error.key().to_owned(),
                         result: Err(error),
                     });
@@ -311,7 +313,7 @@ pub struct HeaderNames {
 
 /// What a header name is to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum HeaderRole {
     Username,
     Uid,
     Group,
@@ -394,23 +396,23 @@ impl HeaderNames {
     }
 
     /// What `name` is to us, or to a server that folds `_` into `-` as CGI-style servers do.
-    pub(super) fn kind(&self, name: &HeaderName) -> Option<Kind> {
+    pub(super) fn kind(&self, name: &HeaderName) -> Option<HeaderRole> {
         let name = name.as_str();
         let any = |names: &[HeaderName]| names.iter().any(|n| folded_eq(n.as_str(), name));
         if is_hop_marker(name) {
-            Some(Kind::Hop)
+            Some(HeaderRole::Hop)
         } else if folded_eq(USER.as_str(), name) || any(&self.username) {
-            Some(Kind::Username)
+            Some(HeaderRole::Username)
         } else if folded_eq(UID.as_str(), name) || any(&self.uid) {
-            Some(Kind::Uid)
+            Some(HeaderRole::Uid)
         } else if folded_eq(GROUP.as_str(), name) || any(&self.group) {
-            Some(Kind::Group)
+            Some(HeaderRole::Group)
         } else if folded_prefix(EXTRA, name)
             || self.extra_prefixes.iter().any(|p| folded_prefix(p, name))
         {
-            Some(Kind::Extra)
+            Some(HeaderRole::Extra)
         } else if folded_prefix("x-remote-", name) {
-            Some(Kind::OtherRemote)
+            Some(HeaderRole::OtherRemote)
         } else {
             None
         }

@@ -21,8 +21,10 @@ pub struct User {
 /// Why a verified user cannot be conveyed by header. The request is refused: a user conveyed in part would be another user.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadIdentity {
+    /// Servers answer 401 to an empty name.
     #[error("the user name is empty")]
     NoName,
+    /// Which part of the user it is. Header values that are not UTF-8 would arrive as another user.
     #[error("the {0} is not UTF-8")]
     NotUtf8(&'static str),
     /// Control characters, or spaces at an end: HTTP/1.1 receivers trim those, and `admin ` would arrive as `admin`.
@@ -31,6 +33,7 @@ pub enum BadIdentity {
     /// Receivers skip empty values (`headerrequest/requestheader.go:allHeaderValues`), and the user would arrive with less.
     #[error("the user is in a group with an empty name, which no header can say")]
     EmptyGroup,
+    /// See `requestHeader.uidHeaders`.
     #[error(
         "the user has a uid, and requestHeader.uidHeaders is empty: no server would hear of it"
     )]
@@ -41,6 +44,7 @@ pub enum BadIdentity {
          first of requestHeader.uidHeaders)"
     )]
     UidNotTaken(String),
+    /// Each is a header, and servers limit the size of a request's header.
     #[error("the user has more than {MAX_VALUES} groups and extra values")]
     TooMany,
 }
@@ -91,14 +95,17 @@ impl User {
         })
     }
 
+    /// As in the certificate's common name, or in the header of a front proxy; never empty.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// Empty if the user has none.
     pub fn uid(&self) -> &str {
         &self.uid
     }
 
+    /// In the order in which they will be asserted.
     pub fn groups(&self) -> &[String] {
         &self.groups
     }

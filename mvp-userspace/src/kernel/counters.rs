@@ -9,7 +9,8 @@ pub struct Counters([u64; Counter::COUNT as usize]);
 impl Counters {
     /// The value of one counter.
     pub fn get(&self, counter: Counter) -> u64 {
-        self.0[counter.index() as usize]
+        // Every index is below the length of the array.
+        self.0.get(counter.index() as usize).copied().unwrap_or(0)
     }
 
     /// Every counter with its value, in index order.
@@ -25,8 +26,10 @@ impl Counters {
     ) -> Result<Self, E> {
         let mut values = [0; Counter::COUNT as usize];
         for &counter in Counter::ALL {
-            values[counter.index() as usize] =
-                read(counter)?.into_iter().fold(0, u64::wrapping_add);
+            let sum = read(counter)?.into_iter().fold(0, u64::wrapping_add);
+            if let Some(value) = values.get_mut(counter.index() as usize) {
+                *value = sum;
+            }
         }
         Ok(Self(values))
     }

@@ -55,7 +55,7 @@ pub(super) struct Locked {
 
 /// Why pins cannot be used by this build.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
-pub(super) enum Unfit {
+pub(super) enum UnfitPins {
     #[error("they have ABI version {0}, this agent has {ABI_VERSION}")]
     Abi(u32),
     #[error("their program is not this agent's (tag {found:016x} instead of {expected:016x})")]
@@ -156,26 +156,26 @@ impl Locked {
 }
 
 /// Whether the pins in `existing` are those of the program and maps in `fresh`, which this build has just made.
-pub(super) fn compare(existing: &Path, fresh: &Path) -> Result<(), Unfit> {
+pub(super) fn compare(existing: &Path, fresh: &Path) -> Result<(), UnfitPins> {
     match maps::abi(existing) {
         Some(ABI_VERSION) => {}
-        other => return Err(Unfit::Abi(other.unwrap_or_default())),
+        other => return Err(UnfitPins::Abi(other.unwrap_or_default())),
     }
     let program = |folder: &Path| ProgramInfo::from_pin(folder.join(PROGRAM_PIN));
     let expected = program(fresh).map_or(0, |info| info.tag());
     let found = program(existing).map(|info| (info.tag(), info.id()));
     let (found, id) = found.unwrap_or_default();
     if found != expected {
-        return Err(Unfit::Program { found, expected });
+        return Err(UnfitPins::Program { found, expected });
     }
     for (_, pin) in PINS {
         match (shape(existing, pin), shape(fresh, pin)) {
             (Some(a), Some(b)) if a == b => {}
-            _ => return Err(Unfit::Map(pin)),
+            _ => return Err(UnfitPins::Map(pin)),
         }
     }
     match link(existing) {
-        Some((_, info)) if info.netns != 0 && info.program != id => Err(Unfit::Link),
+        Some((_, info)) if info.netns != 0 && info.program != id => Err(UnfitPins::Link),
         _ => Ok(()),
     }
 }

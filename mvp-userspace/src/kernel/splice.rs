@@ -156,7 +156,8 @@ impl Joined {
     /// # Errors
     /// [`Error::System`] if the map cannot be read.
     pub fn redirected(&self, from: usize) -> Result<u64, Error> {
-        let cookie = self.cookies[from & 1];
+        let [first, second] = self.cookies;
+        let cookie = if from & 1 == 0 { first } else { second };
         lock(&self.shared.flows)
             .get(&cookie, 0)
             .map_err(|e| Error::map("reading a flow", &e))

@@ -16,9 +16,12 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 use self::lines::Lines;
 use crate::config::ConfigError;
 
+/// The form of a log line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum LogFormat {
+    /// For a terminal: time, level, text, fields.
     Human,
+    /// One JSON object for each line, for log collectors.
     Json,
 }
 

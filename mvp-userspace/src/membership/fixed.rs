@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use super::{Facts, LIST, MAX_MEMBERS, Membership, MembershipLine, ReadBy, Source};
+use super::{
+    LIST, MAX_MEMBERS, Membership, MembershipFacts, MembershipLine, MembershipSource, ReadBy,
+};
 use crate::config::Endpoint;
 
 /// A list that never changes.
@@ -14,11 +16,11 @@ pub fn fixed(endpoints: Vec<Endpoint>, local: &Endpoint) -> Membership {
         .iter()
         .filter(|e| (&e.host, e.port) != (&local.host, local.port))
         .count();
-    let facts = Facts {
+    let facts = MembershipFacts {
         peers: others.min(MAX_MEMBERS),
         ignored: others.saturating_sub(MAX_MEMBERS),
-        source: Source::Static,
-        ..Facts::default()
+        source: MembershipSource::Static,
+        ..MembershipFacts::default()
     };
     if facts.warns() {
         warn!("{}", facts.line());

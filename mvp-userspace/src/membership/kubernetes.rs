@@ -21,7 +21,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::{
-    Facts, LINGER, MembershipError, MembershipLine, Roster, SLICE_NAME, SLICE_NAMESPACE, Source,
+    LINGER, MembershipError, MembershipFacts, MembershipLine, MembershipSource, Roster, SLICE_NAME,
+    SLICE_NAMESPACE,
 };
 use crate::config::Endpoint;
 use crate::discovery::SyncCounters;
@@ -57,16 +58,24 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, MembershipError
 }
 
 /// The channels into which [`follow`] sends what it finds.
-pub struct Told {
+pub struct MembershipChannels {
+    /// The members, sent only when they changed.
     pub members: watch::Sender<Arc<Vec<Endpoint>>>,
+    /// The server whose process is another one now; `None` inside: which server it is, is not known.
     pub restarts: mpsc::Sender<Option<Endpoint>>,
+    /// What `mvp status` says about the list.
     pub line: MembershipLine,
 }
 
 /// Keeps the list up to date until nobody reads it any more. Needs `list` and `watch` on the EndpointSlice `kubernetes` in
 /// `default`, on Leases in `kube-system` and on Nodes. While the API cannot be reached, what was last known stands; without Nodes
 /// servers are named by their Leases or addresses.
-pub async fn follow(client: Client, roster: Roster, told: Told, counters: Arc<SyncCounters>) {
+pub async fn follow(
+    client: Client,
+    roster: Roster,
+    channels: MembershipChannels,
+    counters: Arc<SyncCounters>,
+) {
     let mut slices = pin!(events(
         Api::<EndpointSlice>::namespaced(client.clone(), SLICE_NAMESPACE),
         watcher::Config::default().fields(&format!("metadata.name={SLICE_NAME}")),
@@ -84,7 +93,7 @@ pub async fn follow(client: Client, roster: Roster, told: Told, counters: Arc<Sy
     ));
     let mut follower = Follower {
         roster,
-        told,
+        channels,
         counters,
         slices: Listing::default(),
         leases: Listing::default(),
@@ -94,7 +103,7 @@ pub async fn follow(client: Client, roster: Roster, told: Told, counters: Arc<Sy
     loop {
         let until = follower.wake();
         let restarted = tokio::select! {
-            () = follower.told.members.closed() => return,
+            () = follower.channels.members.closed() => return,
             () = sleep_until(until) => Vec::new(),
             Some(event) = slices.next() => {
                 follower.slice(event);
@@ -112,7 +121,7 @@ pub async fn follow(client: Client, roster: Roster, told: Told, counters: Arc<Sy
         for endpoint in restarted {
             info!(server = ?endpoint, "a kube-apiserver was started, stopped or replaced");
             // Full: as many are already being asked.
-            let _ = follower.told.restarts.try_send(endpoint);
+            let _ = follower.channels.restarts.try_send(endpoint);
         }
     }
 }
@@ -130,7 +139,7 @@ const NAMES_WITHIN: Duration = Duration::from_secs(2);
 
 struct Follower {
     roster: Roster,
-    told: Told,
+    channels: MembershipChannels,
     counters: Arc<SyncCounters>,
     slices: Listing<EndpointSlice>,
     leases: Listing<Lease>,
@@ -276,15 +285,15 @@ impl Follower {
             true => Some(self.roster.members(Instant::now())),
             false => None,
         };
-        let facts = Facts {
+        let facts = MembershipFacts {
             peers: now
                 .as_ref()
-                .map_or_else(|| self.told.members.borrow().len(), Vec::len),
+                .map_or_else(|| self.channels.members.borrow().len(), Vec::len),
             ignored: self.roster.ignored(),
             source: if now.is_some() {
-                Source::Kubernetes
+                MembershipSource::Kubernetes
             } else {
-                Source::Awaited
+                MembershipSource::Awaited
             },
             misnamed: self.roster.misnamed().map(str::to_owned),
             nodes_error: self.nodes.error.clone(),
@@ -292,7 +301,7 @@ impl Follower {
         };
         let mut changed = false;
         if let Some(now) = now {
-            changed = self.told.members.send_if_modified(|before| {
+            changed = self.channels.members.send_if_modified(|before| {
                 let changed = **before != now;
                 if changed {
                     info!(servers = ?now.iter().map(|e| &*e.name).collect::<Vec<_>>(), "the peers are");
@@ -302,7 +311,7 @@ impl Follower {
             });
         }
         let (warns, line) = (facts.warns(), facts.line());
-        let news = self.told.line.set(facts);
+        let news = self.channels.line.set(facts);
         if warns && (news || changed) {
             warn!("{line}");
         }

@@ -6,17 +6,17 @@ use super::MAX_MEMBERS;
 
 /// Where the list comes from and what is wrong with it, in one line for the status. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct MembershipLine(Arc<Mutex<Facts>>);
+pub struct MembershipLine(Arc<Mutex<MembershipFacts>>);
 
 /// What the line is made of.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Facts {
+pub struct MembershipFacts {
     /// Servers beside the local one.
     pub peers: usize,
     /// Servers that there is no room for.
     pub ignored: usize,
     /// Where the list comes from.
-    pub source: Source,
+    pub source: MembershipSource,
     /// The name of this node's Node object, if this agent calls the local server by another.
     pub misnamed: Option<String>,
     /// Why Nodes cannot be read.
@@ -27,7 +27,7 @@ pub struct Facts {
 
 /// Where a list of servers comes from.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Source {
+pub enum MembershipSource {
     /// `peers.static` alone.
     #[default]
     Static,
@@ -40,7 +40,7 @@ pub enum Source {
 impl MembershipLine {
     /// Takes in new facts; true if what is worth a warning of them differs from before. That a list cannot be read for a moment, since
     /// a server restarts, is not: it is in the line.
-    pub fn set(&self, facts: Facts) -> bool {
+    pub fn set(&self, facts: MembershipFacts) -> bool {
         let mut known = self.lock();
         let changed = known.alarm() != facts.alarm();
         *known = facts;
@@ -52,21 +52,21 @@ impl MembershipLine {
         self.lock().line()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Facts> {
+    fn lock(&self) -> MutexGuard<'_, MembershipFacts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Facts {
+impl MembershipFacts {
     /// True if an operator should look: there is nobody to forward to, or there are more servers than can be used.
     pub fn warns(&self) -> bool {
         self.alarm().is_some()
     }
 
     /// What an operator should look at.
-    fn alarm(&self) -> Option<(Source, bool, usize)> {
+    fn alarm(&self) -> Option<(MembershipSource, bool, usize)> {
         let alone = self.peers == 0;
-        (self.source != Source::Awaited && (alone || self.ignored > 0)).then_some((
+        (self.source != MembershipSource::Awaited && (alone || self.ignored > 0)).then_some((
             self.source,
             alone,
             self.ignored,
@@ -76,18 +76,18 @@ impl Facts {
     /// All of it in one line.
     pub fn line(&self) -> String {
         let from = match self.source {
-            Source::Static => "peers.static",
-            Source::Awaited => "EndpointSlice default/kubernetes, not read yet",
-            Source::Kubernetes => "EndpointSlice default/kubernetes",
+            MembershipSource::Static => "peers.static",
+            MembershipSource::Awaited => "EndpointSlice default/kubernetes, not read yet",
+            MembershipSource::Kubernetes => "EndpointSlice default/kubernetes",
         };
         let mut line = match (self.peers, self.source) {
-            (0, Source::Static) => "only the local server is known: peers.static is empty and \
+            (0, MembershipSource::Static) => "only the local server is known: peers.static is empty and \
                                     peers.kubernetes.enabled is false"
                 .to_owned(),
-            (0, Source::Kubernetes) => {
+            (0, MembershipSource::Kubernetes) => {
                 "only the local server is known: the EndpointSlice default/kubernetes lists no other".to_owned()
             }
-            (0, Source::Awaited) => format!("only the local server is known ({from})"),
+            (0, MembershipSource::Awaited) => format!("only the local server is known ({from})"),
             (peers, _) => format!("{} servers ({from})", peers + 1),
         };
         if self.ignored > 0 {
@@ -120,19 +120,19 @@ mod tests {
 
     #[test]
     fn nobody_else_and_too_many_are_said() {
-        let alone = Facts::default();
+        let alone = MembershipFacts::default();
         assert!(alone.warns());
         assert!(alone.line().starts_with("only the local server is known"));
-        let awaited = Facts {
-            source: Source::Awaited,
-            ..Facts::default()
+        let awaited = MembershipFacts {
+            source: MembershipSource::Awaited,
+            ..MembershipFacts::default()
         };
         assert!(!awaited.warns());
-        let many = Facts {
+        let many = MembershipFacts {
             peers: MAX_MEMBERS,
             ignored: 6,
-            source: Source::Kubernetes,
-            ..Facts::default()
+            source: MembershipSource::Kubernetes,
+            ..MembershipFacts::default()
         };
         assert!(many.warns());
         assert_eq!(
@@ -142,7 +142,7 @@ mod tests {
         let line = MembershipLine::default();
         assert!(line.set(many.clone()));
         assert!(!line.set(many.clone()));
-        let unread = Facts {
+        let unread = MembershipFacts {
             error: Some("connection refused".to_owned()),
             ..many
         };

@@ -2,6 +2,10 @@
 
 mod fixed;
 #[cfg(any(test, feature = "fuzzing"))]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "only tests and fuzz targets run it"
+)]
 mod fuzz;
 mod kubernetes;
 mod line;
@@ -17,8 +21,8 @@ use tokio::sync::{mpsc, watch};
 pub use fixed::fixed;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzz::fuzz_roster;
-pub use kubernetes::{Told, client, events, follow};
-pub use line::{Facts, MembershipLine, Source};
+pub use kubernetes::{MembershipChannels, client, events, follow};
+pub use line::{MembershipFacts, MembershipLine, MembershipSource};
 pub use reader::{ReadBy, Reader};
 pub use roster::{LINGER, MAX_MEMBERS, Roster};
 
@@ -48,12 +52,20 @@ pub struct Membership {
 /// Why there is no list of servers. All are the configuration's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
+    /// It was configured and cannot be used; no other source is tried instead.
     #[error("peers.kubernetes.kubeconfig: {path}: {reason}")]
-    Kubeconfig { path: PathBuf, reason: String },
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// The parser's or the system's message.
+        reason: String,
+    },
+    /// Nothing is left to read with; the text says what the in-cluster configuration lacks.
     #[error(
         "peers.kubernetes: there is no front-proxy pair (upstream.clientCertFile) and no kubeconfig, and the agent does not run in a cluster: {0}"
     )]
     InCluster(String),
+    /// A certificate, key or URL of the kubeconfig is bad.
     #[error("peers.kubernetes: no client can be made of what the kubeconfig says: {0}")]
     Client(String),
 }
@@ -92,12 +104,12 @@ impl Membership {
             departures: counters.departures.clone(),
         };
         let line = MembershipLine::default();
-        line.set(Facts {
+        line.set(MembershipFacts {
             peers: peers.fixed.len(),
-            source: Source::Awaited,
-            ..Facts::default()
+            source: MembershipSource::Awaited,
+            ..MembershipFacts::default()
         });
-        let told = Told {
+        let channels = MembershipChannels {
             members: sender,
             restarts: restarted,
             line: line.clone(),
@@ -106,7 +118,7 @@ impl Membership {
             read_by: ReadBy::of("the agents' Lease"),
             ..reader.clone()
         };
-        tokio::spawn(follow(reader.client(), roster, told, counters));
+        tokio::spawn(follow(reader.client(), roster, channels, counters));
         Ok(Self {
             members,
             restarts,

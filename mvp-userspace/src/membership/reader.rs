@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Endpoint;
-use crate::discovery::{Connection, Dialer, FetchError};
+use crate::discovery::{Dialer, DiscoveryConnection, FetchError};
 use crate::route::Departures;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -53,11 +53,13 @@ struct Lines {
 pub struct Reader {
     /// `None`: there is no front-proxy pair.
     pub dialer: Option<Dialer>,
+    /// The kube-apiserver of this node, which is asked first.
     pub local: Endpoint,
     /// The servers that are asked when the local one does not answer. A sender, so that its writer still notices when nobody reads it.
     pub members: watch::Sender<Arc<Vec<Endpoint>>>,
     /// What it is, for the status, and a client with it.
     pub fallback: Option<(String, Client)>,
+    /// Where it is noted which way worked.
     pub read_by: ReadBy,
     /// Which servers are about to stop: they would wait for the watches of this reader.
     pub departures: Departures,
@@ -130,8 +132,8 @@ impl Asked {
         &self,
         dialer: &Dialer,
         endpoint: &Endpoint,
-    ) -> Result<(Connection, Response<Incoming>), FetchError> {
-        let connection = Connection::open(dialer, endpoint).await?;
+    ) -> Result<(DiscoveryConnection, Response<Incoming>), FetchError> {
+        let connection = DiscoveryConnection::open(dialer, endpoint).await?;
         let response = match &self.content_type {
             None => connection.stream(&self.path, "application/json").await?,
             Some(media_type) => {
@@ -279,13 +281,13 @@ struct Held {
     body: Incoming,
     silence: Pin<Box<Sleep>>,
     stops: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _connection: Connection,
+    _connection: DiscoveryConnection,
 }
 
 impl Held {
     fn new(
         body: Incoming,
-        connection: Connection,
+        connection: DiscoveryConnection,
         stops: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         Self {

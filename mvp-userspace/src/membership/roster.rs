@@ -132,6 +132,7 @@ impl Roster {
             .insert(name(&node.metadata), internal_addresses(node));
     }
 
+    /// A Node is gone: its addresses name no server any more.
     pub fn node_deleted(&mut self, node: &Node) {
         self.nodes.remove(&name(&node.metadata));
     }

@@ -62,6 +62,7 @@ pub struct Metrics {
 pub struct Open(Gauge);
 
 impl Metrics {
+    /// Every family, with zeros for the labels that are known beforehand.
     pub fn new() -> Self {
         static INSTANCES: AtomicU64 = AtomicU64::new(0);
         let mut registry = Registry::default();
@@ -225,6 +226,7 @@ impl Metrics {
         self.peer_discovery_sync_errors.known([kind]).inc();
     }
 
+    /// `hit`: a client was answered from the merged view; otherwise a new view was merged, because a server's answer changed.
     pub fn peer_aggregated_cache(&self, hit: bool) {
         if hit {
             self.peer_aggregated_cache_hits.inc();
@@ -233,10 +235,12 @@ impl Metrics {
         }
     }
 
+    /// A client asked for `profile=nopeer`: what the local server alone serves.
     pub fn nopeer_request(&self) {
         self.nopeer_requests.inc();
     }
 
+    /// Another attempt was made; `reason` is that of the ending in `proxy::blame`.
     pub fn retry(&self, reason: &'static str) {
         self.retries.known([reason]).inc();
     }
@@ -249,10 +253,12 @@ impl Metrics {
             .sum()
     }
 
+    /// A watch was ended between two events because its server stops.
     pub fn let_go(&self, server: &str) {
         self.let_go.get([server]).inc();
     }
 
+    /// A server is not chosen any more because attempts at it failed.
     pub fn ejection(&self, server: &str) {
         self.ejections.get([server]).inc();
     }
@@ -276,10 +282,12 @@ impl Metrics {
         Open::on(&self.client_connections_open)
     }
 
+    /// Client connections that are open now.
     pub fn client_connections_open(&self) -> u64 {
         u64::try_from(self.client_connections_open.get()).unwrap_or(0)
     }
 
+    /// Client connections since the start.
     pub fn client_connections_total(&self) -> u64 {
         self.client_connections.get()
     }
@@ -289,24 +297,29 @@ impl Metrics {
         self.refused.known([limit]).inc();
     }
 
+    /// Values of identity headers were removed from a request; `kind` as in [`crate::identity::Stripped`].
     pub fn headers_stripped(&self, kind: &'static str, count: u64) {
         if count > 0 {
             self.headers_stripped.known([kind]).inc_by(count);
         }
     }
 
+    /// A caller that may not do so marked its request as forwarded; the mark was removed.
     pub fn hop_marker_forged(&self) {
         self.hop_markers_forged.inc();
     }
 
+    /// A client's TLS handshake failed; `reason` is one of the table's words.
     pub fn handshake_failure(&self, reason: &'static str) {
         self.handshake_failures.known([reason]).inc();
     }
 
+    /// A changed file could not be used, and its old content stays in use.
     pub fn reload_failure(&self, file: &str) {
         self.reload_failures.get([file]).inc();
     }
 
+    /// A refresh that requests waited for has ended; `result` says how.
     pub fn refresh(&self, result: &'static str) {
         self.refreshes.known([result]).inc();
     }
@@ -316,15 +329,18 @@ impl Metrics {
         Open::on(&self.upgrades_open)
     }
 
+    /// Upgraded connections that are open now.
     pub fn upgrades_open(&self) -> u64 {
         u64::try_from(self.upgrades_open.get()).unwrap_or(0)
     }
 
+    /// Bytes of an upgraded connection that has ended, both ways.
     pub fn tunnel_bytes(&self, to_server: u64, to_client: u64) {
         self.tunnel_to_server.inc_by(to_server);
         self.tunnel_to_client.inc_by(to_client);
     }
 
+    /// A connection was ended because its client reset too many streams.
     pub fn reset_flood(&self) {
         self.reset_floods.inc();
     }
@@ -339,6 +355,7 @@ impl Metrics {
         self.relay_decisions.known(["relayed"]).get()
     }
 
+    /// A hot client was asked to reconnect, so that its next connection can be relayed.
     pub fn relay_asked(&self) {
         self.relay_asked.inc();
     }

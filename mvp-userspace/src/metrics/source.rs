@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{Kind, Spec};
+use super::{MetricKind, Spec};
 
 /// Collects the samples of one scrape.
 #[derive(Default)]
@@ -23,7 +23,7 @@ impl Sink {
     /// One value; `labels` in the order of the table. Counters must never fall. Histograms cannot be given here.
     pub fn set(&mut self, spec: &'static Spec, labels: &[&str], value: f64) {
         debug_assert_eq!(labels.len(), spec.labels.len(), "{}", spec.name);
-        debug_assert_ne!(spec.kind, Kind::Histogram, "{}", spec.name);
+        debug_assert_ne!(spec.kind, MetricKind::Histogram, "{}", spec.name);
         let names = spec.labels.iter().copied();
         let labels = names.zip(labels.iter().map(|l| (*l).to_owned())).collect();
         let (_, samples) = self
@@ -55,8 +55,8 @@ impl Collector for Sources {
         }
         for (spec, samples) in sink.families.values() {
             let kind = match spec.kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge | Kind::Histogram => MetricType::Gauge,
+                MetricKind::Counter => MetricType::Counter,
+                MetricKind::Gauge | MetricKind::Histogram => MetricType::Gauge,
             };
             // The registry adds this full stop to every other help text.
             let help = format!("{}.", spec.help);
@@ -74,10 +74,10 @@ impl Collector for Sources {
     }
 }
 
-fn encode(metric: &mut MetricEncoder<'_>, kind: Kind, value: &f64) -> Result<(), fmt::Error> {
+fn encode(metric: &mut MetricEncoder<'_>, kind: MetricKind, value: &f64) -> Result<(), fmt::Error> {
     match kind {
-        Kind::Counter => metric.encode_counter::<NoLabelSet, f64, f64>(value, None),
-        Kind::Gauge | Kind::Histogram => metric.encode_gauge(value),
+        MetricKind::Counter => metric.encode_counter::<NoLabelSet, f64, f64>(value, None),
+        MetricKind::Gauge | MetricKind::Histogram => metric.encode_gauge(value),
     }
 }
 

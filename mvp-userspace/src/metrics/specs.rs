@@ -7,16 +7,22 @@ use std::fmt::Write;
 pub struct Spec {
     /// The name, with `_total` for counters.
     pub name: &'static str,
-    pub kind: Kind,
+    /// How the values develop, and are scraped.
+    pub kind: MetricKind,
+    /// The names of the labels, in the order in which values are given.
     pub labels: &'static [&'static str],
     /// The help text, without a full stop at its end: the encoder adds one.
     pub help: &'static str,
 }
 
+/// The types of the exposition format that are used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
+    /// It only grows.
     Counter,
+    /// It goes up and down.
     Gauge,
+    /// Counts of durations by bucket, in seconds.
     Histogram,
 }
 
@@ -27,24 +33,28 @@ impl Spec {
     }
 }
 
-impl Kind {
+impl MetricKind {
+    /// The word behind `# TYPE NAME`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         }
     }
 }
 
 macro_rules! specs {
     ($($ident:ident, $kind:ident, $name:literal, [$($label:literal),*], $help:literal;)*) => {
-        $(pub static $ident: Spec = Spec {
+        $(
+        #[doc = $help]
+        pub static $ident: Spec = Spec {
             name: $name,
-            kind: Kind::$kind,
+            kind: MetricKind::$kind,
             labels: &[$($label),*],
             help: $help,
         };)*
+        /// Every family of the agent's own, in the order of `docs/metrics.md`.
         pub static ALL: &[&Spec] = &[$(&$ident),*];
     };
 }

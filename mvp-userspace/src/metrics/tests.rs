@@ -87,7 +87,7 @@ fn the_scrape_has_exactly_the_families_of_the_table() {
     assert_eq!(found, expected);
     for spec in ALL {
         assert_eq!(help[spec.base()], format!("{}.", spec.help));
-        let suffix = if spec.kind == Kind::Histogram {
+        let suffix = if spec.kind == MetricKind::Histogram {
             "_count"
         } else {
             ""
@@ -151,13 +151,13 @@ fn counters_whose_labels_are_known_begin_with_zero() {
         .collect();
     assert_eq!(known.len(), 8);
     for spec in known {
-        assert_eq!(spec.kind, Kind::Counter);
+        assert_eq!(spec.kind, MetricKind::Counter);
         for word in zeros::words(spec) {
             let sample = format!("{}{{{}=\"{word}\"}}", spec.name, spec.labels[0]);
             assert_eq!(value(&output, &sample), Some(0.0), "{sample}");
         }
     }
-    for spec in ALL.iter().filter(|spec| spec.kind == Kind::Counter) {
+    for spec in ALL.iter().filter(|spec| spec.kind == MetricKind::Counter) {
         let announced = format!("# TYPE {} counter", spec.base());
         let own = output.contains(&announced);
         let sample = format!("\n{}", spec.name);

@@ -8,9 +8,11 @@ use prometheus_client::metrics::counter::Counter;
 /// What tells one counter of `mvp_requests_total` from the others.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct RequestKey {
+    /// Why the request went where it went, a word of [`crate::route::Reason`].
     pub decision: &'static str,
     /// Empty: the agent answered itself.
     pub server: Arc<str>,
+    /// The HTTP status that the client got; 499 if it was gone.
     pub code: u16,
 }
 

@@ -11,8 +11,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::admission::{Admission, Place, Shortage};
+use super::admission::{Admission, AdmissionPermit, Shortage};
 use super::descriptors::{self, Spare};
+use super::owned::OpenCount;
 
 /// The interval of turns if there is nothing to call.
 const IDLE_TICK: Duration = Duration::from_secs(3600);
@@ -27,15 +28,19 @@ const ENDING: usize = 64;
 /// One accepted connection. Holds its place in the limits until dropped.
 #[derive(Debug)]
 pub struct Accepted {
+    /// The socket, non-blocking and not yet registered with a runtime.
     pub stream: StdTcpStream,
+    /// The client's address and port, as the kernel has them.
     pub peer: SocketAddr,
-    pub place: Place,
+    /// Its place within `limits.connections` and `limits.pendingHandshakes`; it says when the connection is to end for another.
+    pub place: AdmissionPermit,
+    /// Its place in the counts of open connections.
     pub slot: Slot,
 }
 
 /// A data thread's inbox, and how many connections it has.
 #[derive(Clone, Debug)]
-pub struct Sink {
+pub struct ThreadInbox {
     inbox: mpsc::UnboundedSender<Accepted>,
     load: Arc<AtomicUsize>,
 }
@@ -43,19 +48,22 @@ pub struct Sink {
 /// A connection's place in the counts of its thread and of the whole agent.
 #[derive(Debug)]
 pub struct Slot {
-    thread: Arc<AtomicUsize>,
-    total: Arc<AtomicUsize>,
+    _thread: OpenCount,
+    _total: OpenCount,
 }
 
 /// Called by the accept loop itself, so that a call shows that it turns.
 pub struct OnTick {
+    /// From one call to the next.
     pub interval: Duration,
+    /// What is called; it must not wait.
     pub call: Box<dyn FnMut(Turn<'_>) + Send>,
 }
 
 /// How the accept loop is doing.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'a> {
+    /// The listener that the loop accepts from.
     pub listener: &'a TcpListener,
     /// Connections that the limits still allow, [`Admission::room`].
     pub spare: usize,
@@ -63,14 +71,18 @@ pub struct Turn<'a> {
     pub failing: bool,
 }
 
+/// What the loop needs; [`Self::run`] consumes it.
 #[derive(Debug)]
 pub struct AcceptLoop {
+    /// Connections come from here. The loop closes it at its end.
     pub listener: TcpListener,
-    pub sinks: Vec<Sink>,
+    /// The inboxes of the data threads; at least one.
+    pub sinks: Vec<ThreadInbox>,
     /// Open connections of the whole agent.
     pub total: Arc<AtomicUsize>,
     /// Their limit.
     pub limit: usize,
+    /// The limits on what clients have.
     pub admission: Admission,
 }
 
@@ -81,7 +93,7 @@ struct Failing {
     last: Option<Instant>,
 }
 
-impl Sink {
+impl ThreadInbox {
     /// The inbox is unbounded in itself; what can be in it is bounded by the connection limit.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Accepted>) {
         let (inbox, receiver) = mpsc::unbounded_channel();
@@ -107,19 +119,10 @@ impl Sink {
 
 impl Slot {
     fn take(thread: &Arc<AtomicUsize>, total: &Arc<AtomicUsize>) -> Self {
-        thread.fetch_add(1, Ordering::Relaxed);
-        total.fetch_add(1, Ordering::Relaxed);
         Self {
-            thread: Arc::clone(thread),
-            total: Arc::clone(total),
+            _thread: OpenCount::new(thread),
+            _total: OpenCount::new(total),
         }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.thread.fetch_sub(1, Ordering::Relaxed);
-        self.total.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -202,7 +205,7 @@ impl AcceptLoop {
         }
     }
 
-    fn hand_over(&self, stream: tokio::net::TcpStream, peer: SocketAddr, place: Place) {
+    fn hand_over(&self, stream: tokio::net::TcpStream, peer: SocketAddr, place: AdmissionPermit) {
         let Some(sink) = self.sinks.iter().min_by_key(|sink| sink.load()) else {
             return;
         };

@@ -51,7 +51,7 @@ pub struct Admission(Arc<Mutex<State>>);
 
 /// One connection's place, given back on drop.
 #[derive(Debug)]
-pub struct Place {
+pub struct AdmissionPermit {
     admission: Admission,
     number: u64,
     evicted: Arc<Notify>,
@@ -150,7 +150,7 @@ impl Admission {
         from: IpAddr,
         now: Instant,
         mut ended: impl FnMut(Shortage),
-    ) -> Result<Place, Shortage> {
+    ) -> Result<AdmissionPermit, Shortage> {
         let source = Source::of(from);
         let mut state = self.lock();
         if state.handshakes >= state.limits.handshakes {
@@ -164,7 +164,7 @@ impl Admission {
             ended(Shortage::Connections);
         }
         let (number, evicted) = state.add(source, now);
-        Ok(Place {
+        Ok(AdmissionPermit {
             admission: self.clone(),
             number,
             evicted,
@@ -204,7 +204,7 @@ impl Admission {
     }
 }
 
-impl Place {
+impl AdmissionPermit {
     /// Resolves when the connection must end to make room.
     pub async fn evicted(&self) {
         self.evicted.notified().await;
@@ -229,7 +229,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for AdmissionPermit {
     fn drop(&mut self) {
         self.admission.lock().remove(self.number);
     }

@@ -16,11 +16,11 @@ fn address(last: u8) -> IpAddr {
     [10, 0, 0, last].into()
 }
 
-fn is_evicted(place: &Place) -> bool {
+fn is_evicted(place: &AdmissionPermit) -> bool {
     !place.admission.lock().held.contains_key(&place.number)
 }
 
-fn admit(admission: &Admission, last: u8, now: Instant) -> Result<Place, Shortage> {
+fn admit(admission: &Admission, last: u8, now: Instant) -> Result<AdmissionPermit, Shortage> {
     admission.admit(address(last), now, |_| {})
 }
 
@@ -161,7 +161,7 @@ proptest! {
     fn no_limit_is_exceeded_and_all_counts_agree(steps in prop::collection::vec(step(), 1..200)) {
         let admission = admission(6, 4);
         let mut now = Instant::now();
-        let mut places: Vec<Place> = Vec::new();
+        let mut places: Vec<AdmissionPermit> = Vec::new();
         for step in steps {
             match step {
                 Step::Admit(from) => {
@@ -174,7 +174,7 @@ proptest! {
                 }
                 Step::Advance(which, to) if !places.is_empty() => {
                     let place = &places[which % places.len()];
-                    [Place::spoke, Place::established, Place::asked][usize::from(to)](place);
+                    [AdmissionPermit::spoke, AdmissionPermit::established, AdmissionPermit::asked][usize::from(to)](place);
                 }
                 Step::Drop(which) if !places.is_empty() => {
                     places.swap_remove(which % places.len());

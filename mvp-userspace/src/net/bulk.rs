@@ -37,10 +37,12 @@ struct Left {
 }
 
 impl<S> Bulk<S> {
+    /// Nothing is buffered yet.
     pub fn new(stream: S) -> Self {
         Self { stream, left: None }
     }
 
+    /// The stream below, for its properties: what was read from it ahead is not in it any more.
     pub fn get_ref(&self) -> &S {
         &self.stream
     }

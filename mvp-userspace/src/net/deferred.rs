@@ -60,6 +60,7 @@ enum Flush {
 }
 
 impl<S: TlsIo> Deferred<S> {
+    /// Nothing waits yet.
     pub fn new(stream: S) -> Self {
         Self {
             stream,

@@ -33,10 +33,12 @@ impl DialFrom {
         Self(None)
     }
 
+    /// From these addresses and ports, by which the kernel part knows the agent's own connections.
     pub fn reserved(reserved: Reserved) -> Self {
         Self(Some(reserved))
     }
 
+    /// Whether the number of connections is bounded by reserved ports.
     pub fn is_reserved(&self) -> bool {
         self.0.is_some()
     }

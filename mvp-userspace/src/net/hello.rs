@@ -28,6 +28,7 @@ const MESSAGE_HEADER: usize = 4;
 /// What a client sent first.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Peeked {
+    /// A whole one.
     Hello(ClientHello),
     /// No ClientHello of TLS 1.0 to 1.3: another protocol, an older one, or broken.
     NotTls,
@@ -41,6 +42,7 @@ pub enum Peeked {
     TooManyPieces,
 }
 
+/// What the agent needs of a ClientHello (RFC 8446 §4.1.2).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientHello {
     /// In lower case. `None`: no name, or an address, which is none (RFC 6066 section 3).

@@ -9,14 +9,15 @@ mod dial;
 mod ends;
 mod heartbeat;
 mod hello;
+mod owned;
 mod pass_writes;
 mod sockdiag;
 mod sockopt;
 mod tcp_info;
 mod turns;
 
-pub use accept::{AcceptLoop, Accepted, OnTick, Sink, Slot, Turn};
-pub use admission::{Admission, AdmissionLimits, Place, Shortage};
+pub use accept::{AcceptLoop, Accepted, OnTick, Slot, ThreadInbox, Turn};
+pub use admission::{Admission, AdmissionLimits, AdmissionPermit, Shortage};
 pub use bulk::Bulk;
 pub use deferred::Deferred;
 pub use descriptors::{connections_for, hard_limit, raise_limit};
@@ -28,8 +29,9 @@ pub use heartbeat::{LoopHeartbeat, STEERING_TICK, TICK};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use hello::fuzz_hello;
 pub use hello::{ClientHello, MAX_HELLO, Peeked, peek};
+pub use owned::{AbortOnDrop, OpenCount};
 pub(crate) use pass_writes::pass_writes;
-pub use sockdiag::{Established, Off, Outcome, SockDiag, SockDiagError};
+pub use sockdiag::{Established, Off, RetireOutcome, SockDiag, SockDiagError};
 pub use sockopt::{forget_on_close, listen, tune_client, tune_upstream};
 pub use tcp_info::{TcpInfo, offer_again};
 pub use turns::{Turns, next_turn};

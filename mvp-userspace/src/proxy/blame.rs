@@ -69,7 +69,7 @@ pub enum Ending {
 
 /// Whose doing an ending is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Fault {
+pub enum Blame {
     /// It is no failure.
     Nobody,
     Client,
@@ -93,7 +93,7 @@ pub enum Retry {
 
 /// What the client is told when no other attempt is made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Told {
+pub enum ClientAnswer {
     /// The server's answer.
     Answer,
     /// Nothing: it is gone.
@@ -111,11 +111,11 @@ pub enum Told {
 /// A row of the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Verdict {
-    pub fault: Fault,
+    pub fault: Blame,
     /// How it counts against the server's health, if it does.
     pub counts: Option<Failure>,
     pub retry: Retry,
-    pub told: Told,
+    pub answer: ClientAnswer,
     /// Label of `mvp_retries_total`.
     pub reason: &'static str,
 }
@@ -151,34 +151,34 @@ impl Ending {
     /// The row of the table.
     #[rustfmt::skip]
     pub fn verdict(self) -> Verdict {
-        use Fault::*;
+        use Blame::*;
         use Retry::*;
-        let row = |fault, counts, retry, told, reason| Verdict { fault, counts, retry, told, reason };
+        let row = |fault, counts, retry, answer, reason| Verdict { fault, counts, retry, answer, reason };
         match self {
-            Ending::Answered            => row(Nobody, None, Never, Told::Answer, "answered"),
-            Ending::ClientGone          => row(Client, None, Never, Told::Nothing, "client_gone"),
-            Ending::UploadBroken        => row(Client, None, Never, Told::BadRequest, "upload"),
-            Ending::RequestRejected     => row(Client, None, Never, Told::BadRequest, "rejected"),
-            Ending::StreamAborted       => row(Server, None, Reads, Told::Unavailable, "broken"),
-            Ending::AnswerMalformed     => row(Server, None, Reads, Told::Unavailable, "malformed"),
-            Ending::StreamRefused       => row(Nobody, None, Always, Told::Unavailable, "unprocessed"),
-            Ending::GoingAway           => row(Nobody, None, Always, Told::Unavailable, "unprocessed"),
-            Ending::Unproved            => row(Server, None, Always, Told::Unavailable, "unproved"),
-            Ending::ConnectRefused      => row(Server, Some(Failure::Refused), Always, Told::Unavailable, "connect"),
-            Ending::ConnectReset        => row(Server, Some(Failure::Reset), Always, Told::Unavailable, "connect"),
-            Ending::ConnectTimedOut     => row(Way, Some(Failure::TimedOut), Always, Told::Unavailable, "connect"),
-            Ending::TlsFailed           => row(Server, Some(Failure::Tls), Always, Told::Unavailable, "connect"),
-            Ending::ConnectProtocol     => row(Server, Some(Failure::Protocol), Always, Told::Unavailable, "connect"),
-            Ending::Unreachable         => row(Way, Some(Failure::Unreachable), Always, Told::Unavailable, "connect"),
-            Ending::ConnectionBroken    => row(Server, Some(Failure::Reset), Reads, Told::Unavailable, "broken"),
-            Ending::SharedBreak         => row(Server, None, Reads, Told::Unavailable, "broken"),
-            Ending::QuarantineBroken    => row(Client, None, Reads, Told::Unavailable, "broken"),
-            Ending::PingUnanswered      => row(Way, Some(Failure::TimedOut), Reads, Told::Unavailable, "broken"),
-            Ending::ConnectionMalformed => row(Server, Some(Failure::Protocol), Reads, Told::Unavailable, "broken"),
-            Ending::NoAnswer            => row(Server, None, Never, Told::Timeout, "timeout"),
-            Ending::Shortage            => row(Agent, None, Always, Told::AgentUnavailable, "shortage"),
-            Ending::OwnLimit            => row(Agent, None, Reads, Told::AgentUnavailable, "own_limit"),
-            Ending::Unsendable          => row(Agent, None, Never, Told::AgentUnavailable, "unsendable"),
+            Ending::Answered            => row(Nobody, None, Never, ClientAnswer::Answer, "answered"),
+            Ending::ClientGone          => row(Client, None, Never, ClientAnswer::Nothing, "client_gone"),
+            Ending::UploadBroken        => row(Client, None, Never, ClientAnswer::BadRequest, "upload"),
+            Ending::RequestRejected     => row(Client, None, Never, ClientAnswer::BadRequest, "rejected"),
+            Ending::StreamAborted       => row(Server, None, Reads, ClientAnswer::Unavailable, "broken"),
+            Ending::AnswerMalformed     => row(Server, None, Reads, ClientAnswer::Unavailable, "malformed"),
+            Ending::StreamRefused       => row(Nobody, None, Always, ClientAnswer::Unavailable, "unprocessed"),
+            Ending::GoingAway           => row(Nobody, None, Always, ClientAnswer::Unavailable, "unprocessed"),
+            Ending::Unproved            => row(Server, None, Always, ClientAnswer::Unavailable, "unproved"),
+            Ending::ConnectRefused      => row(Server, Some(Failure::Refused), Always, ClientAnswer::Unavailable, "connect"),
+            Ending::ConnectReset        => row(Server, Some(Failure::Reset), Always, ClientAnswer::Unavailable, "connect"),
+            Ending::ConnectTimedOut     => row(Way, Some(Failure::TimedOut), Always, ClientAnswer::Unavailable, "connect"),
+            Ending::TlsFailed           => row(Server, Some(Failure::Tls), Always, ClientAnswer::Unavailable, "connect"),
+            Ending::ConnectProtocol     => row(Server, Some(Failure::Protocol), Always, ClientAnswer::Unavailable, "connect"),
+            Ending::Unreachable         => row(Way, Some(Failure::Unreachable), Always, ClientAnswer::Unavailable, "connect"),
+            Ending::ConnectionBroken    => row(Server, Some(Failure::Reset), Reads, ClientAnswer::Unavailable, "broken"),
+            Ending::SharedBreak         => row(Server, None, Reads, ClientAnswer::Unavailable, "broken"),
+            Ending::QuarantineBroken    => row(Client, None, Reads, ClientAnswer::Unavailable, "broken"),
+            Ending::PingUnanswered      => row(Way, Some(Failure::TimedOut), Reads, ClientAnswer::Unavailable, "broken"),
+            Ending::ConnectionMalformed => row(Server, Some(Failure::Protocol), Reads, ClientAnswer::Unavailable, "broken"),
+            Ending::NoAnswer            => row(Server, None, Never, ClientAnswer::Timeout, "timeout"),
+            Ending::Shortage            => row(Agent, None, Always, ClientAnswer::AgentUnavailable, "shortage"),
+            Ending::OwnLimit            => row(Agent, None, Reads, ClientAnswer::AgentUnavailable, "own_limit"),
+            Ending::Unsendable          => row(Agent, None, Never, ClientAnswer::AgentUnavailable, "unsendable"),
         }
     }
 
@@ -255,14 +255,14 @@ impl Ending {
     }
 }
 
-impl Fault {
+impl Blame {
     fn as_str(self) -> &'static str {
         match self {
-            Fault::Nobody => "nobody",
-            Fault::Client => "the client",
-            Fault::Server => "this server",
-            Fault::Way => "the way to it",
-            Fault::Agent => "this agent",
+            Blame::Nobody => "nobody",
+            Blame::Client => "the client",
+            Blame::Server => "this server",
+            Blame::Way => "the way to it",
+            Blame::Agent => "this agent",
         }
     }
 }
@@ -277,15 +277,15 @@ impl Retry {
     }
 }
 
-impl Told {
+impl ClientAnswer {
     fn as_str(self) -> &'static str {
         match self {
-            Told::Answer => "the answer",
-            Told::Nothing => "nothing (499 in the log)",
-            Told::BadRequest => "400 BadRequest",
-            Told::Unavailable => "503, naming the server",
-            Told::AgentUnavailable => "503, naming the agent",
-            Told::Timeout => "504 Timeout",
+            ClientAnswer::Answer => "the answer",
+            ClientAnswer::Nothing => "nothing (499 in the log)",
+            ClientAnswer::BadRequest => "400 BadRequest",
+            ClientAnswer::Unavailable => "503, naming the server",
+            ClientAnswer::AgentUnavailable => "503, naming the agent",
+            ClientAnswer::Timeout => "504 Timeout",
         }
     }
 }
@@ -309,7 +309,7 @@ pub fn markdown_table() -> String {
             ending.described(),
             verdict.fault.as_str(),
             verdict.retry.as_str(),
-            verdict.told.as_str(),
+            verdict.answer.as_str(),
         );
     }
     out

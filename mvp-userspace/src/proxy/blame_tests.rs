@@ -18,7 +18,7 @@ fn only_the_server_and_the_way_to_it_count() {
         let verdict = ending.verdict();
         if verdict.counts.is_some() {
             assert!(
-                matches!(verdict.fault, Fault::Server | Fault::Way),
+                matches!(verdict.fault, Blame::Server | Blame::Way),
                 "{ending:?}"
             );
         }
@@ -124,7 +124,7 @@ proptest! {
         let server = server("cp-a", false);
         for _ in 0..times {
             server.failed(Failure::Local);
-            server.probed(crate::route::Probe::Failed(Failure::Local));
+            server.probed(crate::route::ReadyzOutcome::Failed(Failure::Local));
         }
         prop_assert!(server.available());
         prop_assert_eq!(server.health().last_failure, None);

@@ -7,10 +7,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::counts::OpenCount;
 use super::headers::strip_forbidden_trailers;
 use super::wire_body::{BodyError, WireBody};
 use crate::identity::{Trust, strip_headers};
+use crate::net::OpenCount;
 
 /// Chunks of an upload kept until the server's answer begins, so that a request which a server certainly did not process can
 /// be sent again. An upload larger than this cannot be.
@@ -20,11 +20,11 @@ const REPLAY_LIMIT: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub enum Upload {
     Empty,
-    Stream(Arc<Mutex<Source>>),
+    Stream(Arc<Mutex<UploadSource>>),
 }
 
 #[derive(Debug)]
-pub struct Source {
+pub struct UploadSource {
     incoming: WireBody,
     trust: Arc<Trust>,
     kept: Vec<Bytes>,
@@ -55,7 +55,7 @@ impl Upload {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        Self::Stream(Arc::new(Mutex::new(Source {
+        Self::Stream(Arc::new(Mutex::new(UploadSource {
             incoming,
             trust: Arc::clone(trust),
             kept: Vec::new(),
@@ -119,7 +119,7 @@ impl Upload {
     }
 }
 
-impl Source {
+impl UploadSource {
     fn keep(&mut self, chunk: &Bytes) {
         self.received += chunk.len() as u64;
         if !self.recording || self.lost || self.kept_bytes + chunk.len() > REPLAY_LIMIT {
@@ -220,7 +220,7 @@ impl Body for UploadBody {
     }
 }
 
-fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
+fn lock(source: &Mutex<UploadSource>) -> MutexGuard<'_, UploadSource> {
     // A panic while the lock was held leaves at worst a body that ends early; never a reason to take the agent down.
     source.lock().unwrap_or_else(PoisonError::into_inner)
 }

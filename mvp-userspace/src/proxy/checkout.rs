@@ -11,15 +11,15 @@ use hyper::client::conn::http1;
 use super::attempt::attempt_error;
 use super::blame::Ending;
 use super::body::UploadBody;
-use super::counts::OpenCount;
 use super::error::AttemptError;
 use super::http2;
 use super::outgoing::UpstreamRequest;
 use super::pool::{Host, Http1, lock};
-use super::quarantine::Place;
+use super::quarantine::QuarantinePermit;
 use super::rides::Ride;
 use super::tunnels::PeerPlace;
 use super::wire_body::WireBody;
+use crate::net::OpenCount;
 use crate::route::Server;
 
 /// A place on a connection, taken for one request until its answer has ended.
@@ -29,7 +29,7 @@ pub struct Lease {
     server: Arc<Server>,
     active: Option<Arc<AtomicUsize>>,
     /// A request's place in quarantine.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<QuarantinePermit>,
     /// A tunnel's place among those to other nodes.
     _tunnel: Option<PeerPlace>,
     /// A connection for this request alone.

@@ -40,8 +40,11 @@ pub struct ConnectSettings {
     pub from: DialFrom,
     /// Of the thread that makes them.
     pub turns: Turns,
+    /// For TCP, TLS and the HTTP/2 preface together.
     pub timeout: Duration,
+    /// After so long without a byte from the server a PING is sent.
     pub ping_interval: Duration,
+    /// A PING that is not answered within this ends the connection.
     pub ping_timeout: Duration,
     /// Largest header list accepted from a server, bytes.
     pub header_bytes: u32,

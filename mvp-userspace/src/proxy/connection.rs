@@ -34,7 +34,7 @@ use super::wire_body::WireBody;
 use crate::drain::DrainSignal;
 use crate::h1wire;
 use crate::identity::{PeerCertificates, forwarded_for};
-use crate::net::{Accepted, Bulk, Deferred, Place, Slot, tune_client};
+use crate::net::{Accepted, AdmissionPermit, Bulk, Deferred, Slot, tune_client};
 
 /// Header fields of an HTTP/1.1 request, whatever the limit is: `http::HeaderMap` holds 24,576.
 const MAX_HTTP1_FIELDS: usize = 20_000;
@@ -69,7 +69,7 @@ pub struct Connection {
     /// Whether its client should come again, to be relayed.
     pub memory: Memory,
     /// Its place among all connections.
-    pub place: Place,
+    pub place: AdmissionPermit,
     /// What its client's requests share while the client is a stranger.
     pub rides: Rides,
     /// Its header fields under way.
@@ -123,7 +123,7 @@ async fn establish(
     thread: &Worker,
     stream: StdTcpStream,
     peer: SocketAddr,
-    place: &Place,
+    place: &AdmissionPermit,
 ) -> Option<TlsStream<Bulk<TcpStream>>> {
     let shared = &*thread.shared;
     let stream = match TcpStream::from_std(stream)
@@ -160,7 +160,7 @@ async fn serve_http(
     thread: Arc<Worker>,
     peer: SocketAddr,
     stream: TlsStream<Bulk<TcpStream>>,
-    place: Place,
+    place: AdmissionPermit,
     slot: Slot,
 ) {
     let session = stream.get_ref().1;
@@ -257,7 +257,7 @@ async fn serve_http(
             .max_buf_size(2 * header_bytes + 64 * 1024);
         let clock = RequestClock::default();
         let io = HeaderTimeout::new(stream, clock.clone(), limits.header_timeout);
-        let of_heads = h1wire::Limits {
+        let of_heads = h1wire::HeadLimits {
             bytes: header_bytes,
             count: max_fields,
         };

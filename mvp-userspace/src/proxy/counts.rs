@@ -12,11 +12,8 @@ type Counters = HashMap<(Arc<str>, Lane), Arc<AtomicUsize>>;
 #[derive(Clone, Debug, Default)]
 pub struct PoolCounts(Arc<Mutex<Counters>>);
 
-/// One open connection, counted until dropped.
-#[derive(Debug)]
-pub struct OpenCount(Arc<AtomicUsize>);
-
 impl PoolCounts {
+    /// Server, lane and number of connections, for the metrics.
     pub fn counts(&self) -> Vec<(String, &'static str, usize)> {
         lock(&self.0)
             .iter()
@@ -26,21 +23,9 @@ impl PoolCounts {
             .collect()
     }
 
+    /// The counter of one server and lane, made at its first use.
     pub fn counter(&self, server: &Arc<str>, lane: Lane) -> Arc<AtomicUsize> {
         Arc::clone(lock(&self.0).entry((Arc::clone(server), lane)).or_default())
-    }
-}
-
-impl OpenCount {
-    pub fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for OpenCount {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -4,24 +4,24 @@ use http::HeaderValue;
 
 /// Follows a watch's bytes in the framing of its media type (apimachinery/pkg/runtime/serializer).
 #[derive(Debug, PartialEq)]
-pub enum Events {
+pub enum WatchFraming {
     /// JSON: an event is a line.
     Lines { whole: bool },
     /// Protobuf: a length of four bytes, big-endian, and so many bytes (util/framer).
-    Framed(Frame),
+    Framed(FrameProgress),
     /// Any other: only the very beginning is known.
     Opaque { begun: bool },
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Frame {
+pub enum FrameProgress {
     Length { read: u8, value: u32 },
     Content { left: u32 },
 }
 
-const BETWEEN: Frame = Frame::Length { read: 0, value: 0 };
+const BETWEEN: FrameProgress = FrameProgress::Length { read: 0, value: 0 };
 
-impl Events {
+impl WatchFraming {
     /// By the answer's `Content-Type`.
     pub fn of(content_type: Option<&HeaderValue>) -> Self {
         let media = content_type.map_or(&b""[..], HeaderValue::as_bytes);
@@ -62,23 +62,23 @@ impl Events {
     }
 }
 
-impl Frame {
+impl FrameProgress {
     fn passed(&mut self, mut chunk: &[u8]) {
         while let [first, rest @ ..] = chunk {
             match self {
-                Frame::Length { read, value } => {
+                FrameProgress::Length { read, value } => {
                     let value = *value << 8 | u32::from(*first);
                     *self = match *read {
                         3 if value == 0 => BETWEEN,
-                        3 => Frame::Content { left: value },
-                        read => Frame::Length {
+                        3 => FrameProgress::Content { left: value },
+                        read => FrameProgress::Length {
                             read: read + 1,
                             value,
                         },
                     };
                     chunk = rest;
                 }
-                Frame::Content { left } => {
+                FrameProgress::Content { left } => {
                     let taken = chunk
                         .len()
                         .min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -98,22 +98,25 @@ impl Frame {
 mod tests {
     use super::*;
 
-    fn of(content_type: &str) -> Events {
-        Events::of(Some(&HeaderValue::from_str(content_type).unwrap()))
+    fn of(content_type: &str) -> WatchFraming {
+        WatchFraming::of(Some(&HeaderValue::from_str(content_type).unwrap()))
     }
 
     #[test]
     fn media_types() {
-        let lines = Events::Lines { whole: true };
+        let lines = WatchFraming::Lines { whole: true };
         assert_eq!(of("application/json"), lines);
         assert_eq!(of("application/json;as=Table;g=meta.k8s.io;v=v1"), lines);
         assert_eq!(of("Application/JSON; charset=utf-8"), lines);
         let framed = of("application/vnd.kubernetes.protobuf;stream=watch");
-        assert_eq!(framed, Events::Framed(BETWEEN));
+        assert_eq!(framed, WatchFraming::Framed(BETWEEN));
         for other in ["application/cbor-seq", "application/jsonx", "text/plain"] {
-            assert_eq!(of(other), Events::Opaque { begun: false }, "{other}");
+            assert_eq!(of(other), WatchFraming::Opaque { begun: false }, "{other}");
         }
-        assert_eq!(Events::of(None), Events::Opaque { begun: false });
+        assert_eq!(
+            WatchFraming::of(None),
+            WatchFraming::Opaque { begun: false }
+        );
     }
 
     #[test]

@@ -14,8 +14,8 @@ use super::blame::Ending;
 use super::body::Upload;
 use super::connection::Connection;
 use super::error::{AttemptError, ProxyError};
-use super::events::Events;
-use super::forward::{Answer, AnswerBody, forward};
+use super::events::WatchFraming;
+use super::forward::{AnswerBody, ServerAnswer, forward};
 use super::headers::keep_ids_out_of_tables;
 use super::interpret::is_passed_on;
 use super::let_go::watch_end;
@@ -122,7 +122,7 @@ impl<'a> Exchange<'a> {
         &mut self,
         info: &RequestInfo<'_>,
         outgoing: &Outgoing<'_>,
-    ) -> Result<Answer, ProxyError> {
+    ) -> Result<ServerAnswer, ProxyError> {
         let class = (!info.is_resource).then(|| classify(&info.path));
         self.note(info, class, outgoing.admitted);
         // Each in a box of its own: with everything that a request has besides, its future would be too large to be moved.
@@ -172,7 +172,7 @@ impl<'a> Exchange<'a> {
         &self,
         info: &RequestInfo<'_>,
         outgoing: &Outgoing<'_>,
-        answer: &Result<Answer, ProxyError>,
+        answer: &Result<ServerAnswer, ProxyError>,
     ) {
         let shared = self.shared();
         match answer {
@@ -202,7 +202,7 @@ impl<'a> Exchange<'a> {
     /// The answer of a server as the client gets it.
     pub fn respond(
         mut self,
-        answer: Answer,
+        answer: ServerAnswer,
         info: &RequestInfo<'_>,
         asked: &HeaderMap,
         on_upgrade: Option<hyper::upgrade::OnUpgrade>,
@@ -274,7 +274,7 @@ impl<'a> Exchange<'a> {
             AnswerBody::Streaming(incoming, lease) => {
                 let body = Download::upstream(incoming, lease, record);
                 match end.filter(|_| status == StatusCode::OK) {
-                    Some(end) => body.watch(Events::of(head.headers.get(CONTENT_TYPE)), end),
+                    Some(end) => body.watch(WatchFraming::of(head.headers.get(CONTENT_TYPE)), end),
                     None => body,
                 }
             }
@@ -287,7 +287,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// What the client would have met without the agent.
-    fn tally(&self, answer: &Answer, info: &RequestInfo<'_>, asked: &HeaderMap) {
+    fn tally(&self, answer: &ServerAnswer, info: &RequestInfo<'_>, asked: &HeaderMap) {
         let shared = self.shared();
         let local_is_down = answer.reason == Reason::LocalDown
             && shared
@@ -311,7 +311,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Whether the client is asked to reconnect with this answer, since its next connection would be relayed.
-    fn comes_again(&self, answer: &Answer, info: &RequestInfo<'_>) -> bool {
+    fn comes_again(&self, answer: &ServerAnswer, info: &RequestInfo<'_>) -> bool {
         let shared = self.shared();
         let memory = &self.connection.memory;
         if info.is_resource && answer.head.status.is_success() {
@@ -434,7 +434,7 @@ impl Drop for Exchange<'_> {
 }
 
 /// A 101 that nobody asked for: nothing that a client could use.
-fn unasked_upgrade(answer: &Answer, method: &Method) -> ProxyError {
+fn unasked_upgrade(answer: &ServerAnswer, method: &Method) -> ProxyError {
     ProxyError::Upstream {
         server: answer.server.name.to_string(),
         local: answer.server.local,

@@ -178,9 +178,10 @@ impl<S: AsyncWrite + Unpin> FloodGuard<S> {
     /// Sends the rest of GOAWAY, then fails for good. To be called between two frames.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         while let Some((frame, sent)) = &mut self.farewell
-            && *sent < frame.len()
+            && let Some(rest) = frame.get(*sent..)
+            && !rest.is_empty()
         {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, &frame[*sent..])) {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest)) {
                 Ok(written) if written > 0 => *sent += written,
                 Ok(_) => return Poll::Ready(io::ErrorKind::WriteZero.into()),
                 Err(error) => return Poll::Ready(error),
@@ -288,7 +289,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FloodGuard<S> {
             None => buf.len(),
             Some(_) => buf.len().min(this.outgoing.until_boundary()),
         };
-        let part = &buf[..most];
+        let part = buf.get(..most).unwrap_or(buf);
         let written = Pin::new(&mut this.stream).poll_write(cx, part);
         if let Poll::Ready(Ok(count)) = &written {
             this.sent(part.get(..*count).unwrap_or_default());

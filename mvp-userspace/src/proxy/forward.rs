@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 
-use super::blame::{Ending, Retry, Told};
+use super::blame::{ClientAnswer, Ending, Retry};
 use super::checkout::Lease;
 use super::error::{AttemptError, ProxyError};
 use super::exchange::Exchange;
@@ -32,7 +32,7 @@ use crate::route::{
 const ATTEMPTS: u32 = 6;
 
 /// The head of an answer, and who gave it.
-pub struct Answer {
+pub struct ServerAnswer {
     pub body: AnswerBody,
     pub head: http::response::Parts,
     pub server: Arc<Server>,
@@ -54,7 +54,7 @@ pub(super) async fn forward(
     exchange: &mut Exchange<'_>,
     info: &RequestInfo<'_>,
     outgoing: &Outgoing<'_>,
-) -> Result<Answer, ProxyError> {
+) -> Result<ServerAnswer, ProxyError> {
     let thread = exchange.thread();
     let shared = &thread.shared;
     let trace = &mut exchange.trace;
@@ -215,7 +215,7 @@ pub(super) async fn attempt(
     outgoing: &Outgoing<'_>,
     info: &RequestInfo<'_>,
     trace: &mut Trace,
-) -> Result<Answer, AttemptError> {
+) -> Result<ServerAnswer, AttemptError> {
     trace.ask(server, reason);
     // The one door: whoever was picked, and why ever.
     if !server.proved(outgoing.admitted.class()) {
@@ -244,7 +244,7 @@ async fn ask(
     outgoing: &Outgoing<'_>,
     info: &RequestInfo<'_>,
     trace: &mut Trace,
-) -> Result<Answer, AttemptError> {
+) -> Result<ServerAnswer, AttemptError> {
     let credentials = outgoing.admitted.credentials();
     let (response, mut lease) = if let Some(protocol) = outgoing.upgrade {
         let tunnels = &thread.shared.tunnels;
@@ -277,7 +277,7 @@ async fn ask(
         .pool
         .answered(server, credentials, status, &mut lease);
     let (head, body) = response.into_parts();
-    let answer = Answer {
+    let answer = ServerAnswer {
         address: lease.address,
         body: AnswerBody::Streaming(body, lease),
         head,
@@ -295,7 +295,7 @@ fn is_doubted(
     shared: &Shared,
     info: &RequestInfo<'_>,
     outgoing: &Outgoing<'_>,
-    answer: &Answer,
+    answer: &ServerAnswer,
 ) -> bool {
     if outgoing.admitted.is_hop_marked() || !shared.interoperability {
         return false;
@@ -333,36 +333,40 @@ fn proxy_error(
     let repeatable = repeatable(attempt.ending.verdict().retry, outgoing);
     let (local, name) = (server.local, server.name.to_string());
     let probe = !info.is_resource && classify(&info.path) == PathClass::Probe;
-    match attempt.ending.verdict().told {
-        Told::Timeout => ProxyError::Timeout {
+    match attempt.ending.verdict().answer {
+        ClientAnswer::Timeout => ProxyError::Timeout {
             server: name,
             local,
         },
-        Told::BadRequest if attempt.ending == Ending::UploadBroken => {
+        ClientAnswer::BadRequest if attempt.ending == Ending::UploadBroken => {
             ProxyError::BadRequest("the request's body broke off")
         }
-        Told::BadRequest => ProxyError::Rejected {
+        ClientAnswer::BadRequest => ProxyError::Rejected {
             server: name,
             attempt,
         },
-        Told::AgentUnavailable => ProxyError::Agent {
+        ClientAnswer::AgentUnavailable => ProxyError::Agent {
             server: name,
             local,
             attempt,
             repeatable,
         },
-        Told::Answer | Told::Nothing | Told::Unavailable if local && probe => {
+        ClientAnswer::Answer | ClientAnswer::Nothing | ClientAnswer::Unavailable
+            if local && probe =>
+        {
             ProxyError::LocalOnly {
                 server: name,
                 attempt,
             }
         }
-        Told::Answer | Told::Nothing | Told::Unavailable => ProxyError::Upstream {
-            server: name,
-            local,
-            attempt,
-            repeatable,
-        },
+        ClientAnswer::Answer | ClientAnswer::Nothing | ClientAnswer::Unavailable => {
+            ProxyError::Upstream {
+                server: name,
+                local,
+                attempt,
+                repeatable,
+            }
+        }
     }
 }
 
@@ -383,7 +387,7 @@ fn describe(info: &RequestInfo<'_>) -> String {
     }
 }
 
-impl Answer {
+impl ServerAnswer {
     /// The body, as far as it was read.
     pub fn whole(&self) -> &[u8] {
         match &self.body {

@@ -72,11 +72,7 @@ impl Walker {
                 continue;
             }
             if self.have < HEADER {
-                let taken = bytes.len().min(HEADER - self.have);
-                let (head, rest) = bytes.split_at(taken);
-                self.header[self.have..self.have + taken].copy_from_slice(head);
-                self.have += taken;
-                bytes = rest;
+                bytes = gather(&mut self.header, &mut self.have, bytes);
                 if self.have == HEADER {
                     self.begin(&mut seen);
                 }
@@ -120,11 +116,8 @@ impl Walker {
             _ => return,
         };
         while !part.is_empty() {
-            let taken = part.len().min(wanted - self.payload_have);
-            let (head, rest) = part.split_at(taken);
-            self.payload[self.payload_have..self.payload_have + taken].copy_from_slice(head);
-            self.payload_have += taken;
-            part = rest;
+            let payload = self.payload.get_mut(..wanted).unwrap_or_default();
+            part = gather(payload, &mut self.payload_have, part);
             if self.payload_have < wanted {
                 return;
             }
@@ -154,6 +147,17 @@ fn split<'a>(bytes: &'a [u8], left: &mut usize) -> (&'a [u8], &'a [u8]) {
     let taken = bytes.len().min(*left);
     *left -= taken;
     bytes.split_at(taken)
+}
+
+/// Copies to `to` what still fits behind its first `have` bytes, and returns the rest of `bytes`.
+fn gather<'a>(to: &mut [u8], have: &mut usize, bytes: &'a [u8]) -> &'a [u8] {
+    let room = to.get_mut(*have..).unwrap_or_default();
+    let (head, rest) = bytes.split_at(bytes.len().min(room.len()));
+    for (to, byte) in room.iter_mut().zip(head) {
+        *to = *byte;
+    }
+    *have += head.len();
+    rest
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::attempt::attempt_error;
-use super::blame::Fault;
+use super::blame::Blame;
 use super::fuzz_wire::{EMPTY_SETTINGS, PREFACE, http1_text, http2_text};
 use super::headers::{ensure_audit_id, upstream_target};
 use super::watched::{Unseen, Watched};
@@ -185,7 +185,7 @@ struct Leaving {
 
 async fn serve(wire: Vec<u8>, http2: bool, comer: Arc<Comer>) {
     let (mut client, server) = tokio::io::duplex(1 << 20);
-    let limits = h1wire::Limits {
+    let limits = h1wire::HeadLimits {
         bytes: 16 << 10,
         count: 90,
     };
@@ -424,7 +424,7 @@ async fn reaches_a_server(leaving: Leaving) {
             let error = attempt_error(error);
             let verdict = error.ending.verdict();
             assert!(
-                verdict.fault != Fault::Server && verdict.counts.is_none(),
+                verdict.fault != Blame::Server && verdict.counts.is_none(),
                 "a server would be blamed: {error}: {shown}"
             );
         }

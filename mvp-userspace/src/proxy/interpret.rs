@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 
 use super::attempt::body_error;
 use super::error::AttemptError;
-use super::forward::{Answer, AnswerBody};
+use super::forward::{AnswerBody, ServerAnswer};
 use crate::api::Key;
 use crate::request::RequestInfo;
 use crate::route::{Knowledge, Reason, RouteTable, Server};
@@ -52,9 +52,9 @@ pub(super) fn may_mean_the_type(
 /// Reads a short answer so that its kind can be seen; leaves long ones as they are. One that breaks off is no answer: what is
 /// left of it would pass for one of another kind.
 pub(super) async fn read_short(
-    mut answer: Answer,
+    mut answer: ServerAnswer,
     method: &Method,
-) -> Result<Answer, AttemptError> {
+) -> Result<ServerAnswer, AttemptError> {
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return Ok(answer);
     };
@@ -88,7 +88,7 @@ pub(super) async fn read_short(
 /// The two shapes with which a kube-apiserver says that it has no such resource type: the plain page of its
 /// `notfoundhandler` (group version unknown) and a Status without a name (resource or subresource unknown), the latter in any
 /// encoding. A missing object is a Status that names it.
-pub(super) fn is_no_such_type(answer: &Answer) -> bool {
+pub(super) fn is_no_such_type(answer: &ServerAnswer) -> bool {
     let AnswerBody::Whole(body) = &answer.body else {
         return false;
     };
@@ -143,6 +143,7 @@ struct Remembered {
 }
 
 impl Unknowns {
+    /// Keys that nobody serves are remembered for `keep` at most.
     pub fn new(keep: Duration) -> Self {
         Self {
             keep,

@@ -19,6 +19,10 @@ mod frames;
 #[cfg(test)]
 mod future_sizes;
 #[cfg(any(test, feature = "fuzzing"))]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "only tests and fuzz targets run it"
+)]
 mod fuzz;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz_wire;
@@ -72,7 +76,7 @@ use crate::history::Tally;
 use crate::identity::{Hasher, TrustCell};
 use crate::metrics::Metrics;
 use crate::net::Turns;
-use crate::readiness::Standing;
+use crate::readiness::PassingReasons;
 use crate::route::RouteTable;
 use crate::tls::ServerTls;
 
@@ -96,26 +100,34 @@ pub use tunnels::Tunnels;
 
 /// What all data threads share: read-mostly, swapped whole.
 pub struct Shared {
+    /// Who serves what, as discovery last knew it.
     pub table: Arc<ArcSwap<RouteTable>>,
     /// What all servers serve together.
     pub view: Arc<ArcSwap<View>>,
+    /// For refreshes, and for what single servers say.
     pub discovery: DiscoveryHandle,
+    /// What clients are shown, and how their certificates are asked for.
     pub server_tls: Arc<ServerTls>,
+    /// Who is believed about identities, as the files say now.
     pub trust: Arc<TrustCell>,
+    /// Everything that is counted.
     pub metrics: Arc<Metrics>,
+    /// `limits` of the configuration.
     pub limits: Limits,
     /// `limits.responseTimeout`, which may change while the agent runs.
     pub response_timeout: Arc<ResponseTimeout>,
     /// False: everything is answered by the local server.
     pub interoperability: bool,
+    /// How far the end of the agent has come.
     pub drain: DrainSignal,
     /// True while clients are to go to kube-apiserver itself.
     pub leave: watch::Receiver<bool>,
+    /// What is open right now.
     pub load: Load,
     /// Of header fields under way.
     pub header_budget: HeaderBudget,
     /// Why new connections are not taken. Whoever finds a reason sets it.
-    pub standing: Standing,
+    pub standing: PassingReasons,
     /// Connections forwarded whole.
     pub relays: Arc<Relays>,
     /// How often each client cancels.
@@ -137,14 +149,19 @@ pub struct Shared {
 /// Counts of what is open right now.
 #[derive(Debug, Default)]
 pub struct Load {
+    /// Connections of clients, over all data threads.
     pub connections: Arc<AtomicUsize>,
+    /// Requests under way, over all data threads.
     pub requests: Arc<AtomicUsize>,
+    /// Connections to servers.
     pub pools: PoolCounts,
 }
 
 /// One data thread: what it shares with the others, and its own connections to servers.
 pub struct Worker {
+    /// What all data threads have in common.
     pub shared: Arc<Shared>,
+    /// This thread's connections to servers.
     pub pool: Arc<Pool>,
     /// For handshakes.
     pub turns: Turns,

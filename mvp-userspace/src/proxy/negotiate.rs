@@ -46,9 +46,12 @@ pub(super) fn clauses(header: &str) -> Vec<Clause<'_>> {
     }
     for end in 1..clauses.len() {
         let mut at = end;
-        while at > 0 && clauses[at].comes_before(&clauses[at - 1]) {
-            clauses.swap(at, at - 1);
-            at -= 1;
+        while let Some(before) = at.checked_sub(1)
+            && let Some([left, right]) = clauses.get(before..=at)
+            && right.comes_before(left)
+        {
+            clauses.swap(at, before);
+            at = before;
         }
     }
     clauses

@@ -6,7 +6,7 @@
 use http::{HeaderMap, Method, StatusCode};
 
 use super::Worker;
-use super::forward::{Answer, AnswerBody, attempt};
+use super::forward::{AnswerBody, ServerAnswer, attempt};
 use super::outgoing::Outgoing;
 use super::trace::Trace;
 use crate::api::Verb;
@@ -51,7 +51,7 @@ pub(super) async fn ask_newer(
     thread: &Worker,
     (info, outgoing): (&RequestInfo<'_>, &Outgoing<'_>),
     table: &RouteTable,
-    answer: &mut Answer,
+    answer: &mut ServerAnswer,
     trace: &mut Trace,
 ) {
     let options = options(info, outgoing);
@@ -80,7 +80,7 @@ pub(super) async fn ask_newer(
 }
 
 /// Whether a server says that it does not know one of the options. In any encoding: strings are what they are in all of them.
-fn refuses(answer: &Answer, options: NewerOptions) -> bool {
+fn refuses(answer: &ServerAnswer, options: NewerOptions) -> bool {
     let AnswerBody::Whole(body) = &answer.body else {
         return false;
     };

@@ -8,7 +8,6 @@ use http::{HeaderValue, Method, Request, Uri, Version};
 
 use super::blame::Ending;
 use super::body::{Upload, UploadBody};
-use super::counts::OpenCount;
 use super::error::AttemptError;
 use super::headers::upstream_target;
 use super::one_view::{Preferred, Validators};
@@ -16,6 +15,7 @@ use super::rides::Rides;
 use crate::discovery::USER_AGENT;
 use crate::identity::proof::OwnUser;
 use crate::identity::{Admitted, PEER_PROXIED};
+use crate::net::OpenCount;
 use crate::route::Server;
 
 /// A client's request as it leaves, whichever server gets it.

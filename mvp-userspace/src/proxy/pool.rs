@@ -14,7 +14,7 @@ use rustls_pki_types::ServerName;
 use super::body::UploadBody;
 use super::checkout::{Alone, Checkout, Lease, Sender};
 use super::connect::{ConnectSettings, Connected, Purpose, connect};
-use super::counts::{OpenCount, PoolCounts};
+use super::counts::PoolCounts;
 use super::error::AttemptError;
 use super::http2;
 use super::lane::{AcceptedTokens, Lane};
@@ -22,6 +22,7 @@ use super::quarantine::Quarantine;
 use super::rides::{Made, Ride, Rides};
 use super::windows::Windows;
 use crate::identity::Credentials;
+use crate::net::OpenCount;
 use crate::route::Server;
 use crate::tls::{Alpn, ClientTls};
 
@@ -100,6 +101,8 @@ pub(super) struct Http1 {
 }
 
 impl Pool {
+    /// No connection is open yet. `connections`: how many HTTP/2 connections a server and lane may have before streams share
+    /// them more densely.
     pub fn new(
         tls: Arc<ClientTls>,
         settings: ConnectSettings,
@@ -117,10 +120,12 @@ impl Pool {
         }
     }
 
+    /// How connections to servers are made.
     pub fn settings(&self) -> &ConnectSettings {
         &self.settings
     }
 
+    /// What the agent shows servers, and how it verifies them.
     pub fn tls(&self) -> &ClientTls {
         &self.tls
     }

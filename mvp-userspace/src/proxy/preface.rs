@@ -49,7 +49,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for PrefaceTimeout<S> {
         let Some(timer) = &mut this.timer else {
             return read;
         };
-        let came = &buf.filled()[before..];
+        // Reading only adds.
+        let came = buf.filled().get(before..).unwrap_or_default();
         if let Some(kind) = came.get(this.left - 1) {
             this.timer = None;
             if *kind != SETTINGS {

@@ -23,17 +23,17 @@ const MANY: usize = 1024;
 
 /// One data thread's.
 #[derive(Debug, Default)]
-pub(super) struct Quarantine(Mutex<Places>);
+pub(super) struct Quarantine(Mutex<Semaphores>);
 
 #[derive(Debug, Default)]
-struct Places {
+struct Semaphores {
     servers: HashMap<(usize, Lane), Arc<Semaphore>>,
     addresses: HashMap<(usize, Lane, IpAddr), Arc<Semaphore>>,
 }
 
 /// A place, given back on drop.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct QuarantinePermit {
     _server: OwnedSemaphorePermit,
     _address: OwnedSemaphorePermit,
 }
@@ -48,13 +48,13 @@ impl Quarantine {
         server: usize,
         lane: Lane,
         address: IpAddr,
-    ) -> Result<Place, AttemptError> {
+    ) -> Result<QuarantinePermit, AttemptError> {
         let (of_server, of_address) = self.semaphores(server, lane, address);
         let places = async {
             // In this order: those of an address wait among themselves.
             let own = of_address.acquire_owned().await.ok()?;
             let place = of_server.acquire_owned().await.ok()?;
-            Some(Place {
+            Some(QuarantinePermit {
                 _server: place,
                 _address: own,
             })
@@ -96,7 +96,7 @@ impl Quarantine {
     }
 }
 
-fn lock(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
+fn lock(places: &Mutex<Semaphores>) -> MutexGuard<'_, Semaphores> {
     // Semaphores stay what they are after a panic elsewhere.
     places.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::Shared;
 use super::access::AccessRecord;
 use super::checkout::Lease;
-use super::events::Events;
+use super::events::WatchFraming;
 use super::wire_body::{BodyError, WireBody};
 use crate::identity::ClientKey;
 
@@ -42,7 +42,7 @@ enum Inner {
 
 /// A watch may end at any event, and every client resumes it; in the middle of an event it must break, not end.
 struct EndAtEvent {
-    events: Events,
+    events: WatchFraming,
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
     drained: bool,
 }
@@ -95,7 +95,7 @@ impl Download {
     /// Ends the answer at the next event once `draining` resolves, and when its server dies between two events.
     pub fn watch(
         mut self,
-        events: Events,
+        events: WatchFraming,
         draining: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         self.watch = Some(EndAtEvent {

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustls::ClientConfig;
 
-use super::counts::OpenCount;
 use super::error::AttemptError;
 use super::http2;
 use crate::identity::Credentials;
+use crate::net::OpenCount;
 
 /// Sets of credentials on one client connection above which those that nobody rides with are forgotten.
 const MANY: usize = 32;
@@ -29,6 +29,7 @@ type Slot = tokio::sync::Mutex<Weak<Ride>>;
 /// One HTTP/2 connection for one stranger.
 pub(super) struct Ride {
     pub(super) sender: http2::Sender,
+    /// Of the server's end.
     pub(super) address: SocketAddr,
     /// The TLS configuration it was made with.
     pub(super) tls: Arc<ClientConfig>,

@@ -8,7 +8,6 @@ use rustls_pki_types::UnixTime;
 
 use super::body::Upload;
 use super::connection::Connection;
-use super::counts::OpenCount;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::head_checks::check_head;
@@ -16,9 +15,10 @@ use super::header_limits::{exceeded_limit, header_bytes};
 use super::headers::{ensure_audit_id, upgrade_protocol};
 use super::outgoing::Outgoing;
 use super::response::Download;
-use super::whole_user::deaf_to_uids;
+use super::whole_user::server_without_uids;
 use super::wire_body::WireBody;
 use crate::identity::{self, Head};
+use crate::net::OpenCount;
 use crate::request::RequestInfo;
 
 /// Answers one request. Every failure becomes a Status; nothing panics on what a client sends.
@@ -60,7 +60,7 @@ pub(super) async fn handle(
             forwarded_for: &connection.forwarded_for,
             hasher: &shared.hasher,
         };
-        let admitted = identity::admit(head, &trust, || deaf_to_uids(&shared.table.load()))?;
+        let admitted = identity::admit(head, &trust, || server_without_uids(&shared.table.load()))?;
         exchange.enter(&admitted, upgrade.is_some())?;
         let info = RequestInfo::parse(&parts.method, uri.path(), uri.query())?;
         let outgoing = Outgoing {

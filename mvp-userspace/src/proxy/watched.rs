@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::h1wire::{Answered, Heads, Limits};
+use crate::h1wire::{Answered, HeadLimits, Heads};
 use crate::h2wire::Mend;
 use crate::net::pass_writes;
 
@@ -57,7 +57,7 @@ impl Unseen {
 
 impl<S> Watched<S> {
     /// The second is to be told of every answer.
-    pub(super) fn http1(stream: S, limits: Limits) -> (Self, Answered) {
+    pub(super) fn http1(stream: S, limits: HeadLimits) -> (Self, Answered) {
         let (heads, answered) = Heads::new(limits);
         (Self::new(stream, Reader::Http1(Box::new(heads))), answered)
     }

@@ -11,7 +11,7 @@ const READS_UID: Release = Release {
 };
 
 /// A server that may be asked, and would not hear of an asserted user's uid, although it would read it from the user's certificate.
-pub(super) fn deaf_to_uids(table: &RouteTable) -> Option<String> {
+pub(super) fn server_without_uids(table: &RouteTable) -> Option<String> {
     table
         .members()
         .iter()

@@ -5,7 +5,7 @@ mod standing;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use standing::{PassingBy, Standing};
+pub use standing::{PassingBy, PassingReasons};
 
 /// The set of tasks that must be done before the agent is ready. Cheap to clone; any thread may register and ask.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,7 @@ struct Tasks {
 }
 
 impl Readiness {
+    /// Nothing is registered, which counts as ready.
     pub fn new() -> Self {
         Self::default()
     }
@@ -43,6 +44,7 @@ impl Readiness {
         }
     }
 
+    /// Whether nothing that was registered is still awaited.
     pub fn is_ready(&self) -> bool {
         self.lock().awaited.is_empty()
     }
@@ -63,6 +65,7 @@ impl Readiness {
 }
 
 impl Task {
+    /// It is done; the same as dropping it.
     pub fn done(self) {}
 }
 

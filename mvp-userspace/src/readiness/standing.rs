@@ -27,7 +27,7 @@ pub enum PassingBy {
 
 /// The reasons that hold now, each with one sentence for the operator. Cheap to clone; any thread may set and ask.
 #[derive(Clone, Debug, Default)]
-pub struct Standing(Arc<Mutex<BTreeMap<PassingBy, String>>>);
+pub struct PassingReasons(Arc<Mutex<BTreeMap<PassingBy, String>>>);
 
 impl PassingBy {
     /// Every reason, in the order of the enum.
@@ -57,7 +57,7 @@ impl PassingBy {
     }
 }
 
-impl Standing {
+impl PassingReasons {
     /// A standing in which no reason holds.
     pub fn new() -> Self {
         Self::default()
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn the_reason_to_look_at_first_is_first() {
-        let standing = Standing::new();
+        let standing = PassingReasons::new();
         assert_eq!(standing.first(), None);
         assert!(standing.set(PassingBy::Full, "1,024 handshakes are under way"));
         assert!(standing.set(PassingBy::LocalUnproved, "the local server answered 401"));

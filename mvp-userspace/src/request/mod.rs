@@ -25,11 +25,17 @@ pub struct RequestInfo<'a> {
     pub verb: Verb,
     /// Decoded once, as Go's `URL.Path`; what [`classify`] takes.
     pub path: Cow<'a, str>,
+    /// Empty for the core group, and for paths without a resource.
     pub group: Cow<'a, str>,
+    /// The version of the group, as it stands in the path.
     pub version: Cow<'a, str>,
+    /// The plural name of the resource.
     pub resource: Cow<'a, str>,
+    /// Empty for the resource itself.
     pub subresource: Cow<'a, str>,
+    /// Empty for cluster-wide requests. For requests of a Namespace it is that namespace's name, as in kube-apiserver.
     pub namespace: Cow<'a, str>,
+    /// The object's name; empty for collections, unless a field selector on `metadata.name` names it.
     pub name: Cow<'a, str>,
 }
 

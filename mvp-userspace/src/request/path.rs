@@ -14,15 +14,20 @@ pub enum PathClass<'a> {
     Probe,
     /// `/api`, `/api/<version>`, `/apis`, `/apis/<group>`, `/apis/<group>/<version>`; what the path does not name is empty.
     Discovery {
+        /// Empty for `/apis` and for the core group.
         group: &'a str,
+        /// Empty if the path names no version.
         version: &'a str,
     },
     /// `/openapi/v2` and `/openapi/v3…`; the group and version of `/openapi/v3/apis/<group>/<version>` and
     /// `/openapi/v3/api/<version>`, else empty.
     OpenApi {
+        /// Empty for the core group, and for an index.
         group: &'a str,
+        /// Empty for an index.
         version: &'a str,
     },
+    /// Everything else, which the local server answers.
     Other,
 }
 

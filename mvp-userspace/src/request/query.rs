@@ -23,6 +23,7 @@ pub struct NewerOptions {
 }
 
 impl NewerOptions {
+    /// The options of a query, undecoded; none of `None`.
     pub fn read(query: Option<&str>) -> Self {
         let mut options = Self::default();
         for (key, value) in pairs(query.unwrap_or_default()) {
@@ -32,6 +33,7 @@ impl NewerOptions {
         options
     }
 
+    /// Whether there is an option that an older server would refuse.
     pub fn any(self) -> bool {
         self.field_selector || self.send_initial_events
     }

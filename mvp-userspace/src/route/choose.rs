@@ -37,7 +37,7 @@ mod tests {
 
     use super::*;
     use crate::route::testing::{member, table};
-    use crate::route::{Failure, Probe};
+    use crate::route::{Failure, ReadyzOutcome};
 
     fn three() -> RouteTable {
         table([
@@ -77,7 +77,7 @@ mod tests {
         let table = three();
         let b = &table.members()[1].server;
         table.members()[0].server.failed(Failure::Refused);
-        table.members()[2].server.probed(Probe::NotReady);
+        table.members()[2].server.probed(ReadyzOutcome::NotReady);
         b.outstanding.store(100, Ordering::Relaxed);
         let pick = |exclude| name(choose(&table, table.all().difference(exclude), 0));
         assert_eq!(pick(ServerSet::EMPTY).as_deref(), Some("b"));

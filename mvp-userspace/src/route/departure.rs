@@ -44,6 +44,7 @@ impl Departure {
             .send_if_modified(|state| std::mem::replace(&mut state.leaving, false));
     }
 
+    /// Whether the server is stopping now.
     pub fn is_leaving(&self) -> bool {
         self.0.borrow().leaving
     }

@@ -27,13 +27,16 @@ pub enum Failure {
 
 /// What the active prober saw at `/readyz`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Probe {
+pub enum ReadyzOutcome {
+    /// 200.
     Ready,
     /// It answered, and the answer was no: starting or shutting down.
     NotReady,
+    /// There was no answer.
     Failed(Failure),
 }
 
+/// Whether a server may be chosen, by what was seen of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HealthState {
     /// May be chosen. A server begins so: nothing speaks against it yet.
@@ -48,7 +51,9 @@ pub enum HealthState {
 /// The health as people see it: `/status`, `mvp servers`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HealthView {
+    /// Whether it may be chosen.
     pub state: HealthState,
+    /// When it came into this state.
     pub since: SystemTime,
     /// The last failure ever seen, and when.
     pub last_failure: Option<(Failure, SystemTime)>,
@@ -161,14 +166,14 @@ impl Health {
         }
     }
 
-    pub(super) fn probed(&mut self, probe: Probe, now: SystemTime) {
+    pub(super) fn probed(&mut self, probe: ReadyzOutcome, now: SystemTime) {
         match probe {
-            Probe::Ready => {
+            ReadyzOutcome::Ready => {
                 self.streak = 0;
                 self.enter(HealthState::Available, now);
             }
-            Probe::NotReady => self.enter(HealthState::NotReady, now),
-            Probe::Failed(failure) => self.failed(failure, now),
+            ReadyzOutcome::NotReady => self.enter(HealthState::NotReady, now),
+            ReadyzOutcome::Failed(failure) => self.failed(failure, now),
         }
     }
 
@@ -196,7 +201,7 @@ mod tests {
     enum Event {
         Failed(Failure),
         Succeeded,
-        Probed(Probe),
+        Probed(ReadyzOutcome),
     }
 
     fn at(second: usize) -> SystemTime {
@@ -257,20 +262,23 @@ mod tests {
     fn ways_back() {
         let refused = Failed(Failure::Refused);
         assert_eq!(
-            state(&[refused, Probed(Probe::Ready)]),
+            state(&[refused, Probed(ReadyzOutcome::Ready)]),
             HealthState::Available
         );
         assert_eq!(state(&[refused, Succeeded]), HealthState::Available);
         assert_eq!(
-            state(&[refused, Probed(Probe::NotReady)]),
+            state(&[refused, Probed(ReadyzOutcome::NotReady)]),
             HealthState::NotReady
         );
         assert_eq!(
-            state(&[Probed(Probe::NotReady), Succeeded]),
+            state(&[Probed(ReadyzOutcome::NotReady), Succeeded]),
             HealthState::NotReady
         );
         assert_eq!(
-            state(&[Probed(Probe::NotReady), Probed(Probe::Ready)]),
+            state(&[
+                Probed(ReadyzOutcome::NotReady),
+                Probed(ReadyzOutcome::Ready)
+            ]),
             HealthState::Available
         );
         let twice = run(&[refused, refused, Succeeded, refused]);
@@ -293,9 +301,9 @@ mod tests {
         prop_oneof![
             3 => failure().prop_map(Failed),
             3 => Just(Succeeded),
-            1 => Just(Probed(Probe::Ready)),
-            1 => Just(Probed(Probe::NotReady)),
-            1 => failure().prop_map(|f| Probed(Probe::Failed(f))),
+            1 => Just(Probed(ReadyzOutcome::Ready)),
+            1 => Just(Probed(ReadyzOutcome::NotReady)),
+            1 => failure().prop_map(|f| Probed(ReadyzOutcome::Failed(f))),
         ]
     }
 
@@ -309,11 +317,11 @@ mod tests {
                 apply(&mut health, *event, at(i + 1));
                 let after = health.view();
                 let failure = match event {
-                    Failed(f) | Probed(Probe::Failed(f)) => Some(*f).filter(|f| f.counts()),
+                    Failed(f) | Probed(ReadyzOutcome::Failed(f)) => Some(*f).filter(|f| f.counts()),
                     _ => None,
                 };
                 in_a_row = match event {
-                    Succeeded | Probed(Probe::Ready) => 0,
+                    Succeeded | Probed(ReadyzOutcome::Ready) => 0,
                     _ if failure.is_some() => in_a_row + 1,
                     _ => in_a_row,
                 };
@@ -324,19 +332,19 @@ mod tests {
                         prop_assert!(failure.is_some_and(Failure::is_hard) || in_a_row >= SOFT_FAILURES);
                     }
                     (HealthState::NotReady, HealthState::Available) => {
-                        prop_assert!(matches!(event, Probed(Probe::Ready)));
+                        prop_assert!(matches!(event, Probed(ReadyzOutcome::Ready)));
                     }
                     (_, HealthState::Available) => {
-                        prop_assert!(matches!(event, Probed(Probe::Ready) | Succeeded));
+                        prop_assert!(matches!(event, Probed(ReadyzOutcome::Ready) | Succeeded));
                     }
                     (_, HealthState::NotReady) => {
-                        prop_assert!(matches!(event, Probed(Probe::NotReady)));
+                        prop_assert!(matches!(event, Probed(ReadyzOutcome::NotReady)));
                     }
                 }
                 if failure.is_some_and(Failure::is_hard) {
                     prop_assert_eq!(after.state, HealthState::Ejected);
                 }
-                if matches!(event, Probed(Probe::Ready)) {
+                if matches!(event, Probed(ReadyzOutcome::Ready)) {
                     prop_assert_eq!(after.state, HealthState::Available);
                 }
                 let ejected = before.state != HealthState::Ejected && after.state == HealthState::Ejected;

@@ -18,7 +18,7 @@ mod unknown;
 pub use decide::Context;
 pub use departure::{Departure, Departures};
 pub use explain::explain;
-pub use health::{Failure, HealthState, HealthView, Probe};
+pub use health::{Failure, HealthState, HealthView, ReadyzOutcome};
 pub use newer::newer;
 pub use plan::{Plan, plan};
 pub use reason::Reason;

@@ -5,15 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::Departure;
-use super::health::{Failure, Health, HealthState, HealthView, Probe};
+use super::health::{Failure, Health, HealthState, HealthView, ReadyzOutcome};
 use crate::config::Endpoint;
 use crate::tls::IdentityClass;
 
 /// Shared by all threads and by every route table that mentions the server.
 #[derive(Debug)]
 pub struct Server {
+    /// As in routes, metrics and logs.
     pub name: Arc<str>,
+    /// Where it is dialled.
     pub endpoint: Endpoint,
+    /// It is the kube-apiserver of this node.
     pub local: bool,
     /// Whether it is about to stop.
     pub departure: Departure,
@@ -31,7 +34,9 @@ pub struct Server {
 /// Major and minor version. What a server knows of the API does not depend on the patch.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Release {
+    /// 1 for every Kubernetes so far.
     pub major: u32,
+    /// The number by which servers of one control plane differ while it is upgraded.
     pub minor: u32,
 }
 
@@ -105,6 +110,7 @@ impl Server {
         })
     }
 
+    /// Noted by discovery after each `/version`.
     pub fn set_release(&self, release: Release) {
         let number = u64::from(release.major) << 32 | u64::from(release.minor);
         self.release.store(number, Ordering::Relaxed);
@@ -115,6 +121,7 @@ impl Server {
         self.unproved.load(Ordering::Acquire) & NO_UID == 0
     }
 
+    /// Noted by discovery after each proof.
     pub fn set_takes_uid(&self, takes: bool) {
         match takes {
             true => self.unproved.fetch_and(!NO_UID, Ordering::Release),
@@ -135,7 +142,7 @@ impl Server {
     }
 
     /// The active prober's result.
-    pub fn probed(&self, probe: Probe) {
+    pub fn probed(&self, probe: ReadyzOutcome) {
         self.update(|health, now| health.probed(probe, now));
     }
 
@@ -197,10 +204,10 @@ mod tests {
         assert!(!server.available());
         assert_eq!(server.health().state, HealthState::Ejected);
         assert_eq!(server.health().ejections, 1);
-        server.probed(Probe::NotReady);
+        server.probed(ReadyzOutcome::NotReady);
         server.succeeded();
         assert!(!server.available());
-        server.probed(Probe::Ready);
+        server.probed(ReadyzOutcome::Ready);
         assert!(server.available());
         assert!(server.health().last_failure.is_some());
     }

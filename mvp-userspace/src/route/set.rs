@@ -5,6 +5,7 @@
 pub struct ServerSet(u64);
 
 impl ServerSet {
+    /// No member.
     pub const EMPTY: ServerSet = ServerSet(0);
 
     /// The first `count` members; more than 64 count as 64.
@@ -33,32 +34,39 @@ impl ServerSet {
         Self(bits)
     }
 
+    /// Adds the member with this index; one of 64 and above is not added.
     pub fn insert(&mut self, index: usize) {
         self.0 |= Self::one(index).0;
     }
 
+    /// Whether the member with this index is in it.
     pub fn contains(self, index: usize) -> bool {
         self.0 & Self::one(index).0 != 0
     }
 
+    /// Whether no member is in it.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
+    /// How many members are in it.
     pub fn len(self) -> usize {
         self.0.count_ones() as usize
     }
 
+    /// The members that are in either.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
+    /// The members that are in both.
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
+    /// The members that are in `self` and not in `other`.
     #[must_use]
     pub fn difference(self, other: Self) -> Self {
         Self(self.0 & !other.0)

@@ -32,9 +32,11 @@ pub enum Knowledge {
 /// One server of the table.
 #[derive(Clone, Debug)]
 pub struct Member {
+    /// The server; the same value in every table, so that its health outlives this one.
     pub server: Arc<Server>,
     /// The last known good set; `None` only with [`Knowledge::Never`] and [`Knowledge::Absent`].
     pub apis: Option<Arc<ApiSet>>,
+    /// How far `apis` may be relied on.
     pub knowledge: Knowledge,
 }
 
@@ -81,6 +83,7 @@ impl Member {
 }
 
 impl Entry {
+    /// What it is looked up by.
     pub fn key(&self) -> Key<'_> {
         Key {
             group: &self.group,
@@ -108,7 +111,7 @@ impl Entry {
     pub fn serving(&self, verb: Verb) -> ServerSet {
         match verb {
             Verb::Proxy | Verb::Other => self.servers,
-            verb => self.by_verb[verb as usize],
+            verb => self.with(verb),
         }
     }
 
@@ -116,11 +119,17 @@ impl Entry {
     pub fn verbs(&self, server: usize) -> VerbSet {
         let mut verbs = VerbSet::EMPTY;
         for verb in Verb::ALL {
-            if self.by_verb[verb as usize].contains(server) {
+            if self.with(verb).contains(server) {
                 verbs.insert(verb);
             }
         }
         verbs
+    }
+
+    /// Servers that list this verb. There is a set for each verb, so that none is missing.
+    fn with(&self, verb: Verb) -> ServerSet {
+        let servers = self.by_verb.get(verb as usize);
+        servers.copied().unwrap_or(ServerSet::EMPTY)
     }
 }
 
@@ -159,14 +168,17 @@ impl RouteTable {
         table
     }
 
+    /// Grows with each table of this process, so that what was computed for one is not used with another.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
+    /// In the order of the membership; [`ServerSet`] has indexes into it.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
+    /// The member with this index; `None` if it is from another table and too large for this one.
     pub fn member(&self, index: usize) -> Option<&Member> {
         self.members.get(index)
     }
@@ -176,6 +188,7 @@ impl RouteTable {
         self.ignored
     }
 
+    /// The kube-apiserver of this node; `None` before it is known, or without one.
     pub fn local(&self) -> Option<&Member> {
         self.member(self.local?)
     }
@@ -198,6 +211,7 @@ impl RouteTable {
             .position(|member| Arc::ptr_eq(&member.server, server))
     }
 
+    /// Every member, whatever is known of it.
     pub fn all(&self) -> ServerSet {
         ServerSet::first(self.members.len())
     }
@@ -282,7 +296,9 @@ impl RouteTable {
         };
         entry.servers.insert(server);
         for verb in api.verbs.iter() {
-            entry.by_verb[verb as usize].insert(server);
+            if let Some(servers) = entry.by_verb.get_mut(verb as usize) {
+                servers.insert(server);
+            }
         }
         for version in [version, ""] {
             let slot = self.group_versions.entry(

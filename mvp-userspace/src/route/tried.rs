@@ -10,6 +10,7 @@ use super::{RouteTable, Server, ServerSet};
 pub struct Tried(Vec<Arc<Server>>);
 
 impl Tried {
+    /// This server was tried, and is not tried again for the same request.
     pub fn add(&mut self, server: &Arc<Server>) {
         self.0.push(Arc::clone(server));
     }

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use super::{Knowledge, RouteTable};
 
+/// What a client is answered that asks for a key which no known set has.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum UnknownVerdict {
     /// Every server is known well enough: the local 404 is true and may pass.
     NotFound,
     /// 503 with `Retry-After`: this server may serve the key for all we know. A false 404 is the worst answer, since garbage
     /// collection and namespace deletion act on it.
-    Unavailable { server: Arc<str> },
+    Unavailable {
+        /// The one whose set is in doubt.
+        server: Arc<str>,
+    },
 }
 
 /// A 404 is true only if every member is confirmed, or down with a last known good set. One that never answered counts for

@@ -13,11 +13,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
 use super::rig::{Rig, pattern, send};
-use super::{Limits, Mode, Signal, Splicer};
+use super::{Mode, PairLimits, Signal, Splicer};
 
 /// What one mode takes. Less is better.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Figures {
+pub struct CalibrationFigures {
+    /// What was measured.
     pub mode: Mode,
     /// A message and its answer, one at a time: the median.
     pub talk: Duration,
@@ -29,7 +30,7 @@ pub struct Figures {
 
 /// The kind of traffic that is expected on a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum TrafficKind {
     /// Requests and answers, watches, terminals.
     Messages,
     /// Files, images, logs.
@@ -45,8 +46,8 @@ pub enum Kind {
 ///
 /// # Panics
 /// Outside a tokio runtime with I/O and time enabled.
-pub async fn run(splicer: &Splicer, modes: &[Mode]) -> io::Result<Vec<Figures>> {
-    let mut rounds: Vec<Vec<Figures>> = Vec::with_capacity(ROUNDS);
+pub async fn run(splicer: &Splicer, modes: &[Mode]) -> io::Result<Vec<CalibrationFigures>> {
+    let mut rounds: Vec<Vec<CalibrationFigures>> = Vec::with_capacity(ROUNDS);
     for round in 0..ROUNDS {
         let mut figures = Vec::with_capacity(modes.len());
         for at in 0..modes.len() {
@@ -54,7 +55,7 @@ pub async fn run(splicer: &Splicer, modes: &[Mode]) -> io::Result<Vec<Figures>> 
             let Some(&mode) = modes.get((at + round) % modes.len()) else {
                 continue;
             };
-            figures.push(Figures {
+            figures.push(CalibrationFigures {
                 mode,
                 talk: talk(splicer, mode, 1, TALKS).await?.median,
                 loaded: talk(splicer, mode, LOADED, LOADED_TALKS).await?.each,
@@ -68,12 +69,12 @@ pub async fn run(splicer: &Splicer, modes: &[Mode]) -> io::Result<Vec<Figures>> 
 
 /// The mode for connections of this kind: the best one, if it is at least a twentieth better than copying, which is the mode with
 /// the fewest surprises. Modes without figures are not chosen.
-pub fn choose(figures: &[Figures], kind: Kind) -> Mode {
+pub fn choose(figures: &[CalibrationFigures], kind: TrafficKind) -> Mode {
     let Some(copy) = figures.iter().find(|f| f.mode == Mode::Copy) else {
         return Mode::Copy;
     };
-    let cost = |f: &Figures| {
-        let ratio = |of: fn(&Figures) -> Duration| {
+    let cost = |f: &CalibrationFigures| {
+        let ratio = |of: fn(&CalibrationFigures) -> Duration| {
             // Equal where there is nothing to compare.
             let (this, copy) = (of(f).as_secs_f64(), of(copy).as_secs_f64());
             if this > 0.0 && copy > 0.0 {
@@ -85,9 +86,9 @@ pub fn choose(figures: &[Figures], kind: Kind) -> Mode {
         let (talk, loaded, bulk) = (ratio(|f| f.talk), ratio(|f| f.loaded), ratio(|f| f.bulk));
         // Geometric means: twice as fast here and half as fast there is no gain.
         match kind {
-            Kind::Messages => (talk * loaded).sqrt(),
-            Kind::Bulk => bulk,
-            Kind::Mixed => (talk * loaded * bulk).cbrt(),
+            TrafficKind::Messages => (talk * loaded).sqrt(),
+            TrafficKind::Bulk => bulk,
+            TrafficKind::Mixed => (talk * loaded * bulk).cbrt(),
         }
     };
     figures
@@ -192,9 +193,9 @@ async fn joined<T>(
     servers: Elsewhere<()>,
 ) -> io::Result<(Vec<T>, Duration)> {
     // All of the bulk fits: a pair that is taken out of the kernel would measure copying.
-    let limits = Limits {
+    let limits = PairLimits {
         backlog: 2 * BULK as u64,
-        ..Limits::default()
+        ..PairLimits::default()
     };
     let (_keep, signal) = watch::channel(Signal::Run);
     let joins = pairs.into_iter().map(|(a, b)| {
@@ -246,8 +247,8 @@ where
     })
 }
 
-fn median(rounds: &[Vec<Figures>], mode: Mode) -> Figures {
-    let of = |what: fn(&Figures) -> Duration| {
+fn median(rounds: &[Vec<CalibrationFigures>], mode: Mode) -> CalibrationFigures {
+    let of = |what: fn(&CalibrationFigures) -> Duration| {
         let mut values: Vec<Duration> = rounds
             .iter()
             .flatten()
@@ -257,7 +258,7 @@ fn median(rounds: &[Vec<Figures>], mode: Mode) -> Figures {
         values.sort_unstable();
         values.get(values.len() / 2).copied().unwrap_or_default()
     };
-    Figures {
+    CalibrationFigures {
         mode,
         talk: of(|f| f.talk),
         loaded: of(|f| f.loaded),
@@ -271,9 +272,9 @@ mod tests {
 
     use super::*;
 
-    fn figures(mode: Mode, talk: u64, loaded: u64, bulk: u64) -> Figures {
+    fn figures(mode: Mode, talk: u64, loaded: u64, bulk: u64) -> CalibrationFigures {
         let us = Duration::from_micros;
-        Figures {
+        CalibrationFigures {
             mode,
             talk: us(talk),
             loaded: us(loaded),
@@ -288,9 +289,9 @@ mod tests {
             figures(Mode::Splice, 110, 70, 500),
             figures(Mode::Copy, 100, 60, 1000),
         ];
-        assert_eq!(choose(&figures, Kind::Messages), Mode::Sockmap);
-        assert_eq!(choose(&figures, Kind::Bulk), Mode::Splice);
-        assert_eq!(choose(&figures, Kind::Mixed), Mode::Splice);
+        assert_eq!(choose(&figures, TrafficKind::Messages), Mode::Sockmap);
+        assert_eq!(choose(&figures, TrafficKind::Bulk), Mode::Splice);
+        assert_eq!(choose(&figures, TrafficKind::Mixed), Mode::Splice);
     }
 
     #[test]
@@ -303,12 +304,12 @@ mod tests {
             figures(Mode::Sockmap, 94, 94, 94),
             figures(Mode::Copy, 100, 100, 100),
         ];
-        for kind in [Kind::Messages, Kind::Bulk, Kind::Mixed] {
+        for kind in [TrafficKind::Messages, TrafficKind::Bulk, TrafficKind::Mixed] {
             assert_eq!(choose(&close, kind), Mode::Copy);
             assert_eq!(choose(&clear, kind), Mode::Sockmap);
         }
-        assert_eq!(choose(&clear[..1], Kind::Mixed), Mode::Copy);
-        assert_eq!(choose(&[], Kind::Mixed), Mode::Copy);
+        assert_eq!(choose(&clear[..1], TrafficKind::Mixed), Mode::Copy);
+        assert_eq!(choose(&[], TrafficKind::Mixed), Mode::Copy);
     }
 
     proptest! {
@@ -317,10 +318,10 @@ mod tests {
         fn the_choice_is_never_worse_than_copying(
             values in prop::collection::vec((0u64..1_000_000, 0u64..1_000_000, 0u64..1_000_000), 3),
         ) {
-            let all: Vec<Figures> = Mode::ALL.into_iter().zip(values)
+            let all: Vec<CalibrationFigures> = Mode::ALL.into_iter().zip(values)
                 .map(|(mode, (talk, loaded, bulk))| figures(mode, talk, loaded, bulk))
                 .collect();
-            let mode = choose(&all, Kind::Bulk);
+            let mode = choose(&all, TrafficKind::Bulk);
             let of = |mode| all.iter().find(|f| f.mode == mode).unwrap().bulk;
             prop_assert!(mode == Mode::Copy || of(mode) < of(Mode::Copy) || of(mode).is_zero());
             if of(Mode::Copy).is_zero() {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{End, Mode, Outcome, Reason};
+use super::{End, Mode, PairOutcome, Reason};
 
 macro_rules! counts {
     ($($variant:ident, $name:literal, $help:literal;)+) => {
@@ -14,6 +14,7 @@ macro_rules! counts {
         }
 
         impl Count {
+            /// Every count, in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The name in metrics, without prefix and unit.
@@ -50,8 +51,11 @@ counts! {
 }
 
 impl Counts {
+    /// The value now.
     pub fn get(&self, count: Count) -> u64 {
-        self.0[count as usize].load(Ordering::Relaxed)
+        // There is a number for each count.
+        let number = self.0.get(count as usize);
+        number.map_or(0, |number| number.load(Ordering::Relaxed))
     }
 
     /// Every count with its value.
@@ -59,7 +63,7 @@ impl Counts {
         Count::ALL.iter().map(|&count| (count, self.get(count)))
     }
 
-    pub(super) fn record(&self, outcome: &Outcome) {
+    pub(super) fn record(&self, outcome: &PairOutcome) {
         self.add(
             match outcome.mode {
                 Mode::Sockmap => Count::Sockmap,
@@ -87,12 +91,15 @@ impl Counts {
         if outcome.ends.contains(&End::Stopped) {
             self.add(Count::Stopped, 1);
         }
-        self.add(Count::BytesAb, outcome.bytes[0]);
-        self.add(Count::BytesBa, outcome.bytes[1]);
+        let [first, second] = outcome.bytes;
+        self.add(Count::BytesAb, first);
+        self.add(Count::BytesBa, second);
     }
 
     fn add(&self, count: Count, amount: u64) {
-        self.0[count as usize].fetch_add(amount, Ordering::Relaxed);
+        if let Some(number) = self.0.get(count as usize) {
+            number.fetch_add(amount, Ordering::Relaxed);
+        }
     }
 }
 
@@ -103,7 +110,7 @@ mod tests {
     #[test]
     fn an_outcome_is_counted_once_under_each_of_its_heads() {
         let counts = Counts::default();
-        counts.record(&Outcome {
+        counts.record(&PairOutcome {
             bytes: [3, 4],
             ends: [End::Broken, End::Reset],
             mode: Mode::Copy,

@@ -2,8 +2,8 @@
 
 use std::future::pending;
 use std::net::TcpStream as StdTcpStream;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -14,21 +14,19 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::kernel::{After, Phase};
 use super::pump::{self, Broken, Conduit, Pump, Stop};
 use super::traffic::{Traffic, ended};
-use super::{Counts, End, Limits, Mode, Outcome, Reason, Side, Signal};
+use super::{Counts, End, Mode, PairLimits, PairOutcome, Reason, Side, Signal};
 use crate::kernel::Splice;
+use crate::net::OpenCount;
 
 /// Joins pairs. One for the whole agent, usable from any thread and runtime.
 pub struct Splicer {
     kernel: OnceLock<Splice>,
     slots: Semaphore,
-    in_kernel: AtomicUsize,
+    in_kernel: Arc<AtomicUsize>,
     counts: Counts,
 }
 
-/// One pair more in the kernel, until dropped.
-struct InKernel<'a>(&'a AtomicUsize);
-
-/// How a pair ended, before it is put into an [`Outcome`].
+/// How a pair ended, before it is put into an [`PairOutcome`].
 enum Last {
     Ended,
     Stopped,
@@ -42,11 +40,12 @@ impl Splicer {
         Self {
             kernel: kernel.map_or_else(OnceLock::new, OnceLock::from),
             slots: Semaphore::new(cap),
-            in_kernel: AtomicUsize::new(0),
+            in_kernel: Arc::default(),
             counts: Counts::default(),
         }
     }
 
+    /// What was counted since the start.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -81,9 +80,9 @@ impl Splicer {
         a: Side,
         b: Side,
         mode: Mode,
-        limits: &Limits,
+        limits: &PairLimits,
         mut signal: Receiver<Signal>,
-    ) -> Outcome {
+    ) -> PairOutcome {
         let outcome = self.run(a, b, mode, limits, &mut signal).await;
         self.counts.record(&outcome);
         tracing::debug!(?outcome, "pair ended");
@@ -95,9 +94,9 @@ impl Splicer {
         a: Side,
         b: Side,
         mode: Mode,
-        limits: &Limits,
+        limits: &PairLimits,
         signal: &mut Receiver<Signal>,
-    ) -> Outcome {
+    ) -> PairOutcome {
         let traffic = Traffic::default();
         let conduit = match mode {
             Mode::Splice => Conduit::Pipe,
@@ -165,7 +164,7 @@ impl Splicer {
         };
         match Phase::begin(splice, [first, second]) {
             Ok(phase) => {
-                let _one = InKernel::new(&self.in_kernel);
+                let _one = OpenCount::new(&self.in_kernel);
                 in_kernel(phase, &traffic, limits, signal).await
             }
             Err((reason, sockets)) => {
@@ -185,26 +184,13 @@ impl Splicer {
     }
 }
 
-impl<'a> InKernel<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for InKernel<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 static OPEN: [AtomicBool; 2] = [const { AtomicBool::new(true) }; 2];
 
 async fn copy(
     streams: &[TcpStream; 2],
     pumps: &mut [Pump; 2],
     traffic: &Traffic,
-    limits: &Limits,
+    limits: &PairLimits,
     signal: &mut Receiver<Signal>,
 ) -> Last {
     let [first, second] = streams;
@@ -228,7 +214,7 @@ async fn userspace(
     streams: [&TcpStream; 2],
     pumps: &mut [Pump; 2],
     traffic: &Traffic,
-    limits: &Limits,
+    limits: &PairLimits,
     signal: &mut Receiver<Signal>,
     gates: &[AtomicBool; 2],
     until_clean: bool,
@@ -243,9 +229,9 @@ async fn userspace(
 async fn in_kernel(
     phase: Phase,
     traffic: &Traffic,
-    limits: &Limits,
+    limits: &PairLimits,
     signal: &mut Receiver<Signal>,
-) -> Outcome {
+) -> PairOutcome {
     let (last, reason) = match phase.run(limits, signal).await {
         After::Ended => (Last::Ended, None),
         After::Stopped => (Last::Stopped, None),
@@ -269,29 +255,31 @@ async fn taken_out(
     phase: &Phase,
     done: [bool; 2],
     traffic: &Traffic,
-    limits: &Limits,
+    limits: &PairLimits,
     signal: &mut Receiver<Signal>,
 ) -> Last {
     let Some(streams) = phase.duplicates().ok().and_then(register) else {
         return Last::Broken(Broken(0));
     };
-    let mut pumps = [0, 1].map(|from| {
-        if done[from] {
-            Pump::ended(from)
-        } else {
-            Pump::new(from, Vec::new(), Conduit::Buffer)
-        }
-    });
+    let [first_done, second_done] = done;
+    let pump = |from, done| match done {
+        true => Pump::ended(from),
+        false => Pump::new(from, Vec::new(), Conduit::Buffer),
+    };
+    let mut pumps = [pump(0, first_done), pump(1, second_done)];
     let gates: [AtomicBool; 2] = Default::default();
-    let open = async |from: usize| -> Result<(), Broken> {
-        if !done[from] {
+    let [first_gate, second_gate] = &gates;
+    let open = async |from: usize, done: bool, gate: &AtomicBool| -> Result<(), Broken> {
+        if !done {
             phase.drained(from, limits.stall).await?;
         }
-        gates[from].store(true, Ordering::Relaxed);
+        gate.store(true, Ordering::Relaxed);
         Ok(())
     };
     let drained = async {
-        match tokio::try_join!(open(0), open(1)) {
+        let first = open(0, first_done, first_gate);
+        let second = open(1, second_done, second_gate);
+        match tokio::try_join!(first, second) {
             Ok(_) => pending().await,
             Err(broken) => broken,
         }
@@ -326,7 +314,7 @@ impl Last {
         streams: &[TcpStream; 2],
         bytes: [u64; 2],
         how: (Mode, Option<Reason>),
-    ) -> Outcome {
+    ) -> PairOutcome {
         self.close(streams.each_ref().map(SockRef::from));
         self.outcome(bytes, how)
     }
@@ -340,14 +328,14 @@ impl Last {
         }
     }
 
-    fn outcome(&self, bytes: [u64; 2], (mode, reason): (Mode, Option<Reason>)) -> Outcome {
+    fn outcome(&self, bytes: [u64; 2], (mode, reason): (Mode, Option<Reason>)) -> PairOutcome {
         let ends = match self {
             Self::Ended => [End::Fin, End::Fin],
             Self::Stopped => [End::Stopped, End::Stopped],
             Self::Broken(Broken(0)) => [End::Broken, End::Reset],
             Self::Broken(Broken(_)) => [End::Reset, End::Broken],
         };
-        Outcome {
+        PairOutcome {
             bytes,
             ends,
             mode,

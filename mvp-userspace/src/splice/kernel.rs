@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::pump::Broken;
 use super::traffic::ended;
-use super::{Limits, Reason, Signal};
+use super::{PairLimits, Reason, Signal};
 use crate::kernel::{Joined, Splice};
 use crate::net::{EndWatch, Ends, TcpInfo, offer_again};
 
@@ -111,7 +111,7 @@ impl Phase {
     }
 
     /// Until both directions have ended, or something else must go on.
-    pub(super) async fn run(&self, limits: &Limits, signal: &mut Receiver<Signal>) -> After {
+    pub(super) async fn run(&self, limits: &PairLimits, signal: &mut Receiver<Signal>) -> After {
         let mut seen = [Ends::default(); 2];
         let mut directions = [Direction::Open, Direction::Open];
         let stopped = ended(signal, limits.silence, || {
@@ -153,14 +153,15 @@ impl Phase {
     /// Waits, after [`After::Backlog`], until what the kernel took over in this direction has been written to its target.
     pub(super) async fn drained(&self, from: usize, stall: Duration) -> Result<(), Broken> {
         let mut patience = Patience::new();
+        let (source, target) = ends(&self.sockets, from);
         loop {
             // Reading the source's TCP_INFO takes its lock: no segment is on its way through the program any more.
-            let _ = TcpInfo::read(&self.sockets[from]);
+            let _ = TcpInfo::read(source);
             let backlog = self.backlog(from);
             if backlog == 0 {
                 return Ok(());
             }
-            let closed = TcpInfo::read(&self.sockets[1 - from]).is_ok_and(|info| info.is_closed());
+            let closed = TcpInfo::read(target).is_ok_and(|info| info.is_closed());
             match patience.next(backlog, stall) {
                 Some(pause) if !closed => tokio::time::sleep(pause).await,
                 _ => return Err(Broken(1 - from)),
@@ -175,7 +176,8 @@ impl Phase {
 
     /// The two sockets as duplicates: the originals stay here, so that the pair's entries in the kernel stay theirs.
     pub(super) fn duplicates(&self) -> io::Result<[TcpStream; 2]> {
-        Ok([self.sockets[0].try_clone()?, self.sockets[1].try_clone()?])
+        let [first, second] = &self.sockets;
+        Ok([first.try_clone()?, second.try_clone()?])
     }
 
     /// The kernel is to have nothing more to do with the sockets.
@@ -191,31 +193,39 @@ impl Phase {
         directions: &mut [Direction; 2],
         stall: Duration,
     ) -> Result<Option<Duration>, Broken> {
-        if seen[from].fin && matches!(directions[from], Direction::Open) {
-            directions[from] = Direction::Closing(Patience::new());
+        let (source, target) = ends(&self.sockets, from);
+        let (base, _) = ends(&self.base, from);
+        let (seen, _) = ends(&seen, from);
+        let [first, second] = directions;
+        let (direction, other) = match from {
+            0 => (first, second),
+            _ => (second, first),
+        };
+        if seen.fin && matches!(direction, Direction::Open) {
+            *direction = Direction::Closing(Patience::new());
         }
-        let told = matches!(directions[1 - from], Direction::Done);
-        let Direction::Closing(patience) = &mut directions[from] else {
+        let told = matches!(other, Direction::Done);
+        let Direction::Closing(patience) = direction else {
             return Ok(None);
         };
-        let source = TcpInfo::read(&self.sockets[from]).map_err(|_| Broken(from))?;
-        if source.is_closed() && !told {
+        let info = TcpInfo::read(source).map_err(|_| Broken(from))?;
+        if info.is_closed() && !told {
             // No FIN of ours has gone there, so this is not the end in order that it looks like.
             return Err(Broken(from));
         }
         let redirected = self.joined.redirected(from).map_err(|_| Broken(from))?;
         // The FIN counts as one byte.
-        let arrived = source
+        let arrived = info
             .received
             .saturating_sub(1)
-            .saturating_sub(self.base[from].consumed);
+            .saturating_sub(base.consumed);
         let backlog = self.backlog(from);
         if redirected < arrived {
-            let _ = offer_again(&self.sockets[from]);
+            let _ = offer_again(source);
         } else if backlog == 0 {
             // Not before: a FIN of ours would overtake what is still queued in the kernel.
-            let _ = SockRef::from(&self.sockets[1 - from]).shutdown(Shutdown::Write);
-            directions[from] = Direction::Done;
+            let _ = SockRef::from(target).shutdown(Shutdown::Write);
+            *direction = Direction::Done;
             return Ok(None);
         }
         match patience.next(
@@ -231,8 +241,10 @@ impl Phase {
     fn backlog(&self, from: usize) -> u64 {
         // In this order: the target's count can only catch up in between, never run ahead.
         let redirected = self.joined.redirected(from).unwrap_or_default();
-        let written = TcpInfo::read(&self.sockets[1 - from]).map_or(u64::MAX, |info| info.written);
-        redirected.saturating_sub(written.saturating_sub(self.base[from].written))
+        let (_, target) = ends(&self.sockets, from);
+        let written = TcpInfo::read(target).map_or(u64::MAX, |info| info.written);
+        let (base, _) = ends(&self.base, from);
+        redirected.saturating_sub(written.saturating_sub(base.written))
     }
 
     async fn let_arrive(&self, from: usize) {
@@ -245,6 +257,14 @@ impl Phase {
                 _ => return,
             }
         }
+    }
+}
+
+/// What belongs to the source of a direction, and what to its target. Direction 0 is from the first side to the second.
+fn ends<T>([first, second]: &[T; 2], from: usize) -> (&T, &T) {
+    match from {
+        0 => (first, second),
+        _ => (second, first),
     }
 }
 

@@ -34,6 +34,7 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Every mode, the most desirable first.
     pub const ALL: [Self; 3] = [Self::Sockmap, Self::Splice, Self::Copy];
 
     /// The name in configuration, metrics and logs.
@@ -49,7 +50,9 @@ impl Mode {
 /// One of the two connections, and what has been read from it already and belongs to the other.
 #[derive(Debug)]
 pub struct Side {
+    /// The connection; it is closed when the pair ends.
     pub stream: TcpStream,
+    /// Bytes that come before what is read from the stream; sent to the other side first.
     pub early: Vec<u8>,
 }
 
@@ -64,7 +67,7 @@ impl From<TcpStream> for Side {
 
 /// Bounds of one pair.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct PairLimits {
     /// Bytes that the kernel may hold for a slow reader beyond its socket's own buffer. With more the pair is taken out of the
     /// kernel, since sockmap has no back-pressure of its own. What can be held at most is this, and what arrives between two
     /// looks: a step of [`mvp_common::SPLICE_STEP`] and the time until the agent runs.
@@ -76,7 +79,7 @@ pub struct Limits {
     pub silence: Duration,
 }
 
-impl Default for Limits {
+impl Default for PairLimits {
     fn default() -> Self {
         Self {
             backlog: 4 << 20,
@@ -89,9 +92,10 @@ impl Default for Limits {
 /// What the owner of pairs asks of them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Signal {
+    /// Go on.
     #[default]
     Run,
-    /// End when nothing has moved for [`Limits::silence`].
+    /// End when nothing has moved for [`PairLimits::silence`].
     Retire,
     /// End now.
     Stop,
@@ -102,7 +106,7 @@ pub enum Signal {
 pub enum End {
     /// It said that it has no more to send, and all of it was passed on.
     Fin,
-    /// It broke off (reset, timeout), or took nothing for [`Limits::stall`].
+    /// It broke off (reset, timeout), or took nothing for [`PairLimits::stall`].
     Broken,
     /// The other side broke off, and so this one was reset.
     Reset,
@@ -129,9 +133,10 @@ pub enum Reason {
 
 /// A pair's whole life.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Outcome {
+pub struct PairOutcome {
     /// Bytes passed on, from the first side and from the second.
     pub bytes: [u64; 2],
+    /// How each side ended, in the order of the sides.
     pub ends: [End; 2],
     /// What moved the bytes, at first: of a pair taken out of the kernel `Sockmap`.
     pub mode: Mode,
@@ -139,7 +144,7 @@ pub struct Outcome {
     pub reason: Option<Reason>,
 }
 
-impl Outcome {
+impl PairOutcome {
     /// Began in the kernel and ended in userspace.
     pub fn unspliced(&self) -> bool {
         self.mode == Mode::Sockmap && self.reason == Some(Reason::Backlog)

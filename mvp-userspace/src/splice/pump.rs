@@ -87,6 +87,7 @@ pub(super) async fn run(
     until_clean: bool,
 ) -> Result<Stop, Broken> {
     let [a, b] = streams;
+    let [first_gate, second_gate] = gates;
     // A side that has ended its direction is not read any more: its reset would stay unseen until the next write.
     let mut errors = [
         pin!(a.ready(Interest::ERROR)),
@@ -94,21 +95,24 @@ pub(super) async fn run(
     ];
     std::future::poll_fn(|cx| {
         let [first, second] = pumps;
-        let mut polls = [Poll::Pending, Poll::Pending];
-        if gates[0].load(Ordering::Relaxed) {
-            polls[0] = first.poll(cx, a, b, traffic)?;
-        }
-        if gates[1].load(Ordering::Relaxed) {
-            polls[1] = second.poll(cx, b, a, traffic)?;
-        }
+        let polls = [
+            match first_gate.load(Ordering::Relaxed) {
+                true => first.poll(cx, a, b, traffic)?,
+                false => Poll::Pending,
+            },
+            match second_gate.load(Ordering::Relaxed) {
+                true => second.poll(cx, b, a, traffic)?,
+                false => Poll::Pending,
+            },
+        ];
         if polls.iter().all(Poll::is_ready) {
             return Poll::Ready(Ok(Stop::Ended));
         }
         if until_clean && first.is_clean() && second.is_clean() {
             return Poll::Ready(Ok(Stop::Clean));
         }
-        for (side, error) in errors.iter_mut().enumerate() {
-            if polls[side].is_ready() && error.as_mut().poll(cx).is_ready() {
+        for ((side, error), poll) in errors.iter_mut().enumerate().zip(&polls) {
+            if poll.is_ready() && error.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Broken(side)));
             }
         }
@@ -242,7 +246,7 @@ impl Pump {
 
     /// An empty buffer of the present size.
     fn renew_buffer(&mut self) -> usize {
-        let size = SIZES[self.size];
+        let size = SIZES.get(self.size).copied().unwrap_or(SIZES[0]);
         self.buffer.clear();
         self.start = 0;
         if self.buffer.capacity() != size {
@@ -277,10 +281,12 @@ impl Pump {
         if bytes == size {
             self.size = (self.size + 1).min(SIZES.len() - 1);
             self.small = 0;
-        } else if self.size > 0 && bytes <= SIZES[self.size - 1] {
+        } else if let Some(smaller) = self.size.checked_sub(1)
+            && SIZES.get(smaller).is_some_and(|size| bytes <= *size)
+        {
             self.small += 1;
             if self.small == SMALL_READS {
-                self.size -= 1;
+                self.size = smaller;
                 self.small = 0;
             }
         } else {

@@ -81,16 +81,16 @@ pub(super) async fn receive(
     let mut block = vec![0; pattern.len()];
     let mut left = bytes;
     while left > 0 {
-        let length = left.min(block.len());
-        let got = &mut block[..length];
+        // The last one may be shorter.
+        block.truncate(left);
         stream
-            .read_exact(got)
+            .read_exact(&mut block)
             .await
             .map_err(|e| format!("after {} of {bytes} bytes: {e}", bytes - left))?;
-        if Some(&*got) != pattern.get(..length) {
+        if pattern.get(..block.len()) != Some(&*block) {
             return Err(format!("other bytes than sent, after {}", bytes - left));
         }
-        left -= length;
+        left -= block.len();
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::rig::{Rig, no_more, pattern, receive, reset, send};
-use super::{End, Limits, Mode, Outcome, Signal, Splicer};
+use super::{End, Mode, PairLimits, PairOutcome, Signal, Splicer};
 use crate::kernel::Splice;
 use crate::net::offer_again;
 
@@ -26,7 +26,9 @@ pub enum Case {
     FinWithData,
     /// One direction ends, the other goes on.
     HalfClose,
+    /// The first side resets the connection: the second one is reset too.
     ResetByFirst,
+    /// The second side resets the connection: the first one is reset too.
     ResetBySecond,
     /// A reader that does not read: what is held for it is bounded, and it misses nothing when it reads after all.
     SlowReader,
@@ -34,12 +36,15 @@ pub enum Case {
 
 /// What was found, case by case.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct SelfTestReport {
+    /// Every case that was tried; the error says what went wrong.
     pub cases: Vec<(Case, Result<(), String>)>,
+    /// The time that all cases took.
     pub took: Duration,
 }
 
 impl Case {
+    /// Every case, in the order in which they are tried.
     pub const ALL: [Self; 7] = [
         Self::EarlyBytes,
         Self::Echo,
@@ -64,7 +69,7 @@ impl Case {
     }
 }
 
-impl Report {
+impl SelfTestReport {
     /// The first case that failed, and why. `None`: sockmap can be used.
     pub fn failure(&self) -> Option<(Case, &str)> {
         self.cases
@@ -73,7 +78,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SelfTestReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.failure() {
             None => write!(f, "sockmap works ({} cases)", self.cases.len()),
@@ -88,7 +93,7 @@ impl fmt::Display for Report {
 ///
 /// # Panics
 /// Outside a tokio runtime with I/O and time enabled.
-pub async fn run(splice: &Splice) -> Report {
+pub async fn run(splice: &Splice) -> SelfTestReport {
     let started = Instant::now();
     let splicer = Splicer::new(Some(splice.clone()), 4);
     let mut cases = Vec::with_capacity(Case::ALL.len());
@@ -99,7 +104,7 @@ pub async fn run(splice: &Splice) -> Report {
         };
         cases.push((case, result));
     }
-    Report {
+    SelfTestReport {
         cases,
         took: started.elapsed(),
     }
@@ -178,9 +183,9 @@ async fn echo(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), String>
         write.shutdown().await.map_err(|e| format!("echo: {e}"))
     };
     // More than there is: on a busy machine any reader is slow for a moment, and that is another case.
-    let limits = Limits {
+    let limits = PairLimits {
         backlog: 2 * BYTES as u64,
-        ..Limits::default()
+        ..PairLimits::default()
     };
     let joining = join(splicer, a, b, limits);
     let (outcome, ..) = tokio::try_join!(joining, sending, receiving, echoing)?;
@@ -207,7 +212,7 @@ async fn fin_with_data(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<()
         no_more(&mut server).await?;
         server.shutdown().await.map_err(|e| e.to_string())
     };
-    let joining = join(splicer, a, b, Limits::default());
+    let joining = join(splicer, a, b, PairLimits::default());
     let (outcome, ..) = tokio::try_join!(joining, sending, receiving)?;
     in_order(outcome, [BYTES as u64, 0])
 }
@@ -237,7 +242,7 @@ async fn half_close(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), S
             .map_err(|e| format!("the other direction: {e}"))?;
         server.shutdown().await.map_err(|e| e.to_string())
     };
-    let joining = join(splicer, a, b, Limits::default());
+    let joining = join(splicer, a, b, PairLimits::default());
     let (outcome, ..) = tokio::try_join!(joining, asking, answering)?;
     in_order(outcome, [1, BYTES as u64])
 }
@@ -268,9 +273,11 @@ async fn reset_by(rig: Rig, splicer: &Splicer, side: usize) -> Result<(), String
         drop(breaks);
         reset(&mut stays).await
     };
-    let joining = join(splicer, a, b, Limits::default());
+    let joining = join(splicer, a, b, PairLimits::default());
     let (outcome, ()) = tokio::try_join!(joining, breaking)?;
-    if outcome.mode == Mode::Sockmap && outcome.ends[side] == End::Broken {
+    let [first, second] = outcome.ends;
+    let end = if side == 0 { first } else { second };
+    if outcome.mode == Mode::Sockmap && end == End::Broken {
         Ok(())
     } else {
         Err(format!("ended as {outcome:?}"))
@@ -278,9 +285,9 @@ async fn reset_by(rig: Rig, splicer: &Splicer, side: usize) -> Result<(), String
 }
 
 async fn slow_reader(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), String> {
-    let limits = Limits {
+    let limits = PairLimits {
         backlog: 256 << 10,
-        ..Limits::default()
+        ..PairLimits::default()
     };
     let Rig {
         mut client,
@@ -292,7 +299,7 @@ async fn slow_reader(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), 
         let mut sent = 0;
         // Byte by byte the same as `send` would send: a write may take a part of a block.
         while sent < FLOOD {
-            let block = &pattern[sent % pattern.len()..];
+            let block = pattern.get(sent % pattern.len()..).unwrap_or(pattern);
             match timeout(STOPPED, client.write(block)).await {
                 Ok(Ok(bytes)) => sent += bytes,
                 Ok(Err(error)) => return Err(format!("sending: {error}")),
@@ -328,16 +335,16 @@ async fn join(
     splicer: &Splicer,
     a: TcpStream,
     b: TcpStream,
-    limits: Limits,
-) -> Result<Outcome, String> {
+    limits: PairLimits,
+) -> Result<PairOutcome, String> {
     let (_keep, signal) = watch::channel(Signal::Run);
     Ok(splicer
         .join(a.into(), b.into(), Mode::Sockmap, &limits, signal)
         .await)
 }
 
-fn in_order(outcome: Outcome, bytes: [u64; 2]) -> Result<(), String> {
-    let expected = Outcome {
+fn in_order(outcome: PairOutcome, bytes: [u64; 2]) -> Result<(), String> {
+    let expected = PairOutcome {
         bytes,
         ends: [End::Fin, End::Fin],
         mode: Mode::Sockmap,

@@ -71,7 +71,7 @@ proptest! {
             let [from_client, from_server] = blocks;
             let splicer = Splicer::new(None, 1);
             let (_keep, signal) = watch::channel(Signal::Run);
-            let limits = Limits::default();
+            let limits = PairLimits::default();
             let a = Side { stream: rig.a, early: early_a };
             let b = Side { stream: rig.b, early: early_b };
             let join = splicer.join(a, b, mode, &limits, signal);
@@ -84,7 +84,7 @@ proptest! {
             Mode::Sockmap => (Mode::Copy, Some(Reason::Unavailable)),
             other => (other, None),
         };
-        prop_assert_eq!(outcome, Outcome {
+        prop_assert_eq!(outcome, PairOutcome {
             bytes: expected.map(|bytes| bytes.len() as u64),
             ends: [End::Fin; 2],
             mode: used,
@@ -100,9 +100,9 @@ fn an_owner_that_is_gone_changes_nothing() {
         let splicer = Splicer::new(None, 1);
         let (owner, signal) = watch::channel(Signal::Run);
         drop(owner);
-        let limits = Limits {
+        let limits = PairLimits {
             silence: Duration::from_millis(1),
-            ..Limits::default()
+            ..PairLimits::default()
         };
         let join = splicer.join(rig.a.into(), rig.b.into(), Mode::Copy, &limits, signal);
         let talking = async {

@@ -14,11 +14,13 @@ pub(super) struct Traffic([AtomicU64; 2]);
 
 impl Traffic {
     pub(super) fn add(&self, direction: usize, bytes: usize) {
-        self.0[direction & 1].fetch_add(bytes as u64, Ordering::Relaxed);
+        let [first, second] = &self.0;
+        let moved = if direction & 1 == 0 { first } else { second };
+        moved.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn get(&self) -> [u64; 2] {
-        [0, 1].map(|direction: usize| self.0[direction].load(Ordering::Relaxed))
+        self.0.each_ref().map(|moved| moved.load(Ordering::Relaxed))
     }
 
     pub(super) fn total(&self) -> u64 {

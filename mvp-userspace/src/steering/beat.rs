@@ -1,5 +1,5 @@
 //! The heartbeat: sent by the accept loop at its own turns, and only while connections that it accepts are served: while no reason
-//! of [`Standing`] holds.
+//! of [`PassingReasons`] holds.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::kernel::{self, queued, room};
 use crate::net::LoopHeartbeat;
 use crate::net::{OnTick, Turn};
 use crate::readiness::Task;
-use crate::readiness::{PassingBy, Standing};
+use crate::readiness::{PassingBy, PassingReasons};
 
 /// The kernel passes when none came for a second.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -22,7 +22,7 @@ const SILENT: Duration = Duration::from_millis(500);
 pub(super) struct Beat {
     pub heartbeat: kernel::Heartbeat,
     pub threads: Vec<LoopHeartbeat>,
-    pub standing: Standing,
+    pub standing: PassingReasons,
     pub drain: DrainTrigger,
     pub drain_deadline: Duration,
     pub stats: Arc<SteeringStats>,

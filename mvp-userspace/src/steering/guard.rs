@@ -36,11 +36,15 @@ pub struct Signs {
     pub steering_off: bool,
     /// [`crate::route::RouteTable::differs`].
     pub sets_differ: bool,
+    /// Two servers report different versions at `/version`.
     pub versions_differ: bool,
     /// A server's connection broke, or cannot be made.
     pub server_broken: bool,
+    /// `/readyz` of a server says that it is not ready. One that has said nothing yet does not count.
     pub server_not_ready: bool,
+    /// The identity Lease of a kube-apiserver has a new holder: the server was started anew.
     pub lease_changed: bool,
+    /// The static-pod manifest of the local server was changed.
     pub manifest_changed: bool,
     /// Another agent says that it saw a sign.
     pub agent_armed: bool,
@@ -51,10 +55,13 @@ pub struct Signs {
 /// What an operator says: `mvp arm`, the same with `--for`, `mvp disarm`, and back to the signs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operator {
+    /// Armed until something else is said.
     Arm,
     /// Armed for so long, and then back to the signs.
     ArmFor(Duration),
+    /// Idle until something else is said, whatever the signs are.
     Disarm,
+    /// What the signs say.
     Auto,
 }
 
@@ -63,6 +70,7 @@ pub enum Operator {
 pub enum ClusterOrder {
     /// Armed for so long.
     Arm(Duration),
+    /// What an operator said before is taken back.
     Release,
 }
 
@@ -79,11 +87,19 @@ impl GuardReason {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct GuardReasons(u16);
 
+/// What becomes of new connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum State {
     /// Connections go to kube-apiserver itself.
-    Idle { since: Instant, reason: GuardReason },
+    Idle {
+        /// When the guard went idle.
+        since: Instant,
+        /// Why it did.
+        reason: GuardReason,
+    },
+    /// New connections are steered to the agent.
     Armed {
+        /// When the guard armed.
         since: Instant,
         /// What speaks for it now; if nothing does any more, what did last.
         reasons: GuardReasons,
@@ -95,7 +111,9 @@ pub enum State {
 /// The guard went from one state to the other.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Transition {
+    /// When it happened.
     pub at: Instant,
+    /// To armed; otherwise to idle.
     pub to_armed: bool,
     /// The reasons of the change; never empty.
     pub reasons: GuardReasons,
@@ -112,14 +130,14 @@ pub struct Guard {
 
 #[derive(Clone, Copy, Debug)]
 struct Said {
-    word: Word,
+    word: OperatorChoice,
     at: Instant,
     /// The time from which on it no longer holds.
     until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Word {
+enum OperatorChoice {
     Arm,
     Disarm,
 }
@@ -174,18 +192,20 @@ impl Guard {
             })
         };
         self.operator = match operator {
-            Operator::Arm => said(Word::Arm, None),
-            Operator::ArmFor(time) => said(Word::Arm, now.checked_add(time)),
-            Operator::Disarm => said(Word::Disarm, None),
+            Operator::Arm => said(OperatorChoice::Arm, None),
+            Operator::ArmFor(time) => said(OperatorChoice::Arm, now.checked_add(time)),
+            Operator::Disarm => said(OperatorChoice::Disarm, None),
             Operator::Auto => None,
         };
         self.settle_state(now)
     }
 
+    /// The state after the last observation.
     pub fn state(&self) -> State {
         self.state
     }
 
+    /// Whether new connections are steered to the agent.
     pub fn is_armed(&self) -> bool {
         matches!(self.state, State::Armed { .. })
     }
@@ -208,12 +228,12 @@ impl Guard {
         let next = match self.operator {
             None => self.signs.state(self.settle),
             Some(said) => match said.word {
-                Word::Arm => State::Armed {
+                OperatorChoice::Arm => State::Armed {
                     since: said.at,
                     reasons: GuardReasons::one(GuardReason::OperatorArmed).union(self.standing()),
                     idle_at: said.until.filter(|_| self.standing().is_empty()),
                 },
-                Word::Disarm => State::Idle {
+                OperatorChoice::Disarm => State::Idle {
                     since: said.at,
                     reason: GuardReason::OperatorDisarmed,
                 },
@@ -295,6 +315,7 @@ impl Automatic {
 }
 
 impl State {
+    /// Whether new connections are steered to the agent.
     pub fn is_armed(&self) -> bool {
         matches!(self, State::Armed { .. })
     }
@@ -340,18 +361,23 @@ impl Signs {
 }
 
 impl GuardReasons {
+    /// No reason.
     pub const EMPTY: Self = Self(0);
+    /// Every reason, those that do not exist included.
     pub const ALL: Self = Self(u16::MAX);
 
+    /// This reason alone.
     pub fn one(reason: GuardReason) -> Self {
         Self(1 << reason as u16)
     }
 
+    /// The reasons that are in either.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
+    /// Whether there is no reason.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -362,6 +388,7 @@ impl GuardReasons {
         Self(self.0 & !other.0)
     }
 
+    /// Whether this reason is one of them.
     pub fn contains(self, reason: GuardReason) -> bool {
         self.0 & Self::one(reason).0 != 0
     }

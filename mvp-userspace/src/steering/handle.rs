@@ -42,6 +42,7 @@ pub(super) struct Observer {
 }
 
 impl GuardHandle {
+    /// A guard that is armed, as it is until all has been quiet for `kernel.settle`; with `inspect: always` it stays so.
     pub fn new(config: &Config, stats: Arc<SteeringStats>) -> Self {
         let now = Instant::now();
         let mut guard = Guard::new(config.kernel.settle, now);
@@ -60,10 +61,12 @@ impl GuardHandle {
         }))
     }
 
+    /// Whether new connections are steered to the agent.
     pub fn is_armed(&self) -> bool {
         self.guard().is_armed()
     }
 
+    /// The state after the last observation.
     pub fn state(&self) -> State {
         self.guard().state()
     }
@@ -101,6 +104,7 @@ impl GuardHandle {
         self.0.wake.notified().await;
     }
 
+    /// The guard as `mvp status` shows it.
     pub fn view(&self) -> GuardView {
         let (state, standing) = {
             let guard = self.guard();

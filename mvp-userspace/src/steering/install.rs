@@ -20,14 +20,19 @@ pub const LINGER: Duration = Duration::from_secs(1);
 pub enum Kernel {
     /// Nothing, for this reason.
     Off(String),
+    /// The programs are loaded and the maps are pinned; whether connections are steered is for the guard to say.
     On(Box<Installed>),
 }
 
 /// Steering as installed, with its parts for those who use them.
 pub struct Installed {
+    /// The maps, for whoever changes the state.
     pub shared: SharedSteering,
+    /// Says in the kernel that this agent lives and has room for connections.
     pub heartbeat: kernel::Heartbeat,
+    /// Writes the route table into a pinned map, for the agent after this one.
     pub routes: kernel::RouteWriter,
+    /// What the kernel programs log; `None`: the kernel does not let it be read.
     pub log: Option<kernel::LogForwarder>,
     /// What the agent before this one knew.
     pub pinned: Option<PinnedTable>,
@@ -40,6 +45,7 @@ pub struct Installed {
 pub struct SharedSteering(Arc<Mutex<Steering>>);
 
 impl SharedSteering {
+    /// Whoever holds it should not wait for anything but the kernel.
     pub fn lock(&self) -> MutexGuard<'_, Steering> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,6 +93,7 @@ impl Kernel {
         Ok(Self::Off(why))
     }
 
+    /// Whether the kernel part is loaded.
     pub fn is_on(&self) -> bool {
         matches!(self, Self::On(_))
     }

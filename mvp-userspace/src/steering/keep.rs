@@ -16,7 +16,8 @@ use crate::config::{Config, Endpoint, InspectMode};
 use crate::discovery::DiscoveryHandle;
 use crate::drain::{DrainSignal, DrainState};
 use crate::kernel::{Error, Reason, RouteWriter, Targets};
-use crate::readiness::{PassingBy, Standing};
+use crate::net::AbortOnDrop;
+use crate::readiness::{PassingBy, PassingReasons};
 use crate::route::Knowledge;
 
 /// A sign arms within twice this.
@@ -34,7 +35,7 @@ pub(super) struct Keeper {
     /// The first round of discovery is over.
     pub known: Arc<AtomicBool>,
     pub stats: Arc<SteeringStats>,
-    pub standing: Standing,
+    pub standing: PassingReasons,
     pub cluster: Option<Cluster>,
     /// `None`: no steering, only the guard.
     pub kernel: Option<Kept>,
@@ -77,7 +78,7 @@ impl Keeper {
             steering_off,
             self.cluster.clone(),
         );
-        let mut kept = kernel.map(|kernel| InKernel::new(&self, kernel));
+        let mut kept = kernel.map(|kernel| KernelKeeper::new(&self, kernel));
         let (told, mut targets) = watch::channel(None);
         let resolving = tokio::spawn(resolve(self.config.clone(), self.members.clone(), told));
         let _resolving = AbortOnDrop(resolving.abort_handle());
@@ -118,16 +119,8 @@ async fn resolve(
     }
 }
 
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// What was last written into the kernel's maps.
-struct InKernel {
+struct KernelKeeper {
     steering: SharedSteering,
     applied: Option<(bool, Reason)>,
     targets: Option<Targets>,
@@ -142,7 +135,7 @@ struct InKernel {
     failing: bool,
 }
 
-impl InKernel {
+impl KernelKeeper {
     fn new(keeper: &Keeper, kernel: Kept) -> Self {
         Self {
             retiring: retiring(&keeper.config, &keeper.stats),
@@ -242,7 +235,7 @@ impl InKernel {
     }
 
     /// Logs a failure once. While the maps cannot be written no heartbeat is sent: what was written last may be wrong by now.
-    fn note(&mut self, done: Result<(), Error>, standing: &Standing) {
+    fn note(&mut self, done: Result<(), Error>, standing: &PassingReasons) {
         match done {
             Ok(()) | Err(Error::Replaced) => {
                 if std::mem::replace(&mut self.failing, false) {

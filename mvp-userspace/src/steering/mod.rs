@@ -43,8 +43,8 @@ pub use install::{
 pub use keep::always_inspects;
 pub use retirable::Retirable;
 pub use retire::{
-    Agents, Due, Ended, Figures, Open, QUIET_FIRST, QUIET_LAST, RetireTally, RetireView, Retiring,
-    Schedule, Scope,
+    Agents, Due, Ended, Open, QUIET_FIRST, QUIET_LAST, RetireTally, RetireView, Retiring, Schedule,
+    Scope, TcpFigures,
 };
 pub use run::{Wiring, run};
 pub use stance::{InForce, Stance, Steers};

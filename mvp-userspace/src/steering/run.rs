@@ -18,20 +18,27 @@ use crate::net::LoopHeartbeat;
 use crate::net::OnTick;
 use crate::proxy::Relays;
 use crate::readiness::Readiness;
-use crate::readiness::{PassingBy, Standing};
+use crate::readiness::{PassingBy, PassingReasons};
 
 /// What it needs of the agent.
 pub struct Wiring<'a> {
+    /// The configuration; the sections that matter are `kernel`, `inspect` and `retire`.
     pub config: &'a Config,
+    /// What was installed.
     pub kernel: Kernel,
+    /// The state machine, which others read and operators change.
     pub guard: GuardHandle,
     /// `None`: agents cannot exchange signs.
     pub cluster: Option<Cluster>,
+    /// What the servers report, from which signs are made.
     pub discovery: DiscoveryHandle,
+    /// The list of servers, and whenever it changes.
     pub members: watch::Receiver<Arc<Vec<Endpoint>>>,
     /// Every server was asked once.
     pub known: Arc<AtomicBool>,
+    /// Where transitions and heartbeats are counted.
     pub stats: Arc<SteeringStats>,
+    /// Where the counters of the kernel part are registered.
     pub metrics: &'a Metrics,
     /// The heartbeats of the data threads.
     pub threads: Vec<LoopHeartbeat>,
@@ -39,9 +46,10 @@ pub struct Wiring<'a> {
     pub drain: (DrainTrigger, DrainSignal),
     /// The end of accepting and of open connections, which comes later with steering.
     pub data: DrainTrigger,
+    /// Where it is said that the kernel part is in place.
     pub readiness: &'a Readiness,
     /// Why connections are not taken.
-    pub standing: Standing,
+    pub standing: PassingReasons,
     /// Whole connections, for what is handed to the local server.
     pub relays: Arc<Relays>,
 }
@@ -154,7 +162,7 @@ pub fn run(wiring: Wiring<'_>) -> Steered {
     }
 }
 
-async fn drains(mut signal: DrainSignal, standing: Standing) {
+async fn drains(mut signal: DrainSignal, standing: PassingReasons) {
     signal.draining().await;
     standing.set(PassingBy::Draining, "the agent drains");
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use super::Signs;
-use crate::discovery::{ServerStatus, Trouble};
+use crate::discovery::{PollTrouble, ServerStatus};
 use crate::route::{Knowledge, RouteTable};
 
 /// The signs that stand by what is known of the servers. Pure.
@@ -15,7 +15,8 @@ pub(super) fn standing(table: &RouteTable, servers: &[ServerStatus]) -> Signs {
     let first = versions.next();
     let unavailable = table.members().iter().any(|member| member.server.is_down());
     // That a server has just started, if it has, is a sign of its own: its Lease, its connections and its readiness show it.
-    let refuses = |trouble: &Trouble| matches!(trouble, Trouble::Refused(_) | Trouble::Starting);
+    let refuses =
+        |trouble: &PollTrouble| matches!(trouble, PollTrouble::Refused(_) | PollTrouble::Starting);
     let broken = servers.iter().any(|server| {
         let failed = server.knowledge != Knowledge::Confirmed || server.last_error.is_some();
         failed && !refuses(&server.trouble)
@@ -130,8 +131,8 @@ mod tests {
         // Its own poll was refused: no sign, whatever is not known of the server.
         for knowledge in [Knowledge::Never, Knowledge::Unconfirmed] {
             for trouble in [
-                Trouble::Refused("/api answered 401".into()),
-                Trouble::Starting,
+                PollTrouble::Refused("/api answered 401".into()),
+                PollTrouble::Starting,
             ] {
                 refusing.trouble = trouble;
                 refusing.knowledge = knowledge;

@@ -38,11 +38,14 @@ pub enum Steers {
     Kernel(Result<InForce, String>),
     /// Nobody: clients and load balancers connect to the agent's own listener. True: everything is handed to the local server
     /// whole for the time being.
-    Nobody { passes_through: bool },
+    Nobody {
+        /// Connections are handed over whole.
+        passes_through: bool,
+    },
 }
 
 impl Stance {
-    /// `why`: what the guard sees, for the sentence. The reasons of [`crate::readiness::Standing`] come first: while one holds, no
+    /// `why`: what the guard sees, for the sentence. The reasons of [`crate::readiness::PassingReasons`] come first: while one holds, no
     /// heartbeat is sent, whatever the maps still say.
     pub fn of(reasons: Vec<(PassingBy, String)>, steers: &Steers, why: &str) -> Self {
         if !reasons.is_empty() {

@@ -47,6 +47,7 @@ impl SteeringStats {
         &self.retirable
     }
 
+    /// Counts a transition under each of its reasons.
     pub fn transition(&self, transition: &Transition) {
         let to = if transition.to_armed { "armed" } else { "idle" };
         let mut transitions = self

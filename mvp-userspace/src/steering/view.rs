@@ -15,6 +15,7 @@ pub struct GuardView {
     pub reasons: Vec<String>,
     /// The signs that stand, whatever an operator says.
     pub standing: Vec<String>,
+    /// For how long it has been in this state, in milliseconds.
     pub since_ms: u64,
     /// When it goes idle if no sign comes; none while one stands.
     pub idle_in_ms: Option<u64>,

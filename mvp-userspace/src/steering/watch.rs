@@ -6,15 +6,18 @@ use super::{GuardHandle, SharedSteering};
 use super::{InForce, Stance, Steers};
 use crate::kernel::Counters;
 use crate::proxy::Relays;
-use crate::readiness::Standing;
+use crate::readiness::PassingReasons;
 
 /// Reads it anew each time. Cheap to clone.
 #[derive(Clone)]
 pub struct Watch {
-    pub standing: Standing,
+    /// Why connections are not taken, if they are not.
+    pub standing: PassingReasons,
+    /// The state of the guard.
     pub guard: GuardHandle,
     /// `None`: this agent has no steering.
     pub steering: Option<SharedSteering>,
+    /// Connections that are forwarded whole.
     pub relays: Arc<Relays>,
 }
 

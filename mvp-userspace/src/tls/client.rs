@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::error::TlsError;
 use super::reload::{Adopt, Reload};
-use super::source::{Bundle, FileSpec, FileStats, Outcome, Pair, Refreshed, Source};
+use super::source::{Bundle, FileSpec, FileStats, Pair, Refreshed, ReloadOutcome, Source};
 use super::{lifetime, provider};
 use crate::config::Config;
 
@@ -27,6 +27,7 @@ pub enum IdentityClass {
 /// The application protocols offered.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Alpn {
+    /// The server chooses; every kube-apiserver chooses HTTP/2 unless it is disabled there.
     H2OrHttp1,
     /// For upgrades (WebSocket, SPDY), which HTTP/2 does not have.
     Http1,
@@ -153,21 +154,21 @@ impl ClientTls {
 }
 
 impl Reload for ClientTls {
-    fn refresh(&self) -> Vec<Outcome> {
+    fn refresh(&self) -> Vec<ReloadOutcome> {
         let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
         let material = &mut *material;
         let mut outcomes = Vec::new();
         let mut note = |key: &str, refreshed| match refreshed {
             Refreshed::Unchanged => false,
             Refreshed::Changed => {
-                outcomes.push(Outcome {
+                outcomes.push(ReloadOutcome {
                     key: key.to_owned(),
                     result: Ok(()),
                 });
                 true
             }
             Refreshed::Failed(error) => {
-                outcomes.push(Outcome {
+                outcomes.push(ReloadOutcome {
                     key: key.to_owned(),
                     result: Err(error),
                 });
@@ -194,7 +195,7 @@ impl Reload for ClientTls {
                         Some(client) if client.key() == error.key() => client.blame(&error),
                         _ => material.roots.blame(&error),
                     }
-                    outcomes.push(Outcome {
+                    outcomes.push(ReloadOutcome {
                         key: error.key().to_owned(),
                         result: Err(error),
                     });

@@ -6,11 +6,13 @@ pub type Validity = (i64, i64);
 /// The part of its life that a certificate is in, in order.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Lifetime {
+    /// More than 20 % of the lifetime are left.
     Fresh,
     /// At most 20 % of the lifetime are left.
     Aging,
     /// At most 5 % of the lifetime are left.
     Ending,
+    /// It verifies nowhere any more.
     Expired,
 }
 

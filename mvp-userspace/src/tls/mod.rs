@@ -20,7 +20,7 @@ mod ticketer;
 mod verifier;
 
 pub use client::{Alpn, ClientTls, IdentityClass, PairCheck};
-pub use error::{Fault, TlsError};
+pub use error::{TlsError, TlsFault};
 pub use lifetime::Lifetime;
 pub use lifetime::Validity;
 pub use probe::{
@@ -30,7 +30,7 @@ pub use probe::{
 pub use reload::{Adopt, Reload, ReloadStats, Reloader};
 pub use server::ServerTls;
 pub(crate) use source::{Bundle, FileSpec, Refreshed, Source, parse_certificate, validity};
-pub use source::{FileStats, Outcome};
+pub use source::{FileStats, ReloadOutcome};
 
 use std::sync::Arc;
 

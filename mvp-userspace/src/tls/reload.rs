@@ -14,13 +14,13 @@ use tokio::sync::Notify;
 
 use super::error::TlsError;
 use super::lifetime::{Lifetime, Validity};
-use super::source::{FileStats, Outcome};
+use super::source::{FileStats, ReloadOutcome};
 use crate::config::Config;
 
 /// An owner of material from files.
 pub trait Reload: Send + Sync {
     /// Looks at the files again and takes over what is new and good. Blocks on file I/O.
-    fn refresh(&self) -> Vec<Outcome>;
+    fn refresh(&self) -> Vec<ReloadOutcome>;
     /// The files this owner reports about.
     fn files(&self) -> Vec<Arc<FileStats>>;
     /// The validity of every certificate in use, by configuration key.
@@ -64,6 +64,7 @@ impl Reloader {
     /// A certificate and its key are two files; this long after the first event both are usually in place.
     const SETTLE: Duration = Duration::from_millis(50);
 
+    /// For these owners of files, in the order in which they are reloaded. Nothing is read before [`Self::run`].
     pub fn new(owners: Vec<Arc<dyn Reload>>) -> Self {
         Self {
             stats: Arc::new(ReloadStats {
@@ -75,6 +76,7 @@ impl Reloader {
         }
     }
 
+    /// For the metrics; shared, so that it outlives the reloader.
     pub fn stats(&self) -> Arc<ReloadStats> {
         self.stats.clone()
     }
@@ -187,7 +189,7 @@ mod tests {
     struct Owner(Mutex<Vec<(String, Validity)>>);
 
     impl Reload for Owner {
-        fn refresh(&self) -> Vec<Outcome> {
+        fn refresh(&self) -> Vec<ReloadOutcome> {
             vec![]
         }
 

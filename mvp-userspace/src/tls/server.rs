@@ -12,7 +12,7 @@ use rustls::{DistinguishedName, ServerConfig};
 use super::error::TlsError;
 use super::reload::{Adopt, Reload};
 use super::sni::{self, Resolver};
-use super::source::{Bundle, FileSpec, FileStats, Outcome, Pair, Refreshed, Source};
+use super::source::{Bundle, FileSpec, FileStats, Pair, Refreshed, ReloadOutcome, Source};
 use super::ticketer::ticketer;
 use super::verifier::AnyCertificate;
 use super::{lifetime, provider};
@@ -99,7 +99,7 @@ impl ServerTls {
 }
 
 impl Reload for ServerTls {
-    fn refresh(&self) -> Vec<Outcome> {
+    fn refresh(&self) -> Vec<ReloadOutcome> {
         let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
         let material = &mut *material;
         let mut outcomes = Vec::new();
@@ -111,12 +111,12 @@ impl Reload for ServerTls {
                 Refreshed::Unchanged => continue,
                 Refreshed::Changed => {
                     changed = true;
-                    outcomes.push(Outcome {
+                    outcomes.push(ReloadOutcome {
                         key: pair.key().to_owned(),
                         result: Ok(()),
                     });
                 }
-                Refreshed::Failed(error) => outcomes.push(Outcome {
+                Refreshed::Failed(error) => outcomes.push(ReloadOutcome {
                     key: pair.key().to_owned(),
                     result: Err(error),
                 }),
@@ -130,7 +130,7 @@ impl Reload for ServerTls {
                 Ok(configs) => self.current.store(Arc::new(configs)),
                 Err(error) => {
                     material.serving.blame(&error);
-                    outcomes.push(Outcome {
+                    outcomes.push(ReloadOutcome {
                         key: error.key().to_owned(),
                         result: Err(error),
                     });

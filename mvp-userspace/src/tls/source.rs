@@ -24,6 +24,7 @@ const MAX_FILE: u64 = 8 << 20;
 pub struct FileStats {
     /// The configuration key that names the file.
     pub key: String,
+    /// The file, as the agent opens it.
     pub path: PathBuf,
     /// Reloads that took effect.
     pub successes: AtomicU64,
@@ -84,6 +85,7 @@ pub(crate) struct FileSpec {
 }
 
 impl FileSpec {
+    /// `key` is the configuration key that names the file, for messages and metrics.
     pub(crate) fn new(key: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self {
             key: key.into(),
@@ -94,9 +96,10 @@ impl FileSpec {
 
 /// The outcome of looking at the files of one piece of material again.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct ReloadOutcome {
     /// The configuration key of the first file.
     pub key: String,
+    /// Whether the new contents took effect. If they did not, the material from before stays in use.
     pub result: Result<(), TlsError>,
 }
 
@@ -127,6 +130,9 @@ pub(crate) struct Source<T, const N: usize> {
 }
 
 impl<T: FromFiles<N>, const N: usize> Source<T, N> {
+    /// Reads and parses the files.
+    /// | # Errors
+    /// The first file that cannot be used. There is no material then: the agent does not start.
     pub(crate) fn load(files: [FileSpec; N]) -> Result<Self, TlsError> {
         let contents = read_all(&files);
         let digest = digest(&contents);
@@ -180,6 +186,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
         }
     }
 
+    /// The last good material.
     pub(crate) fn value(&self) -> &Arc<T> {
         &self.value
     }
@@ -189,6 +196,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
         self.value.validity()
     }
 
+    /// What happened to each file, in the order of the files.
     pub(crate) fn stats(&self) -> &[Arc<FileStats>] {
         &self.stats
     }

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mvp::admin::{
-    Admin, ConnectionView, ExplainView, Probe, RouteView, ServerView, SkewServer, SkewView,
-    StatusView, Views,
+    Admin, ConnectionView, ExplainView, RouteView, ServerResponse, ServerView, SkewServer,
+    SkewView, StatusView, Views,
 };
 use mvp::drain::{Drain, DrainSignal, DrainState};
 use mvp::history::{HistoryView, Report};
@@ -279,7 +279,7 @@ fn admin() -> (String, DrainSignal) {
         stalled: Box::new(Vec::new),
         probe: Box::new(|_, _| {
             Box::pin(async {
-                Ok(Probe {
+                Ok(ServerResponse {
                     status: 200,
                     content_type: "text/plain".into(),
                     body: "ok".into(),
@@ -297,7 +297,7 @@ fn admin() -> (String, DrainSignal) {
     let admin = Admin {
         views,
         readiness: Readiness::new(),
-        standing: mvp::readiness::Standing::new(),
+        standing: mvp::readiness::PassingReasons::new(),
         drain: trigger,
         drain_deadline: Duration::from_secs(30),
         answer_timeout: Duration::from_secs(10),

@@ -16,9 +16,13 @@ use super::process::Process;
 /// material of a simulated control plane, steering off, every connection inspected, never relayed whole.
 #[derive(Clone, Debug)]
 pub struct Agent {
+    /// The name of its local server.
     pub node: String,
+    /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where its figures are read.
     pub admin: SocketAddr,
+    /// The address of its local server.
     pub local: SocketAddr,
     /// Name and address of every other server.
     pub peers: Vec<(String, SocketAddr)>,

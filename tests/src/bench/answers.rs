@@ -23,6 +23,7 @@ pub const PATH: &str = "/apis/bench.mvp.dev/v1/namespaces/default/widgets/one";
 
 /// A list of [`LARGE_BYTES`], which the peer has.
 pub const LARGE: &str = "/apis/bench.mvp.dev/v1/namespaces/large/widgets";
+/// The size of the list's body, bytes.
 pub const LARGE_BYTES: usize = 5_000_000;
 
 /// A watch of everything of the type. What [`super::upstream::Upstream::tell`] tells arrives there.

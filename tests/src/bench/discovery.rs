@@ -24,6 +24,7 @@ use crate::ports::free_port;
 use crate::sim::pki::Pki;
 use crate::sim::{ControlPlane, ServerSpec};
 
+/// The arguments of `discovery`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Also write the rows to this file, as a JSON array

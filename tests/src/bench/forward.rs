@@ -18,6 +18,7 @@ use crate::load::Get;
 use crate::ports::free_port;
 use crate::sim::pki::Pki;
 
+/// The arguments of `forward`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Also write the rows to this file, as a JSON array
@@ -51,6 +52,7 @@ pub struct Options {
     pub other_set: Vec<String>,
 }
 
+/// What is measured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Subject {
     /// The client talks to the peer itself

@@ -24,6 +24,7 @@ use crate::fixtures::{CONFIG_MAPS, DEFINITIONS, ONLY_36, definition, spec};
 use crate::load::{Call, Client, Endpoint, Latency, bearer, tls};
 use crate::sim::ControlPlane;
 
+/// The arguments of `freshness`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Also write the rows to this file, as a JSON array

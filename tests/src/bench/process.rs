@@ -33,6 +33,7 @@ impl Process {
         })
     }
 
+    /// The process's number.
     pub fn id(&self) -> u32 {
         self.child.id()
     }

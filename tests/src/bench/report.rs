@@ -9,13 +9,21 @@ use serde::Serialize;
 /// One metric of one subject over all rounds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
+    /// The benchmark's verb.
     pub scenario: &'static str,
+    /// What was measured.
     pub subject: String,
+    /// The figure's name; rows of one metric can be compared.
     pub metric: String,
+    /// `us`, `1/s`, `MB/s` and the like.
     pub unit: &'static str,
+    /// The median over the rounds.
     pub median: f64,
+    /// The least value of all rounds.
     pub min: f64,
+    /// The greatest value of all rounds.
     pub max: f64,
+    /// How many values there were.
     pub rounds: usize,
 }
 
@@ -35,6 +43,7 @@ struct Series {
 }
 
 impl Report {
+    /// No rows yet.
     pub fn new(scenario: &'static str) -> Self {
         Self {
             scenario,
@@ -59,6 +68,7 @@ impl Report {
         }
     }
 
+    /// One for each subject and metric.
     pub fn rows(&self) -> Vec<Row> {
         self.series
             .iter()

@@ -19,15 +19,20 @@ pub const SERVER_NAME: &str = "kubernetes.default.svc";
 /// So many connections with so many streams each, every stream with one request under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
+    /// HTTP/2 connections.
     pub connections: usize,
+    /// Streams of each.
     pub streams: usize,
     /// Appended to a metric's name.
     pub suffixes: Suffixes,
 }
 
+/// What is appended to the names of a load's metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct Suffixes {
+    /// To those of latency.
     pub latency: &'static str,
+    /// To those of CPU and throughput.
     pub work: &'static str,
 }
 
@@ -53,12 +58,17 @@ pub const LOADS: [Load; 2] = [
 
 /// Where a load goes. With a process, that is ended when this is dropped.
 pub struct Target {
+    /// The subject's name in the table.
     pub name: &'static str,
+    /// Where the load connects.
     pub endpoint: Endpoint,
+    /// The process whose CPU is counted; `None`: the benchmark's own.
     pub process: Option<Process>,
 }
 
+/// What one round of one load showed.
 pub struct Measured {
+    /// Answers and latencies.
     pub outcome: Outcome,
     /// Of the target's process; `None` without one.
     pub cpu: Option<Duration>,
@@ -216,6 +226,7 @@ pub async fn answered_by(endpoint: &Endpoint, get: &Get) -> Result<Option<String
         .map(str::to_owned))
 }
 
+/// The processors that this process may use; 1 if that is not known.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

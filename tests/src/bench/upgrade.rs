@@ -14,6 +14,7 @@ use crate::netns::privileged;
 use crate::nodes::{Binaries, Cluster, run_on_nodes};
 use crate::upgrade::{Balancer, Outcome, Settings, agents, lingering, run as upgrade};
 
+/// The arguments of `upgrade`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Also write the rows to this file, as a JSON array
@@ -39,10 +40,14 @@ pub struct Options {
     pub mvp_binary: Option<PathBuf>,
 }
 
+/// `inspect.mode` of the agents.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Inspect {
+    /// While the guard is armed; clients on the node always
     Auto,
+    /// While the guard is armed
     Armed,
+    /// All connections, at all times
     Always,
 }
 

@@ -25,7 +25,9 @@ use crate::sim::pki::Pki;
 
 /// Runs until dropped.
 pub struct Upstream {
+    /// Serves what an old server serves.
     pub local: SocketAddr,
+    /// Serves what a new server serves.
     pub peer: SocketAddr,
     /// Answers as `peer` does: an agent with the two has servers that agree.
     pub twin: SocketAddr,

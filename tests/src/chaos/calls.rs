@@ -42,6 +42,7 @@ const ID: &str = "chaos/id";
 pub struct Front {
     /// For people: who asks whom.
     pub name: String,
+    /// Where they connect.
     pub address: SocketAddr,
 }
 

@@ -13,9 +13,13 @@ pub enum Kind {
     Read,
     /// Of a type that only new servers serve.
     ReadNew,
+    /// Of a type that every server serves.
     Write,
+    /// Of a type that only new servers serve.
     WriteNew,
+    /// Of a discovery document.
     Discovery,
+    /// Of a collection, until it ends.
     Watch,
 }
 
@@ -45,12 +49,17 @@ pub enum Wrong {
 /// Something wrong.
 #[derive(Clone, Debug)]
 pub struct Event {
+    /// What was asked.
     pub kind: Kind,
+    /// What was seen.
     pub wrong: Wrong,
     /// Index of the front that was asked.
     pub front: usize,
+    /// When the request was sent.
     pub sent: Instant,
+    /// When its answer, or its connection, ended.
     pub ended: Instant,
+    /// What came, for people.
     pub text: String,
 }
 
@@ -62,6 +71,7 @@ pub struct Ledger {
     seen: Mutex<Seen>,
 }
 
+/// What the clients of a row saw together.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// Answered or not, by kind.
@@ -70,6 +80,7 @@ pub struct Seen {
     pub repeats: u64,
     /// Of what was answered rightly: how long, what, and at which front.
     pub slowest: Option<(Duration, Kind, usize)>,
+    /// Everything that was wrong, in the order in which it ended.
     pub events: Vec<Event>,
     /// Writes that were confirmed.
     pub confirmed: BTreeSet<String>,
@@ -116,6 +127,7 @@ impl fmt::Display for Wrong {
 }
 
 impl Ledger {
+    /// A request is sent now.
     pub fn open(self: &Arc<Self>, kind: Kind, front: usize) -> Open {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let sent = Instant::now();
@@ -129,6 +141,7 @@ impl Ledger {
         }
     }
 
+    /// A request was due and not sent, because too many were under way.
     pub fn left_out(&self) {
         self.lock().left_out += 1;
     }
@@ -140,6 +153,7 @@ impl Ledger {
         open.values().map(told).collect()
     }
 
+    /// Everything up to now.
     pub fn seen(&self) -> Seen {
         self.lock().clone()
     }

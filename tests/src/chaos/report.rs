@@ -8,6 +8,7 @@ use super::ledger::{Event, Seen};
 
 /// What was seen of one fault.
 pub struct Line {
+    /// The fault's name.
     pub fault: &'static str,
     seen: Seen,
     /// Events that nothing could have avoided, by reason.
@@ -45,6 +46,7 @@ impl Line {
         }
     }
 
+    /// Requests that were answered or not, while the fault lasted.
     pub fn requests(&self) -> u64 {
         self.seen.requests.values().sum()
     }

@@ -24,15 +24,19 @@ const BACKOFF: Duration = Duration::from_millis(800);
 /// What is watched: the objects of one of the load's collections.
 #[derive(Clone, Debug)]
 pub struct Watched {
+    /// The collection's path.
     pub path: String,
+    /// The same in the store.
     pub scope: Scope,
 }
 
 /// One watch at one front.
 pub struct Watcher {
     front: usize,
+    /// For people: what is watched, and where.
     pub name: String,
     client: Client,
+    /// What is watched.
     pub watched: Watched,
     row: Arc<ArcSwap<Ledger>>,
     /// How often each mark was added.

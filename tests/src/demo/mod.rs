@@ -37,6 +37,7 @@ pub struct Options {
     pub only: Option<Half>,
 }
 
+/// One of the demo's two runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Half {
     /// Clients talk to the servers

@@ -22,11 +22,17 @@ pub enum Answer {
 /// How many answers of each kind.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Answers {
+    /// Answers of 100 to 399.
     pub ok: u64,
+    /// 404s that deny the type.
     pub no_such_type: u64,
+    /// 404s that deny the object.
     pub not_found: u64,
+    /// Other answers of 400 to 499.
     pub client_error: u64,
+    /// Answers of 500 and above.
     pub server_error: u64,
+    /// Requests without an answer.
     pub transport: u64,
 }
 
@@ -45,6 +51,7 @@ impl Answer {
 }
 
 impl Answers {
+    /// Counts one answer.
     pub fn count(&mut self, answer: Answer) {
         *match answer {
             Answer::Ok => &mut self.ok,
@@ -56,10 +63,12 @@ impl Answers {
         } += 1;
     }
 
+    /// All requests.
     pub fn total(&self) -> u64 {
         self.ok + self.not_ok()
     }
 
+    /// All but the good ones.
     pub fn not_ok(&self) -> u64 {
         self.no_such_type + self.not_found + self.client_error + self.server_error + self.transport
     }

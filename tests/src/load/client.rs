@@ -32,17 +32,24 @@ pub struct Client {
 /// Method, path with query, headers beside those of the client, body.
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// The request's method.
     pub method: Method,
+    /// With the query.
     pub path: String,
+    /// Beside those that the client sends with every request.
     pub headers: HeaderMap,
+    /// Empty: there is none.
     pub body: Bytes,
 }
 
 /// A whole answer.
 #[derive(Clone, Debug)]
 pub struct Reply {
+    /// The HTTP status.
     pub status: StatusCode,
+    /// Header fields as they came.
     pub headers: HeaderMap,
+    /// The whole body.
     pub body: Bytes,
 }
 
@@ -51,6 +58,7 @@ pub struct Reply {
 pub enum Failure {
     /// Refused, unreachable, or no TLS session.
     Connect(io::Error),
+    /// There was no whole answer within this.
     Timeout(Duration),
     /// The connection ended under the request, or the server reset its stream.
     Broken(hyper::Error),
@@ -104,6 +112,7 @@ impl From<http::Error> for Failure {
 }
 
 impl Call {
+    /// A GET without further headers.
     pub fn get(path: &str) -> Self {
         Self {
             method: Method::GET,
@@ -113,6 +122,7 @@ impl Call {
         }
     }
 
+    /// A DELETE without a body.
     pub fn delete(path: &str) -> Self {
         Self {
             method: Method::DELETE,

@@ -17,21 +17,27 @@ use super::{Answer, Answers, Endpoint, Latency};
 pub struct Get {
     /// Absolute, with the authority that goes into `:authority`.
     pub uri: Uri,
+    /// Header fields of every request.
     pub headers: HeaderMap,
 }
 
 /// A run ends at whichever comes first. Requests under way are completed and counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
+    /// No request begins after so long.
     pub duration: Duration,
+    /// No more requests than these begin.
     pub requests: u64,
 }
 
 /// What a run saw.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// How many answers of each kind.
     pub answers: Answers,
+    /// From sending a request to the end of its answer.
     pub latency: Latency,
+    /// From the first request to the end of the last answer.
     pub elapsed: Duration,
     /// Of all response bodies.
     pub bytes: u64,
@@ -44,6 +50,7 @@ pub struct Session {
 }
 
 impl Limit {
+    /// Limited by time alone.
     pub fn duration(duration: Duration) -> Self {
         Self {
             duration,
@@ -53,6 +60,7 @@ impl Limit {
 }
 
 impl Outcome {
+    /// On average over the run.
     pub fn requests_per_second(&self) -> f64 {
         self.answers.total() as f64 / self.elapsed.as_secs_f64()
     }

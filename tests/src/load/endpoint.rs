@@ -14,11 +14,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+/// Where a client connects, and how.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
+    /// The server's address and port.
     pub address: SocketAddr,
     /// Sent as SNI, and verified in the certificate.
     pub server_name: ServerName<'static>,
+    /// The client's certificate, the trusted CAs and the protocols offered.
     pub tls: Arc<ClientConfig>,
 }
 

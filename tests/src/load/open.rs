@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 /// One request's moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
+    /// Counts the requests, from 0.
     pub number: u64,
     /// When the request should start. Latency counted from here is free of coordinated omission: a stall of the client or
     /// of the server delays no later measurement's beginning.

@@ -14,6 +14,7 @@ pub struct Persistent(Client);
 /// What became of a request.
 #[derive(Debug)]
 pub struct Sent {
+    /// The last answer, or why there is none.
     pub outcome: Result<Reply, Failure>,
     /// How often an answer said that it is to be sent again.
     pub deferred: u32,
@@ -38,6 +39,7 @@ impl Sent {
 }
 
 impl Persistent {
+    /// Sends by this transport.
     pub fn new(client: Client) -> Self {
         Self(client)
     }

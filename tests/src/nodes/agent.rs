@@ -19,6 +19,7 @@ use super::{PATIENCE, Place};
 pub struct Agent {
     place: Arc<Place>,
     child: Child,
+    /// Its read-only port, in the node's namespace.
     pub admin: SocketAddr,
     /// Where operators ask it.
     pub socket: PathBuf,
@@ -56,6 +57,9 @@ impl Agent {
         }
     }
 
+    /// Waits until it is ready.
+    /// | # Panics
+    /// It is not within [`PATIENCE`].
     pub fn ready(&self) {
         let deadline = Instant::now() + PATIENCE;
         while self.admin("GET", "/readyz").is_none_or(|(s, _)| s != 200) {
@@ -89,15 +93,22 @@ impl Agent {
         self.metric("mvp_client_connections_total")
     }
 
+    /// The document of `/status`.
+    /// | # Panics
+    /// Nobody answers.
     pub fn status(&self) -> Value {
         let (_, body) = self.admin("GET", "/status").unwrap();
         serde_json::from_str(&body).unwrap()
     }
 
+    /// The state of its guard: `idle` or `armed`.
     pub fn guard(&self) -> String {
         self.status()["guard"]["state"].as_str().unwrap().to_owned()
     }
 
+    /// Waits for a state of the guard.
+    /// | # Panics
+    /// It does not come within [`PATIENCE`].
     pub fn until(&self, state: &str) {
         let deadline = Instant::now() + PATIENCE;
         while self.guard() != state {
@@ -111,6 +122,7 @@ impl Agent {
         }
     }
 
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -141,11 +153,15 @@ impl Agent {
         crate::child::lowest_free_descriptor(self.child.id()).unwrap()
     }
 
+    /// SIGKILL, and waits for the end.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
+    /// Waits for the end; `None`: a signal ended it.
+    /// | # Panics
+    /// It does not end within [`PATIENCE`].
     pub fn exit_code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -157,6 +173,7 @@ impl Agent {
         }
     }
 
+    /// What it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }

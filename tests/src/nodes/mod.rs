@@ -27,6 +27,7 @@ use serde_json::Value;
 pub const PORT: u16 = 6443;
 /// Where agents listen; nobody but the kernel needs to know.
 pub const LISTEN: &str = "0.0.0.0:16443";
+/// The read-only port of every agent, in its node's namespace.
 pub const ADMIN: &str = "127.0.0.1:9440";
 /// Longest wait for anything.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,9 +43,11 @@ pub struct Binaries {
 
 /// Everything. Dropping it ends the processes and frees the namespaces.
 pub struct Cluster {
+    /// The nodes with servers, in the order of the minors that were given.
     pub nodes: Vec<Node>,
     /// Has clients only.
     pub clients: Place,
+    /// Key material, store and policy of the servers.
     pub plane: Arc<ControlPlane>,
     /// A folder on a BPF file system.
     pub bpffs: PathBuf,
@@ -154,12 +157,14 @@ impl Cluster {
         self.agent_with(node, |_| {})
     }
 
+    /// The same with a configuration that is changed before.
     pub fn agent_with(&self, node: &Node, change: impl FnOnce(&mut Value)) -> Agent {
         let agent = self.unready(node, change);
         agent.ready();
         agent
     }
 
+    /// Starts an agent without waiting for it.
     pub fn unready(&self, node: &Node, change: impl FnOnce(&mut Value)) -> Agent {
         let mut config = self.config(node);
         change(&mut config);
@@ -178,6 +183,7 @@ impl Cluster {
         Agent::start(&node.place, &config, setpriv)
     }
 
+    /// Starts an agent on every node, in the order of the nodes.
     pub fn agents(&self) -> Vec<Agent> {
         self.nodes.iter().map(|node| self.agent(node)).collect()
     }
@@ -193,6 +199,7 @@ impl Cluster {
         self.get_at(place, node.at(), target)
     }
 
+    /// The same at an address that need not be a server's.
     pub fn get_at(&self, place: &Place, to: SocketAddr, target: &str) -> anyhow::Result<Answer> {
         let tls = self.plane.pki().client_config(admin(&self.plane), &[])?;
         let target = target.to_owned();

@@ -10,8 +10,11 @@ use serde_json::Value;
 
 use super::{PORT, Place};
 
+/// A node with a kube-apiserver in a process of its own.
 pub struct Node {
+    /// Its network namespace, with its runtime.
     pub place: Arc<Place>,
+    /// The name of its server.
     pub name: String,
     plane: Arc<ControlPlane>,
     spec: ServerSpec,
@@ -45,10 +48,12 @@ impl Node {
         started
     }
 
+    /// The address of its server.
     pub fn at(&self) -> SocketAddr {
         format!("{}:{PORT}", self.place.address).parse().unwrap()
     }
 
+    /// The minor version of its server.
     pub fn minor(&self) -> u8 {
         self.spec.minor
     }
@@ -76,6 +81,9 @@ impl Node {
         *self.server.lock().unwrap() = Some(Arc::new(server));
     }
 
+    /// Has its server carry out a command.
+    /// | # Panics
+    /// The server cannot.
     pub fn command(&self, command: control::Command) -> Value {
         let server = self.server();
         self.place

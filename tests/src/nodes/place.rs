@@ -12,8 +12,11 @@ use crate::netns::Namespace;
 /// A namespace with a runtime whose tasks, sockets and processes are in it.
 pub struct Place {
     runtime: Option<Runtime>,
+    /// The namespace itself, for commands that run in it.
     pub namespace: Namespace,
+    /// Its IPv4 address.
     pub address: String,
+    /// Its IPv6 address.
     pub address6: String,
     pub(super) binaries: Arc<Binaries>,
 }

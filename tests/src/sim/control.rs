@@ -13,38 +13,62 @@ use super::{api::authz::Policy, server::Server};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
+    /// As on SIGTERM.
     Stop,
+    /// After a stop or a kill, at the same address.
     Start,
+    /// Stops and starts again, as another version.
     Restart {
+        /// The minor version from now on.
         minor: u8,
     },
+    /// Ends at once, as on SIGKILL: connections break.
     Kill,
+    /// Accepts, reads and writes nothing, as a stopped process would.
     Hang {
+        /// Begin or end it.
         on: bool,
     },
+    /// Every answer waits.
     Slow {
+        /// How long it waits, microseconds.
         micros: u64,
     },
+    /// Streams are reset instead of being answered.
     ResetNext {
+        /// How many of the next requests.
         requests: usize,
     },
+    /// Streams are refused (REFUSED_STREAM): no request was looked at.
     RefuseStreams {
+        /// How many of the next requests.
         requests: usize,
     },
+    /// GOAWAY on all connections; new ones are served.
     Goaway,
+    /// `/readyz` says that it is not ready, and all else is answered.
     NotReady {
+        /// Begin or end it.
         on: bool,
     },
+    /// Unknown paths get 503 with Retry-After, as before all paths are installed.
     Starting {
+        /// Begin or end it.
         on: bool,
     },
+    /// As in the first second after a start: 403 on discovery for everybody, since RBAC is not there yet, and 500 at `/readyz`.
     WarmUp {
+        /// Begin or end it.
         on: bool,
     },
+    /// The front-proxy certificate is not accepted: 401.
     RefuseFrontProxy {
+        /// Begin or end it.
         on: bool,
     },
+    /// SelfSubjectReview does not exist, as before 1.28.
     LackReviews {
+        /// Begin or end it.
         on: bool,
     },
     /// Replaces tokens and rules.
@@ -60,6 +84,9 @@ pub enum Command {
 /// The answer to one command: what it found out, or what went wrong.
 pub type Outcome = std::result::Result<Value, String>;
 
+/// Carries out one command, and waits until it has taken effect.
+/// | # Errors
+/// The server could not do it.
 pub async fn execute(server: &Server, command: Command) -> Result<Value> {
     match command {
         Command::Stop => server.stop().await?,

@@ -9,11 +9,16 @@ pub const MEDIA: [&str; 3] = [
     "application/vnd.kubernetes.protobuf",
 ];
 
+/// One media range of an `Accept` header (RFC 9110 §12.5.1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Clause {
+    /// The type, or `*`.
     pub kind: String,
+    /// The subtype, or `*`.
     pub subkind: String,
+    /// `q`, from 0 to 1.
     pub quality: f32,
+    /// The other parameters, in their order.
     pub parameters: Vec<(String, String)>,
 }
 
@@ -81,12 +86,14 @@ fn less(a: &Clause, b: &Clause) -> bool {
 }
 
 impl Clause {
+    /// Whether the range has this media type in it.
     pub fn matches(&self, media: &str) -> bool {
         let (kind, subkind) = cut(media, '/');
         (self.kind == kind && [subkind, "*"].contains(&self.subkind.as_str()))
             || (self.kind == "*" && self.subkind == "*")
     }
 
+    /// The last value of a parameter, as Go's map keeps it.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let last = self
             .parameters

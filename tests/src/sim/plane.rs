@@ -36,6 +36,7 @@ pub struct ControlPlane {
     _dir: Option<TempDir>,
 }
 
+/// What a control plane is to be like.
 #[derive(Debug, Default)]
 pub struct Builder {
     specs: Vec<ServerSpec>,
@@ -51,11 +52,13 @@ impl Builder {
         self
     }
 
+    /// One more server, behind those before.
     pub fn server(mut self, spec: ServerSpec) -> Self {
         self.specs.push(spec);
         self
     }
 
+    /// More servers, in this order.
     pub fn servers(mut self, specs: impl IntoIterator<Item = ServerSpec>) -> Self {
         self.specs.extend(specs);
         self
@@ -73,6 +76,9 @@ impl Builder {
         self
     }
 
+    /// Makes key material and store, and starts every server.
+    /// | # Errors
+    /// A server cannot listen, or the folder cannot be written.
     pub async fn start(self) -> Result<ControlPlane> {
         let mut temporary = None;
         let pki = match (self.pki, self.dir) {
@@ -109,10 +115,12 @@ impl Builder {
 }
 
 impl ControlPlane {
+    /// Without servers, and with key material of its own.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
+    /// In the order in which they were given.
     pub fn servers(&self) -> &[Server] {
         &self.servers
     }
@@ -125,14 +133,17 @@ impl ControlPlane {
         &self.servers[index]
     }
 
+    /// The server of this name, if there is one.
     pub fn named(&self, name: &str) -> Option<&Server> {
         self.servers.iter().find(|server| server.name() == name)
     }
 
+    /// The key material of all servers and users.
     pub fn pki(&self) -> &Pki {
         &self.pki
     }
 
+    /// The objects of all servers.
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -149,6 +160,7 @@ impl ControlPlane {
         });
     }
 
+    /// All servers grant this from now on.
     pub fn add_rule(&self, rule: Rule) {
         self.change_policy(|policy| policy.rules.push(rule.clone()));
     }

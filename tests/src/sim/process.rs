@@ -96,18 +96,22 @@ impl ChildServer {
         })
     }
 
+    /// The name of its server.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.address
     }
 
+    /// `https://` and the address.
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
 
+    /// The process's number.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

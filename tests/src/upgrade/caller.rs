@@ -15,6 +15,7 @@ use crate::fixtures::Events;
 use crate::load::{Answer, Call, Client, Endpoint, Failure, Persistent, Reply, is_lost};
 use crate::sim::{NUMBER, THINKS};
 
+/// A client of one kind, whose requests are counted.
 pub struct Caller {
     kind: Kind,
     /// Of no other client.
@@ -32,6 +33,7 @@ const DISCOVERY: &str =
 const NEW_TYPE: &str = "admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
 
 impl Caller {
+    /// `name` is sent with every request, so that servers can say what they received of it.
     pub fn new(kind: Kind, name: String, endpoint: Endpoint, tally: &Arc<Tally>) -> Self {
         tally.with(kind, |seen| seen.connections += 1);
         Self {
@@ -44,14 +46,17 @@ impl Caller {
         }
     }
 
+    /// What its requests are named after.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// Where its kind's requests are counted.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
 
+    /// What kind of client it is.
     pub fn kind(&self) -> Kind {
         self.kind
     }

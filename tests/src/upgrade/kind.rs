@@ -19,6 +19,7 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind, in the order of the table.
     pub const ALL: [Self; 6] = [
         Self::Manager,
         Self::Twenty,
@@ -28,6 +29,7 @@ impl Kind {
         Self::Watches,
     ];
 
+    /// The name in the table.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Manager => "controller manager",

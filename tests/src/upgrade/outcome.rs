@@ -12,9 +12,12 @@ use crate::nodes::Cluster;
 use crate::sim::Numbered;
 use crate::sim::control::Command;
 
+/// What one upgrade was like.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// What the clients of each kind saw.
     pub kinds: Vec<OfKind>,
+    /// How long it took.
     pub seconds: Seconds,
     /// What agents logged of connections of before.
     pub notes: String,
@@ -32,6 +35,7 @@ pub struct OfKind {
     pub twice: u64,
 }
 
+/// The durations of an upgrade.
 #[derive(Clone, Debug)]
 pub struct Seconds {
     /// From the sign until no client has a connection with a server itself; `None`: some have in the end.
@@ -69,14 +73,17 @@ impl Outcome {
         })
     }
 
+    /// Requests of all clients.
     pub fn requests(&self) -> u64 {
         self.sum(|of| of.seen.requests)
     }
 
+    /// False 404s of all clients.
     pub fn false_404(&self) -> u64 {
         self.sum(|of| of.seen.false_404)
     }
 
+    /// Shrunken discovery documents of all clients.
     pub fn shrunken(&self) -> u64 {
         self.sum(|of| of.seen.shrunken)
     }

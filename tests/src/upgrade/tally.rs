@@ -13,6 +13,7 @@ pub struct News(OnceLock<Instant>);
 /// Shared by all clients of one upgrade.
 #[derive(Debug, Default)]
 pub struct Tally {
+    /// When the new type came.
     pub news: News,
     seen: Mutex<[Seen; Kind::ALL.len()]>,
 }
@@ -20,6 +21,7 @@ pub struct Tally {
 /// What clients of one kind saw.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
+    /// Connections that clients opened.
     pub connections: u64,
     /// Watches count once for each time that they are opened.
     pub requests: u64,
@@ -35,6 +37,7 @@ pub struct Seen {
     pub unanswered: Vec<Unanswered>,
     /// Watches that ended between two events, and whose connection ended under them.
     pub watches_ended: u64,
+    /// Watches whose connection ended under them.
     pub watches_broken: u64,
     /// Events that a watch did not deliver, or delivered twice.
     pub events_wrong: u64,
@@ -55,6 +58,7 @@ const EXAMPLES: usize = 8;
 const KNOWN: Duration = Duration::from_secs(1);
 
 impl News {
+    /// The new type is there from now on; later calls change nothing.
     pub fn spread(&self) {
         let _ = self.0.set(Instant::now());
     }
@@ -64,6 +68,7 @@ impl News {
         self.0.get().is_some()
     }
 
+    /// When the new type came; `None`: not yet.
     pub fn at(&self) -> Option<Instant> {
         self.0.get().copied()
     }
@@ -96,6 +101,7 @@ impl Seen {
 }
 
 impl Tally {
+    /// Changes what the clients of a kind saw.
     pub fn with(&self, kind: Kind, change: impl FnOnce(&mut Seen)) {
         change(&mut self.lock()[kind as usize]);
     }
@@ -110,6 +116,7 @@ impl Tally {
         });
     }
 
+    /// What the clients of a kind saw so far.
     pub fn seen(&self, kind: Kind) -> Seen {
         self.lock()[kind as usize].clone()
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::fake::objects::{DEFINITIONS, Objects, SERVICES, WatchFault, taken};
 use crate::fake::{Behaviour, Fake, Pki, Running, pki, run, serving, settings, until};
 use mvp::api::GroupVersion;
-use mvp::discovery::{EventState, EventTimes, Settings};
+use mvp::discovery::{EventState, EventTimes, HubSettings};
 use mvp::document::Priorities;
 use serde_json::json;
 
@@ -28,7 +28,7 @@ fn v1(group: &str) -> GroupVersion {
     }
 }
 
-fn patient(pki: &Pki) -> Settings {
+fn patient(pki: &Pki) -> HubSettings {
     let mut settings = settings(pki);
     settings.interval = HOUR;
     settings.stale_after = HOUR;

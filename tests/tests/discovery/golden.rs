@@ -371,7 +371,7 @@ fn etag_by_hand(document: &Document) -> String {
     let text = |text: &str| Value::from(text).to_string();
     let list = |items: Vec<String>| format!("[{}]", items.join(","));
     let texts = |items: &[mvp::document::Text]| list(items.iter().map(|item| text(item)).collect());
-    let kind = |kind: &mvp::document::Kind| {
+    let kind = |kind: &mvp::document::GroupVersionKind| {
         format!(
             r#"{{"group":{},"version":{},"kind":{}}}"#,
             text(&kind.group),

@@ -18,7 +18,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mvp::config::{Endpoint, KubernetesPeers, Peers};
 use mvp::discovery::SyncCounters;
-use mvp::membership::{Membership, MembershipError, MembershipLine, Roster, Told, follow};
+use mvp::membership::{
+    Membership, MembershipChannels, MembershipError, MembershipLine, Roster, follow,
+};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -313,12 +315,12 @@ async fn an_api_that_fails_changes_nothing_and_is_counted() {
     let (restarted, _restarts) = mpsc::channel(1);
     let roster = Roster::new(local(), Vec::new(), |_| false);
     let line = MembershipLine::default();
-    let told = Told {
+    let channels = MembershipChannels {
         members: sender,
         restarts: restarted,
         line: line.clone(),
     };
-    let task = tokio::spawn(follow(client, roster, told, counters.clone()));
+    let task = tokio::spawn(follow(client, roster, channels, counters.clone()));
     until("listed", || names(&members) == ["10.0.0.2"]).await;
     until("watched", || {
         api.watches(SLICES) == 1 && api.watches(LEASES) == 1

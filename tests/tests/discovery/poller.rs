@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::fake::{Fake, Form, Running, pki, run, serving, settings, status, until};
 use mvp::config::Endpoint;
 use mvp::discovery::ACCEPT;
-use mvp::document::Source;
+use mvp::document::DiscoveryForm;
 use mvp::route::Knowledge;
 
 pub(crate) const H2: &[&str] = &["h2", "http/1.1"];
@@ -58,7 +58,7 @@ async fn asks_conditionally_and_confirms() {
     let now = status(&running, "a");
     assert_eq!(
         (now.knowledge, now.keys, now.source),
-        (Knowledge::Confirmed, 2, Some(Source::V2))
+        (Knowledge::Confirmed, 2, Some(DiscoveryForm::V2))
     );
     assert_eq!(
         (now.polls.changed, now.polls.failed, now.local),
@@ -232,8 +232,11 @@ async fn older_forms() {
         vec![old.endpoint("old")],
     );
     running.discovery.first_round_done().await;
-    assert_eq!(status(&running, "beta").source, Some(Source::V2beta1));
-    assert_eq!(status(&running, "old").source, Some(Source::Legacy));
+    assert_eq!(
+        status(&running, "beta").source,
+        Some(DiscoveryForm::V2beta1)
+    );
+    assert_eq!(status(&running, "old").source, Some(DiscoveryForm::Legacy));
     assert_eq!(keys(&running, "beta"), serves);
     assert_eq!(keys(&running, "old"), serves);
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mvp::config;
-use mvp::discovery::{Discovery, Prover, Settings, SyncCounters};
+use mvp::discovery::{Discovery, HubSettings, Prover, SyncCounters};
 use mvp::identity::HeaderNames;
 use mvp::identity::proof::{OwnUser, REVIEWS};
 use mvp::net::DialFrom;
@@ -40,7 +40,7 @@ async fn a_proved_server_is_proved_again_in_its_time() {
     );
     let names = HeaderNames::new(config.request_header.as_ref()).unwrap();
     let own = OwnUser::new(&names).unwrap();
-    let mut settings = Settings::new(
+    let mut settings = HubSettings::new(
         &config.discovery,
         &config.upstream,
         DialFrom::default(),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use mvp::metrics::{ALL, Kind};
+use mvp::metrics::{ALL, MetricKind};
 use mvp::steering::GuardReason;
 use mvp_tests::agent::eventually;
 use mvp_tests::child::ChildAgent;
@@ -323,8 +323,8 @@ async fn a_new_agent_exposes_the_table_of_metrics() {
     }
     for spec in ALL {
         let suffix = match spec.kind {
-            Kind::Histogram => "_count",
-            Kind::Counter | Kind::Gauge => "",
+            MetricKind::Histogram => "_count",
+            MetricKind::Counter | MetricKind::Gauge => "",
         };
         let name = format!("{}{suffix}", spec.name);
         let samples: Vec<_> = scrape

@@ -14,8 +14,8 @@ use mvp::admin::{
 };
 use mvp::drain::Drain;
 use mvp::history::{Event, HistoryView, Kind, Minute, Prevented, Report, TrafficView, unix_millis};
+use mvp::readiness::PassingReasons;
 use mvp::readiness::Readiness;
-use mvp::readiness::Standing;
 use mvp::steering::GuardView;
 use mvp_tests::agent::TestAgent;
 use mvp_tests::browser::Browser;
@@ -220,7 +220,7 @@ async fn port(told: Told) -> SocketAddr {
     let admin = Admin {
         views,
         readiness: Readiness::new(),
-        standing: Standing::new(),
+        standing: PassingReasons::new(),
         drain,
         drain_deadline: Duration::from_secs(1),
         answer_timeout: Duration::from_secs(1),

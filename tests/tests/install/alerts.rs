@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mvp::metrics::{ALL, Kind, Spec};
+use mvp::metrics::{ALL, MetricKind, Spec};
 use mvp_tests::bench::process::find;
 use mvp_tests::helm::chart;
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ fn expressions(value: &Value, found: &mut Vec<String>) {
 /// A metric by a name that a scrape has.
 fn metric(name: &str) -> Option<&'static Spec> {
     ALL.iter().copied().find(|spec| match spec.kind {
-        Kind::Histogram => {
+        MetricKind::Histogram => {
             let rest = name.strip_prefix(spec.name);
             rest.is_some_and(|end| ["_bucket", "_sum", "_count"].contains(&end))
         }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mvp::net::{Established, Off, Outcome, SockDiag};
+use mvp::net::{Established, Off, RetireOutcome, SockDiag};
 use mvp_tests::netns::{Namespace, privileged};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
@@ -122,7 +122,7 @@ fn the_silent_one_and_no_other() {
             let of = |pair: &Pair| all.iter().find(|one| one.remote() == pair.peer()).unwrap();
             assert!(of(&unread).is_in_flight() && of(&active).server_spoke_last());
             let outcome = diag.retire(found[0], quiet).unwrap();
-            assert_eq!(outcome, Outcome::Destroyed);
+            assert_eq!(outcome, RetireOutcome::Destroyed);
             silent.assert_reset();
 
             active.exchange();
@@ -147,14 +147,14 @@ fn what_has_changed_since_the_plan_is_left_alone() {
         pair.exchange();
         assert_eq!(
             diag.retire(&found, silent_for(SILENCE)).unwrap(),
-            Outcome::Active
+            RetireOutcome::Active
         );
         pair.exchange();
         // Read by nobody yet.
         pair.client.write_all(b"ask").unwrap();
         assert_eq!(
             diag.retire(&found, silent_for(Duration::ZERO)).unwrap(),
-            Outcome::Active
+            RetireOutcome::Active
         );
         pair.server.read_exact(&mut [0; 3]).unwrap();
         pair.server.write_all(b"say").unwrap();
@@ -163,13 +163,13 @@ fn what_has_changed_since_the_plan_is_left_alone() {
         until_silent(&mut diag, &pair, Duration::ZERO);
         assert_eq!(
             diag.retire(&found, silent_for(Duration::ZERO)).unwrap(),
-            Outcome::Destroyed
+            RetireOutcome::Destroyed
         );
         let error = pair.client.read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         assert_eq!(
             diag.retire(&found, silent_for(Duration::ZERO)).unwrap(),
-            Outcome::Gone
+            RetireOutcome::Gone
         );
 
         // Another connection under the same addresses is not the one that was meant.
@@ -186,7 +186,7 @@ fn what_has_changed_since_the_plan_is_left_alone() {
         assert_eq!(peer.port(), from.port());
         assert_eq!(
             diag.retire(&found, silent_for(Duration::ZERO)).unwrap(),
-            Outcome::Gone
+            RetireOutcome::Gone
         );
         let mut pair = Pair {
             client: again.into(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::common::*;
 use mvp::kernel::Splice;
-use mvp::splice::{Count, End, Limits, Mode, Reason, Side, Signal, Splicer};
+use mvp::splice::{Count, End, Mode, PairLimits, Reason, Side, Signal, Splicer};
 use mvp_tests::pairs::{PATIENCE, PairProxy, eventually};
 use socket2::SockRef;
 use tokio::sync::watch;
@@ -23,7 +23,7 @@ fn a_reset_resets_the_other_side() {
             server,
             Arc::clone(&splicer),
             mode,
-            Limits::default(),
+            PairLimits::default(),
         );
         // Who breaks off, and whether the other or the same side has half closed before.
         for (breaker, half_closed) in [
@@ -87,7 +87,7 @@ fn bytes_read_before_come_first() {
                 early: early.to_vec(),
             };
             let (_keep, signal) = watch::channel(Signal::Run);
-            let limits = Limits::default();
+            let limits = PairLimits::default();
             let (a, b) = (side(a, b"the rest"), side(b, b"and the rest"));
             tokio::time::timeout(PATIENCE, splicer.join(a, b, mode, &limits, signal))
                 .await
@@ -131,7 +131,7 @@ fn the_rest_of_a_segment_follows_what_was_read_of_it() {
                     Side::from(stream(b)),
                 );
                 let (_keep, signal) = watch::channel(Signal::Run);
-                let limits = Limits::default();
+                let limits = PairLimits::default();
                 let join = splicer.join(a, b, mode, &limits, signal);
                 tokio::pin!(join);
                 let in_kernel = async {
@@ -170,7 +170,7 @@ fn sockets_that_the_kernel_refuses_are_copied() {
         let outcome = runtime().block_on(async {
             let side = |stream| Side::from(tokio::net::TcpStream::from_std(stream).unwrap());
             let (_keep, signal) = watch::channel(Signal::Run);
-            let limits = Limits::default();
+            let limits = PairLimits::default();
             let join = splicer.join(side(a), side(b), Mode::Sockmap, &limits, signal);
             tokio::pin!(join);
             // Its first turn: both sockets are silent, so it tries to join them, and goes on to copy.
@@ -205,7 +205,7 @@ fn above_the_cap_pairs_are_copied() {
             server,
             Arc::clone(&splicer),
             Mode::Sockmap,
-            Limits::default(),
+            PairLimits::default(),
         );
         let open = || {
             let (mut client, mut server) = (connect(proxy.address), accept(&listener));
@@ -235,9 +235,9 @@ fn above_the_cap_pairs_are_copied() {
 fn pairs_end_when_they_are_told_to() {
     in_each_mode("pairs_end_when_they_are_told_to", |mode| {
         let (listener, server) = listen(LOOPBACK);
-        let limits = Limits {
+        let limits = PairLimits {
             silence: Duration::from_millis(20),
-            ..Limits::default()
+            ..PairLimits::default()
         };
         for signal in [Signal::Retire, Signal::Stop] {
             let splicer = splicer(mode);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::*;
 use mvp::kernel::Splice;
-use mvp::splice::{Count, End, Limits, Mode, Outcome, Reason, calibrate, selftest};
+use mvp::splice::{Count, End, Mode, PairLimits, PairOutcome, Reason, calibrate, selftest};
 use mvp_common::Counter;
 use mvp_tests::netns::{Namespace, privileged};
 use mvp_tests::pairs::{
@@ -75,7 +75,7 @@ fn ten_thousand_short_connections_with_early_bytes() {
             server,
             Arc::clone(&splicer),
             mode,
-            Limits::default(),
+            PairLimits::default(),
         );
         let serve = thread::spawn(move || {
             for _ in 0..SHORT_CONNECTIONS {
@@ -104,7 +104,7 @@ fn ten_thousand_short_connections_with_early_bytes() {
             stream.shutdown(Shutdown::Write).unwrap();
             assert_eq!(stream.read(&mut answer).unwrap(), 0);
             match proxy.outcome() {
-                Outcome {
+                PairOutcome {
                     bytes: [32, 32],
                     ends: [End::Fin, End::Fin],
                     mode: Mode::Copy,
@@ -147,8 +147,13 @@ pub(crate) fn bulk(mode: Mode, bytes: u64) {
         .run(|| {
             let splicer = splicer(mode);
             let ip = "10.78.1.1".parse().unwrap();
-            let proxy =
-                PairProxy::start(ip, address, Arc::clone(&splicer), mode, Limits::default());
+            let proxy = PairProxy::start(
+                ip,
+                address,
+                Arc::clone(&splicer),
+                mode,
+                PairLimits::default(),
+            );
             (splicer, proxy)
         })
         .unwrap();
@@ -194,7 +199,7 @@ pub(crate) fn slow_reader(mode: Mode) {
         server,
         Arc::clone(&splicer),
         mode,
-        Limits::default(),
+        PairLimits::default(),
     );
     let pattern = pattern();
     let mut client = connect(proxy.address);
@@ -242,7 +247,7 @@ fn a_half_close_never_overtakes_its_data() {
             server,
             Arc::clone(&splicer),
             mode,
-            Limits::default(),
+            PairLimits::default(),
         );
         let pattern = pattern();
         for i in 0..HALF_CLOSES {

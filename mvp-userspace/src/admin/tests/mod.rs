@@ -14,14 +14,14 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use super::*;
 use crate::drain::{Drain, DrainSignal, DrainState};
 use crate::history::{HistoryView, Report};
-use crate::readiness::{PassingBy, Readiness, Standing};
+use crate::readiness::{PassingBy, PassingReasons, Readiness};
 use crate::steering::{ClusterOrder, GuardView};
 
 struct Port {
     address: SocketAddr,
     folder: tempfile::TempDir,
     readiness: Readiness,
-    standing: Standing,
+    standing: PassingReasons,
     drain: DrainSignal,
     stalled: Arc<Mutex<Vec<String>>>,
     level: Arc<Mutex<String>>,
@@ -31,7 +31,7 @@ async fn port() -> Port {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let readiness = Readiness::new();
-    let standing = Standing::new();
+    let standing = PassingReasons::new();
     let (trigger, drain) = Drain::new();
     let stalled: Arc<Mutex<Vec<String>>> = Arc::default();
     let level: Arc<Mutex<String>> = Arc::default();
@@ -93,14 +93,16 @@ async fn port() -> Port {
         probe: Box::new(|name, path| {
             Box::pin(async move {
                 match name.as_str() {
-                    "cp-b" => Ok(Probe {
+                    "cp-b" => Ok(ServerResponse {
                         status: 500,
                         content_type: "text/plain".into(),
                         body: format!("asked {path}").into(),
                     }),
-                    "cp-c" => Err(ProbeError::Unreachable("connection refused".into())),
+                    "cp-c" => Err(ServerResponseError::Unreachable(
+                        "connection refused".into(),
+                    )),
                     "cp-d" => std::future::pending().await,
-                    _ => Err(ProbeError::UnknownServer),
+                    _ => Err(ServerResponseError::UnknownServer),
                 }
             })
         }),

@@ -29,10 +29,10 @@ pub(super) struct Facts {
 }
 
 /// By name, what each agent says, or why it cannot be asked.
-pub(super) type Agents = Vec<(String, Result<Told, String>)>;
+pub(super) type Agents = Vec<(String, Result<AgentReport, String>)>;
 
 /// What an agent says.
-pub(super) struct Told {
+pub(super) struct AgentReport {
     pub status: StatusView,
     pub canary: Result<CanaryView, String>,
 }
@@ -56,9 +56,12 @@ pub(super) fn gather(ask: &Ask, fleet: &Fleet, manifest: &Path) -> Result<Facts,
     for server in &status.servers {
         progress(&format!("asking {}", server.name));
         let target = format!("/mvp/servers/{}/metrics", encode(&server.name));
-        let told = get(&ask.at, &target).and_then(Reply::success);
-        let told = told.map(|body| requested(&String::from_utf8_lossy(&body)));
-        deprecated.push((server.name.clone(), told.map_err(|error| error.to_string())));
+        let report = get(&ask.at, &target).and_then(Reply::success);
+        let report = report.map(|body| requested(&String::from_utf8_lossy(&body)));
+        deprecated.push((
+            server.name.clone(),
+            report.map_err(|error| error.to_string()),
+        ));
     }
     progress("looking at the servers' certificates");
     let serving = serving::ends(&status.servers);
@@ -87,17 +90,17 @@ fn agents(fleet: &Fleet) -> Result<Agents, String> {
     let members = fleet.members()?;
     let (done, of) = (AtomicUsize::new(0), members.len());
     progress(&format!("asking {of} agents"));
-    let told = fleet::each(&members, |member| {
-        let told = told(member);
+    let report = fleet::each(&members, |member| {
+        let report = report(member);
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         progress(&format!("{done} of {of} agents have answered"));
-        (member.name.clone(), told)
+        (member.name.clone(), report)
     });
-    Ok(told)
+    Ok(report)
 }
 
-fn told(member: &Member) -> Result<Told, String> {
-    Ok(Told {
+fn report(member: &Member) -> Result<AgentReport, String> {
+    Ok(AgentReport {
         status: member.status()?,
         canary: member.canary(),
     })

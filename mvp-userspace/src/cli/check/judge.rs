@@ -52,8 +52,8 @@ pub(super) fn upgrade(facts: &Facts, to: Option<Minor>, within: Duration) -> Vec
             "there is one only: while it is upgraded nobody answers".into(),
         ));
     }
-    for (name, told) in &facts.deprecated {
-        match told {
+    for (name, report) in &facts.deprecated {
+        match report {
             Err(error) => all.push(look(name, format!("its metrics cannot be read: {error}"))),
             Ok(apis) => all.extend(apis.iter().map(|one| deprecated(name, one, to))),
         }
@@ -87,8 +87,8 @@ fn agent(subject: &str, status: &StatusView) -> Finding {
 }
 
 /// One finding if all is well, else one for each way that does not work.
-fn canary(subject: &str, told: &Result<CanaryView, String>) -> Vec<Finding> {
-    let view = match told {
+fn canary(subject: &str, report: &Result<CanaryView, String>) -> Vec<Finding> {
+    let view = match report {
         Ok(view) => view,
         Err(error) => return vec![look(subject, format!("it was not sent: {error}"))],
     };
@@ -204,13 +204,12 @@ fn changes(known: &[Minor], to: Minor) -> Option<Finding> {
         let detail = format!("what {} serves is not known here", words(to));
         return Some(ok(SUBJECT, detail));
     };
-    let some = |names: &[&str]| match names {
-        [] => "none".to_owned(),
-        _ if names.len() <= NAMED => names.join(", "),
-        _ => {
-            let few = names[..NAMED].join(", ");
-            format!("{few} and {} more", names.len() - NAMED)
+    let some = |names: &[&str]| match names.split_at_checked(NAMED) {
+        Some((few, rest)) if !rest.is_empty() => {
+            format!("{} and {} more", few.join(", "), rest.len())
         }
+        _ if names.is_empty() => "none".to_owned(),
+        _ => names.join(", "),
     };
     Some(ok(
         SUBJECT,

@@ -1,4 +1,4 @@
-use super::super::facts::{Deprecated, Told};
+use super::super::facts::{AgentReport, Deprecated};
 use super::*;
 use crate::admin::{ClassProofView, LegView, ProofView, SkewRow, SkewView, StanceView};
 
@@ -75,26 +75,26 @@ fn sound() -> CanaryView {
 }
 
 /// What the agent of this node says when all is well.
-fn told(node: &str) -> Told {
+fn report(node: &str) -> AgentReport {
     let mut status = facts().status;
     status.node = node.to_owned();
     for server in &mut status.servers {
         server.local = server.name == node;
     }
-    Told {
+    AgentReport {
         status,
         canary: Ok(sound()),
     }
 }
 
 /// The facts of the agent of `cp-a`, and what that of `cp-b` says.
-fn two(change: impl FnOnce(&mut Told)) -> Facts {
-    let mut other = told("cp-b");
+fn two(change: impl FnOnce(&mut AgentReport)) -> Facts {
+    let mut other = report("cp-b");
     change(&mut other);
     Facts {
-        status: told("cp-a").status,
+        status: report("cp-a").status,
         agents: Some(Ok(vec![
-            ("cp-a".to_owned(), Ok(told("cp-a"))),
+            ("cp-a".to_owned(), Ok(report("cp-a"))),
             ("cp-b".to_owned(), Ok(other)),
         ])),
         ..facts()
@@ -231,27 +231,31 @@ fn a_certificate_that_a_server_shows_is_one_of_those_that_end() {
 #[test]
 fn the_agents_of_all_nodes_are_looked_at() {
     assert_eq!(wrong(&two(|_| ()), None), []);
-    let of = |change: fn(&mut Told)| wrong(&two(change), None);
+    let of = |change: fn(&mut AgentReport)| wrong(&two(change), None);
     let other = |outcome| one("agent on cp-b", outcome);
-    assert_eq!(of(|told| told.status.ready = false), other(Outcome::Mend));
-    let passing = |told: &mut Told| told.status.stance.word = "passing by".to_owned();
+    assert_eq!(
+        of(|report| report.status.ready = false),
+        other(Outcome::Mend)
+    );
+    let passing = |report: &mut AgentReport| report.status.stance.word = "passing by".to_owned();
     assert_eq!(of(passing), other(Outcome::Mend));
-    let newer = |told: &mut Told| told.status.version = "9.9.9".to_owned();
+    let newer = |report: &mut AgentReport| report.status.version = "9.9.9".to_owned();
     assert_eq!(of(newer), other(Outcome::Look));
-    let unproved = |told: &mut Told| {
-        told.status.servers[0].proof.asserted_users.proved = false;
+    let unproved = |report: &mut AgentReport| {
+        report.status.servers[0].proof.asserted_users.proved = false;
     };
     assert_eq!(of(unproved), other(Outcome::Mend));
-    let ends = |told: &mut Told| told.status.certificates[0].expires_in_seconds = Some(60);
+    let ends =
+        |report: &mut AgentReport| report.status.certificates[0].expires_in_seconds = Some(60);
     assert_eq!(of(ends), one("cp-b: /pki/a.crt", Outcome::Mend));
-    let fails = |told: &mut Told| {
-        if let Ok(view) = &mut told.canary {
+    let fails = |report: &mut AgentReport| {
+        if let Ok(view) = &mut report.canary {
             view.listener = leg(CanaryOutcome::Failed);
         }
     };
     assert_eq!(of(fails), one("canary on cp-b", Outcome::Mend));
-    let forgets = |told: &mut Told| {
-        told.status.servers.remove(0);
+    let forgets = |report: &mut AgentReport| {
+        report.status.servers.remove(0);
     };
     assert_eq!(of(forgets), other(Outcome::Look));
 }

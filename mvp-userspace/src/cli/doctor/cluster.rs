@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Finding, Outcome, finding};
+use super::{DoctorLine, Outcome, finding};
 use crate::admin::{SkewState, SkewView};
 use crate::app::skew;
 use crate::config::{Config, Endpoint, goaway_chance};
 use crate::discovery::{
-    Connection, Discovery, DiscoveryHandle, ServerStatus, Settings, SyncCounters,
+    Discovery, DiscoveryConnection, DiscoveryHandle, HubSettings, ServerStatus, SyncCounters,
 };
 use crate::identity::proof::OwnUser;
 use crate::identity::{HeaderNames, TrustCell};
@@ -33,7 +33,7 @@ const STATUS: usize = 64 << 10;
 const NAMED: usize = 3;
 
 /// Looks at files and servers; changes nothing.
-pub(super) fn examine(config: &Config) -> Vec<Finding> {
+pub(super) fn examine(config: &Config) -> Vec<DoctorLine> {
     let (mut found, client_tls) = certificates(config);
     found.push(goaway(&config.kernel.manifest));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -49,7 +49,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
 }
 
 /// Whether clients move by themselves from connections that were made before an upgrade began.
-fn goaway(manifest: &Path) -> Finding {
+fn goaway(manifest: &Path) -> DoctorLine {
     let result = match goaway_chance(manifest) {
         Ok(chance) if chance > 0.0 => Ok(format!(
             "{chance}: a connection over HTTP/2 moves after {:.0} requests on average, and so comes to the agent when it takes connections",
@@ -65,11 +65,11 @@ fn goaway(manifest: &Path) -> Finding {
     finding("--goaway-chance", result, Outcome::Off)
 }
 
-fn failed(subject: &'static str, detail: String) -> Finding {
+fn failed(subject: &'static str, detail: String) -> DoctorLine {
     finding(subject, Err(detail), Outcome::Failed)
 }
 
-fn certificates(config: &Config) -> (Vec<Finding>, Option<Arc<ClientTls>>) {
+fn certificates(config: &Config) -> (Vec<DoctorLine>, Option<Arc<ClientTls>>) {
     const SUBJECT: &str = "certificate";
     let mut found = Vec::new();
     let mut owners: Vec<Arc<dyn Reload>> = Vec::new();
@@ -114,7 +114,7 @@ fn certificates(config: &Config) -> (Vec<Finding>, Option<Arc<ClientTls>>) {
     (found, client.ok())
 }
 
-async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
+async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<DoctorLine> {
     let counters = Arc::new(SyncCounters::default());
     let from = way_to_servers(config);
     let own = HeaderNames::new(config.request_header.as_ref())
@@ -124,7 +124,7 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
         Ok(own) => own,
         Err(error) => return vec![failed("requestHeader", error)],
     };
-    let settings = Settings::new(
+    let settings = HubSettings::new(
         &config.discovery,
         &config.upstream,
         from,
@@ -217,7 +217,7 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<Finding> {
     found
 }
 
-fn server(status: &ServerStatus) -> Finding {
+fn server(status: &ServerStatus) -> DoctorLine {
     let role = if status.local { "local" } else { "peer" };
     let name = format!("{} ({role}, {})", status.name, status.url);
     let result = match (&status.last_error, status.knowledge, status.ready) {
@@ -239,10 +239,15 @@ fn server(status: &ServerStatus) -> Finding {
 }
 
 /// Whether the server takes the user that the agent asserts over its front-proxy certificate for who it is.
-async fn identity(settings: &Settings, endpoint: &Endpoint, name: &str, local: bool) -> Finding {
+async fn identity(
+    settings: &HubSettings,
+    endpoint: &Endpoint,
+    name: &str,
+    local: bool,
+) -> DoctorLine {
     let bad = if local { Outcome::Failed } else { Outcome::Off };
     let asked = async {
-        let connection = Connection::open(&settings.dialer, endpoint).await?;
+        let connection = DiscoveryConnection::open(&settings.dialer, endpoint).await?;
         connection
             .get(NOBODYS, "application/json", None, STATUS)
             .await
@@ -272,7 +277,7 @@ fn accepted(status: u16, body: &str) -> Result<(), String> {
 }
 
 /// What clients of each node would be told, if they reached its server itself, of types that another server has.
-fn without_an_agent(discovery: &DiscoveryHandle, statuses: &[ServerStatus]) -> Vec<Finding> {
+fn without_an_agent(discovery: &DiscoveryHandle, statuses: &[ServerStatus]) -> Vec<DoctorLine> {
     let view = skew(&discovery.table(), statuses);
     if view.rows.is_empty() {
         let same = "nothing differs: every server that answered serves the same".to_owned();

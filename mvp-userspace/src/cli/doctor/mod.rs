@@ -18,7 +18,7 @@ use crate::text::table::{clean, table};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Finding {
+pub(super) struct DoctorLine {
     /// What was looked at.
     pub subject: &'static str,
     pub outcome: Outcome,
@@ -86,7 +86,7 @@ impl From<&Config> for Node {
 }
 
 /// Everything. Without a configuration only the kernel part.
-pub(super) fn examine(node: &Node, config: Option<&Config>) -> Vec<Finding> {
+pub(super) fn examine(node: &Node, config: Option<&Config>) -> Vec<DoctorLine> {
     let mut found = kernel_part(node);
     match config {
         Some(config) => found.extend(cluster::examine(config)),
@@ -100,7 +100,7 @@ pub(super) fn examine(node: &Node, config: Option<&Config>) -> Vec<Finding> {
 }
 
 /// What cannot be done fails if the agent is to steer, and is only off if it is not.
-fn kernel_part(node: &Node) -> Vec<Finding> {
+fn kernel_part(node: &Node) -> Vec<DoctorLine> {
     if node.steering == Mode::Off {
         let off = Err("kernel.steering is off".to_owned());
         let mut found = vec![finding("steering", off, Outcome::Off)];
@@ -145,7 +145,7 @@ fn kernel_part(node: &Node) -> Vec<Finding> {
     found
 }
 
-pub(super) fn text(findings: &[Finding]) -> String {
+pub(super) fn text(findings: &[DoctorLine]) -> String {
     let rows: Vec<_> = findings
         .iter()
         .map(|finding| {
@@ -164,12 +164,12 @@ pub(super) fn text(findings: &[Finding]) -> String {
     table(["SUBJECT", "STATE", "DETAIL"], &rows)
 }
 
-fn finding(subject: &'static str, result: Result<String, String>, bad: Outcome) -> Finding {
+fn finding(subject: &'static str, result: Result<String, String>, bad: Outcome) -> DoctorLine {
     let (outcome, detail) = match result {
         Ok(detail) => (Outcome::Ok, detail),
         Err(detail) => (bad, detail),
     };
-    Finding {
+    DoctorLine {
         subject,
         outcome,
         detail,
@@ -288,7 +288,7 @@ fn short_cut(own: Ipv4Addr) -> Result<String, String> {
     }
 }
 
-fn splice() -> Vec<Finding> {
+fn splice() -> Vec<DoctorLine> {
     let off = |why: String| vec![finding("splice", Err(why), Outcome::Off)];
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -97,16 +97,16 @@ impl Screen for ClusterShown {
     fn draw(&self, frame: &mut Frame<'_>) {
         let (head, nodes) = (head(self), nodes(self));
         let height = |lines: &[Line<'_>]| u16::try_from(lines.len()).unwrap_or(u16::MAX);
-        let areas = Layout::vertical([
+        let [top, middle, bottom] = Layout::vertical([
             Constraint::Length(height(&head)),
             Constraint::Length(height(&nodes).saturating_add(1)),
             Constraint::Min(2),
         ])
-        .split(frame.area());
-        frame.render_widget(Paragraph::new(head), areas[0]);
+        .areas(frame.area());
+        frame.render_widget(Paragraph::new(head), top);
         for (area, title, lines) in [
-            (areas[1], " Nodes ", nodes),
-            (areas[2], " Requests per second ", decisions(self)),
+            (middle, " Nodes ", nodes),
+            (bottom, " Requests per second ", decisions(self)),
         ] {
             let block = Block::new().borders(Borders::TOP).title(title);
             frame.render_widget(Paragraph::new(lines).block(block), area);

@@ -52,20 +52,20 @@ fn draw(frame: &mut Frame<'_>, shown: &Shown) {
         Constraint::Length(lines.min(most).saturating_add(1))
     };
     let head = head(shown);
-    let areas = Layout::vertical([
+    let [top, below_top, middle, above_bottom, bottom] = Layout::vertical([
         Constraint::Length(u16::try_from(head.len()).unwrap_or(4)),
         tall(&servers, 9),
         tall(&requests, DECISIONS),
         tall(&skew, SKEW),
         Constraint::Min(2),
     ])
-    .split(frame.area());
-    frame.render_widget(Paragraph::new(head), areas[0]);
-    block(frame, areas[1], "Servers", servers);
-    block(frame, areas[2], "Requests per second", requests);
-    block(frame, areas[3], &skew_title(&shown.skew), skew);
-    let events = events(shown, areas[4].height.saturating_sub(1).into());
-    block(frame, areas[4], "Last events", events);
+    .areas(frame.area());
+    frame.render_widget(Paragraph::new(head), top);
+    block(frame, below_top, "Servers", servers);
+    block(frame, middle, "Requests per second", requests);
+    block(frame, above_bottom, &skew_title(&shown.skew), skew);
+    let events = events(shown, bottom.height.saturating_sub(1).into());
+    block(frame, bottom, "Last events", events);
 }
 
 fn block(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>>) {

@@ -81,8 +81,11 @@ pub struct Client {
 /// What is next of an answer's body.
 #[derive(Debug)]
 pub enum Piece {
+    /// The payload of a DATA frame, without its padding; it may be empty.
     Data(Bytes),
+    /// The fields of the HEADERS frame that ends the stream.
     Trailers(HeaderMap),
+    /// The stream has ended; nothing comes after it.
     End,
 }
 
@@ -392,6 +395,7 @@ impl Client {
         self.ended.is_some() || (self.active == 0 && (self.closing || self.going_away.is_some()))
     }
 
+    /// Why the connection ended; `None` while it lives, and after an orderly end.
     pub fn fault(&self) -> Option<Fault> {
         self.ended
     }

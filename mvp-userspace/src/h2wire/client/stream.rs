@@ -27,6 +27,7 @@ pub enum Fault {
     /// It is closed, or broken.
     #[error("the connection broke")]
     Broken,
+    /// The server, or the way to it, is dead.
     #[error("a PING was not answered in time")]
     PingUnanswered,
 }
@@ -34,7 +35,9 @@ pub enum Fault {
 /// The head of an answer.
 #[derive(Debug)]
 pub struct Head {
+    /// The value of `:status`.
     pub status: StatusCode,
+    /// The fields without pseudo-fields.
     pub fields: HeaderMap,
 }
 

@@ -18,14 +18,19 @@ const MOST: usize = 100;
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Report {
+    /// The name of the local server.
     pub node: String,
     /// The agent's.
     pub version: String,
+    /// Where the reported span begins, in milliseconds since 1970.
     pub from_ms: u64,
+    /// Where it ends: when the report was made.
     pub to_ms: u64,
     /// Before this nothing was recorded; later than `fromMs`: a part of the time is not known.
     pub begins_ms: u64,
+    /// Requests that the agent answered or forwarded.
     pub requests: u64,
+    /// Requests that went to a peer.
     pub forwarded: u64,
     /// False 404s, and 405s for a verb, that clients would have got.
     pub prevented: u64,
@@ -33,8 +38,11 @@ pub struct Report {
     pub prevented_by: Vec<PreventedRow>,
     /// Rows that are left out of it.
     pub prevented_left_out: u64,
+    /// Requests that a peer answered while the local server could not.
     pub served_while_down: u64,
+    /// Connections that were forwarded whole to a peer.
     pub relayed_connections: u64,
+    /// Attempts at another server after one that failed.
     pub retries: u64,
     /// Answers of servers of 500 and above, which the agent passed on.
     pub server_errors: u64,
@@ -42,19 +50,23 @@ pub struct Report {
     pub errors: Vec<ErrorRow>,
     /// What the agent itself refused.
     pub refused: Vec<ErrorRow>,
+    /// What became of the connections that clients had with kube-apiserver itself.
     pub retirement: RetiredView,
     /// From a first sign to the last connection inspected, in the order of time.
     pub convergences: Vec<Convergence>,
     /// The slowest of them that has ended.
     pub slowest_ms: Option<u64>,
+    /// Milliseconds for which the guard was armed.
     pub armed_ms: u64,
     /// Time for which connections passed to kube-apiserver itself, and nothing of them was seen.
     pub passing_by_ms: u64,
     /// What these figures do not say, each in a sentence.
     pub unknown: Vec<String>,
+    /// What happened, the oldest first.
     pub events: Vec<Event>,
 }
 
+/// Answers that were prevented, for one type and one client.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PreventedRow {
@@ -64,15 +76,19 @@ pub struct PreventedRow {
     pub client: String,
     /// What it would have got: 404, or 405 for a verb.
     pub instead_of: u16,
+    /// Requests.
     pub count: u64,
 }
 
+/// Answers of the agent's own, for one reason.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ErrorRow {
     /// As in `mvp_requests_total`.
     pub decision: String,
+    /// The decision in a sentence.
     pub meaning: String,
+    /// Requests.
     pub count: u64,
 }
 
@@ -80,9 +96,13 @@ pub struct ErrorRow {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RetiredView {
+    /// Ended in a moment in which nothing spoke for a request under way.
     pub destroyed: u64,
+    /// Ended after the window, where a request may have been cut.
     pub late: u64,
+    /// Left alone: something was sent or received between the look and the end.
     pub active: u64,
+    /// They had ended by themselves.
     pub gone: u64,
 }
 
@@ -92,6 +112,7 @@ pub struct RetiredView {
 pub struct Convergence {
     /// The first sign.
     pub from_ms: u64,
+    /// The reasons for which the guard armed, separated by commas.
     pub signs: String,
     /// When the last connection of before was gone; none: not yet, or it is not known.
     pub ended_ms: Option<u64>,

@@ -39,7 +39,7 @@ pub struct Challenge {
 
 /// The question that an answer belongs to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stage {
+pub enum ChallengeStage {
     /// POST of [`Challenge::review`] to [`REVIEWS`] with [`Challenge::headers`].
     Review,
     /// GET of [`Challenge::path`] with [`Challenge::path_headers`].
@@ -48,19 +48,23 @@ pub enum Stage {
 
 /// An answer, as far as it matters.
 #[derive(Clone, Copy, Debug)]
-pub struct Reply<'a> {
+pub struct ServerReply<'a> {
+    /// The status of the answer to the stage's request.
     pub status: StatusCode,
+    /// The body, cut at the limit of what is read.
     pub body: &'a [u8],
 }
 
 /// What an answer says.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Judgement {
+    /// The server takes the asserted user for exactly that user.
     Proved(Evidence),
-    Refused(Finding),
+    /// It does not, and why: nothing may be asserted to it.
+    Refused(ProofFailure),
     /// The server could not say now (5xx, 429): what was known stands.
     Unanswered(String),
-    /// Ask by [`Stage::Path`]: there is no review to be had.
+    /// Ask by [`ChallengeStage::Path`]: there is no review to be had.
     AskByPath,
 }
 
@@ -77,7 +81,7 @@ pub enum Evidence {
 
 /// Why it is not proved.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Finding {
+pub enum ProofFailure {
     /// The server's certificate does not verify.
     #[error("its serving certificate does not verify: {0}")]
     Tls(String),
@@ -135,6 +139,7 @@ impl OwnUser {
         Ok(Self::of(headers))
     }
 
+    /// The headers of the agent's own user, by the names that are configured now.
     pub fn headers(&self) -> Arc<HeaderMap> {
         self.0.load_full()
     }
@@ -163,14 +168,14 @@ impl Challenge {
         }
     }
 
-    /// Headers of [`Stage::Review`].
+    /// Headers of [`ChallengeStage::Review`].
     pub fn headers(&self) -> HeaderMap {
         let extra = vec![(EXTRA.to_owned(), vec![self.nonce.clone()])];
         let uid = if self.names.tells_uid() { UID } else { "" };
         self.asserting(OWN_NAME.to_owned(), uid, extra)
     }
 
-    /// Body of [`Stage::Review`].
+    /// Body of [`ChallengeStage::Review`].
     pub fn review() -> &'static str {
         r#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#
     }
@@ -180,27 +185,27 @@ impl Challenge {
         format!("/mvp-proof/{}", self.nonce)
     }
 
-    /// Headers of [`Stage::Path`].
+    /// Headers of [`ChallengeStage::Path`].
     pub fn path_headers(&self) -> HeaderMap {
         self.asserting(self.path_user(), "", Vec::new())
     }
 
     /// What the answer to a question over the front-proxy class says.
-    pub fn judge(&self, stage: Stage, reply: Reply<'_>) -> Judgement {
+    pub fn judge(&self, stage: ChallengeStage, reply: ServerReply<'_>) -> Judgement {
         match (stage, reply.status.as_u16()) {
-            (_, 401) => Judgement::Refused(Finding::Unauthorized),
+            (_, 401) => Judgement::Refused(ProofFailure::Unauthorized),
             (_, 429 | 500..=599) => unanswered(reply.status),
-            (Stage::Review, 200 | 201) => match self.review_answer(reply.body) {
+            (ChallengeStage::Review, 200 | 201) => match self.review_answer(reply.body) {
                 Ok(evidence) => Judgement::Proved(evidence),
                 Err(finding) => Judgement::Refused(finding),
             },
-            (Stage::Review, _) => Judgement::AskByPath,
-            (Stage::Path, 403) => match named_user(reply.body) {
+            (ChallengeStage::Review, _) => Judgement::AskByPath,
+            (ChallengeStage::Path, 403) => match named_user(reply.body) {
                 Some(user) if user == self.path_user() => Judgement::Proved(Evidence::Name),
-                Some(user) => Judgement::Refused(Finding::OtherUser(quote(&user))),
-                None => Judgement::Refused(Finding::Untold("a 403 without a user".to_owned())),
+                Some(user) => Judgement::Refused(ProofFailure::OtherUser(quote(&user))),
+                None => Judgement::Refused(ProofFailure::Untold("a 403 without a user".to_owned())),
             },
-            (Stage::Path, status) => Judgement::Refused(Finding::Untold(format!(
+            (ChallengeStage::Path, status) => Judgement::Refused(ProofFailure::Untold(format!(
                 "{status} for a path that nobody may read"
             ))),
         }
@@ -208,40 +213,44 @@ impl Challenge {
 
     /// What the answer to the same question over the bare class says: nobody may be believed there. A 401 (no anonymous access), or a
     /// refusal that names somebody else, is what a server ought to say.
-    pub fn judge_bare(&self, stage: Stage, reply: Reply<'_>) -> Judgement {
+    pub fn judge_bare(&self, stage: ChallengeStage, reply: ServerReply<'_>) -> Judgement {
         let own = [OWN_NAME.to_owned(), self.path_user()];
         match (stage, reply.status.as_u16()) {
             (_, 401) => Judgement::Proved(Evidence::Name),
             (_, 429 | 500..=599) => unanswered(reply.status),
-            (Stage::Review, 200 | 201) => match read_review(reply.body) {
+            (ChallengeStage::Review, 200 | 201) => match read_review(reply.body) {
                 Some(user) if own.contains(&user.username) || self.is_marked(&user) => {
-                    Judgement::Refused(Finding::BelievesAnyone)
+                    Judgement::Refused(ProofFailure::BelievesAnyone)
                 }
                 Some(_) => Judgement::Proved(Evidence::Review),
-                None => Judgement::Refused(Finding::Untold("no review in the answer".to_owned())),
+                None => {
+                    Judgement::Refused(ProofFailure::Untold("no review in the answer".to_owned()))
+                }
             },
             (_, 403) => match named_user(reply.body) {
-                Some(user) if own.contains(&user) => Judgement::Refused(Finding::BelievesAnyone),
+                Some(user) if own.contains(&user) => {
+                    Judgement::Refused(ProofFailure::BelievesAnyone)
+                }
                 Some(_) => Judgement::Proved(Evidence::Name),
-                None => Judgement::Refused(Finding::Untold("a 403 without a user".to_owned())),
+                None => Judgement::Refused(ProofFailure::Untold("a 403 without a user".to_owned())),
             },
-            (Stage::Review, _) => Judgement::AskByPath,
-            (Stage::Path, status) => Judgement::Refused(Finding::Untold(format!(
+            (ChallengeStage::Review, _) => Judgement::AskByPath,
+            (ChallengeStage::Path, status) => Judgement::Refused(ProofFailure::Untold(format!(
                 "{status} for a path that nobody may read"
             ))),
         }
     }
 
-    fn review_answer(&self, body: &[u8]) -> Result<Evidence, Finding> {
+    fn review_answer(&self, body: &[u8]) -> Result<Evidence, ProofFailure> {
         let user = read_review(body)
-            .ok_or_else(|| Finding::Untold("no review in the answer".to_owned()))?;
+            .ok_or_else(|| ProofFailure::Untold("no review in the answer".to_owned()))?;
         if user.username != OWN_NAME {
-            return Err(Finding::OtherUser(quote(&user.username)));
+            return Err(ProofFailure::OtherUser(quote(&user.username)));
         }
         let mut groups = user.groups.clone();
         groups.sort();
         if groups != [GROUP, AUTHENTICATED] {
-            return Err(Finding::Inexact(format!(
+            return Err(ProofFailure::Inexact(format!(
                 "groups {}",
                 quote(&user.groups.join(", "))
             )));
@@ -249,11 +258,11 @@ impl Challenge {
         let evidence = match user.uid.as_str() {
             "" => Evidence::ReviewWithoutUid,
             UID if self.names.tells_uid() => Evidence::Review,
-            other => return Err(Finding::Inexact(format!("uid {}", quote(other)))),
+            other => return Err(ProofFailure::Inexact(format!("uid {}", quote(other)))),
         };
         if user.extra.len() != 1 || !self.is_marked(&user) {
             let keys: Vec<_> = user.extra.keys().cloned().collect();
-            return Err(Finding::Inexact(format!(
+            return Err(ProofFailure::Inexact(format!(
                 "extra {}",
                 quote(&keys.join(", "))
             )));

@@ -17,9 +17,9 @@ fn names() -> HeaderNames {
     .unwrap()
 }
 
-fn reply(status: u16, body: &[u8]) -> Reply<'_> {
+fn reply(status: u16, body: &[u8]) -> ServerReply<'_> {
     let status = StatusCode::from_u16(status).unwrap();
-    Reply { status, body }
+    ServerReply { status, body }
 }
 
 fn review(challenge: &Challenge, change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
@@ -56,7 +56,7 @@ fn it_is_asked_by_the_configured_names() {
 #[test]
 fn only_exactly_the_asserted_user_is_proof() {
     let challenge = Challenge::new(&names());
-    let judge = |body: &[u8]| challenge.judge(Stage::Review, reply(201, body));
+    let judge = |body: &[u8]| challenge.judge(ChallengeStage::Review, reply(201, body));
     let proved = Judgement::Proved(Evidence::Review);
     assert_eq!(judge(&review(&challenge, |_| {})), proved);
     let without = review(&challenge, |user| user["uid"] = "".into());
@@ -67,7 +67,7 @@ fn only_exactly_the_asserted_user_is_proof() {
     let masters = review(&challenge, |user| {
         user["username"] = "kubernetes-admin".into()
     });
-    let other = Finding::OtherUser("kubernetes-admin".into());
+    let other = ProofFailure::OtherUser("kubernetes-admin".into());
     assert_eq!(judge(&masters), Judgement::Refused(other));
     for change in [
         (|user: &mut serde_json::Value| user["groups"] = json!([AUTHENTICATED])) as fn(&mut _),
@@ -79,17 +79,17 @@ fn only_exactly_the_asserted_user_is_proof() {
     ] {
         let judged = judge(&review(&challenge, change));
         assert!(
-            matches!(judged, Judgement::Refused(Finding::Inexact(_))),
+            matches!(judged, Judgement::Refused(ProofFailure::Inexact(_))),
             "{judged:?}"
         );
     }
-    let unauthorized = Judgement::Refused(Finding::Unauthorized);
+    let unauthorized = Judgement::Refused(ProofFailure::Unauthorized);
     assert_eq!(
-        challenge.judge(Stage::Review, reply(401, b"")),
+        challenge.judge(ChallengeStage::Review, reply(401, b"")),
         unauthorized
     );
     for busy in [429, 500, 503] {
-        let judged = challenge.judge(Stage::Review, reply(busy, b""));
+        let judged = challenge.judge(ChallengeStage::Review, reply(busy, b""));
         assert!(matches!(judged, Judgement::Unanswered(_)));
     }
 }
@@ -98,14 +98,14 @@ fn only_exactly_the_asserted_user_is_proof() {
 fn without_a_review_the_403_names_the_user() {
     let challenge = Challenge::new(&names());
     for status in [403, 404, 405] {
-        let judged = challenge.judge(Stage::Review, reply(status, b""));
+        let judged = challenge.judge(ChallengeStage::Review, reply(status, b""));
         assert_eq!(judged, Judgement::AskByPath);
     }
     let user = challenge.path_headers()["x-corp-user"]
         .to_str()
         .unwrap()
         .to_owned();
-    let judge = |status, body: &[u8]| challenge.judge(Stage::Path, reply(status, body));
+    let judge = |status, body: &[u8]| challenge.judge(ChallengeStage::Path, reply(status, body));
     assert_eq!(
         judge(403, &forbidden(&user)),
         Judgement::Proved(Evidence::Name)
@@ -113,28 +113,29 @@ fn without_a_review_the_403_names_the_user() {
     let anonymous = judge(403, &forbidden("system:anonymous"));
     assert!(matches!(
         anonymous,
-        Judgement::Refused(Finding::OtherUser(_))
+        Judgement::Refused(ProofFailure::OtherUser(_))
     ));
     assert!(matches!(
         judge(404, b""),
-        Judgement::Refused(Finding::Untold(_))
+        Judgement::Refused(ProofFailure::Untold(_))
     ));
     assert!(matches!(
         judge(403, b"no"),
-        Judgement::Refused(Finding::Untold(_))
+        Judgement::Refused(ProofFailure::Untold(_))
     ));
 }
 
 #[test]
 fn without_the_certificate_nobody_is_believed() {
     let challenge = Challenge::new(&names());
-    let judge = |status, body: &[u8]| challenge.judge_bare(Stage::Review, reply(status, body));
+    let judge =
+        |status, body: &[u8]| challenge.judge_bare(ChallengeStage::Review, reply(status, body));
     assert_eq!(judge(401, b""), Judgement::Proved(Evidence::Name));
     assert_eq!(
         judge(403, &forbidden("system:anonymous")),
         Judgement::Proved(Evidence::Name)
     );
-    let believed = Judgement::Refused(Finding::BelievesAnyone);
+    let believed = Judgement::Refused(ProofFailure::BelievesAnyone);
     assert_eq!(judge(403, &forbidden(OWN_NAME)), believed);
     assert_eq!(judge(201, &review(&challenge, |_| {})), believed);
     let extra_only = review(&challenge, |user| {
@@ -143,7 +144,7 @@ fn without_the_certificate_nobody_is_believed() {
     assert_eq!(judge(201, &extra_only), believed);
     assert_eq!(judge(404, b""), Judgement::AskByPath);
     let user = challenge.path_user();
-    let by_path = challenge.judge_bare(Stage::Path, reply(403, &forbidden(&user)));
+    let by_path = challenge.judge_bare(ChallengeStage::Path, reply(403, &forbidden(&user)));
     assert_eq!(by_path, believed);
 }
 
@@ -152,7 +153,7 @@ proptest! {
     #[test]
     fn nothing_else_is_proof(status in 200u16..600, body in proptest::collection::vec(any::<u8>(), 0..300), by_path: bool) {
         let challenge = Challenge::new(&names());
-        let stage = if by_path { Stage::Path } else { Stage::Review };
+        let stage = if by_path { ChallengeStage::Path } else { ChallengeStage::Review };
         let judged = challenge.judge(stage, reply(status, &body));
         prop_assert!(!matches!(judged, Judgement::Proved(_)));
         let _ = challenge.judge_bare(stage, reply(status, &body));

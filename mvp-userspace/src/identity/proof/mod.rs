@@ -11,7 +11,9 @@ mod challenge;
 mod names;
 mod state;
 
-pub use challenge::{Challenge, Evidence, Finding, Judgement, OwnUser, REVIEWS, Reply, Stage};
+pub use challenge::{
+    Challenge, ChallengeStage, Evidence, Judgement, OwnUser, ProofFailure, REVIEWS, ServerReply,
+};
 pub(super) use names::LearnedKind;
 pub use names::{AUTHENTICATION, AUTHENTICATION_LIST, Learned, PublishedNames};
-pub use state::{ClassProof, LocalFacts, Names, OwnPair, Proofs, local_unproved};
+pub use state::{BelievedNames, ClassProof, LocalFacts, OwnPair, Proofs, local_unproved};

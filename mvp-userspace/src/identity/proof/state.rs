@@ -4,22 +4,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Evidence, Finding, Judgement, PublishedNames};
+use super::{Evidence, Judgement, ProofFailure, PublishedNames};
 
 /// The outcome for one identity class.
 #[derive(Clone, Debug, Default)]
 pub struct ClassProof {
     /// `None`: nothing was found out yet.
-    found: Option<(Result<Evidence, Finding>, Instant)>,
+    found: Option<(Result<Evidence, ProofFailure>, Instant)>,
     /// Why the last attempt found nothing out; what was found before stands.
     unanswered: Option<String>,
 }
 
 /// What is known of the header names that a server believes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub enum Names {
+pub enum BelievedNames {
+    /// They were not read yet.
     #[default]
     Unknown,
+    /// As the server published them.
     Known(PublishedNames),
     /// The server does not let the agent read them, or they make no sense, and why.
     Unreadable(String),
@@ -28,17 +30,22 @@ pub enum Names {
 /// The state of one server.
 #[derive(Clone, Debug, Default)]
 pub struct Proofs {
+    /// Whether users may be asserted to it over the front-proxy certificate.
     pub front_proxy: ClassProof,
+    /// Whether requests with the callers' own credentials may go to it.
     pub bare: ClassProof,
-    pub names: Names,
+    /// What it would believe, and the agent must therefore delete from what clients send.
+    pub names: BelievedNames,
 }
 
 /// The pair by which this agent asserts users, as it is now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OwnPair {
+    /// No `upstream.clientCertFile` is configured: only callers with tokens can be served.
     Absent,
     /// How long it has been so.
     Expired(Duration),
+    /// It is within its validity.
     Valid,
 }
 
@@ -47,6 +54,7 @@ pub enum OwnPair {
 pub struct LocalFacts<'a> {
     /// The local server's name.
     pub name: &'a str,
+    /// What was found out about the local server.
     pub proofs: &'a Proofs,
     /// Why the local server does not report to this agent what it serves, although it serves others: 401 or 403 from a ready server.
     pub discovery_refused: Option<&'a str>,
@@ -54,6 +62,7 @@ pub struct LocalFacts<'a> {
     pub unreachable: bool,
     /// Some other server is proved, for both classes.
     pub peer_proved: bool,
+    /// The pair that the proofs were made with.
     pub pair: OwnPair,
 }
 
@@ -76,6 +85,7 @@ impl ClassProof {
         }
     }
 
+    /// Whether requests of this class may be sent, by the last outcome that was found.
     pub fn is_proved(&self) -> bool {
         matches!(self.found, Some((Ok(_), _)))
     }
@@ -106,7 +116,9 @@ impl ClassProof {
 impl Proofs {
     /// Whether users may be asserted to the server: it accepts them, and which headers it believes is known or made harmless.
     pub fn asserts(&self) -> bool {
-        self.front_proxy.is_proved() && self.bare.is_proved() && self.names != Names::Unknown
+        self.front_proxy.is_proved()
+            && self.bare.is_proved()
+            && self.names != BelievedNames::Unknown
     }
 
     /// Whether the server takes an asserted user's uid.
@@ -121,7 +133,7 @@ impl Proofs {
 
     /// Whether nothing is left to find out: it accepts asserted users, and which headers it believes is known.
     pub fn is_complete(&self) -> bool {
-        self.asserts() && matches!(self.names, Names::Known(_))
+        self.asserts() && matches!(self.names, BelievedNames::Known(_))
     }
 
     /// Whether requests without an asserted user may be sent to it.
@@ -133,7 +145,7 @@ impl Proofs {
     pub fn why(&self) -> Option<String> {
         let classes = self.bare.why().or_else(|| self.front_proxy.why());
         classes.or_else(|| {
-            (self.names == Names::Unknown)
+            (self.names == BelievedNames::Unknown)
                 .then(|| "which header names it believes is not known yet".to_owned())
         })
     }
@@ -189,14 +201,14 @@ mod tests {
     }
 
     fn refused() -> Judgement {
-        Judgement::Refused(Finding::Unauthorized)
+        Judgement::Refused(ProofFailure::Unauthorized)
     }
 
     fn silent() -> Judgement {
         Judgement::Unanswered("it answered 503".to_owned())
     }
 
-    fn proofs(front_proxy: &[Judgement], bare: &[Judgement], names: Names) -> Proofs {
+    fn proofs(front_proxy: &[Judgement], bare: &[Judgement], names: BelievedNames) -> Proofs {
         let mut proofs = Proofs {
             names,
             ..Proofs::default()
@@ -210,8 +222,8 @@ mod tests {
         proofs
     }
 
-    fn known() -> Names {
-        Names::Known(PublishedNames::default())
+    fn known() -> BelievedNames {
+        BelievedNames::Known(PublishedNames::default())
     }
 
     fn decide(proofs: &Proofs, change: impl FnOnce(&mut LocalFacts<'_>)) -> Option<String> {
@@ -238,10 +250,17 @@ mod tests {
 
     #[test]
     fn nobody_is_asserted_before_the_names_are_known() {
-        let unknown = proofs(&[proved()], &[proved()], Names::Unknown);
+        let unknown = proofs(&[proved()], &[proved()], BelievedNames::Unknown);
         assert!(!unknown.asserts() && unknown.passes_tokens());
         assert!(proofs(&[proved()], &[proved()], known()).asserts());
-        assert!(proofs(&[proved()], &[proved()], Names::Unreadable("403".into())).asserts());
+        assert!(
+            proofs(
+                &[proved()],
+                &[proved()],
+                BelievedNames::Unreadable("403".into())
+            )
+            .asserts()
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 
-use crate::identity::Unfit;
+use crate::identity::UnfitClientPair;
 use crate::identity::certificate::Rejection;
 use crate::identity::testing::{World, trust};
 use crate::tls::testing::{ca, client, self_signed, signed_by};
@@ -38,24 +38,27 @@ fn every_other_kind_is_refused() {
     serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let serving = signed_by(serving, &world.proxy_ca);
     for (identity, expected) in [
-        (user, Unfit::IsUser("kubernetes-admin".into())),
+        (user, UnfitClientPair::IsUser("kubernetes-admin".into())),
         (
             kubelet,
-            Unfit::IsUser("kube-apiserver-kubelet-client".into()),
+            UnfitClientPair::IsUser("kube-apiserver-kubelet-client".into()),
         ),
-        (foreign, Unfit::Chain(Rejection::UnknownIssuer)),
-        (other, Unfit::Name("somebody".into())),
-        (serving, Unfit::Usage),
+        (foreign, UnfitClientPair::Chain(Rejection::UnknownIssuer)),
+        (other, UnfitClientPair::Name("somebody".into())),
+        (serving, UnfitClientPair::Usage),
     ] {
         assert_eq!(world.trust.fits_front_proxy(&[identity.der]), Err(expected));
     }
-    assert_eq!(world.trust.fits_front_proxy(&[]), Err(Unfit::Malformed));
+    assert_eq!(
+        world.trust.fits_front_proxy(&[]),
+        Err(UnfitClientPair::Malformed)
+    );
     // One CA for both: whoever asserts with it would also be a user.
     let both = trust(
         Some(&[&world.ca]),
         Some((&[&world.ca], &["front-proxy-client"])),
     );
     let same = signed_by(client("front-proxy-client", &[]), &world.ca);
-    let expected = Unfit::IsUser("front-proxy-client".into());
+    let expected = UnfitClientPair::IsUser("front-proxy-client".into());
     assert_eq!(both.fits_front_proxy(&[same.der]), Err(expected));
 }

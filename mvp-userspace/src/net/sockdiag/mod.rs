@@ -39,6 +39,7 @@ pub struct SockDiag {
 /// The kernel refuses, or is not understood.
 #[derive(Debug, thiserror::Error)]
 pub enum SockDiagError {
+    /// A system call failed: no permission, no descriptors, or a timeout.
     #[error("socket diagnosis: {0}")]
     System(#[from] io::Error),
     /// The agent's own fault, or a kernel unlike any known.
@@ -48,7 +49,8 @@ pub enum SockDiagError {
 
 /// What became of a connection that was to be retired.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
+pub enum RetireOutcome {
+    /// The kernel ended it, with a RST to the client.
     Destroyed,
     /// Something was sent or received meanwhile, or waits to be.
     Active,
@@ -105,10 +107,10 @@ impl SockDiag {
         &mut self,
         connection: &Established,
         still: impl FnOnce(&Established) -> bool,
-    ) -> Result<Outcome, SockDiagError> {
+    ) -> Result<RetireOutcome, SockDiagError> {
         match self.look(connection)? {
-            None => Ok(Outcome::Gone),
-            Some(now) if !still(&now) => Ok(Outcome::Active),
+            None => Ok(RetireOutcome::Gone),
+            Some(now) if !still(&now) => Ok(RetireOutcome::Active),
             Some(now) => self.destroy(&now),
         }
     }
@@ -138,8 +140,8 @@ impl SockDiag {
             )));
         };
         match self.destroy(ours).map_err(Off::of)? {
-            Outcome::Destroyed => {}
-            Outcome::Active | Outcome::Gone => return Err(Off::Survived),
+            RetireOutcome::Destroyed => {}
+            RetireOutcome::Active | RetireOutcome::Gone => return Err(Off::Survived),
         }
         match server.take_error().map_err(SockDiagError::from)? {
             Some(_aborted) => Ok(()),
@@ -160,12 +162,12 @@ impl SockDiag {
         }
     }
 
-    fn destroy(&mut self, connection: &Established) -> Result<Outcome, SockDiagError> {
+    fn destroy(&mut self, connection: &Established) -> Result<RetireOutcome, SockDiagError> {
         let sequence = self.next();
         self.send(&wire::destroy(connection, sequence))?;
         match self.answers(sequence, |_| {}) {
-            Ok(()) => Ok(Outcome::Destroyed),
-            Err(error) if is_gone(&error) => Ok(Outcome::Gone),
+            Ok(()) => Ok(RetireOutcome::Destroyed),
+            Err(error) if is_gone(&error) => Ok(RetireOutcome::Gone),
             Err(error) => Err(error),
         }
     }

@@ -52,6 +52,7 @@ pub enum Off {
     /// The kernel says that it ended a connection, and the connection goes on.
     #[error("it does not work: a connection made for a try survived")]
     Survived,
+    /// The try itself went wrong.
     #[error("{0}")]
     Failed(#[from] SockDiagError),
 }

@@ -82,6 +82,7 @@ pub(super) enum Reply {
 }
 
 impl Established {
+    /// The address and port on this host; an IPv4 address also where the socket is of IPv6.
     pub fn local(&self) -> SocketAddr {
         SocketAddr::new(self.id.source_address.to_canonical(), self.id.source_port)
     }
@@ -91,6 +92,7 @@ impl Established {
         self.inode
     }
 
+    /// The address and port of the other side, likewise.
     pub fn remote(&self) -> SocketAddr {
         SocketAddr::new(
             self.id.destination_address.to_canonical(),

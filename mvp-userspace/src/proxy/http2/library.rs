@@ -100,6 +100,7 @@ impl Sender {
         matches!(self.send.poll_ready(&mut nobody), Poll::Ready(Err(_)))
     }
 
+    /// How many streams the server allows at a time, by its SETTINGS.
     pub(crate) fn stream_limit(&self) -> usize {
         self.link.streams.load(Ordering::Relaxed)
     }

@@ -89,18 +89,24 @@ impl Shared {
 }
 
 impl Sender {
+    /// Whether no request can be sent any more: the connection ended, or the server said GOAWAY.
     pub(crate) fn is_closed(&self) -> bool {
         self.open.client.lock().is_closed()
     }
 
+    /// How many streams the server allows at a time, by its SETTINGS.
     pub(crate) fn stream_limit(&self) -> usize {
         self.open.client.lock().stream_limit()
     }
 
+    /// True for the first who asks: one break of a connection is one failure, however many requests notice it.
     pub(crate) fn breaks_first(&self) -> bool {
         !self.open.broken.swap(true, Ordering::Relaxed)
     }
 
+    /// Sends one request and waits for the head of its answer. Dropping the future resets the stream.
+    /// | # Errors
+    /// How the attempt ended, for [`Ending`](crate::proxy::blame::Ending).
     pub(crate) async fn send(
         &self,
         request: Request<UploadBody>,

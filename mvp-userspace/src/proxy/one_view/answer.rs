@@ -19,7 +19,7 @@ use crate::document::{
 use crate::proxy::Shared;
 use crate::proxy::blame::Ending;
 use crate::proxy::error::{AttemptError, ProxyError};
-use crate::proxy::forward::{Answer, AnswerBody};
+use crate::proxy::forward::{AnswerBody, ServerAnswer};
 use crate::proxy::one_view::Question;
 use crate::proxy::one_view::accept::{Choice, answered, content_type};
 use crate::proxy::one_view::ask::Ask;
@@ -38,11 +38,11 @@ struct Replacement {
 /// Replaces what the server told by what the view has; anything but a 200 or 304 passes as it is.
 pub(super) async fn from_view(
     ask: &Ask,
-    answer: Answer,
+    answer: ServerAnswer,
     view: &Arc<View>,
     client: &Outgoing<'_>,
     shared: &Shared,
-) -> Result<Answer, ProxyError> {
+) -> Result<ServerAnswer, ProxyError> {
     let passes = !matches!(
         answer.head.status,
         StatusCode::OK | StatusCode::NOT_MODIFIED
@@ -71,7 +71,7 @@ pub(super) async fn from_view(
 }
 
 /// The whole answer, so that its connection is free again and what must be merged can be.
-async fn read(mut answer: Answer, shared: &Shared) -> Result<Answer, ProxyError> {
+async fn read(mut answer: ServerAnswer, shared: &Shared) -> Result<ServerAnswer, ProxyError> {
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return Ok(answer);
     };
@@ -98,7 +98,7 @@ fn broken(server: &Server, text: String) -> ProxyError {
 
 fn whole_root(
     ask: &Ask,
-    answer: &Answer,
+    answer: &ServerAnswer,
     merged: &Merged,
     client: &Outgoing<'_>,
 ) -> Option<Replacement> {
@@ -140,7 +140,7 @@ fn one_group(ask: &Ask, view: &View, group: &str, client: &Outgoing<'_>) -> Opti
 
 fn one_version(
     ask: &Ask,
-    answer: &Answer,
+    answer: &ServerAnswer,
     view: &View,
     group: &str,
     version: &str,
@@ -166,7 +166,7 @@ fn one_version(
     Ok(legacy(&list, || list.to_protobuf(), ask, client))
 }
 
-fn index(answer: &Answer, client: &Outgoing<'_>, shared: &Shared) -> Replacement {
+fn index(answer: &ServerAnswer, client: &Outgoing<'_>, shared: &Shared) -> Replacement {
     let body = Bytes::copy_from_slice(answer.whole());
     let body = shared.discovery.openapi_index(&answer.server, &body);
     // kube-openapi's handler compresses whatever its size.
@@ -185,7 +185,7 @@ fn index(answer: &Answer, client: &Outgoing<'_>, shared: &Shared) -> Replacement
 }
 
 /// The form of what the server told: a 304 has no content type, but was asked for in one form only.
-fn form_of(ask: &Ask, answer: &Answer) -> Option<(Form, Media)> {
+fn form_of(ask: &Ask, answer: &ServerAnswer) -> Option<(Form, Media)> {
     let Choice { form, media, .. } = ask.choice?;
     match answer.head.status {
         StatusCode::NOT_MODIFIED => Some((form, media)),
@@ -214,7 +214,7 @@ fn legacy<T: Serialize>(
     })
 }
 
-fn replaced(mut answer: Answer, told: Replacement, client: &Outgoing<'_>) -> Answer {
+fn replaced(mut answer: ServerAnswer, told: Replacement, client: &Outgoing<'_>) -> ServerAnswer {
     let headers = &mut answer.head.headers;
     for name in [
         CONTENT_ENCODING,
@@ -253,7 +253,7 @@ fn replaced(mut answer: Answer, told: Replacement, client: &Outgoing<'_>) -> Ans
 }
 
 /// To HEAD, the length of a body that is not there.
-fn for_head(mut answer: Answer, method: &Method) -> Answer {
+fn for_head(mut answer: ServerAnswer, method: &Method) -> ServerAnswer {
     if *method == Method::HEAD {
         if let AnswerBody::Whole(bytes) = &answer.body {
             let length = HeaderValue::from(bytes.len());

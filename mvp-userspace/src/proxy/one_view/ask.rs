@@ -9,7 +9,7 @@ use crate::discovery::{DiscoveryHandle, View, find};
 use crate::document::{Form, Media, Root};
 use crate::identity::{Admitted, Wish};
 use crate::proxy::Shared;
-use crate::proxy::forward::Answer;
+use crate::proxy::forward::ServerAnswer;
 use crate::proxy::one_view::accept::{Choice, negotiate};
 use crate::proxy::one_view::{Question, is_elsewhere};
 use crate::proxy::outgoing::Outgoing;
@@ -36,7 +36,9 @@ pub struct Validators {
 /// Servers to ask before others, for another reason than that they serve a resource.
 #[derive(Clone)]
 pub struct Preferred {
+    /// In the order in which they are tried.
     pub servers: Vec<Arc<Server>>,
+    /// What the metrics and the log say about a request that goes there.
     pub reason: Reason,
 }
 
@@ -138,7 +140,7 @@ impl Ask {
     }
 
     /// True if the server told something else than the view was made from.
-    pub(super) fn is_news(&self, answer: &Answer, view: &View) -> bool {
+    pub(super) fn is_news(&self, answer: &ServerAnswer, view: &View) -> bool {
         let (Question::Root { root, .. }, Some(source)) = (
             &self.question,
             self.choice.and_then(|choice| choice.form.source()),
@@ -168,6 +170,7 @@ impl Ask {
 }
 
 impl Validators {
+    /// Replaces the client's `If-None-Match` by the ETag of the server's own document; removes it if that is not known.
     pub fn apply(&self, server: &Arc<Server>, headers: &mut HeaderMap) {
         headers.remove(IF_NONE_MATCH);
         let source = self.form.source();

@@ -15,7 +15,7 @@ use crate::document::Root;
 use crate::proxy::Shared;
 use crate::proxy::error::ProxyError;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::forward::{Answer, forward};
+use crate::proxy::forward::{ServerAnswer, forward};
 use crate::proxy::outgoing::Outgoing;
 use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{Reason, Server};
@@ -44,7 +44,7 @@ pub async fn answer(
     exchange: &mut Exchange<'_>,
     info: &RequestInfo<'_>,
     outgoing: &Outgoing<'_>,
-) -> Result<Answer, ProxyError> {
+) -> Result<ServerAnswer, ProxyError> {
     let shared = &exchange.thread().shared;
     let Some(question) = question(info, outgoing, shared) else {
         return forward(exchange, info, outgoing).await;

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::proxy::Shared;
 use crate::route::Server;
-use crate::route::relay::{Client, ClientHelloFacts, RelayDecision, decide};
+use crate::route::relay::{ClientHelloFacts, HotClient, RelayDecision, decide};
 
 /// Between two looks whether a hot client would be relayed: a look costs a few locks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -21,7 +21,7 @@ const NOTE: Duration = Duration::from_secs(60);
 pub struct Memory {
     address: IpAddr,
     server_name: Option<Box<str>>,
-    client: OnceLock<Arc<Client>>,
+    client: OnceLock<Arc<HotClient>>,
     looks: Every,
     notes: Every,
     leave: Notify,

@@ -23,11 +23,11 @@ use crate::net::DialFrom;
 use crate::route::RouteTable;
 use crate::route::relay::{
     AboutThisServer, ClientHelloFacts, HotSettings, HotTable, InspectReason, ProbeFacts,
-    RelayDecision, RelayView, decide, explain, impossible,
+    RelayConditions, RelayDecision, decide, explain, impossible,
 };
 use crate::tls::Prober;
-use names::Names;
-use registry::{Places, Registry};
+use names::PublishedServerNames;
+use registry::{Registry, RelayedCounts};
 
 pub(super) use memory::Memory;
 pub(super) use offer::{Offered, offer};
@@ -40,8 +40,11 @@ pub use watch::{probe, watch};
 pub struct RelaySettings {
     /// `relay.mode` is not `off`.
     pub enabled: bool,
+    /// From when on a client's next connection is relayed: `relay.after` and `relay.window`.
     pub hot: HotSettings,
+    /// The largest share of this node's connections that is relayed: `relay.maxShare`.
     pub max_share: f64,
+    /// Relay also clients that name no server in TLS: `relay.withoutServerName`.
     pub without_server_name: bool,
     /// For how long a server's certificate must have been the same.
     pub certificate_age: Duration,
@@ -56,7 +59,7 @@ pub struct Relays {
     about: AboutThisServer,
     /// `None`: nothing is ever relayed.
     prober: Option<Prober>,
-    names: Names,
+    names: PublishedServerNames,
     registry: Registry,
     splicing: Splicing,
     pass_through: AtomicBool,
@@ -96,7 +99,7 @@ impl Relays {
             about: AboutThisServer::default(),
             settings,
             prober,
-            names: Names::default(),
+            names: PublishedServerNames::default(),
             registry: Registry::default(),
             splicing: Splicing::default(),
             pass_through: AtomicBool::new(false),
@@ -123,6 +126,7 @@ impl Relays {
         self.pass_through.load(Ordering::Relaxed)
     }
 
+    /// From now on connections are handed to the local server whole, or are terminated.
     pub fn pass_through(&self, on: bool) {
         self.pass_through.store(on, Ordering::Relaxed);
     }
@@ -222,10 +226,10 @@ impl Relays {
         shared: &Shared,
         table: &'a RouteTable,
         probes: &'a [Option<ProbeFacts>],
-        places: &'a Places,
+        places: &'a RelayedCounts,
         open: usize,
-    ) -> RelayView<'a> {
-        RelayView {
+    ) -> RelayConditions<'a> {
+        RelayConditions {
             enabled: self.settings.enabled,
             interoperability: shared.interoperability,
             draining: shared.drain.state() != DrainState::Running,

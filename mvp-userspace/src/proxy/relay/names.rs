@@ -10,9 +10,9 @@ const IN_USE: Duration = Duration::from_secs(600);
 
 /// The names of clients whose requests were answered, the last used ones.
 #[derive(Debug, Default)]
-pub(super) struct Names(Mutex<Vec<(Box<str>, Instant)>>);
+pub(super) struct PublishedServerNames(Mutex<Vec<(Box<str>, Instant)>>);
 
-impl Names {
+impl PublishedServerNames {
     /// `name`, in lower case, is in use. If there are too many, the one that was used longest ago is forgotten.
     pub(super) fn note(&self, name: &str, now: Instant) {
         let mut names = self.lock();
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn the_last_used_names_stay_and_unused_ones_go() {
-        let names = Names::default();
+        let names = PublishedServerNames::default();
         let start = Instant::now();
         for index in 0..MAX_NAMES as u64 {
             names.note(&format!("n{index}"), start + Duration::from_secs(index));

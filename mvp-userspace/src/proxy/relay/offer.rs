@@ -10,13 +10,13 @@ use tokio::net::TcpStream;
 
 use super::Relays;
 use super::record::Record;
-use super::registry::{Carried, Ending, Kind, Place};
+use super::registry::{Carried, EndReason, ForwardedKind, RelayPermit};
 use crate::net::{self, ClientHello, Peeked, peek, tune_upstream};
 use crate::proxy::attempt::dial_ending;
 use crate::proxy::{Shared, blame};
 use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, SILENCE, decide};
 use crate::route::{RouteTable, Server};
-use crate::splice::Limits;
+use crate::splice::PairLimits;
 
 /// What became of a connection.
 pub(crate) enum Offered {
@@ -36,7 +36,7 @@ pub(crate) async fn offer(
     shared: &Shared,
     stream: TcpStream,
     client: SocketAddr,
-    place: &net::Place,
+    place: &net::AdmissionPermit,
 ) -> Offered {
     let relays = &shared.relays;
     let timeout = shared.limits.handshake_timeout;
@@ -50,7 +50,7 @@ pub(crate) async fn offer(
             client,
             server,
             server_name: None,
-            kind: Kind::PassThrough,
+            kind: ForwardedKind::PassThrough,
         };
         Box::pin(whole.carry(shared)).await;
         return Offered::Done;
@@ -121,7 +121,7 @@ struct Whole {
     client: SocketAddr,
     server: Arc<Server>,
     server_name: Option<Box<str>>,
-    kind: Kind,
+    kind: ForwardedKind,
 }
 
 impl Whole {
@@ -148,9 +148,9 @@ impl Whole {
         // In this order: the last of them closes the connection.
         let mut record = Record::start(&carried, &shared.metrics, server_address, technique.mode);
         let _registered = relays.registry.add(&carried);
-        let limits = Limits {
+        let limits = PairLimits {
             silence: SILENCE,
-            ..Limits::default()
+            ..PairLimits::default()
         };
         let joined = relays.splicing.splicer().join(
             self.stream.into(),
@@ -162,7 +162,7 @@ impl Whole {
         let mut drain = shared.drain.clone();
         let forced = async {
             drain.forced().await;
-            carried.stop(Ending::Retired(RetireReason::Draining));
+            carried.stop(EndReason::Retired(RetireReason::Draining));
             std::future::pending().await
         };
         tokio::select! {
@@ -188,7 +188,7 @@ fn permit<'a>(
     table: &RouteTable,
     client: SocketAddr,
     hello: Option<&ClientHello>,
-) -> Result<Place<'a>, InspectReason> {
+) -> Result<RelayPermit<'a>, InspectReason> {
     let relays: &'a Relays = &shared.relays;
     let now = Instant::now();
     let server_name = hello.and_then(|hello| hello.server_name.as_deref());
@@ -212,10 +212,10 @@ fn permit<'a>(
     })
 }
 
-fn served(table: &RouteTable, server: &Arc<Server>) -> Option<Kind> {
+fn served(table: &RouteTable, server: &Arc<Server>) -> Option<ForwardedKind> {
     let member = table.member(table.position(server)?)?;
     let served = Arc::clone(member.apis.as_ref()?);
-    Some(Kind::Relay { served })
+    Some(ForwardedKind::Relay { served })
 }
 
 /// `None`: the server was told what it did wrong, and the client has not noticed anything.

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::registry::{Carried, Ending, Kind};
+use super::registry::{Carried, EndReason, ForwardedKind};
 use crate::metrics::Metrics;
-use crate::splice::{End, Mode, Outcome};
+use crate::splice::{End, Mode, PairOutcome};
 
 /// Written when dropped, so that a connection that is cut by the agent's own end is logged as well.
 pub(super) struct Record {
@@ -15,7 +15,7 @@ pub(super) struct Record {
     server_address: Option<SocketAddr>,
     mode: Mode,
     started: Instant,
-    outcome: Option<Outcome>,
+    outcome: Option<PairOutcome>,
 }
 
 impl Record {
@@ -35,7 +35,7 @@ impl Record {
         }
     }
 
-    pub(super) fn end(&mut self, outcome: Outcome) {
+    pub(super) fn end(&mut self, outcome: PairOutcome) {
         self.outcome = Some(outcome);
     }
 }
@@ -50,8 +50,8 @@ impl Drop for Record {
         let ended = match (stopped, ending, &self.outcome) {
             (true, Some(ending), _) => {
                 match ending {
-                    Ending::Retired(reason) => self.metrics.relay_retired(reason.as_str()),
-                    Ending::Inspected => self.metrics.relay_retired(ending.as_str()),
+                    EndReason::Retired(reason) => self.metrics.relay_retired(reason.as_str()),
+                    EndReason::Inspected => self.metrics.relay_retired(ending.as_str()),
                 }
                 ending.as_str()
             }
@@ -72,8 +72,8 @@ impl Drop for Record {
             target: "access",
             client = %carried.client,
             decision = match carried.kind {
-                Kind::Relay { .. } => "relayed",
-                Kind::PassThrough => "passed_through",
+                ForwardedKind::Relay { .. } => "relayed",
+                ForwardedKind::PassThrough => "passed_through",
             },
             server = %carried.server.name,
             server_address = self.server_address.map(tracing::field::display),

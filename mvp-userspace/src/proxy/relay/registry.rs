@@ -27,7 +27,7 @@ struct State {
 
 /// How many connections are relayed, for one table.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places {
+pub(super) struct RelayedCounts {
     /// By the index of the table's members.
     pub by_member: Vec<usize>,
     pub total: usize,
@@ -35,7 +35,7 @@ pub(super) struct Places {
 
 /// Why a connection is carried.
 #[derive(Clone, Debug)]
-pub(super) enum Kind {
+pub(super) enum ForwardedKind {
     /// To a peer. What it served then: what it may not lose.
     Relay { served: Arc<ApiSet> },
     /// To the local server: nothing needs to be inspected.
@@ -45,7 +45,7 @@ pub(super) enum Kind {
 /// One carried connection.
 #[derive(Debug)]
 pub(super) struct Carried {
-    pub kind: Kind,
+    pub kind: ForwardedKind,
     pub server: Arc<Server>,
     pub server_name: Option<Box<str>>,
     pub client: SocketAddr,
@@ -61,12 +61,12 @@ struct Activity {
     bytes: [u64; 2],
     moved: Instant,
     /// Why it is to end; stays when it is stopped.
-    ending: Option<Ending>,
+    ending: Option<EndReason>,
 }
 
 /// Why a connection ends before its time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Ending {
+pub(super) enum EndReason {
     Retired(RetireReason),
     /// Passed through, and there is something to inspect again.
     Inspected,
@@ -74,7 +74,7 @@ pub(super) enum Ending {
 
 /// A place among the relayed connections of a server, given back on drop.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct RelayPermit<'a> {
     registry: &'a Registry,
     pub server: Arc<Server>,
 }
@@ -86,7 +86,7 @@ pub(super) struct Registered<'a> {
     id: u64,
 }
 
-impl Ending {
+impl EndReason {
     /// As in metrics and the access log.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -104,8 +104,8 @@ impl Registry {
     pub(super) fn decide(
         &self,
         table: &RouteTable,
-        decide: impl FnOnce(&Places) -> RelayDecision,
-    ) -> Result<Place<'_>, InspectReason> {
+        decide: impl FnOnce(&RelayedCounts) -> RelayDecision,
+    ) -> Result<RelayPermit<'_>, InspectReason> {
         let mut state = self.lock();
         let index = match decide(&state.places(table)) {
             RelayDecision::Relay { server } => server,
@@ -122,13 +122,13 @@ impl Registry {
             Some((_, count)) => *count += 1,
             None => state.places.push((Arc::clone(&server), 1)),
         }
-        Ok(Place {
+        Ok(RelayPermit {
             registry: self,
             server,
         })
     }
 
-    pub(super) fn counts(&self, table: &RouteTable) -> Places {
+    pub(super) fn counts(&self, table: &RouteTable) -> RelayedCounts {
         self.lock().places(table)
     }
 
@@ -166,8 +166,8 @@ impl Registry {
 }
 
 impl State {
-    fn places(&self, table: &RouteTable) -> Places {
-        let mut places = Places {
+    fn places(&self, table: &RouteTable) -> RelayedCounts {
+        let mut places = RelayedCounts {
             by_member: vec![0; table.members().len()],
             total: 0,
         };
@@ -184,7 +184,7 @@ impl State {
 
 impl Carried {
     pub(super) fn new(
-        kind: Kind,
+        kind: ForwardedKind,
         server: Arc<Server>,
         server_name: Option<Box<str>>,
         client: SocketAddr,
@@ -226,21 +226,21 @@ impl Carried {
     }
 
     /// Ends it as soon as it is silent.
-    pub(super) fn retire(&self, why: Ending) {
+    pub(super) fn retire(&self, why: EndReason) {
         self.set(Signal::Retire, Some(why));
     }
 
     /// Ends it now.
-    pub(super) fn stop(&self, why: Ending) {
+    pub(super) fn stop(&self, why: EndReason) {
         self.set(Signal::Stop, Some(why));
     }
 
     /// Why it is to end, if it is.
-    pub(super) fn ending(&self) -> Option<Ending> {
+    pub(super) fn ending(&self) -> Option<EndReason> {
         self.lock().ending
     }
 
-    fn set(&self, signal: Signal, why: Option<Ending>) {
+    fn set(&self, signal: Signal, why: Option<EndReason>) {
         let mut state = self.lock();
         self.signal.send_if_modified(|now| {
             if *now == Signal::Stop {
@@ -257,7 +257,7 @@ impl Carried {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for RelayPermit<'_> {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
         let held = state
@@ -328,15 +328,16 @@ mod tests {
         let socket = StdTcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let client = socket.peer_addr().unwrap();
         let b = server("cp-b", false);
-        let (carried, mut signal) = Carried::new(Kind::PassThrough, b, None, client, socket);
-        let retired = Ending::Retired(RetireReason::Share);
+        let (carried, mut signal) =
+            Carried::new(ForwardedKind::PassThrough, b, None, client, socket);
+        let retired = EndReason::Retired(RetireReason::Share);
         carried.keep();
         assert!(!signal.has_changed().unwrap());
         carried.retire(retired);
         assert_eq!(*signal.borrow_and_update(), Signal::Retire);
-        carried.retire(Ending::Inspected);
+        carried.retire(EndReason::Inspected);
         assert!(!signal.has_changed().unwrap(), "the silence goes on");
-        assert_eq!(carried.ending(), Some(Ending::Inspected));
+        assert_eq!(carried.ending(), Some(EndReason::Inspected));
         carried.keep();
         assert_eq!(*signal.borrow_and_update(), Signal::Run);
         assert_eq!(carried.ending(), None);
@@ -354,7 +355,7 @@ mod tests {
         let (mut other, client) = listener.accept().unwrap();
         let b = server("cp-b", false);
         let second = socket.try_clone().unwrap();
-        let (carried, _signal) = Carried::new(Kind::PassThrough, b, None, client, second);
+        let (carried, _signal) = Carried::new(ForwardedKind::PassThrough, b, None, client, second);
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         other.write_all(&[0; 300]).unwrap();

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 use super::Relays;
-use super::registry::{Carried, Ending, Kind};
+use super::registry::{Carried, EndReason, ForwardedKind};
 use crate::api::ApiSet;
 use crate::drain::DrainState;
 use crate::proxy::Shared;
-use crate::route::relay::{ProbeFacts, RelayedFacts, Retire, RetireReason, lost_key, retire};
+use crate::route::relay::{ProbeFacts, RelayFate, RelayedFacts, RetireReason, lost_key, retire};
 use crate::route::{RouteTable, Server};
 
 const TICK: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ impl Losses {
         let renewed = self.generation.replace(table.generation()) != Some(table.generation());
         self.of.iter_mut().for_each(|loss| loss.used = false);
         for one in carried {
-            let Kind::Relay { served } = &one.kind else {
+            let ForwardedKind::Relay { served } = &one.kind else {
                 continue;
             };
             match self.of.iter_mut().find(|loss| loss.is(&one.server, served)) {
@@ -136,8 +136,8 @@ fn look(shared: &Shared, losses: &mut Losses, now: Instant) {
     let mut relayed: Vec<(&Carried, RelayedFacts<'_>)> = Vec::new();
     for one in &carried {
         match &one.kind {
-            Kind::PassThrough => pass_through(shared, one),
-            Kind::Relay { served } => {
+            ForwardedKind::PassThrough => pass_through(shared, one),
+            ForwardedKind::Relay { served } => {
                 let facts = facts(relays, losses, one, served, now);
                 relayed.push((one, facts));
             }
@@ -147,9 +147,9 @@ fn look(shared: &Shared, losses: &mut Losses, now: Instant) {
     let verdicts = retire(&facts, &relays.view(shared, &table, &[], &places, open));
     for (one, verdict) in carried.into_iter().zip(verdicts) {
         match verdict {
-            Retire::Keep => one.keep(),
-            Retire::WhenSilent(reason) => one.retire(Ending::Retired(reason)),
-            Retire::Now(reason) => one.stop(Ending::Retired(reason)),
+            RelayFate::Keep => one.keep(),
+            RelayFate::WhenSilent(reason) => one.retire(EndReason::Retired(reason)),
+            RelayFate::Now(reason) => one.stop(EndReason::Retired(reason)),
         }
     }
 }
@@ -179,9 +179,9 @@ fn facts<'a>(
 
 fn pass_through(shared: &Shared, one: &Carried) {
     if shared.drain.state() != DrainState::Running {
-        one.retire(Ending::Retired(RetireReason::Draining));
+        one.retire(EndReason::Retired(RetireReason::Draining));
     } else if !shared.relays.pass_through.load(Ordering::Relaxed) {
-        one.retire(Ending::Inspected);
+        one.retire(EndReason::Inspected);
     } else {
         one.keep();
     }

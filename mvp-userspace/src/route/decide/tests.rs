@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::route::choose::choose;
 use crate::route::testing::{CONTEXT, get, known, member, request, table};
-use crate::route::{Failure, Knowledge, Probe};
+use crate::route::{Failure, Knowledge, ReadyzOutcome};
 
 /// a is local and old, b newer, c newest.
 fn skewed() -> RouteTable {
@@ -153,7 +153,7 @@ fn hop_mark_and_switch_keep_everything_local() {
 #[test]
 fn while_the_local_server_is_down() {
     let table = skewed();
-    table.members()[0].server.probed(Probe::NotReady);
+    table.members()[0].server.probed(ReadyzOutcome::NotReady);
     for (target, expected) in [
         ("/api/v1/pods", "bc local_down"),
         ("/apis/apps/v1/deployments", "b local_down"),

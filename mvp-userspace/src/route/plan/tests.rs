@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::route::testing::{CONTEXT, get, known, member, request, table};
-use crate::route::{Failure, Knowledge, Member, Probe, explain};
+use crate::route::{Failure, Knowledge, Member, ReadyzOutcome, explain};
 use crate::tls::IdentityClass;
 
 fn load(server: &Server) -> usize {
@@ -133,7 +133,7 @@ fn server_like(index: usize, local: bool, like: &Like) -> Member {
     let server = &member.server;
     match like.health {
         0 => server.failed(Failure::Refused),
-        1 => server.probed(Probe::NotReady),
+        1 => server.probed(ReadyzOutcome::NotReady),
         _ => {}
     }
     for (class, proved) in CLASSES.into_iter().zip(like.proved) {

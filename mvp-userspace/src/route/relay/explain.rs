@@ -3,17 +3,21 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use super::permit::{self, ClientHelloFacts, Decision, RelayView, decide};
+use super::permit::{self, ClientHelloFacts, RelayConditions, RelayDecision, decide};
 
 /// For `mvp explain`: the decision and what every other server lacks.
 ///
 /// `10.0.0.9 asking for kubernetes -> relayed to cp-b, …; cp-b: fits; cp-c: no_superset`
-pub fn explain(address: IpAddr, hello: &ClientHelloFacts<'_>, view: &RelayView<'_>) -> String {
+pub fn explain(
+    address: IpAddr,
+    hello: &ClientHelloFacts<'_>,
+    view: &RelayConditions<'_>,
+) -> String {
     let mut line = permit::who(address, hello.server_name);
     line += " -> ";
     // Writing to a String cannot fail.
     match decide(hello, view) {
-        Decision::Relay { server } => {
+        RelayDecision::Relay { server } => {
             let name = view.table.member(server).map_or("?", |m| &*m.server.name);
             // What its requests are about cannot be seen any more: for who means this server, the two answers differ.
             let _ = write!(
@@ -21,7 +25,7 @@ pub fn explain(address: IpAddr, hello: &ClientHelloFacts<'_>, view: &RelayView<'
                 "relayed to {name}, which then also answers what it asks about its server (/readyz, /version)"
             );
         }
-        Decision::Inspect(reason) => {
+        RelayDecision::Inspect(reason) => {
             let _ = write!(
                 line,
                 "inspected ({}: {})",

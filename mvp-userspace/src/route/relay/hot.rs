@@ -1,6 +1,6 @@
 //! Clients whose requests are forwarded often, in a bounded table that forgets.
 //!
-//! The table is asked once a connection; a forwarded request touches only its connection's [`Client`]: one compare-and-swap and a
+//! The table is asked once a connection; a forwarded request touches only its connection's [`HotClient`]: one compare-and-swap and a
 //! few plain loads and stores on one cache line, which only the threads that serve this very client share.
 
 use std::borrow::Cow;
@@ -44,7 +44,7 @@ pub struct HotTable {
     clients: Mutex<Clients>,
 }
 
-type Clients = HashMap<Key, Arc<Client>>;
+type Clients = HashMap<Key, Arc<HotClient>>;
 
 #[derive(Debug, Eq, Hash, PartialEq)]
 struct Key {
@@ -62,7 +62,7 @@ struct Lookup<'a> {
 /// One client: a source address and the TLS server name it asks for, or none. Held by each of its inspected connections that
 /// forwarded a request. It counts on after the table has forgotten it; a later connection then begins anew.
 #[derive(Debug)]
-pub struct Client {
+pub struct HotClient {
     clock: Clock,
     /// The number of the window (24 bits, wraps), then the requests of the window before it and of it (20 bits each).
     counts: AtomicU64,
@@ -92,6 +92,7 @@ impl From<&Relay> for HotSettings {
 }
 
 impl HotTable {
+    /// Remembers nobody yet. Times are counted from `now`.
     pub fn new(settings: HotSettings, now: Instant) -> Self {
         Self {
             clock: Clock {
@@ -104,7 +105,7 @@ impl HotTable {
 
     /// The client if it is remembered: for the decision about a new connection. Takes the table's lock; no allocation if
     /// `server_name` is in lower case.
-    pub fn find(&self, address: IpAddr, server_name: Option<&str>) -> Option<Arc<Client>> {
+    pub fn find(&self, address: IpAddr, server_name: Option<&str>) -> Option<Arc<HotClient>> {
         let name = server_name.map(lower);
         let lookup = Lookup {
             address: address.to_canonical(),
@@ -115,7 +116,12 @@ impl HotTable {
 
     /// The client, remembered from now on: for a connection that forwards its first request. Takes the table's lock. The
     /// coldest are forgotten if there are more than [`MAX_CLIENTS`].
-    pub fn client(&self, address: IpAddr, server_name: Option<&str>, now: Instant) -> Arc<Client> {
+    pub fn client(
+        &self,
+        address: IpAddr,
+        server_name: Option<&str>,
+        now: Instant,
+    ) -> Arc<HotClient> {
         let name = server_name.map(lower);
         let lookup = Lookup {
             address: address.to_canonical(),
@@ -129,7 +135,7 @@ impl HotTable {
         if clients.len() >= MAX_CLIENTS {
             evict(&mut clients, self.clock.millis(now));
         }
-        let client = Arc::new(Client::new(self.clock, now));
+        let client = Arc::new(HotClient::new(self.clock, now));
         let key = Key {
             address: lookup.address,
             server_name: lookup.server_name.map(Box::from),
@@ -143,6 +149,7 @@ impl HotTable {
         self.lock().len()
     }
 
+    /// Whether nobody is remembered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -159,7 +166,7 @@ impl Equivalent<Key> for Lookup<'_> {
     }
 }
 
-impl Client {
+impl HotClient {
     fn new(clock: Clock, now: Instant) -> Self {
         Self {
             clock,
@@ -274,7 +281,7 @@ impl Clock {
 
 /// Forgets the coldest part: clients that are not hot before those that are, and of each those seen longest ago.
 fn evict(clients: &mut Clients, millis: u64) {
-    let warmth = |client: &Client| {
+    let warmth = |client: &HotClient| {
         let hot = client.hot_until.load(Ordering::Relaxed) > millis;
         (hot, client.seen.load(Ordering::Relaxed))
     };

@@ -14,12 +14,11 @@ mod retire;
 
 pub use about::AboutThisServer;
 pub use explain::explain;
-pub use hot::{Client, HotSettings, HotTable, MAX_CLIENTS};
+pub use hot::{HotClient, HotSettings, HotTable, MAX_CLIENTS};
 pub use permit::{
-    ClientHelloFacts, Decision as RelayDecision, InspectReason, ProbeFacts, RelayView, decide,
-    impossible,
+    ClientHelloFacts, InspectReason, ProbeFacts, RelayConditions, RelayDecision, decide, impossible,
 };
-pub use retire::{GRACE, RelayedFacts, Retire, RetireReason, SILENCE, lost_key, retire};
+pub use retire::{GRACE, RelayFate, RelayedFacts, RetireReason, SILENCE, lost_key, retire};
 
 #[cfg(test)]
 mod testing;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::hot::Client;
+use super::hot::HotClient;
 use crate::codes::codes;
 use crate::route::{Knowledge, Member, RouteTable, ServerSet};
 use crate::tls::ProbeView;
@@ -40,18 +40,20 @@ codes! {
 pub struct ClientHelloFacts<'a> {
     /// False if what the client sent is no ClientHello that could be read whole.
     pub readable: bool,
+    /// The name that it asks for, in lower case; `None`: it names none.
     pub server_name: Option<&'a str>,
     /// Whether its address asked about this very server lately ([`super::AboutThisServer`]).
     pub asks_about_server: bool,
-    /// Whether the client is hot now ([`Client::is_hot`]).
+    /// Whether the client is hot now ([`HotClient::is_hot`]).
     pub hot: bool,
     /// The client's memory, if there is one.
-    pub client: Option<&'a Client>,
+    pub client: Option<&'a HotClient>,
 }
 
 /// What the last probe of one server with the client's server name showed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ProbeFacts {
+    /// Time since that probe succeeded.
     pub age: Duration,
     /// How long the certificate has been the same.
     pub unchanged_for: Duration,
@@ -74,10 +76,12 @@ impl From<ProbeView> for ProbeFacts {
 
 /// What is known of the rest of the world.
 #[derive(Clone, Copy, Debug)]
-pub struct RelayView<'a> {
+pub struct RelayConditions<'a> {
     /// `relay.mode` is not `off`.
     pub enabled: bool,
+    /// `--feature-gates=UnknownVersionInteroperabilityProxy`; false: everything stays with the local server.
     pub interoperability: bool,
+    /// The agent is ending, and takes nothing new.
     pub draining: bool,
     /// `relay.withoutServerName`.
     pub without_server_name: bool,
@@ -85,6 +89,7 @@ pub struct RelayView<'a> {
     pub max_share: f64,
     /// For how long a certificate must have been the same: [`crate::config::CERTIFICATE_AGE`].
     pub certificate_age: Duration,
+    /// Who serves what, and who may be chosen.
     pub table: &'a RouteTable,
     /// By the index of the table's members; what is missing was not probed.
     pub probes: &'a [Option<ProbeFacts>],
@@ -96,20 +101,23 @@ pub struct RelayView<'a> {
     pub open: usize,
 }
 
+/// What happens to a new connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Decision {
+pub enum RelayDecision {
     /// Relay to the member of the table with this index.
     Relay {
+        /// An index into the table's members.
         server: usize,
     },
+    /// The agent terminates TLS, for this reason.
     Inspect(InspectReason),
 }
 
 /// Decides. Nothing of the connection has been consumed, so that a relay which fails can still be inspected.
-pub fn decide(hello: &ClientHelloFacts<'_>, view: &RelayView<'_>) -> Decision {
+pub fn decide(hello: &ClientHelloFacts<'_>, view: &RelayConditions<'_>) -> RelayDecision {
     match permit(hello, view) {
-        Ok(server) => Decision::Relay { server },
-        Err(reason) => Decision::Inspect(reason),
+        Ok(server) => RelayDecision::Relay { server },
+        Err(reason) => RelayDecision::Inspect(reason),
     }
 }
 
@@ -156,7 +164,11 @@ pub(super) fn local_suffices(table: &RouteTable) -> bool {
 }
 
 /// What one server lacks to be relayed to; `None`: nothing but room.
-pub(super) fn lacks(index: usize, member: &Member, view: &RelayView<'_>) -> Option<InspectReason> {
+pub(super) fn lacks(
+    index: usize,
+    member: &Member,
+    view: &RelayConditions<'_>,
+) -> Option<InspectReason> {
     if !view.table.is_superset(index) {
         return Some(InspectReason::NoSuperset);
     }
@@ -182,7 +194,10 @@ pub(super) fn lacks(index: usize, member: &Member, view: &RelayView<'_>) -> Opti
     .find_map(|(holds, reason)| (!holds).then_some(reason))
 }
 
-fn permit(hello: &ClientHelloFacts<'_>, view: &RelayView<'_>) -> Result<usize, InspectReason> {
+fn permit(
+    hello: &ClientHelloFacts<'_>,
+    view: &RelayConditions<'_>,
+) -> Result<usize, InspectReason> {
     let table = view.table;
     let named = hello.server_name.is_some();
     for (holds, reason) in [

@@ -15,8 +15,8 @@ fn inspected(name: Option<&str>, change: impl FnOnce(&mut World)) -> InspectReas
     let mut world = World::upgrade();
     change(&mut world);
     match decide(&world.hello(name), &world.view()) {
-        Decision::Inspect(reason) => reason,
-        Decision::Relay { server } => panic!("relayed to {server}"),
+        RelayDecision::Inspect(reason) => reason,
+        RelayDecision::Relay { server } => panic!("relayed to {server}"),
     }
 }
 
@@ -33,7 +33,7 @@ fn relayed_if_all_holds() {
     let world = World::upgrade();
     assert_eq!(
         decide(&world.hello(NAME), &world.view()),
-        Decision::Relay { server: 1 }
+        RelayDecision::Relay { server: 1 }
     );
 }
 
@@ -141,7 +141,7 @@ fn nameless_clients_are_relayed_if_the_operator_says_so() {
     world.without_server_name = true;
     assert_eq!(
         decide(&world.hello(None), &world.view()),
-        Decision::Relay { server: 1 }
+        RelayDecision::Relay { server: 1 }
     );
 }
 
@@ -153,12 +153,12 @@ fn a_local_server_that_serves_all_but_is_down_does_not_suffice() {
     ]);
     assert_eq!(
         decide(&world.hello(NAME), &world.view()),
-        Decision::Inspect(InspectReason::LocalSuffices)
+        RelayDecision::Inspect(InspectReason::LocalSuffices)
     );
     server(&world, 0).failed(Failure::Refused);
     assert_eq!(
         decide(&world.hello(NAME), &world.view()),
-        Decision::Relay { server: 1 }
+        RelayDecision::Relay { server: 1 }
     );
 }
 
@@ -173,13 +173,13 @@ fn the_server_asked_before_then_the_one_with_the_fewest() {
     world.open = 100;
     world.relayed = vec![0, 3, 1, 2];
     let choice = |world: &World| decide(&world.hello(NAME), &world.view());
-    assert_eq!(choice(&world), Decision::Relay { server: 2 });
+    assert_eq!(choice(&world), RelayDecision::Relay { server: 2 });
     world
         .client
         .forwarded(server(&world, 1), std::time::Instant::now());
-    assert_eq!(choice(&world), Decision::Relay { server: 1 });
+    assert_eq!(choice(&world), RelayDecision::Relay { server: 1 });
     server(&world, 1).failed(Failure::Refused);
-    assert_eq!(choice(&world), Decision::Relay { server: 2 });
+    assert_eq!(choice(&world), RelayDecision::Relay { server: 2 });
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn the_reason_is_that_of_the_server_which_came_furthest() {
     });
     assert_eq!(
         decide(&world.hello(NAME), &world.view()),
-        Decision::Inspect(InspectReason::OtherCa)
+        RelayDecision::Inspect(InspectReason::OtherCa)
     );
 }
 
@@ -253,7 +253,7 @@ proptest! {
             }
         }
         let [enabled, interoperability, not_draining, without_server_name, readable, hot] = switches;
-        let view = RelayView {
+        let view = RelayConditions {
             enabled,
             interoperability,
             draining: !not_draining,
@@ -273,7 +273,7 @@ proptest! {
             hot,
             client: None,
         };
-        if let Decision::Relay { server } = decide(&hello, &view) {
+        if let RelayDecision::Relay { server } = decide(&hello, &view) {
             prop_assert_eq!(impossible(&table), None);
             prop_assert!(enabled && interoperability && not_draining && readable && hot);
             prop_assert!(named || without_server_name);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::permit::{self, ProbeFacts, RelayView};
+use super::permit::{self, ProbeFacts, RelayConditions};
 use crate::api::{ApiEntry, ApiSet, Key, Verb};
 use crate::codes::codes;
 use crate::route::{Knowledge, RouteTable, Server};
@@ -33,17 +33,20 @@ codes! {
 
 /// What happens to one relayed connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Retire {
+pub enum RelayFate {
+    /// It stays.
     Keep,
     /// Ended once it has been silent in both directions for [`SILENCE`]. Asked anew each time: a condition that holds again
     /// lets it stay.
     WhenSilent(RetireReason),
+    /// Ended at once, although a request may be cut: it is with a server that cannot answer it rightly any more.
     Now(RetireReason),
 }
 
 /// One relayed connection.
 #[derive(Clone, Debug)]
 pub struct RelayedFacts<'a> {
+    /// The server that it is relayed to.
     pub server: &'a Arc<Server>,
     /// What the server served when the connection was relayed.
     pub served: &'a ApiSet,
@@ -57,37 +60,38 @@ pub struct RelayedFacts<'a> {
     pub silent_for: Duration,
 }
 
-impl Retire {
+impl RelayFate {
     /// Whether the connection is to be ended now.
     pub fn is_due(self, silent_for: Duration) -> bool {
         match self {
-            Retire::Keep => false,
-            Retire::WhenSilent(_) => silent_for >= SILENCE,
-            Retire::Now(_) => true,
+            RelayFate::Keep => false,
+            RelayFate::WhenSilent(_) => silent_for >= SILENCE,
+            RelayFate::Now(_) => true,
         }
     }
 
+    /// Why it ends; `None` if it stays.
     pub fn reason(self) -> Option<RetireReason> {
         match self {
-            Retire::Keep => None,
-            Retire::WhenSilent(reason) | Retire::Now(reason) => Some(reason),
+            RelayFate::Keep => None,
+            RelayFate::WhenSilent(reason) | RelayFate::Now(reason) => Some(reason),
         }
     }
 }
 
 /// One verdict for each of this node's relayed connections, in order. `view.probes` is not read: every connection brings its
 /// own.
-pub fn retire(connections: &[RelayedFacts<'_>], view: &RelayView<'_>) -> Vec<Retire> {
+pub fn retire(connections: &[RelayedFacts<'_>], view: &RelayConditions<'_>) -> Vec<RelayFate> {
     let mut verdicts: Vec<_> = connections.iter().map(|one| verdict(one, view)).collect();
     // Too many: the silent ones first, and no more than are too many.
     let mut kept: Vec<_> = (0..connections.len())
-        .filter(|&index| verdicts.get(index) == Some(&Retire::Keep))
+        .filter(|&index| verdicts.get(index) == Some(&RelayFate::Keep))
         .collect();
     let room = (view.max_share * view.open as f64).floor() as usize;
     kept.sort_by_key(|&index| connections.get(index).map(|one| one.silent_for));
     for index in kept.into_iter().skip(room) {
         if let Some(verdict) = verdicts.get_mut(index) {
-            *verdict = Retire::WhenSilent(RetireReason::Share);
+            *verdict = RelayFate::WhenSilent(RetireReason::Share);
         }
     }
     verdicts
@@ -120,18 +124,18 @@ pub fn lost_key(server: &Arc<Server>, served: &ApiSet, table: &RouteTable) -> bo
     served.entries().iter().any(lost)
 }
 
-fn verdict(one: &RelayedFacts<'_>, view: &RelayView<'_>) -> Retire {
+fn verdict(one: &RelayedFacts<'_>, view: &RelayConditions<'_>) -> RelayFate {
     use RetireReason::*;
     let member = view
         .table
         .position(one.server)
         .and_then(|index| view.table.member(index));
     let Some(member) = member else {
-        return Retire::WhenSilent(ServerGone);
+        return RelayFate::WhenSilent(ServerGone);
     };
     let lasts = |for_so_long: Option<Duration>| for_so_long.is_some_and(|long| long >= GRACE);
     if lasts(one.lost_key_for) {
-        return Retire::Now(LostKey);
+        return RelayFate::Now(LostKey);
     }
     let reason = if view.draining {
         Draining
@@ -148,9 +152,9 @@ fn verdict(one: &RelayedFacts<'_>, view: &RelayView<'_>) -> Retire {
     } else if lasts(one.not_superset_for) {
         NotSuperset
     } else {
-        return Retire::Keep;
+        return RelayFate::Keep;
     };
-    Retire::WhenSilent(reason)
+    RelayFate::WhenSilent(reason)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ fn second(count: u64) -> Duration {
 }
 
 /// The verdict about a connection to the second server of `world`.
-fn verdict_of(world: &World, change: impl FnOnce(&mut RelayedFacts<'_>)) -> Retire {
+fn verdict_of(world: &World, change: impl FnOnce(&mut RelayedFacts<'_>)) -> RelayFate {
     let member = world.table.member(1).unwrap();
     let mut facts = RelayedFacts {
         server: &member.server,
@@ -29,13 +29,13 @@ fn verdict_of(world: &World, change: impl FnOnce(&mut RelayedFacts<'_>)) -> Reti
 
 #[test]
 fn kept_while_all_holds() {
-    assert_eq!(verdict_of(&World::upgrade(), |_| {}), Retire::Keep);
+    assert_eq!(verdict_of(&World::upgrade(), |_| {}), RelayFate::Keep);
     // What stops only new ones.
     let mut world = World::upgrade();
     world.hot = false;
     assert_eq!(
         verdict_of(&world, |one| one.probe = None),
-        Retire::Keep,
+        RelayFate::Keep,
         "probes stop when nobody asks"
     );
     assert_eq!(
@@ -45,7 +45,7 @@ fn kept_while_all_holds() {
                 ..GOOD
             });
         }),
-        Retire::Keep,
+        RelayFate::Keep,
         "a renewed certificate does not concern a connection that is made"
     );
     assert_eq!(
@@ -53,14 +53,14 @@ fn kept_while_all_holds() {
             one.lost_key_for = Some(second(2));
             one.not_superset_for = Some(second(2));
         }),
-        Retire::Keep,
+        RelayFate::Keep,
         "a CRD on its way"
     );
 }
 
 #[test]
 fn each_condition_by_itself() {
-    use Retire::{Now, WhenSilent};
+    use RelayFate::{Now, WhenSilent};
     use RetireReason::*;
     let upgrade = World::upgrade;
     let with = |change: fn(&mut World)| {
@@ -130,12 +130,12 @@ fn each_condition_by_itself() {
 
 #[test]
 fn due_at_once_or_in_a_silent_moment() {
-    let silent = Retire::WhenSilent(RetireReason::Draining);
+    let silent = RelayFate::WhenSilent(RetireReason::Draining);
     assert!(!silent.is_due(second(4)));
     assert!(silent.is_due(SILENCE));
-    assert!(Retire::Now(RetireReason::LostKey).is_due(second(0)));
-    assert!(!Retire::Keep.is_due(second(1000)));
-    assert_eq!(Retire::Keep.reason(), None);
+    assert!(RelayFate::Now(RetireReason::LostKey).is_due(second(0)));
+    assert!(!RelayFate::Keep.is_due(second(1000)));
+    assert_eq!(RelayFate::Keep.reason(), None);
 }
 
 #[test]
@@ -198,11 +198,11 @@ proptest! {
             .collect();
         let verdicts = retire(&facts, &world.view());
         prop_assert_eq!(verdicts.len(), facts.len());
-        let kept: Vec<_> = (0..facts.len()).filter(|i| verdicts[*i] == Retire::Keep).collect();
+        let kept: Vec<_> = (0..facts.len()).filter(|i| verdicts[*i] == RelayFate::Keep).collect();
         let room = (share * open as f64).floor() as usize;
         prop_assert_eq!(kept.len(), facts.len().min(room));
         let loudest_gone = (0..facts.len())
-            .filter(|i| verdicts[*i] != Retire::Keep)
+            .filter(|i| verdicts[*i] != RelayFate::Keep)
             .map(|i| silent[i])
             .min();
         if let Some(gone) = loudest_gone {

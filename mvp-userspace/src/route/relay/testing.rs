@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Client, ClientHelloFacts, HotSettings, HotTable, ProbeFacts, RelayView};
+use super::{ClientHelloFacts, HotClient, HotSettings, HotTable, ProbeFacts, RelayConditions};
 use crate::config::CERTIFICATE_AGE;
 use crate::route::testing::{member, table};
 use crate::route::{Member, RouteTable};
@@ -36,7 +36,7 @@ pub(super) struct World {
     pub readable: bool,
     pub asks_about_server: bool,
     pub hot: bool,
-    pub client: Arc<Client>,
+    pub client: Arc<HotClient>,
 }
 
 impl World {
@@ -80,8 +80,8 @@ impl World {
         }
     }
 
-    pub(super) fn view(&self) -> RelayView<'_> {
-        RelayView {
+    pub(super) fn view(&self) -> RelayConditions<'_> {
+        RelayConditions {
             enabled: self.enabled,
             interoperability: self.interoperability,
             draining: self.draining,

@@ -91,9 +91,8 @@ async fn listen(api: Api<Lease>, cluster: &Cluster, guard: &GuardHandle) {
 
 async fn speak(api: Api<Lease>, cluster: &Cluster, mut speaking: Speaking) {
     while let Some(order) = speaking.0.recv().await {
-        let (key, word) = cluster.order_word(&order);
-        let patch =
-            json!({"metadata": {"annotations": {key: word.map(|word| json!(word).to_string())}}});
+        let (key, announcement) = cluster.announcement_for(&order);
+        let patch = json!({"metadata": {"annotations": {key: announcement.map(|announcement| json!(announcement).to_string())}}});
         let done = write(&api, &PatchParams::default(), &patch).await;
         let count = match &done {
             Ok(()) => &cluster.0.counts.told,

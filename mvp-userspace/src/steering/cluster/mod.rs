@@ -24,8 +24,8 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::steering::{ClusterOrder, GuardReason, GuardReasons, Signs};
-use teller::Teller;
-use words::{Word, Words, written};
+use teller::SignPublisher;
+use words::{Announcement, Announcements, written};
 
 /// Words that wait to be written; an agent has seldom more than one.
 const WAITING: usize = 16;
@@ -38,8 +38,8 @@ pub struct Cluster(Arc<Inner>);
 
 struct Inner {
     node: String,
-    words: Mutex<Words>,
-    teller: Mutex<Teller>,
+    announcements: Mutex<Announcements>,
+    publisher: Mutex<SignPublisher>,
     /// Another agent's sign came and no observation has seen it yet.
     news: AtomicBool,
     orders: mpsc::Sender<Order>,
@@ -81,13 +81,13 @@ enum Order {
 }
 
 impl Cluster {
-    /// For the agent of this node; what is to be written comes out of the receiver, for [`follow`].
+    /// For the agent of this node; what is to be written comes out of the receiver, for `follow`.
     pub fn new(node: &str) -> (Self, Speaking) {
         let (orders, speaking) = mpsc::channel(WAITING);
         let inner = Inner {
             node: node.to_owned(),
-            words: Mutex::new(Words::new(node)),
-            teller: Mutex::default(),
+            announcements: Mutex::new(Announcements::new(node)),
+            publisher: Mutex::default(),
             news: AtomicBool::new(false),
             orders,
             trouble: Mutex::default(),
@@ -103,11 +103,11 @@ impl Cluster {
             true => GuardReasons::one(GuardReason::SteeringOff),
             false => GuardReasons::ALL.without(GuardReasons::one(GuardReason::ManifestChanged)),
         });
-        if let Some(new) = lock(&self.0.teller).next(own, Instant::now()) {
+        if let Some(new) = lock(&self.0.publisher).next(own, Instant::now()) {
             // Full: nothing could be written for a long time, and this could not either.
             let _ = self.0.orders.try_send(Order::Sign(new));
         }
-        let standing = lock(&self.0.words).standing(OffsetDateTime::now_utc());
+        let standing = lock(&self.0.announcements).standing(OffsetDateTime::now_utc());
         let news = self.0.news.swap(false, Ordering::Relaxed);
         signs.agent_armed = news || standing.agent.is_some();
         signs.cluster_armed = standing.operator.is_some();
@@ -142,7 +142,7 @@ impl Cluster {
     /// The line in the status.
     pub fn line(&self) -> String {
         let trouble = lock(&self.0.trouble).clone();
-        let words = lock(&self.0.words);
+        let announcements = lock(&self.0.announcements);
         let mut line = format!(
             "signs are shared by the Lease {}/{}",
             lease::NAMESPACE,
@@ -154,19 +154,22 @@ impl Cluster {
             }
         }
         let now = OffsetDateTime::now_utc();
-        if let (Some(until), Some(word)) = (words.standing(now).operator, words.operator()) {
+        if let (Some(until), Some(announcement)) = (
+            announcements.standing(now).operator,
+            announcements.operator(),
+        ) {
             line += &format!(
                 "; all are armed until {} by an operator at {}",
                 written(until),
-                word.by
+                announcement.by
             );
         }
-        if let Some(word) = words.last() {
+        if let Some(announcement) = announcements.last() {
             line += &format!(
                 "; last word: {} at {} of {}",
-                word.because,
-                written(word.at),
-                word.by
+                announcement.because,
+                written(announcement.at),
+                announcement.by
             );
         }
         line
@@ -182,26 +185,29 @@ impl Cluster {
         Counts::default().read()
     }
 
-    fn order_word(&self, order: &Order) -> (String, Option<Word>) {
+    fn announcement_for(&self, order: &Order) -> (String, Option<Announcement>) {
         let (node, now) = (&self.0.node, OffsetDateTime::now_utc());
         match order {
-            Order::Sign(reasons) => (words::key_of(node), Some(Word::sign(node, *reasons, now))),
+            Order::Sign(reasons) => (
+                words::key_of(node),
+                Some(Announcement::sign(node, *reasons, now)),
+            ),
             Order::Operator(ClusterOrder::Arm(time), _) => {
-                let word = Word::operator(node, *time, now);
-                (words::OPERATOR.to_owned(), Some(word))
+                let announcement = Announcement::operator(node, *time, now);
+                (words::OPERATOR.to_owned(), Some(announcement))
             }
             Order::Operator(ClusterOrder::Release, _) => (words::OPERATOR.to_owned(), None),
         }
     }
 
     fn heard(&self, annotations: &BTreeMap<String, String>) {
-        let mut words = lock(&self.0.words);
-        if words.take(annotations, OffsetDateTime::now_utc()) {
+        let mut announcements = lock(&self.0.announcements);
+        if announcements.take(annotations, OffsetDateTime::now_utc()) {
             self.0.counts.heard.fetch_add(1, Ordering::Relaxed);
             self.0.news.store(true, Ordering::Relaxed);
-            let last = words.last().cloned();
-            drop(words);
-            if let Some(Word { by, because, .. }) = last {
+            let last = announcements.last().cloned();
+            drop(announcements);
+            if let Some(Announcement { by, because, .. }) = last {
                 tracing::info!(by, because, "another agent saw a sign");
             }
         }

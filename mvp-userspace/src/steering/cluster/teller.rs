@@ -9,7 +9,7 @@ const APART: Duration = Duration::from_secs(10);
 
 /// What was published.
 #[derive(Debug, Default)]
-pub(super) struct Teller {
+pub(super) struct SignPublisher {
     /// The signs of the last observation.
     seen: GuardReasons,
     /// The signs that are new since something was last published.
@@ -17,7 +17,7 @@ pub(super) struct Teller {
     told_at: Option<Instant>,
 }
 
-impl Teller {
+impl SignPublisher {
     /// Takes the signs that are seen now, and returns those that are to be published. A sign that lasts is published once: the others see
     /// for themselves whether it still holds.
     pub(super) fn next(&mut self, own: GuardReasons, now: Instant) -> Option<GuardReasons> {
@@ -44,7 +44,7 @@ mod tests {
             GuardReasons::one(GuardReason::LeaseChanged),
         );
         let none = GuardReasons::EMPTY;
-        let mut teller = Teller::default();
+        let mut teller = SignPublisher::default();
         let start = Instant::now();
         let mut at = |seconds, own| teller.next(own, start + Duration::from_secs(seconds));
         assert_eq!(at(0, none), None);

@@ -19,7 +19,7 @@ const PREFIX: &str = "mvp/";
 pub(super) const OPERATOR: &str = "mvp/operator";
 /// So long a sign stands for the others: until they see signs of their own, or none comes.
 pub(super) const SIGN_STANDS: Duration = Duration::from_secs(60);
-/// Longest that any word counts, whatever it says: a word that is forgotten must end.
+/// Longest that any announcement counts, whatever it says: a announcement that is forgotten must end.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Annotations looked at; more than any control plane has agents.
 const MAX_WORDS: usize = 128;
@@ -30,7 +30,7 @@ const MAX_NAME: usize = 63;
 
 /// One annotation's value.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub(super) struct Word {
+pub(super) struct Announcement {
     /// The node whose agent wrote it.
     pub by: String,
     /// The codes of the signs, or `operator`.
@@ -43,7 +43,7 @@ pub(super) struct Word {
 
 /// What is known of the Lease.
 #[derive(Debug)]
-pub(super) struct Words {
+pub(super) struct Announcements {
     own: String,
     /// `None`: it was not read yet.
     read: Option<BTreeMap<String, Kept>>,
@@ -53,21 +53,21 @@ pub(super) struct Words {
 struct Kept {
     value: String,
     /// `None`: it cannot be read.
-    word: Option<Word>,
-    /// [`Word::until`], at most [`LONGEST`] after it was first seen.
+    announcement: Option<Announcement>,
+    /// [`Announcement::until`], at most [`LONGEST`] after it was first seen.
     until: Option<OffsetDateTime>,
 }
 
 /// What speaks for arming.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Standing {
+pub(super) struct StandingAnnouncements {
     /// The last moment for which another agent's sign stands.
     pub agent: Option<OffsetDateTime>,
-    /// The same for an operator's word.
+    /// The same for an operator's announcement.
     pub operator: Option<OffsetDateTime>,
 }
 
-impl Word {
+impl Announcement {
     /// That this node's agent saw these signs.
     pub(super) fn sign(node: &str, reasons: GuardReasons, now: OffsetDateTime) -> Self {
         Self {
@@ -102,8 +102,8 @@ pub(super) fn key_of(node: &str) -> String {
     format!("{PREFIX}sign.{head}-{digest}")
 }
 
-impl Words {
-    /// The words as the agent of this node sees them.
+impl Announcements {
+    /// The announcements as the agent of this node sees them.
     pub(super) fn new(node: &str) -> Self {
         Self {
             own: key_of(node),
@@ -112,7 +112,7 @@ impl Words {
     }
 
     /// Takes in the Lease's annotations. True if another agent has said something since they were last read: a sign even if its
-    /// clock and ours differ by more than its word stands.
+    /// clock and ours differ by more than its announcement stands.
     pub(super) fn take(
         &mut self,
         annotations: &BTreeMap<String, String>,
@@ -130,15 +130,17 @@ impl Words {
                 kept.insert(key.clone(), known.clone());
                 continue;
             }
-            let word: Option<Word> = serde_json::from_str(value).ok();
+            let announcement: Option<Announcement> = serde_json::from_str(value).ok();
             let is_sign = *key != self.own && key != OPERATOR;
-            news |= is_sign && word.is_some() && before.is_some();
-            let until = word.as_ref().map(|word| word.until.min(now + LONGEST));
+            news |= is_sign && announcement.is_some() && before.is_some();
+            let until = announcement
+                .as_ref()
+                .map(|announcement| announcement.until.min(now + LONGEST));
             kept.insert(
                 key.clone(),
                 Kept {
                     value: value.clone(),
-                    word,
+                    announcement,
                     until,
                 },
             );
@@ -148,8 +150,8 @@ impl Words {
     }
 
     /// What stands after `now`.
-    pub(super) fn standing(&self, now: OffsetDateTime) -> Standing {
-        let mut standing = Standing::default();
+    pub(super) fn standing(&self, now: OffsetDateTime) -> StandingAnnouncements {
+        let mut standing = StandingAnnouncements::default();
         for (key, kept) in self.read.iter().flatten() {
             let until = kept.until.filter(|until| *until > now);
             if key == OPERATOR {
@@ -161,16 +163,16 @@ impl Words {
         standing
     }
 
-    /// The latest word of all, for the status.
-    pub(super) fn last(&self) -> Option<&Word> {
-        let words = self.read.iter().flatten();
-        words
-            .filter_map(|(_, kept)| kept.word.as_ref())
-            .max_by_key(|word| word.at)
+    /// The latest announcement of all, for the status.
+    pub(super) fn last(&self) -> Option<&Announcement> {
+        let announcements = self.read.iter().flatten();
+        announcements
+            .filter_map(|(_, kept)| kept.announcement.as_ref())
+            .max_by_key(|announcement| announcement.at)
     }
 
-    pub(super) fn operator(&self) -> Option<&Word> {
-        self.read.as_ref()?.get(OPERATOR)?.word.as_ref()
+    pub(super) fn operator(&self) -> Option<&Announcement> {
+        self.read.as_ref()?.get(OPERATOR)?.announcement.as_ref()
     }
 }
 
@@ -189,90 +191,105 @@ mod tests {
     const NOW: OffsetDateTime = time::macros::datetime!(2026-01-02 03:04:05 UTC);
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn lease(words: &[(&str, &Word)]) -> BTreeMap<String, String> {
-        let text = |word: &&Word| serde_json::to_string(word).unwrap();
-        let words = words.iter();
-        words
-            .map(|(key, word)| ((*key).into(), text(word)))
+    fn lease(announcements: &[(&str, &Announcement)]) -> BTreeMap<String, String> {
+        let text = |announcement: &&Announcement| serde_json::to_string(announcement).unwrap();
+        let announcements = announcements.iter();
+        announcements
+            .map(|(key, announcement)| ((*key).into(), text(announcement)))
             .collect()
     }
 
-    fn sign(node: &str, at: OffsetDateTime) -> Word {
-        Word::sign(node, GuardReasons::one(GuardReason::ManifestChanged), at)
+    fn sign(node: &str, at: OffsetDateTime) -> Announcement {
+        Announcement::sign(node, GuardReasons::one(GuardReason::ManifestChanged), at)
     }
 
     #[test]
     fn another_agents_sign_is_news_once_and_stands_for_its_time() {
-        let mut words = Words::new("cp-a");
-        assert!(!words.take(&BTreeMap::new(), NOW));
-        assert_eq!(words.standing(NOW), Standing::default());
-        let (key, word) = (key_of("cp-b"), sign("cp-b", NOW));
-        let said = lease(&[(&key, &word)]);
-        assert!(words.take(&said, NOW));
-        assert!(!words.take(&said, NOW));
-        assert_eq!(words.standing(NOW).agent, Some(word.until));
-        assert_eq!(words.standing(NOW + SIGN_STANDS), Standing::default());
-        assert_eq!(words.last(), Some(&word));
+        let mut announcements = Announcements::new("cp-a");
+        assert!(!announcements.take(&BTreeMap::new(), NOW));
+        assert_eq!(
+            announcements.standing(NOW),
+            StandingAnnouncements::default()
+        );
+        let (key, announcement) = (key_of("cp-b"), sign("cp-b", NOW));
+        let said = lease(&[(&key, &announcement)]);
+        assert!(announcements.take(&said, NOW));
+        assert!(!announcements.take(&said, NOW));
+        assert_eq!(announcements.standing(NOW).agent, Some(announcement.until));
+        assert_eq!(
+            announcements.standing(NOW + SIGN_STANDS),
+            StandingAnnouncements::default()
+        );
+        assert_eq!(announcements.last(), Some(&announcement));
         // The next is news, whatever its clock says.
         let late = sign("cp-b", NOW - 10 * MINUTE);
-        assert!(words.take(&lease(&[(&key, &late)]), NOW));
-        assert_eq!(words.standing(NOW), Standing::default());
+        assert!(announcements.take(&lease(&[(&key, &late)]), NOW));
+        assert_eq!(
+            announcements.standing(NOW),
+            StandingAnnouncements::default()
+        );
     }
 
     #[test]
     fn what_stood_there_at_the_start_is_no_news() {
-        let mut words = Words::new("cp-a");
-        let (key, word) = (key_of("cp-b"), sign("cp-b", NOW));
-        assert!(!words.take(&lease(&[(&key, &word)]), NOW));
-        assert!(words.standing(NOW).agent.is_some());
+        let mut announcements = Announcements::new("cp-a");
+        let (key, announcement) = (key_of("cp-b"), sign("cp-b", NOW));
+        assert!(!announcements.take(&lease(&[(&key, &announcement)]), NOW));
+        assert!(announcements.standing(NOW).agent.is_some());
     }
 
     #[test]
     fn ones_own_sign_says_nothing_and_an_operators_word_counts_for_all() {
-        let mut words = Words::new("cp-a");
-        words.take(&BTreeMap::new(), NOW);
+        let mut announcements = Announcements::new("cp-a");
+        announcements.take(&BTreeMap::new(), NOW);
         let own = sign("cp-a", NOW);
-        let operator = Word::operator("cp-a", 30 * MINUTE, NOW);
+        let operator = Announcement::operator("cp-a", 30 * MINUTE, NOW);
         let said = lease(&[(&key_of("cp-a"), &own), (OPERATOR, &operator)]);
-        assert!(!words.take(&said, NOW));
-        let standing = words.standing(NOW + 29 * MINUTE);
+        assert!(!announcements.take(&said, NOW));
+        let standing = announcements.standing(NOW + 29 * MINUTE);
         assert_eq!(
             (standing.agent, standing.operator),
             (None, Some(operator.until))
         );
-        assert_eq!(words.standing(NOW + 30 * MINUTE), Standing::default());
-        assert_eq!(words.operator(), Some(&operator));
+        assert_eq!(
+            announcements.standing(NOW + 30 * MINUTE),
+            StandingAnnouncements::default()
+        );
+        assert_eq!(announcements.operator(), Some(&operator));
         // Taken back.
-        words.take(&lease(&[(&key_of("cp-a"), &own)]), NOW);
-        assert_eq!(words.standing(NOW), Standing::default());
+        announcements.take(&lease(&[(&key_of("cp-a"), &own)]), NOW);
+        assert_eq!(
+            announcements.standing(NOW),
+            StandingAnnouncements::default()
+        );
     }
 
     /// Agents of two releases share one Lease: a sign that only the other one knows arms this one too.
     #[test]
     fn the_word_of_another_release_is_understood() {
-        let mut words = Words::new("cp-a");
-        words.take(&BTreeMap::new(), NOW);
+        let mut announcements = Announcements::new("cp-a");
+        announcements.take(&BTreeMap::new(), NOW);
         let mut text = serde_json::to_value(sign("cp-b", NOW)).unwrap();
         text["because"] = "a_sign_of_the_future".into();
         text["since"] = "another release".into();
         let said = BTreeMap::from([(key_of("cp-b"), text.to_string())]);
-        assert!(words.take(&said, NOW));
-        assert_eq!(words.standing(NOW).agent, Some(NOW + SIGN_STANDS));
+        assert!(announcements.take(&said, NOW));
+        assert_eq!(announcements.standing(NOW).agent, Some(NOW + SIGN_STANDS));
     }
 
     #[test]
     fn no_word_counts_for_longer_than_a_day() {
-        let mut words = Words::new("cp-a");
-        let word = Word {
+        let mut announcements = Announcements::new("cp-a");
+        let announcement = Announcement {
             until: NOW + 1000 * LONGEST,
-            ..Word::operator("cp-b", MINUTE, NOW)
+            ..Announcement::operator("cp-b", MINUTE, NOW)
         };
-        let said = lease(&[(OPERATOR, &word)]);
-        words.take(&said, NOW);
+        let said = lease(&[(OPERATOR, &announcement)]);
+        announcements.take(&said, NOW);
         // Reading it again does not prolong it.
-        words.take(&said, NOW + LONGEST / 2);
-        assert!(words.standing(NOW + LONGEST / 2).operator.is_some());
-        assert_eq!(words.standing(NOW + LONGEST).operator, None);
+        announcements.take(&said, NOW + LONGEST / 2);
+        assert!(announcements.standing(NOW + LONGEST / 2).operator.is_some());
+        assert_eq!(announcements.standing(NOW + LONGEST).operator, None);
     }
 
     #[test]
@@ -290,18 +307,18 @@ mod tests {
             all in proptest::collection::btree_map("(mvp/)?[a-z.-]{0,12}", ".{0,40}", 0..8),
             until in -100_000i64..100_000_000,
         ) {
-            let mut words = Words::new("cp-a");
-            prop_assert!(!words.take(&all, NOW));
-            prop_assert_eq!(words.standing(NOW), Standing::default());
+            let mut announcements = Announcements::new("cp-a");
+            prop_assert!(!announcements.take(&all, NOW));
+            prop_assert_eq!(announcements.standing(NOW), StandingAnnouncements::default());
             let mut all = all;
-            let word = Word {
+            let announcement = Announcement {
                 until: NOW + time::Duration::seconds(until),
                 ..sign("cp-b", NOW)
             };
-            all.insert(key_of("cp-b"), serde_json::to_string(&word).unwrap());
-            prop_assert!(words.take(&all, NOW));
-            prop_assert_eq!(words.standing(NOW).agent.is_some(), until > 0);
-            prop_assert_eq!(words.standing(NOW + LONGEST), Standing::default());
+            all.insert(key_of("cp-b"), serde_json::to_string(&announcement).unwrap());
+            prop_assert!(announcements.take(&all, NOW));
+            prop_assert_eq!(announcements.standing(NOW).agent.is_some(), until > 0);
+            prop_assert_eq!(announcements.standing(NOW + LONGEST), StandingAnnouncements::default());
         }
     }
 }

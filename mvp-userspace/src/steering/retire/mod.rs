@@ -15,6 +15,6 @@ mod round;
 mod seen;
 mod tally;
 
-pub use moment::{Due, Figures, QUIET_FIRST, QUIET_LAST, Schedule};
+pub use moment::{Due, QUIET_FIRST, QUIET_LAST, Schedule, TcpFigures};
 pub use round::{Agents, Retiring, Scope};
 pub use tally::{Ended, Open, RetireTally, RetireView};

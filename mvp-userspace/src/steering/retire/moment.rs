@@ -41,7 +41,7 @@ const HURRY: Duration = Duration::from_secs(5);
 
 /// What the kernel says of a connection at one moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Figures {
+pub struct TcpFigures {
     /// Time since data was last sent or received.
     pub quiet: Duration,
     /// The server sent an answer after it last received something: every request seen so far may have been answered.
@@ -75,14 +75,14 @@ impl Schedule {
 
     /// Whether a connection is to be ended now that an operator has said so, that long ago: as after a window of five seconds, so that
     /// a connection with a request under way has that long to have it answered.
-    pub fn due_hurried(since: Duration, figures: &Figures) -> Option<Due> {
+    pub fn due_hurried(since: Duration, figures: &TcpFigures) -> Option<Due> {
         let over = Self { within: HURRY };
         over.due(HURRY.saturating_add(since), 0.0, figures)
     }
 
     /// Whether a connection is to be ended now. `since`: from the beginning, or from when the connection was first seen.
     /// `phase`: a number in 0..1 of the connection's own, which spreads the connections over the window.
-    pub fn due(&self, since: Duration, phase: f64, figures: &Figures) -> Option<Due> {
+    pub fn due(&self, since: Duration, phase: f64, figures: &TcpFigures) -> Option<Due> {
         let idle = !figures.in_flight && figures.answered;
         if self.within.is_zero() {
             let silent = !figures.in_flight && figures.quiet >= QUIET_FIRST;
@@ -112,7 +112,7 @@ impl Schedule {
         urgent: Duration,
         since: Duration,
         phase: f64,
-        figures: &Figures,
+        figures: &TcpFigures,
     ) -> Option<Due> {
         let own = urgent.checked_sub(URGENT_SPREAD.mul_f64(phase.clamp(0.0, 1.0)));
         let asked = match own {
@@ -172,8 +172,8 @@ mod tests {
         within: Duration::from_secs(30),
     };
 
-    fn figures(quiet_ms: u64, answered: bool, in_flight: bool) -> Figures {
-        Figures {
+    fn figures(quiet_ms: u64, answered: bool, in_flight: bool) -> TcpFigures {
+        TcpFigures {
             quiet: Duration::from_millis(quiet_ms),
             answered,
             in_flight,

@@ -14,9 +14,9 @@ use rustix::thread::set_current_timer_slack;
 use super::close::{APART, Close, WATCHED};
 use super::seen::{Seen, Traffic};
 use super::tally::{Ended, Open, RetireTally};
-use super::{Due, Figures, QUIET_FIRST, Schedule};
+use super::{Due, QUIET_FIRST, Schedule, TcpFigures};
 use crate::kernel::{LocalSource, steers_while_idle};
-use crate::net::{Established, Outcome, SockDiag, SockDiagError};
+use crate::net::{Established, RetireOutcome, SockDiag, SockDiagError};
 use crate::steering::Retirable;
 
 /// Before the next look after one that failed.
@@ -282,7 +282,7 @@ impl Round {
             let traffic = Traffic::of(now);
             let answered = seen.is_known() && seen.is_answered(&traffic)
                 || now.is_silent(silence) && seen.may_be_answered(&traffic);
-            let figures = Figures {
+            let figures = TcpFigures {
                 quiet: now.silent_for(),
                 answered: now.server_spoke_last()
                     && !now.may_be_asked_since(silence)
@@ -313,10 +313,10 @@ impl Round {
             due.is_some()
         })?;
         self.tally.count(match (outcome, why) {
-            (Outcome::Destroyed, Due::Quiet) => Ended::Destroyed,
-            (Outcome::Destroyed, Due::Late) => Ended::Late,
-            (Outcome::Active, _) => Ended::Active,
-            (Outcome::Gone, _) => Ended::Gone,
+            (RetireOutcome::Destroyed, Due::Quiet) => Ended::Destroyed,
+            (RetireOutcome::Destroyed, Due::Late) => Ended::Late,
+            (RetireOutcome::Active, _) => Ended::Active,
+            (RetireOutcome::Gone, _) => Ended::Gone,
         });
         tracing::debug!(client = %found.remote(), ?outcome, ?why, "connection of before");
         Ok(())
@@ -331,9 +331,9 @@ impl Round {
                 close.take(Traffic::of(now), now.is_queued(), Instant::now())
             })?;
             match outcome {
-                Outcome::Active => std::thread::sleep(APART),
-                Outcome::Gone => return Ok(()),
-                Outcome::Destroyed => {
+                RetireOutcome::Active => std::thread::sleep(APART),
+                RetireOutcome::Gone => return Ok(()),
+                RetireOutcome::Destroyed => {
                     self.tally.count(Ended::Destroyed);
                     tracing::debug!(client = %found.remote(), "connection of before, after an answer");
                     return Ok(());

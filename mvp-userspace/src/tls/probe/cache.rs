@@ -24,7 +24,9 @@ pub struct ProbeView {
     pub age: Duration,
     /// Since the certificate was first seen, without another in between.
     pub unchanged_for: Duration,
+    /// It leads to the CA that issued the certificate which the agent itself shows for the name.
     pub same_ca: bool,
+    /// Its names include the one that was asked for; true if none was.
     pub valid_for_name: bool,
     /// End of the certificate's validity, Unix seconds.
     pub not_after: i64,
@@ -33,11 +35,13 @@ pub struct ProbeView {
 /// A server, by its name in the membership, and the name to ask it for.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Target {
+    /// Its name in the membership.
     pub server: Box<str>,
     /// The name in lower case.
     pub server_name: Option<Box<str>>,
 }
 
+/// What probes of servers showed. Bounded: the target that was used least recently gives way.
 #[derive(Debug, Default)]
 pub struct ProbeCache {
     entries: HashMap<Target, Entry>,

@@ -45,6 +45,7 @@ pub enum ProbeError {
     /// The server left between question and probe.
     #[error("the server left the membership")]
     Gone,
+    /// The agent's own certificate, with which the server's is compared, has no known issuer.
     #[error(transparent)]
     OwnCa(#[from] NoIssuer),
     /// The server's or the network's fault: nothing listens, or no way there.
@@ -53,6 +54,7 @@ pub enum ProbeError {
     /// The server's fault: no TLS, no certificate that can be read, or it does not hold the certificate's key.
     #[error("TLS handshake failed: {0}")]
     Handshake(String),
+    /// The limit is for the connection and the handshake together.
     #[error("no handshake in time")]
     TimedOut,
 }

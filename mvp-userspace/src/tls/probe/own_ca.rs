@@ -12,7 +12,7 @@ use crate::config::{Config, KeyPair};
 use crate::tls::error::TlsError;
 use crate::tls::reload::{Adopt, Reload};
 use crate::tls::sni::{self, Resolver};
-use crate::tls::source::{Bundle, FileSpec, FileStats, Outcome, Pair, Refreshed, Source};
+use crate::tls::source::{Bundle, FileSpec, FileStats, Pair, Refreshed, ReloadOutcome, Source};
 use crate::tls::{lifetime, provider};
 
 /// No CA of the configuration vouches for the agent's own certificate now; so nothing can be said to be of the same CA.
@@ -101,7 +101,7 @@ impl OwnCa {
 }
 
 impl Reload for OwnCa {
-    fn refresh(&self) -> Vec<Outcome> {
+    fn refresh(&self) -> Vec<ReloadOutcome> {
         let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
         let material = &mut *material;
         let pairs = std::iter::once(&mut material.serving)

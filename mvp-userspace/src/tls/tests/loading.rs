@@ -6,7 +6,7 @@ use rcgen::KeyPair;
 
 use crate::identity::TrustCell;
 use crate::tls::testing::{Files, client, self_signed, server, signed_by};
-use crate::tls::{ClientTls, Fault, ServerTls, TlsError};
+use crate::tls::{ClientTls, ServerTls, TlsError, TlsFault};
 
 fn load_error(files: &Files) -> TlsError {
     ServerTls::load(&files.config()).err().unwrap()
@@ -121,7 +121,7 @@ fn errors_are_one_line_that_names_the_key() {
         assert!(text.starts_with(message), "{text}\nexpected: {message}");
         assert!(!text.contains('\n'), "{text}");
         assert_eq!(text.split(": ").next(), Some(error.key()));
-        assert_eq!(error.fault(), Fault::File);
+        assert_eq!(error.fault(), TlsFault::File);
     };
     let remove = |files: &Files, name: &str| std::fs::remove_file(files.path().join(name)).unwrap();
     check(
@@ -194,7 +194,7 @@ fn errors_of_the_other_owners() {
     let error = ClientTls::load(&config).err().unwrap();
     assert_eq!(
         (error.key(), error.fault()),
-        ("upstream.serverName", Fault::Config)
+        ("upstream.serverName", TlsFault::Config)
     );
 
     let mut config = files.config();
@@ -238,6 +238,6 @@ fn one_authority_for_users_and_proxies_needs_allowed_names() {
     let error = TrustCell::open(&config).err().unwrap();
     assert_eq!(
         (error.key(), error.fault()),
-        ("requestHeader.clientCAFile", Fault::Config)
+        ("requestHeader.clientCAFile", TlsFault::Config)
     );
 }

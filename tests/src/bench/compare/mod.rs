@@ -41,6 +41,7 @@ use scenarios::{Bench, Scenario, Settings};
 use subjects::{Ground, Running, Subject};
 use timeline::{Pace, Timeline, Way};
 
+/// The arguments of `compare`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Also write everything to this file, as JSON
@@ -64,6 +65,7 @@ pub struct Options {
     /// Requests each second of the open loop
     #[arg(long, default_value_t = 1000.0, value_parser = positive)]
     pub rate: f64,
+    /// Watches that are open while the rest is measured
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub watches: u32,
     /// What to measure [default: all]

@@ -21,6 +21,7 @@ use clap::{Args, ValueEnum};
 use super::report::{Report, write_json};
 use super::target::{cores, positive};
 
+/// The arguments of `kernel`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Also write the rows to this file, as a JSON array
@@ -58,6 +59,7 @@ pub struct Options {
     pub mvp_binary: Option<PathBuf>,
 }
 
+/// What is measured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Scenario {

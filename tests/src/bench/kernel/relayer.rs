@@ -12,11 +12,11 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use mvp::kernel::Splice;
 use mvp::net::{
-    AcceptLoop, Accepted, Admission, AdmissionLimits, Peeked, Sink, listen, peek, tune_client,
-    tune_upstream,
+    AcceptLoop, Accepted, Admission, AdmissionLimits, Peeked, ThreadInbox, listen, peek,
+    tune_client, tune_upstream,
 };
-use mvp::splice::calibrate::{self, Kind};
-use mvp::splice::{Limits, Mode, Outcome, Signal, Splicer, selftest};
+use mvp::splice::calibrate::{self, TrafficKind};
+use mvp::splice::{Mode, PairLimits, PairOutcome, Signal, Splicer, selftest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -24,8 +24,10 @@ use tokio::time::Instant;
 
 use crate::bench::target::SERVER_NAME;
 
+/// The arguments of `relayer`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
+    /// Where clients connect
     #[arg(long)]
     pub listen: SocketAddr,
     /// Where every connection goes
@@ -34,6 +36,7 @@ pub struct Options {
     /// sockmap, splice or copy [default: what a calibration chooses, as the agent does]
     #[arg(long)]
     pub mode: Option<Way>,
+    /// Threads, each with a runtime of its own
     #[arg(long)]
     pub threads: usize,
 }
@@ -118,12 +121,12 @@ async fn automatic() -> Result<(Arc<Splicer>, Mode)> {
     let splicer = splicer(kernel);
     let figures = calibrate::run(&splicer, &modes).await?;
     println!("{figures:?}");
-    let mode = calibrate::choose(&figures, Kind::Messages);
+    let mode = calibrate::choose(&figures, TrafficKind::Messages);
     Ok((splicer, mode))
 }
 
-fn data_thread(server: SocketAddr, splicer: Arc<Splicer>, mode: Mode) -> Result<Sink> {
-    let (sink, inbox) = Sink::new();
+fn data_thread(server: SocketAddr, splicer: Arc<Splicer>, mode: Mode) -> Result<ThreadInbox> {
+    let (sink, inbox) = ThreadInbox::new();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -159,7 +162,7 @@ async fn relay(
     splicer: &Splicer,
     mode: Mode,
     signals: watch::Receiver<Signal>,
-) -> Result<Outcome> {
+) -> Result<PairOutcome> {
     let client = TcpStream::from_std(accepted.stream)?;
     tune_client(&client)?;
     let peeked = peek(&client, Instant::now() + PATIENCE).await?;
@@ -169,7 +172,7 @@ async fn relay(
     );
     let upstream = TcpStream::connect(server).await.context("the server")?;
     tune_upstream(&upstream)?;
-    let limits = Limits::default();
+    let limits = PairLimits::default();
     let outcome = splicer.join(client.into(), upstream.into(), mode, &limits, signals);
     Ok(outcome.await)
 }

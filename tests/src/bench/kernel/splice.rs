@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use mvp::kernel::Splice;
-use mvp::splice::{Limits, Mode, Splicer};
+use mvp::splice::{Mode, PairLimits, Splicer};
 
 use super::placement::{Place, at, both};
 use super::{Options, rotated};
@@ -92,7 +92,7 @@ fn measure(mode: Option<Mode>, kernel: &Splice, options: &Options) -> Result<Fig
     let server = listener.local_addr()?;
     let splicer = Arc::new(Splicer::new(Some(kernel.clone()), 16));
     let start = |mode| {
-        let (splicer, limits) = (Arc::clone(&splicer), Limits::default());
+        let (splicer, limits) = (Arc::clone(&splicer), PairLimits::default());
         at(Place::Proxy, || {
             let proxy = PairProxy::start(LOOPBACK, server, splicer, mode, limits);
             Ok((mode, proxy))

@@ -26,6 +26,7 @@ const STEP: Duration = Duration::from_secs(3);
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// What the hostile neighbour does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Attack {
     /// Requests without credentials, 20 at a time on one connection
@@ -47,6 +48,7 @@ pub enum Attack {
 }
 
 impl Attack {
+    /// Every attack, in the order in which they are measured.
     pub const ALL: [Self; 8] = [
         Self::Anonymous,
         Self::Malformed,

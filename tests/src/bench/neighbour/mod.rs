@@ -31,6 +31,7 @@ use crate::ports::free_port;
 use crate::sim::ControlPlane;
 use crate::sim::pki::ClientAuth;
 
+/// The arguments of `neighbour`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Also write the rows to this file, as a JSON array
@@ -61,6 +62,7 @@ pub struct Options {
     pub mvp_binary: Option<PathBuf>,
 }
 
+/// What stands between the clients and the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Subject {
     /// No agent: everybody talks to kube-apiserver itself

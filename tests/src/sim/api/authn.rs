@@ -15,9 +15,13 @@ use super::{
     status::{self, Failure},
 };
 
+/// The group of every authenticated user.
 pub const AUTHENTICATED: &str = "system:authenticated";
+/// The group of the anonymous user.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The user without credentials.
 pub const ANONYMOUS: &str = "system:anonymous";
+/// The group that may do everything, before any rule.
 pub const MASTERS: &str = "system:masters";
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 const ALLOWED_NAME: &str = "front-proxy-client";
@@ -25,13 +29,18 @@ const UID_OID: &str = "1.3.6.1.4.1.57683.2";
 /// The first minor that reads a uid from certificates by default (gate AllowParsingUserUIDFromCertAuth, beta).
 const UID_MINOR: u8 = 34;
 
+/// Who is asking, as authorization and audit see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
+    /// Never empty.
     pub name: String,
+    /// Empty if the user has none.
     #[serde(default)]
     pub uid: String,
+    /// In the order in which they were found.
     #[serde(default)]
     pub groups: Vec<String>,
+    /// By key; keys are in lower case.
     #[serde(default)]
     pub extra: BTreeMap<String, Vec<String>>,
 }
@@ -39,9 +48,13 @@ pub struct User {
 /// Names of the headers by which a front proxy asserts a user (`--requestheader-*`). Compared without case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderNames {
+    /// `--requestheader-username-headers`.
     pub users: Vec<String>,
+    /// `--requestheader-uid-headers`; empty: none is believed, as before 1.32.
     pub uids: Vec<String>,
+    /// `--requestheader-group-headers`.
     pub groups: Vec<String>,
+    /// `--requestheader-extra-headers-prefix`.
     pub extra_prefixes: Vec<String>,
 }
 
@@ -61,9 +74,13 @@ impl Default for HeaderNames {
 /// Which authenticator accepted the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Method {
+    /// Headers, over the certificate of a front proxy.
     FrontProxy,
+    /// A client certificate.
     Certificate,
+    /// A bearer token.
     Token,
+    /// There were no credentials.
     Anonymous,
 }
 
@@ -104,6 +121,9 @@ struct Bundle {
 }
 
 impl Authorities {
+    /// What certificates are verified with, by a server of this minor version.
+    /// | # Errors
+    /// A certificate of the two bundles cannot be a CA.
     pub fn new(
         cluster: &[CertificateDer<'_>],
         front_proxy: &[CertificateDer<'_>],
@@ -150,6 +170,9 @@ impl Authorities {
 /// Tokens that are accepted.
 pub type Tokens = BTreeMap<String, User>;
 
+/// Who is asking: the front proxy's headers, the certificate and the token, in kube-apiserver's order.
+/// | # Errors
+/// 401: there is a token that nobody knows, or a certificate that does not verify.
 pub fn authenticate(
     certificate: &PeerCertificate,
     headers: &HeaderMap,

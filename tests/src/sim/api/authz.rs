@@ -13,7 +13,9 @@ use super::{
 pub struct Rule {
     /// User name or group name.
     pub subject: String,
+    /// Verbs as RBAC names them.
     pub verbs: Vec<String>,
+    /// The empty text is the core group.
     pub api_groups: Vec<String>,
     /// Resources, or `resource/subresource`.
     pub resources: Vec<String>,
@@ -31,7 +33,9 @@ const MONITORING: &str = "system:monitoring";
 /// What a control plane accepts and grants; all its servers share it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Policy {
+    /// The bearer tokens, with their users.
     pub tokens: Tokens,
+    /// What is granted beyond the built-in rules.
     pub rules: Vec<Rule>,
     /// Names of users to whom system:discovery is not bound.
     #[serde(default)]
@@ -59,6 +63,9 @@ impl Policy {
         }
     }
 
+    /// Whether the user may send the request.
+    /// | # Errors
+    /// 403, with kube-apiserver's text.
     pub fn authorize(&self, user: &User, info: &RequestInfo) -> Result<(), Failure> {
         if self.allows(user, info) {
             return Ok(());
@@ -66,6 +73,7 @@ impl Policy {
         Err(denied(user, info))
     }
 
+    /// Whether any rule grants the request.
     pub fn allows(&self, user: &User, info: &RequestInfo) -> bool {
         let member = |group: &str| user.groups.iter().any(|own| own == group);
         if member(MASTERS) {

@@ -18,12 +18,14 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 /// Any body; errors end it abruptly (RST_STREAM, or a cut connection).
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
+/// A body whose length is known.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into())
         .map_err(|never: Infallible| match never {})
         .boxed_unsync()
 }
 
+/// A body whose frames come when they come; an error breaks it off.
 pub fn stream(
     frames: impl Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send + 'static,
 ) -> Body {
@@ -81,6 +83,7 @@ impl http_body::Body for Announced {
 pub struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
+    /// Counts one more.
     pub fn new(counter: &Arc<AtomicUsize>) -> Self {
         counter.fetch_add(1, Ordering::Relaxed);
         Self(counter.clone())
@@ -100,6 +103,7 @@ pub struct CountedBody {
 }
 
 impl CountedBody {
+    /// `count` is dropped with the body.
     pub fn new(body: Body, count: Counted) -> Self {
         Self {
             body,

@@ -20,8 +20,11 @@ use super::surface::Surface;
 /// One answer, without the headers that every answer of a server has.
 #[derive(Clone, Debug)]
 pub struct Answer {
+    /// The HTTP status.
     pub status: u16,
+    /// By name in lower case.
     pub headers: Vec<(String, String)>,
+    /// Encoded, and not compressed yet.
     pub body: Bytes,
 }
 

@@ -2,6 +2,11 @@
 //! (v2beta1 has the same), k8s.io/apimachinery/pkg/apis/meta/v1 and pkg/runtime. Go writes strings, numbers and structs
 //! that are no pointers even when they are empty, which is what `required` does here.
 
+#![allow(
+    missing_docs,
+    reason = "types and fields are those of Kubernetes' generated.proto, which documents them"
+)]
+
 use prost::Message;
 
 /// What every body begins with (k8s.io/apimachinery/pkg/runtime/serializer/protobuf).

@@ -17,15 +17,20 @@ use super::{Identity, Pki};
 /// What a test client shows in the TLS handshake.
 #[derive(Clone, Debug)]
 pub enum ClientAuth {
+    /// No certificate.
     None,
+    /// This certificate with its chain.
     Certificate(Identity),
 }
 
 /// The user of a kubeconfig.
 #[derive(Clone, Debug)]
 pub enum KubeconfigUser {
+    /// Client certificate and key, in the file itself.
     Certificate(Identity),
+    /// A bearer token.
     Token(String),
+    /// No credentials.
     Anonymous,
 }
 

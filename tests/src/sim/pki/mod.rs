@@ -28,21 +28,27 @@ pub struct Pki {
 /// A certificate (leaf first, then intermediates) with its key, in PEM.
 #[derive(Clone, Debug)]
 pub struct Identity {
+    /// One or more certificates.
     pub cert_pem: String,
+    /// PKCS#8.
     pub key_pem: String,
 }
 
 /// Which authority signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authority {
+    /// `ca.crt`, which signs users and servers.
     Cluster,
+    /// `front-proxy-ca.crt`, which signs front proxies.
     FrontProxy,
 }
 
 /// The extended key usage of an issued certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
+    /// `clientAuth`.
     Client,
+    /// `serverAuth`.
     Server,
     /// No extension at all: good for any usage.
     Absent,
@@ -51,18 +57,26 @@ pub enum Usage {
 /// What a client certificate says. `Request::new` gives one that is valid for a day and has client usage.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// The user's name.
     pub common_name: String,
+    /// Organizations of the subject, which are the user's groups.
     pub groups: Vec<String>,
+    /// The attribute 1.3.6.1.4.1.57683.2 of the subject; `None`: there is none.
     pub uid: Option<String>,
+    /// The first second in which it is valid.
     pub not_before: OffsetDateTime,
+    /// The last second in which it is valid.
     pub not_after: OffsetDateTime,
+    /// The extended key usage.
     pub usage: Usage,
+    /// The CA that signs it.
     pub authority: Authority,
     /// Signed by a fresh intermediate CA, which is appended to the chain.
     pub intermediate: bool,
 }
 
 impl Request {
+    /// Valid from an hour ago until tomorrow, for clients, signed by the cluster's CA.
     pub fn new(common_name: &str, groups: &[&str]) -> Self {
         let now = OffsetDateTime::now_utc();
         Self {
@@ -144,14 +158,19 @@ impl Pki {
         Ok(pki)
     }
 
+    /// The folder with all files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
+    /// A file by its name in kubeadm's layout, for example `ca.crt`.
     pub fn path(&self, file: &str) -> PathBuf {
         self.dir.join(file)
     }
 
+    /// The content of a file.
+    /// | # Errors
+    /// It is not there.
     pub fn read(&self, file: &str) -> Result<String> {
         let path = self.path(file);
         fs::read_to_string(&path).with_context(|| format!("file {}", path.display()))
@@ -165,14 +184,23 @@ impl Pki {
         })
     }
 
+    /// The administrator: in the group `system:masters`.
+    /// | # Errors
+    /// The files are not there.
     pub fn admin(&self) -> Result<Identity> {
         self.identity("admin")
     }
 
+    /// A user with few rights.
+    /// | # Errors
+    /// The files are not there.
     pub fn alice(&self) -> Result<Identity> {
         self.identity("alice")
     }
 
+    /// The certificate of a front proxy.
+    /// | # Errors
+    /// The files are not there.
     pub fn front_proxy_client(&self) -> Result<Identity> {
         self.identity("front-proxy-client")
     }
@@ -235,10 +263,16 @@ impl Identity {
         })
     }
 
+    /// The certificates for rustls, the leaf first.
+    /// | # Errors
+    /// They are no PEM.
     pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>> {
         Ok(CertificateDer::pem_slice_iter(self.cert_pem.as_bytes()).collect::<Result<_, _>>()?)
     }
 
+    /// The key for rustls.
+    /// | # Errors
+    /// It is no PEM.
     pub fn key(&self) -> Result<PrivateKeyDer<'static>> {
         Ok(PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?)
     }

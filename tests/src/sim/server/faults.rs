@@ -34,7 +34,9 @@ pub struct Faults {
 /// What happens to one request instead of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
+    /// RST_STREAM with INTERNAL_ERROR; on HTTP/1.1 the connection breaks.
     Reset,
+    /// RST_STREAM with REFUSED_STREAM: the request was not looked at.
     Refused,
     /// The stream is reset as malformed: PROTOCOL_ERROR.
     Rejected,

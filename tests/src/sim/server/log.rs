@@ -15,21 +15,28 @@ use crate::sim::api::authn::{Method, User};
 /// One received request.
 #[derive(Clone, Debug)]
 pub struct Recorded {
+    /// As it was received.
     pub method: http::Method,
     /// Path and query exactly as they were received.
     pub target: String,
+    /// As they were received.
     pub headers: HeaderMap,
+    /// The HTTP version of the connection.
     pub version: http::Version,
     /// Absent for 401 and for requests that a fault took.
     pub user: Option<User>,
+    /// Which authenticator found the user; absent with it.
     pub how: Option<Method>,
+    /// The address and port that the connection came from.
     pub peer: SocketAddr,
     /// Number of the connection, from 1, over the life of the server object.
     pub connection: u64,
+    /// What happened instead of an answer.
     pub fault: Option<Fault>,
 }
 
 impl Recorded {
+    /// A request whose head has arrived.
     pub fn new(
         parts: &Parts,
         connection: &Connection,

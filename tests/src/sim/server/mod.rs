@@ -103,6 +103,7 @@ impl Server {
         Ok(server)
     }
 
+    /// As in its Lease's label, and in the agents' configurations.
     pub fn name(&self) -> &str {
         &self.spec.name
     }
@@ -112,10 +113,12 @@ impl Server {
         self.minor.load(Ordering::SeqCst) as u8
     }
 
+    /// Where it listens; the same over restarts.
     pub fn addr(&self) -> SocketAddr {
         self.address
     }
 
+    /// `https://` and the address.
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
@@ -125,10 +128,12 @@ impl Server {
         self.log.entries()
     }
 
+    /// Requests since the start, those included that the log no longer holds.
     pub fn request_count(&self) -> u64 {
         self.log.total()
     }
 
+    /// Empties the log; the count goes on.
     pub fn clear_requests(&self) {
         self.log.clear();
     }
@@ -230,6 +235,7 @@ impl Server {
         }
     }
 
+    /// Whether it was started and neither stopped nor killed.
     pub async fn is_running(&self) -> bool {
         self.run.lock().await.is_some()
     }

@@ -28,7 +28,9 @@ pub struct ServerSpec {
     pub listen: SocketAddr,
     /// By which address clients and other servers know it, if not by that of `listen` (`--advertise-address`).
     pub advertise: Option<IpAddr>,
+    /// It does not offer HTTP/2 (`--disable-http2-serving`).
     pub http1_only: bool,
+    /// Streams of one connection (`--http2-max-streams-per-connection`).
     pub max_concurrent_streams: u32,
     /// An HTTP/2 connection ends after an answer to a caller who is not authenticated (anonymous, or 401), as on real servers
     /// (`UnauthenticatedHTTP2DOSMitigation`).
@@ -48,6 +50,7 @@ pub struct ServerSpec {
 }
 
 impl ServerSpec {
+    /// A server of this minor version on a free port of loopback, with the defaults of kube-apiserver.
     pub fn new(name: &str, minor: u8) -> Self {
         Self {
             name: name.into(),
@@ -69,11 +72,13 @@ impl ServerSpec {
         }
     }
 
+    /// Reads query options as this minor does, whatever it serves.
     pub fn reads_queries_as(mut self, minor: u8) -> Self {
         self.query_minor = Some(minor);
         self
     }
 
+    /// Serves also what is off by default, as with `--runtime-config=api/all=true`.
     pub fn all_apis(mut self) -> Self {
         self.all_apis = true;
         self
@@ -85,6 +90,7 @@ impl ServerSpec {
         self.all_apis()
     }
 
+    /// Listens here.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
         self
@@ -96,16 +102,19 @@ impl ServerSpec {
         self
     }
 
+    /// Does not offer HTTP/2.
     pub fn http1_only(mut self) -> Self {
         self.http1_only = true;
         self
     }
 
+    /// Allows so many streams on a connection.
     pub fn max_concurrent_streams(mut self, limit: u32) -> Self {
         self.max_concurrent_streams = limit;
         self
     }
 
+    /// Ends connections after an answer to a caller who is not authenticated.
     pub fn ends_unauthenticated(mut self) -> Self {
         self.ends_unauthenticated = true;
         self
@@ -117,21 +126,25 @@ impl ServerSpec {
         self
     }
 
+    /// Knows no newer form of discovery than this.
     pub fn discovery(mut self, newest: Newest) -> Self {
         self.discovery = newest;
         self
     }
 
+    /// A CustomResourceDefinition is served so long after it was created.
     pub fn crd_delay(mut self, delay: Duration) -> Self {
         self.crd_delay = delay;
         self
     }
 
+    /// The log of requests holds so many.
     pub fn log_capacity(mut self, requests: usize) -> Self {
         self.log_capacity = requests;
         self
     }
 
+    /// Believes these headers of a front proxy.
     pub fn header_names(mut self, names: HeaderNames) -> Self {
         self.header_names = names;
         self

@@ -59,6 +59,7 @@ pub(super) fn load(pki: &Pki, minor: u8, http1_only: bool) -> Result<Tls> {
 pub struct AnyCertificate {
     /// Subjects of the CAs that are named to the client.
     pub hints: Vec<DistinguishedName>,
+    /// Which signatures over the handshake are accepted.
     pub algorithms: WebPkiSupportedAlgorithms,
 }
 

@@ -19,46 +19,66 @@ pub type Object = Arc<Value>;
 /// Where an object lives. All versions of a group share one storage; the namespace of cluster-scoped objects is empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key {
+    /// Empty for the core group.
     pub group: String,
+    /// The plural name.
     pub resource: String,
+    /// Empty for cluster-scoped objects.
     pub namespace: String,
+    /// `metadata.name`.
     pub name: String,
 }
 
 /// All objects of one resource, in one namespace or (empty) in all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Scope {
+    /// Empty for the core group.
     pub group: String,
+    /// The plural name.
     pub resource: String,
+    /// Empty: all namespaces, or a cluster-scoped resource.
     pub namespace: String,
 }
 
+/// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
+    /// It did not exist before, for this watch.
     Added,
+    /// It existed before.
     Modified,
+    /// It is gone; the event has its last state.
     Deleted,
 }
 
 /// One change. `previous` is what the object was before it; watches with selectors need both.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
+    /// What happened.
     pub change: Change,
+    /// `resourceVersion` after the change.
     pub revision: u64,
+    /// The object after the change; of a deleted one the last state.
     pub object: Object,
+    /// The object before the change; `None`: it is new.
     pub previous: Option<Object>,
 }
 
 /// Events in order, and the revision up to which the watcher has now seen everything.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Batch {
+    /// In the order of their revisions.
     pub events: Vec<Arc<Event>>,
+    /// Nothing up to here is missing.
     pub revision: u64,
 }
 
+/// Why the store did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreError {
+    /// There is no object with the key.
     NotFound,
+    /// There is one with the key already.
     Exists,
     /// The object is no longer at the expected revision.
     Conflict,
@@ -91,18 +111,23 @@ pub(super) enum Reply {
 /// A handle to the store, cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Store {
+    /// In this process.
     Local(Arc<Memory>),
+    /// In another process, over a Unix socket.
     Remote(Arc<Remote>),
 }
 
 /// A running watch. Dropping it ends it.
 #[derive(Debug)]
 pub enum Watch {
+    /// Of a store in this process.
     Local(memory::LocalWatch),
+    /// Of a store in another process.
     Remote(RemoteWatch),
 }
 
 impl Store {
+    /// A new store, empty, in this process.
     pub fn in_memory() -> Self {
         Self::Local(Arc::new(Memory::default()))
     }
@@ -112,6 +137,9 @@ impl Store {
         Ok(Self::Remote(Arc::new(Remote::connect(socket).await?)))
     }
 
+    /// One object.
+    /// | # Errors
+    /// There is none, or the store cannot be reached.
     pub async fn get(&self, key: &Key) -> Result<Object, StoreError> {
         match self.call(Op::Get(key.clone())).await? {
             Reply::Object(Some(object)) => Ok(object),
@@ -127,6 +155,9 @@ impl Store {
         }
     }
 
+    /// Stores a new object and gives it a uid and a revision.
+    /// | # Errors
+    /// It exists, or the store cannot be reached.
     pub async fn create(&self, key: &Key, object: Value) -> Result<Object, StoreError> {
         self.object(Op::Create(key.clone(), object)).await
     }
@@ -198,6 +229,7 @@ impl Watch {
 }
 
 impl Key {
+    /// For the core group and for cluster-scoped objects the parts are empty.
     pub fn new(group: &str, resource: &str, namespace: &str, name: &str) -> Self {
         Self {
             group: group.into(),
@@ -209,6 +241,7 @@ impl Key {
 }
 
 impl Scope {
+    /// For the core group and for all namespaces the parts are empty.
     pub fn new(group: &str, resource: &str, namespace: &str) -> Self {
         Self {
             group: group.into(),

@@ -4,7 +4,9 @@
 /// `groupPriorityMinimum` and `versionPriority` of an APIService; greater is first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Priority {
+    /// `groupPriorityMinimum`.
     pub group: i32,
+    /// `versionPriority`.
     pub version: i32,
 }
 

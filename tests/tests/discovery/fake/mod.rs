@@ -23,7 +23,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mvp::config::Endpoint;
 use mvp::discovery::{
-    Dialer, Discovery, DiscoveryHandle, EventTimes, ServerStatus, Settings, SyncCounters,
+    Dialer, Discovery, DiscoveryHandle, EventTimes, HubSettings, ServerStatus, SyncCounters,
 };
 use objects::{Objects, WatchFault};
 use serde_json::{Value, json};
@@ -432,9 +432,9 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Polls often and waits long.
-pub(crate) fn settings(pki: &Pki) -> Settings {
+pub(crate) fn settings(pki: &Pki) -> HubSettings {
     let client = pki.client.clone();
-    Settings {
+    HubSettings {
         dialer: Dialer {
             tls: Arc::new(move || client.clone()),
             own: Default::default(),
@@ -472,7 +472,7 @@ pub(crate) fn status(running: &Running, name: &str) -> ServerStatus {
         .unwrap()
 }
 
-pub(crate) fn run(settings: Settings, local: Endpoint, peers: Vec<Endpoint>) -> Running {
+pub(crate) fn run(settings: HubSettings, local: Endpoint, peers: Vec<Endpoint>) -> Running {
     let (members, receiver) = watch::channel(Arc::new(peers));
     let (restarts, restarted) = mpsc::channel(8);
     let counters = Arc::new(SyncCounters::default());

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use mvp::kernel::Splice;
-use mvp::splice::{End, Mode, Outcome, Splicer};
+use mvp::splice::{End, Mode, PairOutcome, Splicer};
 use mvp_common::Counter;
 use mvp_tests::netns::{Namespace, privileged};
 use mvp_tests::pairs::{PATIENCE, eventually};
@@ -37,8 +37,8 @@ pub(crate) fn joined(splicer: &Splicer, mode: Mode) {
 }
 
 /// In order, by the mode that was asked for.
-pub(crate) fn ended(bytes: [u64; 2], mode: Mode) -> Outcome {
-    Outcome {
+pub(crate) fn ended(bytes: [u64; 2], mode: Mode) -> PairOutcome {
+    PairOutcome {
         bytes,
         ends: [End::Fin; 2],
         mode,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::Finding;
-use super::super::facts::{Facts, Told};
+use super::super::facts::{AgentReport, Facts};
 use super::{agent, canary, certificates, look, mend, ok};
 use crate::admin::StatusView;
 
@@ -23,13 +23,13 @@ pub(super) fn all(facts: &Facts, within: Duration) -> Vec<Finding> {
     let own = &facts.status;
     let mut found = Vec::new();
     let mut servers: BTreeSet<&str> = local(own).into_iter().collect();
-    for (name, told) in agents {
-        match told {
+    for (name, report) in agents {
+        match report {
             Err(error) => found.push(mend(&subject(name), format!("it cannot be asked: {error}"))),
-            Ok(told) => {
-                servers.extend(local(&told.status));
-                if told.status.node != own.node {
-                    found.extend(one(name, told, own, within));
+            Ok(report) => {
+                servers.extend(local(&report.status));
+                if report.status.node != own.node {
+                    found.extend(one(name, report, own, within));
                 }
             }
         }
@@ -45,8 +45,8 @@ pub(super) fn all(facts: &Facts, within: Duration) -> Vec<Finding> {
     found
 }
 
-fn one(name: &str, told: &Told, own: &StatusView, within: Duration) -> Vec<Finding> {
-    let (subject, status) = (subject(name), &told.status);
+fn one(name: &str, report: &AgentReport, own: &StatusView, within: Duration) -> Vec<Finding> {
+    let (subject, status) = (subject(name), &report.status);
     let mut found = vec![agent(&subject, status)];
     if status.version != own.version {
         found.push(look(
@@ -76,7 +76,7 @@ fn one(name: &str, told: &Told, own: &StatusView, within: Duration) -> Vec<Findi
         mend(&subject, detail)
     }));
     found.extend(certificates(&format!("{name}: "), status, within));
-    found.extend(canary(&format!("canary on {name}"), &told.canary));
+    found.extend(canary(&format!("canary on {name}"), &report.canary));
     found
 }
 

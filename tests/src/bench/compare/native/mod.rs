@@ -22,11 +22,13 @@ use clap::Args;
 
 use crate::sim::pki::Pki;
 
+/// The arguments of `native`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Key material, with the names that kubeadm gives it
     #[arg(long)]
     pub pki: PathBuf,
+    /// Where clients connect
     #[arg(long)]
     pub listen: SocketAddr,
     /// The server of which this is a part
@@ -35,6 +37,7 @@ pub struct Options {
     /// Where another server's process listens; may be given several times
     #[arg(long)]
     pub peer: Vec<SocketAddr>,
+    /// Threads of the runtime
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
     /// CPU spent on each request that another server answers, on each hop
