@@ -170,7 +170,7 @@ fn once(error: AttemptError, breaks_first: impl FnOnce() -> bool) -> AttemptErro
     }
 }
 
-/// A connection that carried one request of a stranger says nothing of its server by breaking.
+/// If a connection breaks that was used for one request of an unknown caller, it says nothing about the server.
 fn quarantined(error: AttemptError) -> AttemptError {
     match error.ending {
         Ending::ConnectionBroken | Ending::ConnectionMalformed => {

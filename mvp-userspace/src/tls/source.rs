@@ -131,7 +131,8 @@ pub(crate) struct Source<T, const N: usize> {
 
 impl<T: FromFiles<N>, const N: usize> Source<T, N> {
     /// Reads and parses the files.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The first file that cannot be used. There is no material then: the agent does not start.
     pub(crate) fn load(files: [FileSpec; N]) -> Result<Self, TlsError> {
         let contents = read_all(&files);

@@ -105,7 +105,8 @@ impl Sender {
     }
 
     /// Sends one request and waits for the head of its answer. Dropping the future resets the stream.
-    /// | # Errors
+    ///
+    /// # Errors
     /// How the attempt ended, for [`Ending`](crate::proxy::blame::Ending).
     pub(crate) async fn send(
         &self,
