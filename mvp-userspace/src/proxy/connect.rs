@@ -26,7 +26,7 @@ use crate::net::{self, Bulk, Deferred, DialFrom, Turns, forget_on_close, tune_up
 /// much of the agent's memory.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Streams share a connection's window. It is so large that stalled streams cannot exhaust it for the others
-/// (kube-apiserver allows 100 to 250 streams a connection).
+/// (kube-apiserver allows 100 to 250 streams for each connection).
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 const MAX_FRAME: u32 = 64 * 1024;
 /// The streams of a connection whose windows fit into the connection's window together.

@@ -125,7 +125,7 @@ pub(crate) struct Source<T, const N: usize> {
     files: [FileSpec; N],
     stats: [Arc<FileStats>; N],
     value: Arc<T>,
-    /// Of the contents last looked at, good or bad, so that one bad file is reported once.
+    /// The digest of the contents last looked at, good or bad, so that one bad file is reported once.
     digest: [u8; 32],
 }
 
@@ -192,7 +192,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
         &self.value
     }
 
-    /// Of the certificate; see [`FileStats::not_after`].
+    /// The validity of the certificate; see [`FileStats::not_after`].
     pub(crate) fn validity(&self) -> (i64, i64) {
         self.value.validity()
     }

@@ -22,7 +22,7 @@
 //!
 //! `rolling` | upgrades the servers, one after another |
 //!
-//! `outcome` | what is told of it, and what must hold |
+//! `outcome` | what is reported of it, and what must hold |
 
 mod balancer;
 pub(crate) mod caller;

@@ -35,7 +35,7 @@ pub(crate) struct Sender {
     open: Arc<Open>,
 }
 
-/// Of all senders of a connection: the last one lets it end.
+/// What all senders of a connection share: when the last one is dropped, the connection ends.
 struct Open {
     client: Shared,
     /// A request has noticed that the connection broke.

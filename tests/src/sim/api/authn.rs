@@ -84,7 +84,7 @@ pub enum Method {
     Anonymous,
 }
 
-/// What the client showed in the TLS handshake, leaf first. Verified once a connection.
+/// What the client showed in the TLS handshake, leaf first. Verified once for each connection.
 #[derive(Debug, Default)]
 pub struct PeerCertificate {
     front_proxy: bool,

@@ -120,9 +120,9 @@ pub enum Store {
 /// A running watch. Dropping it ends it.
 #[derive(Debug)]
 pub enum Watch {
-    /// Of a store in this process.
+    /// The watch of a store in this process.
     Local(memory::LocalWatch),
-    /// Of a store in another process.
+    /// The watch of a store in another process.
     Remote(RemoteWatch),
 }
 
