@@ -1,5 +1,5 @@
 //! One table: every way an attempt at a server can end, whose fault that is, whether it counts against the server's health,
-//! whether another attempt is made, and what the client is told. Pure. `docs/security.md` shows the same table, and a test
+//! whether another attempt is made, and what the client receives. Pure. `docs/security.md` shows the same table, and a test
 //! compares the two.
 //!
 //! What a client can bring about never counts against a server: three streams that a server reset because a client's requests
@@ -294,7 +294,7 @@ impl ClientAnswer {
 /// The table of `docs/security.md`.
 pub fn markdown_table() -> String {
     let mut out = String::from(
-        "| an attempt ends with | whose fault | counts against the server | another attempt | what the client is told |\n|---|---|---|---|---|\n",
+        "| an attempt ends with | whose fault | counts against the server | another attempt | what the client receives |\n|---|---|---|---|---|\n",
     );
     for ending in Ending::ALL {
         let verdict = ending.verdict();
