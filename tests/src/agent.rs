@@ -173,7 +173,7 @@ pub fn own_http2_client() -> bool {
 /// Polls a condition until it holds.
 ///
 /// # Errors
-/// It did not hold within `limit`; the last error of the condition is told.
+/// It did not hold within `limit`; the message has the last error of the condition.
 pub async fn eventually<F, Fut>(what: &str, limit: Duration, mut condition: F) -> anyhow::Result<()>
 where
     F: FnMut() -> Fut,

@@ -121,21 +121,24 @@ impl ChildAgent {
     }
 
     /// A client's connection to the agent.
-    /// | # Errors
+    ///
+    /// # Errors
     /// No connection, no TLS session, or another protocol.
     pub async fn http2(&self, plane: &ControlPlane, auth: ClientAuth) -> Result<Client> {
         Client::http2(self.address, &plane.pki().client_config(auth, &[])?.into()).await
     }
 
     /// A client's connection to the agent.
-    /// | # Errors
+    ///
+    /// # Errors
     /// No connection, no TLS session, or another protocol.
     pub async fn http1(&self, plane: &ControlPlane, auth: ClientAuth) -> Result<Client> {
         Client::http1(self.address, &plane.pki().client_config(auth, &[])?.into()).await
     }
 
     /// Status and body of a path of the read-only port.
-    /// | # Errors
+    ///
+    /// # Errors
     /// Nobody answers.
     pub async fn admin_get(&self, path: &str) -> Result<(u16, String)> {
         let (status, answer) = operator::read(self.admin, http::Method::GET, path).await?;
@@ -148,7 +151,8 @@ impl ChildAgent {
     }
 
     /// Sends a signal to the process.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It is gone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
@@ -169,14 +173,16 @@ impl ChildAgent {
     }
 
     /// Whether the process has not ended.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The system's.
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 
     /// What the process has of memory.
-    /// | # Errors
+    ///
+    /// # Errors
     /// `/proc` has no such process.
     pub fn memory(&self) -> Result<Memory> {
         let file = format!("/proc/{}/status", self.child.id());

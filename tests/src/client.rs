@@ -56,7 +56,8 @@ pub struct Answer {
 
 impl Client {
     /// A connection that negotiated HTTP/2.
-    /// | # Errors
+    ///
+    /// # Errors
     /// No connection, no TLS session, or the server chose another protocol.
     pub async fn http2(
         address: SocketAddr,
@@ -91,7 +92,8 @@ impl Client {
     }
 
     /// A connection that negotiated HTTP/1.1.
-    /// | # Errors
+    ///
+    /// # Errors
     /// No connection, no TLS session, or the server chose another protocol.
     pub async fn http1(
         address: SocketAddr,
@@ -181,14 +183,16 @@ impl Client {
     }
 
     /// A GET whose answer is read to its end.
-    /// | # Errors
+    ///
+    /// # Errors
     /// There is no whole answer.
     pub async fn get(&self, target: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
         self.call(Method::GET, target, headers, empty()).await
     }
 
     /// A request whose answer is read to its end.
-    /// | # Errors
+    ///
+    /// # Errors
     /// There is no whole answer.
     pub async fn call(
         &self,
@@ -202,7 +206,8 @@ impl Client {
     }
 
     /// A POST with `Content-Type: application/json`.
-    /// | # Errors
+    ///
+    /// # Errors
     /// There is no whole answer.
     pub async fn post_json(
         &self,
@@ -219,7 +224,8 @@ impl Client {
 
 impl Answer {
     /// Reads an answer to its end.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It breaks off.
     pub async fn read(response: Response<Incoming>) -> anyhow::Result<Self> {
         let (head, body) = response.into_parts();

@@ -150,7 +150,8 @@ impl Events {
     }
 
     /// The events of a watch whose answer has begun.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The answer is not 200.
     pub fn of(response: Response<Incoming>) -> anyhow::Result<Self> {
         if response.status() != 200 {

@@ -102,7 +102,8 @@ impl Raw {
     }
 
     /// Sends these bytes, whatever they are.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The connection is closed.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
         self.stream.write_all(bytes.as_ref()).await?;
@@ -110,7 +111,8 @@ impl Raw {
     }
 
     /// Sends one frame, whatever it is.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The connection is closed.
     pub async fn send_frame(
         &mut self,

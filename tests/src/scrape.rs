@@ -57,7 +57,7 @@ impl Scrape {
         self.0.contains_key(&normal(series).unwrap())
     }
 
-    /// Of all samples of a name, whatever their labels.
+    /// The sum of all samples of a name, whatever their labels.
     pub fn sum(&self, name: &str) -> f64 {
         self.of(name).map(|(_, value)| value).sum()
     }

@@ -84,7 +84,8 @@ impl Stage {
     }
 
     /// As [`Self::new`], with a configuration that is changed before the agent starts.
-    /// | # Errors
+    ///
+    /// # Errors
     /// A server or the agent does not start.
     pub async fn with(
         alpn: &[&str],

@@ -37,7 +37,8 @@ pub struct RawConnection {
 
 impl RawConnection {
     /// Connects with the plane's CA and this certificate.
-    /// | # Errors
+    ///
+    /// # Errors
     /// No connection, or no TLS session.
     pub async fn open(address: SocketAddr, plane: &ControlPlane, auth: ClientAuth) -> Result<Self> {
         let tls = plane.pki().client_config(auth, &[])?.into();
@@ -86,7 +87,8 @@ impl RawConnection {
     }
 
     /// Sends a head and reads the head of the answer.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The connection ends before it.
     pub async fn exchange(
         &mut self,

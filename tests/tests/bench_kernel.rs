@@ -148,7 +148,7 @@ fn splice() {
             each(&["direct", "sockmap", "splice", "copy"], &absolute).collect();
         for pair in ["sockmap/copy", "splice/copy"] {
             expected.extend(each(&[pair], &["cpu_per_gb_ratio", "rtt_p50_ratio"]));
-            // Of so little CPU time there may be no difference to divide by.
+            // With so little CPU time there may be no difference to divide by.
             if row(rows, pair, "added_cpu_per_gb_ratio").is_some() {
                 expected.push((pair.into(), "added_cpu_per_gb_ratio"));
             }

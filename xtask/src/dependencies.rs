@@ -9,7 +9,7 @@ use crate::run::{cargo, cargo_on, find, output, root, run};
 /// The folders that have a `Cargo.lock` of their own.
 const LOCKED: [&str; 3] = ["", "mvp-ebpf", "tests/fuzz"];
 
-/// Of these the agent is built for.
+/// The targets that the agent is built for.
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
 
 /// # Errors

@@ -133,7 +133,7 @@ fn readyz(admin: &Admin, verbose: bool) -> Response<Full<Bytes>> {
     }
 }
 
-/// Of the reasons to pass by only this one makes the agent unready: the others end by themselves, or readiness knows them already.
+/// The reason by which the agent is not ready. The other reasons to pass by end by themselves, or readiness knows them already.
 fn unproved(standing: &PassingReasons) -> Option<String> {
     let mut reasons = standing.reasons().into_iter();
     reasons.find_map(|(reason, detail)| (reason == PassingBy::LocalUnproved).then_some(detail))

@@ -76,7 +76,7 @@ pub enum SkewState {
 }
 
 impl SkewView {
-    /// For people: the servers, then a line a difference with a column a server.
+    /// For people: the servers, then a line for each difference with a column for each server.
     pub fn text(&self) -> String {
         let servers: Vec<_> = self.servers.iter().map(SkewServer::cells).collect();
         let mut out = table(["SERVER", "VERSION", "KNOWLEDGE", "AGE"], &servers);

@@ -14,7 +14,7 @@ use super::output::print;
 #[serde(rename_all = "camelCase")]
 struct Version {
     version: &'static str,
-    /// Of the processor, as Rust calls it.
+    /// The processor's architecture, as Rust names it.
     architecture: &'static str,
     /// Whether the BPF programs are inside.
     kernel_part: bool,
@@ -44,11 +44,11 @@ pub(super) fn version(output: Output, out: &mut dyn Write) -> Result<(), ClientE
 pub(super) fn completion(shell: clap_complete::Shell, out: &mut dyn Write) {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "mvp", &mut script);
-    // Whoever reads may have gone.
+    // The reader may have closed its end.
     let _ = out.write_all(&script);
 }
 
-/// One page for each command.
+/// Writes one page for each command.
 ///
 /// # Errors
 /// The folder cannot be written.

@@ -88,7 +88,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// `None`: none is given.
+    /// `None`: no configuration was given.
     pub(super) fn config(&self) -> Result<Option<Config>, ConfigError> {
         let mut overrides = Overrides::default();
         for pair in &self.set {
@@ -122,7 +122,7 @@ impl Source {
         }
     }
 
-    /// For messages.
+    /// The name of the source, for messages.
     pub(super) fn name(&self) -> String {
         let path = self.config.as_ref().or(self.from_manifest.as_ref());
         path.map(|path| path.display().to_string())

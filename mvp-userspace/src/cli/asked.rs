@@ -1,12 +1,12 @@
-//! The request that `mvp explain` is asked about: what is none is a usage error, not a question to the agent.
+//! Checks the request that `mvp explain` is asked about: a wrong one is a usage error, and is not sent to the agent.
 
 /// The methods that kube-apiserver gives a meaning to.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// An HTTP method, in the letters in which it is sent.
+/// An HTTP method in upper case.
 ///
 /// # Errors
-/// What is none.
+/// The text is no method.
 pub(super) fn method(text: &str) -> Result<String, String> {
     if METHODS.contains(&text) {
         return Ok(text.to_owned());
@@ -21,7 +21,7 @@ pub(super) fn method(text: &str) -> Result<String, String> {
 /// A request's path, with its query if there is one.
 ///
 /// # Errors
-/// What does not begin with a slash.
+/// The text does not begin with a slash.
 pub(super) fn path(text: &str) -> Result<String, String> {
     match text.starts_with('/') {
         true => Ok(text.to_owned()),

@@ -1,5 +1,5 @@
-//! `mvp check upgrade`: whether the control plane can be upgraded now, as far as the agents can know. `mvp check canary`: whether requests
-//! can go the ways that they go through one agent.
+//! `mvp check upgrade`: whether the control plane can be upgraded now, as far as the agents can know. `mvp check canary`:
+//! whether requests succeed on every way through one agent.
 
 mod facts;
 mod judge;
@@ -28,7 +28,7 @@ pub(super) struct Upgrade {
     /// The version to which the servers will be upgraded, such as v1.36; default: the next minor version after the newest.
     #[arg(long, value_name = "VERSION", value_parser = judge::minor)]
     to: Option<Minor>,
-    /// A certificate that ends within this is worth a word: as long as the upgrade may take.
+    /// Report certificates that expire within this time, which should be as long as the upgrade may take.
     #[arg(long, value_name = "DURATION", default_value = "168h", value_parser = parse_duration)]
     within: Duration,
     /// The local kube-apiserver's manifest, where there is one.
@@ -104,7 +104,7 @@ fn ways(view: &CanaryView) -> String {
     table(["WAY", "STATE", "TOOK", "DETAIL"], &rows)
 }
 
-/// One line on standard error while people wait, which the next one replaces.
+/// Writes one line on standard error while people wait; the next call replaces it.
 fn progress(words: &str) {
     let mut error = std::io::stderr().lock();
     if error.is_terminal() {

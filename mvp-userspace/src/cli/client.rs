@@ -1,4 +1,4 @@
-//! One request to the admin port: by the agent's Unix socket, or for reading by its address.
+//! One request to the agent: through its Unix socket, or, for reading, to its admin port.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,14 +15,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 const TIME: Duration = Duration::from_secs(15);
-/// Routes of many servers are some megabytes.
+/// The most bytes of an answer: the routes of many servers take some megabytes.
 const BODY: usize = 256 << 20;
 
 /// The defaults of `admin.socket` and `admin.listen`.
 const SOCKET: &str = "/run/mvp/admin.sock";
 const LISTEN: &str = "127.0.0.1:9440";
 
-/// Where the agent is asked.
+/// Where the agent listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum AdminAt {
     /// `host:port` of an `http://` URL.
@@ -31,7 +31,7 @@ pub(super) enum AdminAt {
     Socket(PathBuf),
 }
 
-/// What is asked.
+/// A request to the agent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question<'a> {
     pub method: &'a str,
@@ -79,8 +79,8 @@ pub(super) fn parse_admin(text: &str) -> Result<AdminAt, String> {
     }
 }
 
-/// Asks the agent that the user names, or else the one whose socket is at the default path. Without that socket, or without the
-/// right to open it, the default address still answers what only reads.
+/// Sends a request to the agent that the user names, or else to the one whose socket is at the default path. Without that
+/// socket, or without the right to open it, requests that only read are sent to the default address.
 pub(super) fn ask(admin: Option<&AdminAt>, question: Question<'_>) -> Result<Reply, ClientError> {
     let Some(admin) = admin else {
         let socket = AdminAt::Socket(SOCKET.into());
@@ -88,7 +88,7 @@ pub(super) fn ask(admin: Option<&AdminAt>, question: Question<'_>) -> Result<Rep
         let reads = question.method == "GET" && !question.target.starts_with("/mvp/");
         return match by_socket {
             Err(ClientError::Unreachable { .. }) if reads => {
-                // If nobody answers there either, the socket is the thing to look at.
+                // If nothing answers there either, the operator should look at the socket.
                 ask_at(&AdminAt::Address(LISTEN.to_owned()), question).or(by_socket)
             }
             other => other,
@@ -144,7 +144,7 @@ async fn exchange(admin: &AdminAt, question: Question<'_>) -> anyhow::Result<Rep
     Ok(Reply { status, body })
 }
 
-/// A socket that somebody else put at the path would be told to drain, and nothing would.
+/// Refuses a socket that belongs to another user: a drain would be requested from a foreign program, and nothing would drain.
 fn trusted(path: &Path) -> io::Result<()> {
     let owner = std::fs::metadata(path)?.uid();
     if owner == 0 || owner == rustix::process::geteuid().as_raw() {

@@ -1,4 +1,4 @@
-//! What may be typed: commands, their arguments, their help.
+//! The commands, their arguments and their help.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -102,7 +102,7 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
-    /// Tell where a request would go, or whether a connection would be forwarded whole, and why.
+    /// Show where a request would go, or whether a connection would be forwarded whole, and why.
     #[command(after_help = "Examples:
   mvp explain GET /apis/batch/v1/jobs
   mvp explain PATCH /api/v1/namespaces/default/pods/web/resize
@@ -123,7 +123,7 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
-    /// Tell what works on this node: the kernel part, and with a configuration certificates and servers; needs no agent.
+    /// Show what works on this node: the kernel part, and with a configuration certificates and servers; needs no agent.
     #[command(after_help = "Examples:
   mvp doctor
   mvp doctor --from-manifest /etc/kubernetes/manifests/kube-apiserver.yaml
@@ -140,7 +140,7 @@ pub(super) enum Command {
     /// Test or show a configuration; needs no agent.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Tell what should be looked at before something is done.
+    /// Check what matters before an upgrade or another change.
     #[command(subcommand)]
     Check(CheckCommand),
     /// Detach the agent's program and remove its pins: nothing of it is left in the kernel.
@@ -157,7 +157,7 @@ pub(super) enum Command {
   mvp arm --for 30m
   mvp arm --cluster --for 2h")]
     Arm {
-        /// Go by the signs again after this, such as 30m.
+        /// Return to automatic arming after this time, such as 30m.
         #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
         time: Option<Duration>,
         /// Arm the agents of all nodes, for an hour or what --for says, at most a day.
@@ -170,12 +170,12 @@ pub(super) enum Command {
     #[command(after_help = "Examples:
   mvp disarm")]
     Disarm(Ask),
-    /// Go by the signs again.
+    /// Return to automatic arming: the guard follows the signs again.
     #[command(after_help = "Examples:
   mvp auto
   mvp auto --cluster")]
     Auto {
-        /// Take back what `mvp arm --cluster` said, whichever agent it was said to.
+        /// Take back `mvp arm --cluster`, whichever agent it was sent to.
         #[arg(long)]
         cluster: bool,
         #[command(flatten)]
@@ -207,9 +207,9 @@ pub(super) enum Command {
   mvp probe cp-b readyz?verbose
   mvp probe cp-b version")]
     Probe {
-        /// As mvp servers shows it.
+        /// The name of the server, as mvp servers shows it.
         server: String,
-        /// Such as readyz?verbose.
+        /// One of these endpoints, with its query, such as readyz?verbose.
         path: String,
         #[command(flatten)]
         ask: Ask,
@@ -327,7 +327,7 @@ mod tests {
 
     use super::*;
 
-    /// Every command that people see, with its words.
+    /// Every command that people see, with the words by which it is called.
     fn commands() -> Vec<(Vec<String>, clap::Command)> {
         fn add(
             words: &[String],

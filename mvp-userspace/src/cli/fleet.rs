@@ -1,4 +1,4 @@
-//! The agents of all nodes, and the way by which each of them is asked: `kubectl exec` into its pod, or its own port or socket.
+//! The agents of all nodes, and how each of them is reached: by `kubectl exec` into its pod, or by its own port or socket.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -16,7 +16,7 @@ use crate::text::table::clean;
 
 /// How long `kubectl` may take.
 const TIME: Duration = Duration::from_secs(20);
-/// An answer of `kubectl`; a status is some kilobytes.
+/// The most bytes of an answer of `kubectl`; a status takes some kilobytes.
 const MOST: u64 = 64 << 20;
 /// The agent's program in its image.
 const PROGRAM: &str = "/mvp";
@@ -49,7 +49,7 @@ pub(super) struct Fleet {
 /// An agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Member {
-    /// Its node, or as the user calls it.
+    /// The name of its node, or the name that the user gave it.
     pub name: String,
     way: AgentAccess,
 }
@@ -65,7 +65,7 @@ enum AgentAccess {
 }
 
 impl Fleet {
-    /// More than the one agent of this node is meant.
+    /// Whether more agents than the one of this node are meant.
     pub(super) fn is_asked(&self) -> bool {
         self.cluster || !self.agents.is_empty()
     }
@@ -109,7 +109,7 @@ impl Fleet {
 }
 
 impl Member {
-    /// What `mvp status` says there. `-o json` is the same in all versions of the agent.
+    /// The answer of `mvp status` there. `-o json` has the same form in all versions of the agent.
     pub(super) fn status(&self) -> Result<StatusView, String> {
         match &self.way {
             AgentAccess::At(at) => ask(at, "/status"),
@@ -117,7 +117,7 @@ impl Member {
         }
     }
 
-    /// Has the agent send its canary.
+    /// Has the agent send its canary requests.
     pub(super) fn canary(&self) -> Result<CanaryView, String> {
         match &self.way {
             AgentAccess::At(AdminAt::Address(_)) => Err(
@@ -127,7 +127,7 @@ impl Member {
             AgentAccess::At(at) => ask(at, "/mvp/canary"),
             AgentAccess::Pod { .. } => {
                 let done = self.exec(&["check", "canary", "-o", "json"])?;
-                // What did not go well has an exit code of its own, and says so in the answer.
+                // A canary that failed has an exit code of its own, and its answer says what failed.
                 parse(&done.stdout).or_else(|_| parse(&done.success()?))
             }
         }
@@ -151,7 +151,7 @@ impl Member {
     }
 }
 
-/// Asks all of them at once, since each may take its time; the answers are in the order of the members.
+/// Asks all agents at once, since each may take its time; the answers are in the order of the members.
 pub(super) fn each<T: Send>(members: &[Member], ask: impl Fn(&Member) -> T + Sync) -> Vec<T> {
     let ask = &ask;
     std::thread::scope(|scope| {
@@ -190,7 +190,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|error| format!("not the answer of an mvp agent: {error}"))
 }
 
-/// What `kubectl get pods` says, as far as it matters here.
+/// What is read of the answer of `kubectl get pods`.
 #[derive(Deserialize)]
 struct Pods {
     items: Vec<Pod>,
@@ -209,7 +209,7 @@ struct Pod {
 #[serde(rename_all = "camelCase")]
 struct Metadata {
     name: String,
-    /// In the one form that Kubernetes has, so that the order of texts is that of time.
+    /// In the one form that Kubernetes has, so that sorting the texts sorts the times.
     #[serde(default)]
     creation_timestamp: String,
     deletion_timestamp: Option<String>,
@@ -229,7 +229,7 @@ struct PodStatus {
 }
 
 impl Pods {
-    /// By node; of two pods on one node, while one takes over from the other, the newer one.
+    /// The running pods by node. If a node has two because one takes over from the other, the newer one counts.
     fn running(self) -> BTreeMap<String, String> {
         let mut running: Vec<Pod> = self
             .items
@@ -254,7 +254,7 @@ impl Pods {
 struct Done {
     succeeded: bool,
     stdout: Vec<u8>,
-    /// The last line of what it complained of.
+    /// The last line of its standard error.
     complaint: String,
 }
 
@@ -267,7 +267,7 @@ impl Done {
     }
 }
 
-/// Runs a program that is given nothing to read, for so long at most.
+/// Runs a program without input, for at most this time.
 fn output(mut command: Command, time: Duration) -> Result<Done, String> {
     let program = Path::new(command.get_program()).display().to_string();
     let mut child = command
@@ -287,7 +287,7 @@ fn output(mut command: Command, time: Duration) -> Result<Done, String> {
     // It ends when the program has closed its output.
     let stdout = ended.recv_timeout(time);
     if stdout.is_err() {
-        // An error: it has ended already.
+        // An error means that it has ended already.
         let _ = child.kill();
     }
     let status = child
@@ -311,7 +311,7 @@ fn output(mut command: Command, time: Duration) -> Result<Done, String> {
 
 fn all(pipe: impl Read) -> Vec<u8> {
     let mut read = Vec::new();
-    // What came before an error is what there is.
+    // If reading fails, what came before the error is used.
     let _ = pipe.take(MOST).read_to_end(&mut read);
     read
 }

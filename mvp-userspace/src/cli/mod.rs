@@ -47,7 +47,8 @@ const UNAVAILABLE: u8 = 69;
 pub fn main(run: fn(Config) -> anyhow::Result<()>) -> ExitCode {
     let mut out = std::io::stdout();
     let code = run_command(std::env::args_os(), run, &mut out);
-    // Whoever reads may have gone (`mvp routes | head`).
+    // The reader may have closed its end (`mvp routes
+    // head`).
     let _ = out.flush();
     ExitCode::from(code)
 }
@@ -107,7 +108,7 @@ fn run_command(
     }
 }
 
-/// What a running agent, or what is pinned in the kernel, answers.
+/// Answers a command from a running agent, or from what is pinned in the kernel.
 fn ask_agent(command: Command, out: &mut dyn Write) -> Result<(), ClientError> {
     match command {
         Command::Status {
@@ -154,7 +155,7 @@ fn ask_agent(command: Command, out: &mut dyn Write) -> Result<(), ClientError> {
                 })
             }
             None => {
-                // clap has seen to it that they are there.
+                // clap requires both.
                 let (method, path) = (method.unwrap_or_default(), path.unwrap_or_default());
                 let target = format!("/explain?method={}&path={}", encode(&method), encode(&path));
                 talk::show(&ask, &target, out, |view: &ExplainView, _| {
@@ -201,7 +202,7 @@ fn ask_agent(command: Command, out: &mut dyn Write) -> Result<(), ClientError> {
 }
 
 fn run_agent(agent: &agent::Agent, run: fn(Config) -> anyhow::Result<()>) -> u8 {
-    // Before the configuration: what is read there may be worth a warning.
+    // Logging is set up before the configuration is read, which may cause a warning.
     let logging = crate::logging::init(agent.log_format, agent.log_level.as_deref());
     let config = match logging.and_then(|()| agent.source.config()) {
         Ok(config) => config,
@@ -246,7 +247,7 @@ fn run_config(command: &ConfigCommand, out: &mut dyn Write) -> u8 {
     }
 }
 
-/// 1 if the agent cannot do here what it is to do.
+/// The exit code is 1 if the agent cannot do here what it is configured to do.
 fn run_doctor(
     given: &agent::Given,
     pin_path: Option<PathBuf>,
@@ -288,7 +289,7 @@ fn pinned_status(pins: &Pins, ask: &Ask, out: &mut dyn Write) -> Result<(), Clie
     output::print(ask.form.output, &data, |_| pinned::status_text(&view), out)
 }
 
-/// Of the agent, or of the pins.
+/// Shows the routes of the agent, or those that are pinned.
 fn show_routes(
     ask: &Ask,
     pins: Option<&Pins>,
@@ -306,7 +307,7 @@ fn show_routes(
     output::print(ask.form.output, &all, text, out)
 }
 
-/// A path with a duration as its parameter, if one is given.
+/// A path with a duration as its parameter, if there is one.
 fn timed(path: &str, parameter: &str, time: Option<Duration>) -> String {
     match time {
         Some(time) => {

@@ -1,4 +1,4 @@
-//! Answers in the form that was asked for.
+//! Prints answers in the form that the user asked for.
 
 use std::io::Write;
 
@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::client::ClientError;
 use super::command::Output;
 
-/// Writes `value` as data, or the text that people read. `human` is told whether there is room for more columns.
+/// Writes `value` as data, or as the text that people read. The argument of `human` says whether there is room for more
+/// columns.
 ///
 /// # Errors
 /// The value has no such form.
@@ -23,7 +24,7 @@ pub(super) fn print(
         Output::Table => human(false),
         Output::Wide => human(true),
     };
-    // Whoever reads may have gone; a watch finds out by itself.
+    // The reader may have closed its end; `--watch` notices it by itself.
     let _ = out.write_all(text.as_bytes());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `mvp report`: what the agent made of the last hours.
+//! `mvp report`: a summary of the last hours.
 
 use std::io::Write;
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl Report {
         let target = format!("/report?since={}ms", self.since.as_millis());
         let body = get(&self.at, &target)?.success()?;
         let report: crate::history::Report = parse(&body)?;
-        // Whatever the agent tells, also what this program does not know.
+        // The whole document is passed on, with fields that this program does not know.
         let value: serde_json::Value = parse(&body)?;
         let text = match self.output {
             ReportForm::Text => report.text(),
@@ -44,7 +44,7 @@ impl Report {
             ReportForm::Json => json(&value)?,
             ReportForm::Yaml => yaml(&value)?,
         };
-        // Whoever reads may have gone.
+        // The reader may have closed its end.
         let _ = out.write_all(text.as_bytes());
         Ok(())
     }

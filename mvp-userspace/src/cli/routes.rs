@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::admin::RouteView;
 use crate::text::table::table;
 
-/// `wide`: a line for each server.
+/// `wide`: one line for each server.
 pub(super) fn table_of(routes: &[RouteView], wide: bool) -> String {
     if wide {
         return by_server(routes);
@@ -62,7 +62,7 @@ pub(super) fn differences(routes: Vec<RouteView>) -> Vec<RouteView> {
         .collect()
 }
 
-/// `cp-a,cp-b (get,list) cp-c (get)`: servers with the same verbs together.
+/// `cp-a,cp-b (get,list) cp-c (get)`: servers with the same verbs are joined.
 fn by_verbs(route: &RouteView) -> String {
     let mut groups: BTreeMap<&Vec<String>, Vec<&str>> = BTreeMap::new();
     for (server, verbs) in &route.verbs {

@@ -1,4 +1,4 @@
-//! Views of the admin port as text for people.
+//! The documents of the admin port as text for people.
 
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ pub(super) fn status(view: &StatusView, wide: bool) -> String {
     } else {
         "off by feature gate, everything is answered locally"
     };
-    // The first line answers the first question: what becomes of new connections.
+    // The first line answers the first question: what happens to new connections.
     let mut out = format!("{}\n", clean(&view.stance.line));
     for (name, value) in [
         ("node", view.node.clone()),
@@ -84,7 +84,7 @@ pub(super) fn status(view: &StatusView, wide: bool) -> String {
     out
 }
 
-/// Whether connections of before can be ended, and while they are, how far that is.
+/// Whether connections from before the guard armed can be ended, and how far their retirement is.
 fn retire_line(view: &StatusView) -> String {
     match view.retirement.retiring {
         true => view.retirement.line(),
@@ -126,7 +126,7 @@ fn relay(view: &RelayView) -> String {
     )
 }
 
-/// `wide`: also what was proved of each identity class, and whether the server's header names are known.
+/// `wide`: also what was proved for each identity class, and whether the server's header names are known.
 pub(super) fn servers(servers: &[ServerView], wide: bool) -> String {
     let yes = |truth: bool| if truth { "yes" } else { "no" }.to_owned();
     let mut heading = vec![
@@ -180,7 +180,7 @@ pub(super) fn servers(servers: &[ServerView], wide: bool) -> String {
     columns(&heading, &rows)
 }
 
-/// `yes`, or why not.
+/// `yes`, or the reason why not.
 fn class(proof: &ClassProofView) -> String {
     match (proof.proved, &proof.why) {
         (true, _) => "yes".to_owned(),

@@ -1,4 +1,4 @@
-//! What commands ask a running agent, and tell it.
+//! Commands that query a running agent or change something in it.
 
 use std::io::Write;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::output::print;
 use crate::admin::{StatusView, encode};
 use crate::text::table;
 
-/// Between two looks whether the agent has drained.
+/// The time between two checks whether the agent has drained.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The answer's data, or as text for people.
+/// Shows the answer as data, or as text for people.
 pub(super) fn show<T: DeserializeOwned>(
     ask: &Ask,
     target: &str,
@@ -23,7 +23,7 @@ pub(super) fn show<T: DeserializeOwned>(
     human: impl FnOnce(&T, bool) -> String,
 ) -> Result<(), ClientError> {
     let body = get(&ask.at, target)?.success()?;
-    // Whatever the agent tells, also what this program does not know.
+    // The whole document is passed on, with fields that this program does not know.
     let value: Value = parse(&body)?;
     let view: T = parse(&body)?;
     print(ask.form.output, &value, |wide| human(&view, wide), out)
@@ -38,7 +38,7 @@ pub(super) fn get(at: &At, target: &str) -> Result<Reply, ClientError> {
     client::ask(at.admin.as_ref(), question)
 }
 
-/// Posts, and shows the answer's line.
+/// Sends a POST, and shows the line of the answer.
 pub(super) fn tell(ask: &Ask, target: &str, out: &mut dyn Write) -> Result<(), ClientError> {
     let question = Question {
         method: "POST",
@@ -63,7 +63,7 @@ pub(super) fn loglevel(ask: &Ask, level: &str, out: &mut dyn Write) -> Result<()
     say(ask, &format!("the log level is {level}"), out)
 }
 
-/// Shows the server's own answer, whatever it is; an error unless it is a success.
+/// Shows the server's own answer, whatever it is; an error unless its status is a success.
 pub(super) fn probe(
     ask: &Ask,
     server: &str,
@@ -83,7 +83,7 @@ pub(super) fn probe(
     Ok(())
 }
 
-/// Has the agent drain; with `wait` it returns when nothing of it is left, which `drain.deadline` bounds.
+/// Has the agent drain. With `wait` it returns when the agent is gone, which happens within `drain.deadline`.
 pub(super) fn drain(
     ask: &Ask,
     target: &str,
@@ -101,7 +101,7 @@ pub(super) fn drain(
         match get(&ask.at, "/status").and_then(Reply::success) {
             Ok(body) => {
                 let view: StatusView = parse(&body)?;
-                // Whoever started the agent may have started it again already, or another one has taken its place.
+                // A supervisor may have started the agent again, or another agent may have taken its place.
                 if view.uptime_ms < uptime || view.drain == "running" {
                     break;
                 }

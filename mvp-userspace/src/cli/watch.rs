@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::client::ClientError;
 
-/// Between two looks. The agent itself polls its servers once a second.
+/// The time between two queries. The agent itself polls its servers once per second.
 const EVERY: Duration = Duration::from_secs(1);
 /// Home, then clear to the end (ECMA-48): the terminal's lines of before stay where they are.
 const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
-/// Shows what `look` finds: once, or until the reader goes. What cannot be asked at first is an error; once it was there, it is said
-/// and asked again, since an agent that is started anew is what one may be waiting for.
+/// Shows the result of `look`: once, or until the reader closes its end. If the first call fails, that is an error. If a later
+/// one fails, the failure is shown and the query repeated, since people may be waiting for the agent to start again.
 ///
 /// # Errors
 /// As `look`, the first time.
@@ -49,7 +49,7 @@ fn repeat(
     Ok(())
 }
 
-/// Whether the reader is still there. Without a terminal, answers are divided by an empty line.
+/// Whether the reader is still there. Without a terminal, an empty line separates the answers.
 fn write(out: &mut dyn Write, terminal: bool, before: Option<&[u8]>, text: &[u8]) -> bool {
     let divider: &[u8] = match (terminal, before) {
         (true, _) => CLEAR,
@@ -64,7 +64,7 @@ fn write(out: &mut dyn Write, terminal: bool, before: Option<&[u8]>, text: &[u8]
 mod tests {
     use super::*;
 
-    /// Takes so many writes, then its reader is gone.
+    /// A reader that closes its end after so many writes.
     struct Reader {
         heard: Vec<u8>,
         flushes: usize,

@@ -126,7 +126,7 @@ pub const KEYS: &[ConfigKey] = &[
     key("limits.headerBytesTotal", Count(8 * 1024, 64 << 30), Default("16777216"), "The same of all connections; a quarter is kept for requests below 8 KiB."),
     key("limits.headerCount", Count(16, 100_000), Default("20000"), "Header fields of a request, of which HTTP/1.1 takes 20000 at most. kube-apiserver limits their bytes only."),
     key("limits.streamsPerConnection", Count(1, 100_000), Default("250"), "Concurrent HTTP/2 streams of one connection."),
-    key("limits.pendingResets", Count(1, 1_000_000), Default("100"), "HTTP/2 streams a client may have reset before they are handled (CVE-2023-44487), and streams a minute that are reset for errors of its own; then GOAWAY."),
+    key("limits.pendingResets", Count(1, 1_000_000), Default("100"), "HTTP/2 streams a client may have reset before they are handled (CVE-2023-44487), and streams per minute that are reset for errors of its own; then GOAWAY."),
     key("limits.cancellations", Count(1, 1_000_000), Default("400"), "Requests under way that one client (address and user) may cancel at once; a tenth comes back each second. Above it: 429."),
     key("limits.tunnelsPerClient", Count(1, 1_000_000), Default("64"), "Upgraded connections (exec, attach, port-forward, WebSocket watches) of one client (address and user), each of which takes a connection to a server. Above it: 429."),
     key("limits.idleTimeout", Duration(100, HOUR), Default("90s"), "After this time an HTTP/2 connection without an open stream is ended by GOAWAY; kube-apiserver does the same."),

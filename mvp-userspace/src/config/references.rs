@@ -33,7 +33,7 @@ impl Host for System {
 pub(super) struct Environment(HashMap<String, String>);
 
 impl Environment {
-    /// Of `container` in `pod`. A variable whose value comes from elsewhere (a Secret, a resource) is left out.
+    /// The environment of `container` in `pod`. A variable whose value comes from elsewhere (a Secret, a resource) is left out.
     pub(super) fn of(container: &Value, pod: &Value, host: &dyn Host) -> Self {
         let mut environment = Self::default();
         let variables = container["env"].as_array().map(Vec::as_slice);

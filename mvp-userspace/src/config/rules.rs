@@ -7,7 +7,7 @@ use rustls_pki_types::ServerName;
 use super::tree::Tree;
 use super::*;
 
-/// More requests a second than one client sends, whatever it is.
+/// More requests per second than any client sends.
 const MAX_RELAY_RATE: f64 = 100_000.0;
 
 pub(super) fn rules(config: &Config, tree: &Tree) -> Result<(), ConfigError> {

@@ -115,7 +115,8 @@ impl Tree {
     }
 
     /// A list of texts; empty if the key is absent and has no default.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It is no list, or an element of it is blank or no text.
     pub fn list(&self, key: &str) -> Result<Vec<String>, ConfigError> {
         let (found, need) = self.look_up(key);
@@ -139,21 +140,24 @@ impl Tree {
     }
 
     /// A path, made absolute by the folder of the file; `None` if the key is absent.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It is no text.
     pub fn path(&self, key: &str) -> Result<Option<PathBuf>, ConfigError> {
         Ok(self.text(key)?.map(|text| self.base.join(text)))
     }
 
     /// As [`Tree::path`] for a key that is required or has a default.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It is absent, or no text.
     pub fn need_path(&self, key: &str) -> Result<PathBuf, ConfigError> {
         Ok(self.base.join(self.need(key)?))
     }
 
     /// An `ip:port` that can be listened on or dialled; `None` if the key is absent.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It is a name instead of an address, or its port is missing or 0.
     pub fn address(&self, key: &str) -> Result<Option<SocketAddr>, ConfigError> {
         let Some(text) = self.text(key)? else {
@@ -167,7 +171,8 @@ impl Tree {
     }
 
     /// `true` or `false`.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It is anything else, or absent without a default.
     pub fn flag(&self, key: &str) -> Result<bool, ConfigError> {
         match self.need(key)?.as_str() {
@@ -197,7 +202,8 @@ impl Tree {
     }
 
     /// A duration with its unit, within the bounds of the table.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It has no unit, or is out of bounds.
     pub fn duration(&self, key: &str) -> Result<Duration, ConfigError> {
         let found = value::duration(&self.need(key)?).map_err(|problem| self.fail(key, problem))?;
@@ -213,7 +219,8 @@ impl Tree {
     }
 
     /// A number within the bounds of the table.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It is no whole number, is out of bounds, or does not fit `T`.
     pub fn count<T: TryFrom<u64>>(&self, key: &str) -> Result<T, ConfigError> {
         let text = self.need(key)?;
@@ -229,7 +236,8 @@ impl Tree {
     }
 
     /// A fraction above 0 and at most 1.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It is anything else.
     pub fn share(&self, key: &str) -> Result<f64, ConfigError> {
         let text = self.need(key)?;

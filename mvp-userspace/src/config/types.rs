@@ -288,15 +288,15 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Sum of all header fields, bytes.
     pub header_bytes: u32,
-    /// Of the requests of one connection that have no answer yet, bytes.
+    /// The sum for the requests of one connection that have no answer yet, bytes.
     pub header_bytes_per_connection: usize,
     /// The sum for all requests that have no answer yet, bytes.
     pub header_bytes_total: usize,
     /// The most header fields of one request.
     pub header_count: usize,
-    /// Concurrent HTTP/2 streams a connection.
+    /// Concurrent HTTP/2 streams of one connection.
     pub streams_per_connection: u32,
-    /// HTTP/2 streams a client may have reset before they are handled (CVE-2023-44487), and streams a minute that are reset for
+    /// HTTP/2 streams a client may have reset before they are handled (CVE-2023-44487), and streams per minute that are reset for
     /// errors of its own; then GOAWAY.
     pub pending_resets: usize,
     /// Requests under way that one client (address and user) may cancel at once; a tenth comes back each second.

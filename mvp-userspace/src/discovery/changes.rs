@@ -70,7 +70,7 @@ pub(super) struct Lines {
 const MAX_REVISION: usize = 64;
 /// Longest continue token; real ones hold a key of etcd and a few words in base64.
 const MAX_CONTINUE: usize = 4096;
-/// Of what a server said, as much as goes into a log line.
+/// The part of a server's message that fits into a log line.
 const MAX_QUOTE: usize = 200;
 
 #[derive(Default, Deserialize)]

@@ -122,7 +122,7 @@ impl FollowedType {
         }
     }
 
-    /// Of definitions only the list's revision is of interest, and so one object is asked for: all of them are megabytes.
+    /// For definitions only the list's revision is of interest, and so one object is requested: all of them are megabytes.
     pub(super) fn limit(self) -> usize {
         match self {
             FollowedType::Definitions | FollowedType::HeaderNames => 1,

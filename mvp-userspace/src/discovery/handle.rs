@@ -132,7 +132,7 @@ impl DiscoveryHandle {
         self.hub.views.merges()
     }
 
-    /// Of the present table. Grows with every change of what routing looks at: members, sets, knowledge.
+    /// The number of the present table. It grows with every change of what routing looks at: members, sets, knowledge.
     pub fn generation(&self) -> u64 {
         self.hub.generation()
     }
@@ -345,7 +345,7 @@ impl DiscoveryHandle {
     }
 
     /// A client asked for a description that no index has, or a server did not have what its index said: has every index
-    /// read again, at most once a second.
+    /// read again, at most once per second.
     pub fn openapi_mismatch(&self) {
         if !self.hub.table.load().differs() {
             return;

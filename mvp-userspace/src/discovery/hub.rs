@@ -23,7 +23,7 @@ use crate::route::{Departures, Knowledge, Member, RouteTable};
 pub struct HubSettings {
     /// Opens the connections to servers, with their deadlines.
     pub dialer: Dialer,
-    /// From the start of one round to the start of the next, a server.
+    /// From the start of one round to the start of the next, for each server.
     pub interval: Duration,
     /// The same while nothing differs and events report changes; `/readyz` is queried every `interval` nevertheless.
     pub idle_interval: Duration,
@@ -45,7 +45,7 @@ pub struct HubSettings {
 /// refreshes, and which servers have answered.
 #[derive(Debug, Default)]
 pub struct SyncCounters {
-    /// One a failing path.
+    /// One for each path that failed.
     pub fetch_discovery: AtomicU64,
     /// A server's name could not be resolved.
     pub hostport_resolution: AtomicU64,

@@ -366,7 +366,7 @@ impl Open {
         }
     }
 
-    /// Asks which version it runs, once a connection.
+    /// Asks which version it runs, once for each connection.
     fn start_version(&mut self, entry: &Arc<ServerEntry>) {
         if self.version.is_some() {
             return;

@@ -70,7 +70,7 @@ pub(super) struct Roots {
 #[derive(Clone, Default)]
 struct RootState {
     reported: RootDocument,
-    /// Of a legacy server: what the root listed and when the documents below it were read.
+    /// For a legacy server: what the root listed and when the documents below it were read.
     listed: Vec<GroupVersion>,
     listed_at: Option<Instant>,
     stale: Vec<GroupVersion>,

@@ -16,7 +16,7 @@ pub struct ServerStatus {
     pub url: String,
     /// It is the kube-apiserver of this node.
     pub local: bool,
-    /// `gitVersion` of `/version`, read once a connection.
+    /// `gitVersion` of `/version`, read once for each connection.
     pub version: Option<String>,
     /// What `/readyz` last said; `None`: nothing yet, or not to us.
     pub ready: Option<bool>,

@@ -111,7 +111,7 @@ fn go_json<T: Serialize>(value: &T, layout: Layout) -> String {
         Layout::Compact => serde_json::to_string(value),
         Layout::Pretty => serde_json::to_string_pretty(value),
     };
-    // Of our own types, with string keys: cannot fail.
+    // The types are our own and have string keys: this cannot fail.
     let json = json.unwrap_or_default();
     if !json.contains(escaped_by_go) {
         return json;

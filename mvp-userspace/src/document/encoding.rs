@@ -42,7 +42,7 @@ pub enum DiscoveryForm {
     V2,
     /// Aggregated v2beta1 (1.26 behind a gate, 1.27-1.32 by default).
     V2beta1,
-    /// A document a group version.
+    /// One document for each group version.
     Legacy,
 }
 

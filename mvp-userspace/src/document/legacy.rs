@@ -64,7 +64,7 @@ pub struct GroupVersionForDiscovery {
 /// `APIResourceList`: the answer of `/api/v1` and `/apis/<group>/<version>`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ApiResourceList {
-    /// Kube-apiserver leaves it out for the core group.
+    /// kube-apiserver leaves it out for the core group.
     pub api_version: Text,
     /// `apps/v1`; `v1` for the core group.
     pub group_version: Text,
@@ -183,7 +183,7 @@ pub fn merge_resource_list(
     let borrowed: Vec<Vec<&Text>> = lists.iter().map(|names| names.iter().collect()).collect();
     let order = combine(&borrowed, |_| 0, |name| name);
 
-    // Of each name what was said first, and all verbs that were said later.
+    // For each name the first entry counts, with the verbs of all later ones.
     let mut resources: HashMap<Text, (ApiResource, Vec<Text>)> = HashMap::new();
     for resource in local.resources.into_iter().chain(view.resources) {
         match resources.get_mut(&resource.name) {

@@ -69,7 +69,7 @@ impl Object for List {
         while let Some(field) = map.next_key()? {
             match field {
                 ListField::Kind => sink.kind = map.next_value_seed(Name)?.into_owned(),
-                // Of `APIVersions`: names, not objects.
+                // The versions of `APIVersions` are names, not objects.
                 ListField::Versions => map.next_value_seed(CoreVersions(sink))?,
                 ListField::Groups => map.next_value_seed(Many::<Group>(sink))?,
                 ListField::Other => skip(&mut map)?,

@@ -127,7 +127,7 @@ fn number(text: &str) -> Option<(u64, &str)> {
     Some((number.unsigned_abs(), rest))
 }
 
-/// Of CRD groups and any group without an APIService.
+/// The priority of CRD groups, and of any group without an APIService.
 const UNKNOWN_GROUP: i32 = 1_000;
 
 /// What Kubernetes gives its own versions unless there is a reason not to. Alone, these leave Kubernetes' order as it is, and

@@ -94,7 +94,7 @@ struct GroupDiscoveryProto {
     versions: Vec<VersionDiscoveryProto>,
 }
 
-/// Of an object that has nothing but a name; readers take absent fields as empty.
+/// The metadata of an object that has nothing but a name; readers take absent fields as empty.
 #[derive(Message, PartialEq)]
 struct ObjectMetaProto {
     #[prost(string, required, tag = "1")]

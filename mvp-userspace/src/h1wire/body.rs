@@ -12,7 +12,7 @@ pub(super) enum Body {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Chunked {
     at: At,
-    /// Of the chunk under way.
+    /// The bytes that are left of the chunk under way.
     size: u64,
 }
 

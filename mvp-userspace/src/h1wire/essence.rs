@@ -11,7 +11,7 @@ const KEPT: [&[u8]; 5] = [
     b"host",
     b"user-agent",
 ];
-/// Of all that is kept. Larger fields are left out.
+/// The most bytes of all that is kept. Larger fields are left out.
 const MOST: usize = 4096;
 /// No method is longer than this.
 const METHOD: usize = 32;

@@ -3,9 +3,9 @@
 use super::essence::is_kept;
 use super::head::{field, is};
 
-/// Of a line. A longer one is left out.
+/// The most bytes of a line. A longer one is left out.
 const LINE: usize = 4096;
-/// Of all lines that are kept.
+/// The most bytes of all lines that are kept.
 const KEPT: usize = 16 * 1024;
 
 /// What is kept of it.
@@ -14,7 +14,7 @@ pub(super) struct Overlong {
     /// The first line without its target, and those fields that say how the request is refused and where its body ends.
     kept: Vec<u8>,
     line: Vec<u8>,
-    /// Of the line under way, kept or not.
+    /// The length of the line under way, whether it is kept or not.
     length: usize,
     has_first: bool,
     broken: bool,

@@ -80,7 +80,7 @@ pub fn stand_in(target: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Of the characters of RFC 3986 §3.3 and §3.4, which every library takes.
+/// Whether the byte is a character of RFC 3986 §3.3 and §3.4, which every library accepts.
 fn is_plain(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/?".contains(byte)
 }

@@ -118,7 +118,8 @@ impl HistoryDocument {
     }
 
     /// For tests and fuzzing: whatever was read, the record is within its bounds.
-    /// | # Panics
+    ///
+    /// # Panics
     /// If it is not.
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn check_bounds(&self) {

@@ -30,15 +30,15 @@ pub struct Minute {
     pub minute: u64,
     /// Requests by decision, as in `mvp_requests_total`.
     pub requests: BTreeMap<Arc<str>, u64>,
-    /// Of them those that the agent itself answered with 500 or above.
+    /// The part of them that the agent itself answered with 500 or above.
     pub failed: BTreeMap<Arc<str>, u64>,
-    /// Of them those that the agent itself refused, with 400 to 499.
+    /// The part of them that the agent itself refused, with 400 to 499.
     pub refused: BTreeMap<Arc<str>, u64>,
     /// Answers of servers of 500 and above, which the agent passed on.
     pub server_errors: u64,
     /// Requests that another server than the local one answered.
     pub forwarded: u64,
-    /// Of them those that the local server would have answered with a false 404 or 405.
+    /// The part of them that the local server would have answered with a false 404 or 405.
     pub prevented: Vec<Prevented>,
     /// Requests that another server answered while the local one was down.
     pub served_while_down: u64,

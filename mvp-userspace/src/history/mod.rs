@@ -1,16 +1,25 @@
 //! What happened on this node: a bounded ring of events and a day's counts by the minute, kept in memory and, over a restart of the
 //! agent, in one file. `mvp report`, the page and `mvp top` read the same of it.
 //!
-//! | file | has |
+//!
+//! file | has |
 //! |---|---|
-//! | `kinds` | the one table of what is noted |
-//! | `ring` | events, the newest of each kind |
-//! | `minutes` | counts by the minute, for a day |
-//! | `tally` | what data threads count of forwarded requests |
-//! | `record` | all of it together, shared by the agent's threads |
-//! | `document` | its form in the file, which is read as if a stranger had written it |
-//! | `file` | the file |
-//! | `report` | what an upgrade would have been without the agent. Pure |
+//!
+//! `kinds` | the one table of what is noted |
+//!
+//! `ring` | events, the newest of each kind |
+//!
+//! `minutes` | counts by the minute, for a day |
+//!
+//! `tally` | what data threads count of forwarded requests |
+//!
+//! `record` | all of it together, shared by the agent's threads |
+//!
+//! `document` | its form in the file, which is read as if a stranger had written it |
+//!
+//! `file` | the file |
+//!
+//! `report` | what an upgrade would have been without the agent. Pure |
 
 mod document;
 mod file;

@@ -29,7 +29,7 @@ pub struct TokenHash([u64; 2]);
 pub struct ClientKey {
     /// The client's address, without its port.
     pub address: IpAddr,
-    /// Of the user's name, or of the token: the agent does not know whose it is.
+    /// A hash of the user's name, or of the token: the agent does not know whose it is.
     who: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a client's certificate says, computed once a connection.
+//! What a client's certificate says, computed once for each connection.
 
 use std::sync::Arc;
 

@@ -229,7 +229,7 @@ impl Reload for TrustCell {
                 .into_inner()
                 .unwrap_or_else(PoisonError::into_inner);
             material.learned = learned;
-            // Of another generation, so that every connection's certificate is examined anew. It was built once already.
+            // It has another generation, so that every connection's certificate is examined anew. It was built once already.
             if let Ok(trust) = material.build(self.current.load().generation + 1) {
                 self.current.store(Arc::new(trust));
             }
@@ -318,7 +318,7 @@ pub(super) enum HeaderRole {
     Uid,
     Group,
     Extra,
-    /// Of the X-Remote- family but none of the above: a kind that a later kube-apiserver may believe, as X-Remote-Uid became
+    /// A header of the X-Remote- family that is none of the above: a kind that a later kube-apiserver may believe, as X-Remote-Uid became
     /// one in 1.32.
     OtherRemote,
     /// Nothing that is known, while a server's names cannot be read.

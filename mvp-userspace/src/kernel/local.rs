@@ -70,7 +70,7 @@ pub fn steers_while_idle(sources: &[LocalSource], address: IpAddr) -> bool {
         masked(bits(key), *prefix) == bits(*network)
     };
     let smallest = sources.iter().map(LocalSource::entry).filter(holds);
-    // Of two equal networks the one that is not steered counts.
+    // If two networks are equal, the one that is not steered counts.
     smallest
         .max_by_key(|(prefix, _, value)| (*prefix, std::cmp::Reverse(value.flags)))
         .is_some_and(|(_, _, value)| value.flags & LocalValue::STEERED != 0)

@@ -114,7 +114,8 @@ impl RouteWriter {
     }
 }
 
-/// Of SHA-256 over the names, each with its length: clients of the API choose names, and cannot make a hash collide often.
+/// The first bytes of SHA-256 over the names, each with its length: clients of the API choose names, and cannot make a hash
+/// collide often.
 pub(super) fn route_key(names: Key<'_>, half: u32) -> RouteKey {
     let mut hash = Sha256::new();
     for name in [

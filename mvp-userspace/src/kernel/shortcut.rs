@@ -129,7 +129,7 @@ unsafe impl aya::Pod for Plain<ShortcutScope> {}
 #[expect(unsafe_code, reason = "aya's marker for plain values")]
 unsafe impl aya::Pod for Plain<ShortcutKey> {}
 
-/// Of the calling thread's network namespace: what `bpf_get_netns_cookie` says of sockets in it.
+/// The cookie of the calling thread's network namespace, as `bpf_get_netns_cookie` returns it for sockets in it.
 #[expect(unsafe_code, reason = "no crate in use has this option")]
 fn netns_cookie() -> Result<u64, Error> {
     let io = |e| Error::io("reading the cookie of the network namespace", &e);

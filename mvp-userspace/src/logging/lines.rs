@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Of access lines.
+/// The target of access lines.
 const ACCESS: &str = "access";
 /// An access line is written so long after it was made, at the latest; sooner if another line follows it or many come.
 const LATEST: Duration = Duration::from_millis(100);

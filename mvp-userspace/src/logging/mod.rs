@@ -28,7 +28,7 @@ pub enum LogFormat {
 static LINES: OnceLock<Lines> = OnceLock::new();
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
-/// Once a process. `level`: else `RUST_LOG`, else `info`.
+/// To be called once for each process. `level`: else `RUST_LOG`, else `info`.
 pub fn init(format: LogFormat, level: Option<&str>) -> Result<(), ConfigError> {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|l| !l.is_empty());
     let (key, level) = match (level, from_environment) {

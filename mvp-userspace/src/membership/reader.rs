@@ -74,7 +74,7 @@ impl ReadBy {
         }
     }
 
-    /// Of whatever its user says something himself.
+    /// For facts that are logged by their user, and not here.
     fn silent() -> Self {
         Self {
             what: None,

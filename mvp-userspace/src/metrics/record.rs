@@ -125,7 +125,7 @@ impl Metrics {
                 metrics.requests.get([decision, "", &code.to_string()]);
             }
         }
-        // Of a discovery request, which names no resource.
+        // A discovery request names no resource.
         metrics.rerouted.get(["200", "", "", ""]);
         for kind in zeros::PROXY_ERRORS {
             metrics.peer_proxy_errors.get([kind, "", "", ""]);

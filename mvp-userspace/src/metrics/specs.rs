@@ -91,7 +91,7 @@ specs! {
     SERVER_PROVED, Gauge, "mvp_server_proved", ["server", "class"],
         "1 while the server was shown to accept this agent: requests of this identity class (asserted: users with certificates, token: the rest) may be sent to it";
     PROOF_AGE, Gauge, "mvp_server_proof_age_seconds", ["server", "class"],
-        "Time since that was last found out, either way; a server is proved once a minute";
+        "Time since that was last found out, either way; a server is proved once per minute";
     OUTSTANDING, Gauge, "mvp_outstanding_requests", ["server"],
         "Requests sent to a server and not finished, watches included";
     POOL_CONNECTIONS, Gauge, "mvp_pool_connections", ["server", "class"],

@@ -1,6 +1,6 @@
 //! A TLS stream whose writes leave at the end of the runtime's turn.
 //!
-//! HTTP/2 flushes after each frame. With many streams on one connection that is one `write` a frame (measured: 1.9 writes a
+//! HTTP/2 flushes after each frame. With many streams on one connection that is one `write` per frame (measured: 1.9 writes per
 //! read). Here small writes are gathered into one TLS record, since each record costs as much as the encryption of a kilobyte, here and
 //! at the other side; the first flush of a turn asks to be polled again behind every task that is ready now, and the second one
 //! encrypts what has come together and writes it in one `writev`.
@@ -216,7 +216,7 @@ mod tests {
         encrypted: usize,
         records: usize,
         flushes: usize,
-        /// Of what it is asked to encrypt it takes no more at a time, and every other time nothing.
+        /// The most bytes that it encrypts at a time; every other time it takes nothing.
         most: Option<usize>,
         full: bool,
         bytes: Vec<u8>,

@@ -7,22 +7,24 @@ use http::Method;
 
 use crate::text::{AUDIT_ID, TEXT, printable};
 
-/// The status of requests that the client gave up before they had an answer; nothing sends it. (nginx's word for it.)
+/// The status in the log of requests that the client gave up before they had an answer. It is never sent; nginx has the same
+/// number for it.
 pub(super) const CLIENT_GONE: u16 = 499;
 
-/// Everything one line says. Text that a client chose is [`printable`]. Written when dropped, so that an answer the client broke off is logged as well.
+/// What one line of the access log has. Text that a client chose is [`printable`]. The line is written when this is dropped, so
+/// that an answer that the client broke off is logged as well.
 #[derive(Debug)]
 pub struct AccessRecord {
     pub client: SocketAddr,
     user: String,
     method: Method,
-    /// Without the query: that may hold credentials.
+    /// The path without the query, which may hold credentials.
     path: String,
     /// `apps/v1 deployments/scale`, empty for non-resource paths.
     key: String,
     /// A routing reason (docs/routing.md), or why the agent itself refused.
     pub decision: &'static str,
-    /// The server that answered; of a request that the client gave up, the one that was being asked.
+    /// The server that answered. If the client gave the request up, it is the server that had not answered yet.
     pub server: String,
     pub server_address: Option<SocketAddr>,
     audit_id: String,
@@ -30,7 +32,7 @@ pub struct AccessRecord {
     error: Option<String>,
     /// [`CLIENT_GONE`] if the client did not wait for an answer.
     pub status: u16,
-    /// In the agent, from the request's arrival to the answer's head, without the server.
+    /// Time in the agent, from the request's arrival to the head of the answer, without the server's time.
     pub agent: Duration,
     /// From the request's departure to the head of the server's answer.
     pub server_time: Duration,
@@ -73,12 +75,12 @@ impl AccessRecord {
         }))
     }
 
-    /// Who asked, as far as it is known.
+    /// The user's name, as far as it is known.
     pub fn user(&mut self, name: &str) {
         self.user = printable(name, TEXT).into_owned();
     }
 
-    /// What was asked for.
+    /// The key of the resource that was requested.
     pub fn key(&mut self, key: &str) {
         self.key = printable(key, TEXT).into_owned();
     }
@@ -87,7 +89,7 @@ impl AccessRecord {
         self.audit_id = printable(id, AUDIT_ID).into_owned();
     }
 
-    /// Why the agent itself made the answer.
+    /// Why the agent itself answered.
     pub fn error(&mut self, error: &str) {
         self.error = Some(printable(error, TEXT).into_owned());
     }
@@ -96,19 +98,19 @@ impl AccessRecord {
         self.sent += bytes as u64;
     }
 
-    /// From the client, after its request's header.
+    /// The client sent so many bytes behind the header of its request.
     pub fn received(&mut self, bytes: usize) {
         self.received += bytes as u64;
     }
 
-    /// Everything was passed on. Without this the line says `cut`: the client left, or the agent ended.
+    /// The whole answer was passed on. Without this call the line says `cut`: the client left, or the agent ended.
     pub fn complete(&mut self) {
         if self.ended == "cut" {
             self.ended = "complete";
         }
     }
 
-    /// The server broke its answer off.
+    /// The server broke off its answer.
     pub fn broke(&mut self) {
         self.ended = "server_broke";
     }

@@ -38,7 +38,7 @@ pub(super) fn dial_ending(error: &io::Error) -> Ending {
     }
 }
 
-/// The same of h2's.
+/// The same for an error of the h2 crate.
 pub(super) fn http2_error(error: &h2::Error) -> AttemptError {
     let ending = of_http2(error).unwrap_or(match error.get_io().map(io::Error::kind) {
         Some(io::ErrorKind::TimedOut) => Ending::PingUnanswered,
@@ -47,7 +47,7 @@ pub(super) fn http2_error(error: &h2::Error) -> AttemptError {
     AttemptError::new(ending, error.to_string())
 }
 
-/// The same of what broke an answer off.
+/// The same for an error that broke off an answer.
 pub(super) fn body_error(error: BodyError) -> AttemptError {
     match error {
         BodyError::Http1(error) => attempt_error(error),
@@ -88,14 +88,14 @@ fn ending(error: &hyper::Error) -> Ending {
     io_ending.unwrap_or(Ending::ConnectionBroken)
 }
 
-/// `None`: an error of the connection's bytes, which its source tells more of.
+/// `None`: the bytes of the connection are wrong; the source of the error says more.
 fn of_http2(error: &h2::Error) -> Option<Ending> {
     let reason = error.reason();
     if error.is_reset() {
         return Some(match (error.is_remote(), reason) {
             (true, Some(reason)) => of_reset(reason),
             (true, None) => Ending::RequestRejected,
-            // The agent's own client reset the stream, since it did not like the answer.
+            // The agent's own HTTP/2 client reset the stream, because the answer was malformed.
             (false, _) => Ending::AnswerMalformed,
         });
     }
@@ -113,7 +113,7 @@ fn of_http2(error: &h2::Error) -> Option<Ending> {
 pub(super) fn of_reset(reason: h2::Reason) -> Ending {
     match reason {
         h2::Reason::REFUSED_STREAM => Ending::StreamRefused,
-        // What ends a stream for reasons of the server's own.
+        // A server ends streams with these codes for reasons of its own.
         h2::Reason::INTERNAL_ERROR
         | h2::Reason::NO_ERROR
         | h2::Reason::CANCEL
@@ -141,7 +141,7 @@ mod tests {
     use crate::net::{DialFrom, Reserved, dial_any};
     use crate::route::testing::server;
 
-    /// On real sockets: a range of source ports that is used up, and a port on which nobody listens.
+    /// On real sockets: a range of source ports that is used up, and a port on which nothing listens.
     #[tokio::test]
     async fn source_ports_that_are_used_up_are_no_failure_of_the_server() {
         let listener = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();

@@ -1,5 +1,5 @@
 //! One table: every way an attempt at a server can end, whose fault that is, whether it counts against the server's health,
-//! whether another attempt is made, and what the client is told. Pure. `docs/security.md` shows the same table, and a test
+//! whether another attempt is made, and what the client receives. Pure. `docs/security.md` shows the same table, and a test
 //! compares the two.
 //!
 //! What a client can bring about never counts against a server: three streams that a server reset because a client's requests
@@ -18,7 +18,7 @@ pub enum Ending {
     ClientGone,
     /// The client's own upload ended in an error.
     UploadBroken,
-    /// The server reset this one stream with a code that speaks of the request (RFC 9113 §7), PROTOCOL_ERROR above all: Go's
+    /// The server reset this one stream with a code that is about the request (RFC 9113 §7), PROTOCOL_ERROR above all: Go's
     /// server does so for a malformed authority and for forbidden trailers.
     RequestRejected,
     /// The server reset this one stream with INTERNAL_ERROR or CANCEL: Go's server does so when a handler gives up. A client may
@@ -28,11 +28,12 @@ pub enum Ending {
     AnswerMalformed,
     /// REFUSED_STREAM: the server says that it did not look at the request (RFC 9113 §8.7).
     StreamRefused,
-    /// GOAWAY told that the request was not looked at (RFC 9113 §6.8), or a kept connection was closed before it was sent.
+    /// GOAWAY said that the server had not looked at the request (RFC 9113 §6.8), or a kept connection was closed before it was
+    /// sent.
     GoingAway,
-    /// The server was not shown to accept this agent, or whom it asserts: nothing was sent.
+    /// It is not proved that the server accepts this agent, or the user that it asserts. Nothing was sent.
     Unproved,
-    /// Nothing listens there.
+    /// Nothing listens at the server's address.
     ConnectRefused,
     /// The connection was reset while it was made.
     ConnectReset,
@@ -40,7 +41,7 @@ pub enum Ending {
     ConnectTimedOut,
     /// The TLS handshake failed.
     TlsFailed,
-    /// The server does not speak the HTTP that it was asked for.
+    /// The server does not support the version of HTTP that was negotiated.
     ConnectProtocol,
     /// No route, no such host.
     Unreachable,
@@ -63,11 +64,11 @@ pub enum Ending {
     Shortage,
     /// The agent's own HTTP/2 client ended the connection because of one of its limits.
     OwnLimit,
-    /// The agent could not put the request into the words of the server's HTTP version.
+    /// The agent could not express the request in the server's version of HTTP.
     Unsendable,
 }
 
-/// Whose doing an ending is.
+/// Who caused an ending.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Blame {
     /// It is no failure.
@@ -91,7 +92,7 @@ pub enum Retry {
     Reads,
 }
 
-/// What the client is told when no other attempt is made.
+/// What the client receives when no other attempt is made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ClientAnswer {
     /// The server's answer.
@@ -293,7 +294,7 @@ impl ClientAnswer {
 /// The table of `docs/security.md`.
 pub fn markdown_table() -> String {
     let mut out = String::from(
-        "| an attempt ends with | whose fault | counts against the server | another attempt | what the client is told |\n|---|---|---|---|---|\n",
+        "| an attempt ends with | whose fault | counts against the server | another attempt | what the client receives |\n|---|---|---|---|---|\n",
     );
     for ending in Ending::ALL {
         let verdict = ending.verdict();

@@ -39,7 +39,7 @@ pub struct UploadSource {
     received: u64,
 }
 
-/// One attempt's view of an [`Upload`]: what is kept first, then what still comes.
+/// What one attempt reads of an [`Upload`]: first what was kept, then what is still to come.
 #[derive(Debug)]
 pub struct UploadBody {
     upload: Upload,
@@ -50,7 +50,7 @@ pub struct UploadBody {
 }
 
 impl Upload {
-    /// `trust` names the identity headers, which must not come in by the trailers either.
+    /// `trust` has the names of identity headers, which are removed from trailers as well.
     pub fn new(incoming: WireBody, trust: &Arc<Trust>) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
@@ -91,7 +91,7 @@ impl Upload {
         }
     }
 
-    /// The client broke its upload off.
+    /// Whether the client broke off its upload.
     pub fn has_failed(&self) -> bool {
         match self {
             Self::Empty => false,
@@ -99,7 +99,7 @@ impl Upload {
         }
     }
 
-    /// The answer began: nothing needs to be kept any longer.
+    /// The answer has begun: no other attempt will be made, and nothing is kept from now on.
     pub fn stop_recording(&self) {
         if let Self::Stream(source) = self {
             let mut source = lock(source);

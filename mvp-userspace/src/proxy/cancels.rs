@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use super::rate::{Allowance, Rate};
 use crate::identity::ClientKey;
 
-/// Clients remembered. Above it those with their whole allowance are forgotten, and then whoever comes first.
+/// The most clients that are remembered. Above it those with a full allowance are forgotten, and then any others.
 const MOST: usize = 16 * 1024;
 
-/// Until the largest debt is paid: five bursts and one, of which a tenth comes back each second.
+/// The longest time until a client may send requests again: a debt is at most five bursts, and a tenth of a burst is added each
+/// second.
 const LONGEST_WAIT: Duration = Duration::from_secs(61);
 
 /// Shared by all data threads; touched by cancellations, and by requests only while somebody's allowance is used up.
@@ -29,7 +30,7 @@ pub struct Cancels {
 }
 
 impl Cancels {
-    /// `burst` at once; a tenth of it comes back each second.
+    /// `burst` cancellations are allowed at once; a tenth of it is added each second.
     pub fn new(burst: u32) -> Self {
         Self {
             rate: Rate {

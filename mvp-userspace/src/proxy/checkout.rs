@@ -180,7 +180,7 @@ fn once(error: AttemptError, breaks_first: impl FnOnce() -> bool) -> AttemptErro
     }
 }
 
-/// A connection that carried the requests of one stranger says nothing of its server by breaking.
+/// If a connection breaks that was used for the requests of one unknown caller, it says nothing about the server.
 fn quarantined(error: AttemptError) -> AttemptError {
     match error.ending {
         Ending::ConnectionBroken | Ending::ConnectionMalformed => {

@@ -22,15 +22,17 @@ use crate::config::{self, Endpoint};
 use crate::h2wire::client::Limits;
 use crate::net::{self, Bulk, Deferred, DialFrom, Turns, forget_on_close, tune_upstream};
 
-/// Window a stream, towards the agent. A client that stops reading holds at most this much of the agent's memory.
+/// The flow-control window of each stream that the agent receives on, bytes. A client that stops reading holds at most this
+/// much of the agent's memory.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Streams share a connection's window. It is so large that stalled streams cannot exhaust it for the others
-/// (kube-apiserver allows 100 to 250 streams a connection).
+/// (kube-apiserver allows 100 to 250 streams for each connection).
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 const MAX_FRAME: u32 = 64 * 1024;
-/// Streams on a connection whose windows its own window holds.
+/// The streams of a connection whose windows fit into the connection's window together.
 const STREAMS_THAT_FIT: usize = (CONNECTION_WINDOW / STREAM_WINDOW) as usize;
-/// Cancelled streams that are remembered for a second, so that what a server still sends on them is not answered frame by frame.
+/// Cancelled streams that are remembered for a second, so that frames which the server still sends on them are not answered one
+/// by one.
 const REMEMBERED_RESETS: usize = 4096;
 
 /// How connections are made; the same for all servers.
@@ -38,7 +40,7 @@ const REMEMBERED_RESETS: usize = 4096;
 pub struct ConnectSettings {
     /// Where connections come from.
     pub from: DialFrom,
-    /// Of the thread that makes them.
+    /// The turns of the thread that makes the connections.
     pub turns: Turns,
     /// For TCP, TLS and the HTTP/2 preface together.
     pub timeout: Duration,

@@ -40,18 +40,18 @@ use crate::net::{Accepted, AdmissionPermit, Bulk, Deferred, Slot, tune_client};
 const MAX_HTTP1_FIELDS: usize = 20_000;
 /// A head that is marked as to be refused has so many of its own.
 const FIELDS_OF_A_MARK: usize = 2;
-/// Window a stream, for uploads: kube-apiserver's own (`MaxUploadBufferPerStream`).
+/// The flow-control window of each stream for uploads, bytes: kube-apiserver's own value (`MaxUploadBufferPerStream`).
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// RFC 9113 §6.9.1.
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 const MAX_FRAME: u32 = 64 * 1024;
-/// A client that went away without a word is noticed after this; kube-apiserver itself waits for TCP keepalive.
+/// A client that went away silently is noticed after this; kube-apiserver itself waits for TCP keepalive.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two requests of an HTTP/1.1 connection. kube-apiserver waits 90 s (`IdleTimeout` of its http.Server), as long as Go's
 /// clients do; a little more lets the client be the one that closes.
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
-/// An HTTP/2 client that was told to leave because it asks nothing has this long to close its side.
+/// An HTTP/2 client that received GOAWAY because it sends no requests has this long to close its side.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What every request of a connection needs to know about it.
@@ -66,7 +66,7 @@ pub struct Connection {
     pub asked: Notify,
     /// Whether its requests were looked at before the HTTP library read them.
     pub unseen: Unseen,
-    /// Whether its client should come again, to be relayed.
+    /// Whether its client should reconnect, so that its next connection can be relayed.
     pub memory: Memory,
     /// Its place among all connections.
     pub place: AdmissionPermit,
@@ -76,7 +76,7 @@ pub struct Connection {
     pub headers: ConnectionHeaders,
     /// Set when a request of an HTTP/1.1 connection was answered with 101.
     tunnel: Mutex<Option<Tunnel>>,
-    /// Its client is to come back on a new connection.
+    /// Wakes the connection when its client is to reconnect.
     leave: Notify,
 }
 
@@ -118,7 +118,7 @@ pub async fn serve(thread: Arc<Worker>, accepted: Accepted) {
     }
 }
 
-/// The TLS handshake. `None`: the connection has ended, or was carried whole to its end.
+/// The TLS handshake. `None`: the connection has ended, or was forwarded whole until its end.
 async fn establish(
     thread: &Worker,
     stream: StdTcpStream,
@@ -194,8 +194,9 @@ async fn serve_http(
             .initial_connection_window_size(connection_window(limits.streams_per_connection))
             .max_frame_size(MAX_FRAME)
             .max_concurrent_streams(limits.streams_per_connection)
-            // h2 refuses above this by itself and tells nobody; `service` refuses from the limit on, and counts. h2 derives
-            // from it, and from the frame size, how many frames a header may come in; clients' frames are smaller than ours.
+            // h2 refuses above this by itself and reports it nowhere; `service` refuses from the limit on, and counts. h2
+            // derives from it, and from the frame size, how many frames a header may come in; clients' frames are smaller than
+            // ours.
             .max_header_list_size(limits.header_bytes.saturating_mul(4))
             .max_pending_accept_reset_streams(limits.pending_resets)
             // Counted over the connection's whole life; `FloodGuard` counts by rate.
@@ -271,8 +272,8 @@ async fn serve_http(
                 let mut response = handle(Arc::clone(&connection), request).await;
                 let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
                 answered.next(upgraded);
-                // Whoever is to go to kube-apiserver itself hears of it with an answer. A connection that is closed between two
-                // requests is one on which the client may be sending the next, which it could not know to be lost.
+                // A client that is to reconnect to kube-apiserver itself learns it with an answer. If the connection were
+                // closed between two requests, the client might be sending the next one, and could not know that it was lost.
                 if *connection.thread.shared.leave.borrow() && !upgraded {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(CONNECTION, close);
@@ -308,7 +309,7 @@ async fn serve_http(
     drop(slot);
 }
 
-/// Resolves when the connection is to end once what is under way has ended: the agent drains, or the client should come again.
+/// Resolves when the connection is to end once what is under way has ended: the agent drains, or the client should reconnect.
 async fn asked_to_end(drain: &mut DrainSignal, connection: &Connection) {
     tokio::select! {
         _deadline = drain.draining() => {}
@@ -317,7 +318,8 @@ async fn asked_to_end(drain: &mut DrainSignal, connection: &Connection) {
     }
 }
 
-/// The same over HTTP/2, where the client hears of it at any time and loses no request: also when it is to go to kube-apiserver itself.
+/// The same over HTTP/2, where the client can receive GOAWAY at any time and loses no request by it: also when it is to
+/// reconnect to kube-apiserver itself.
 async fn told_by_goaway(drain: &mut DrainSignal, connection: &Connection) {
     tokio::select! {
         () = asked_to_end(drain, connection) => {}
@@ -336,11 +338,12 @@ fn note_flood(thread: &Worker, peer: SocketAddr) {
     tracing::warn!(%peer, "connection closed: HTTP/2 reset flood");
 }
 
-/// A client that has not asked for anything yet may be about to: its first request is answered, and with that it is told.
+/// A client that has not sent a request yet may be about to: its first request is answered, and with that answer it learns that
+/// it should reconnect.
 async fn told_to_leave(connection: &Connection) {
     let mut leave = connection.thread.shared.leave.clone();
     if leave.wait_for(|leave| *leave).await.is_err() {
-        // The agent ends, and that is told otherwise.
+        // The agent ends, and the client learns that in another way.
         std::future::pending::<()>().await;
     }
     connection.asked.notified().await;

@@ -130,7 +130,7 @@ impl ProxyError {
         }
     }
 
-    /// Kubernetes' `reason` (`metav1.StatusReason`); empty where Kubernetes has no word for the code.
+    /// Kubernetes' `reason` (`metav1.StatusReason`); empty where Kubernetes has none for the code.
     pub fn reason(&self) -> &'static str {
         match self.code() {
             StatusCode::UNAUTHORIZED => "Unauthorized",
@@ -138,7 +138,7 @@ impl ProxyError {
             StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
             StatusCode::GATEWAY_TIMEOUT => "Timeout",
-            // Kubernetes has no word for 502, and client-go calls what it has no word for an internal error.
+            // Kubernetes has no reason for 502, and client-go calls a code without one an internal error.
             StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY => "InternalError",
             _ => "",
         }
@@ -165,11 +165,8 @@ impl ProxyError {
         }
     }
 
-    /// When the client should come again. A second: discovery is polled, and servers are probed, once a second.
-    ///
-    /// client-go waits and sends again up to ten times wherever it reads Retry-After, whatever the method
-    /// (`client-go/rest/with_retry.go`). So there is none for a write that a server may have acted on, which would be done twice; and
-    /// none for what only the local server can say, since kubectl asks for `/version` before much of what it does.
+    /// After how long the client should try again; `None`: a repetition would not help. It is a second, because discovery polls
+    /// and probes servers once per second.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NoCapableServer { .. }

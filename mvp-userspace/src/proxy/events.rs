@@ -1,15 +1,15 @@
-//! Where the events of a watch begin and end. Between two a stream may end: every client resumes it.
+//! Where the events of a watch begin and end. A stream may end between two events, since every client resumes it.
 
 use http::HeaderValue;
 
 /// Follows a watch's bytes in the framing of its media type (apimachinery/pkg/runtime/serializer).
 #[derive(Debug, PartialEq)]
 pub enum WatchFraming {
-    /// JSON: an event is a line.
+    /// JSON: each line is one event.
     Lines { whole: bool },
-    /// Protobuf: a length of four bytes, big-endian, and so many bytes (util/framer).
+    /// Protobuf: each event has its length before it, four bytes, big-endian (util/framer).
     Framed(FrameProgress),
-    /// Any other: only the very beginning is known.
+    /// Any other media type: only the begin of the stream is known to be between two events.
     Opaque { begun: bool },
 }
 

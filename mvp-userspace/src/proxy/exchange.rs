@@ -37,7 +37,8 @@ use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::Reason;
 use crate::text::{TEXT, printable};
 
-/// Owns what becomes of one request. Dropped before its answer has a head, the client has gone: counted and logged too.
+/// Owns what happens to one request. If it is dropped before the answer has a head, the client has gone: this is counted and
+/// logged as well.
 pub struct Exchange<'a> {
     connection: &'a Connection,
     version: Version,
@@ -47,15 +48,15 @@ pub struct Exchange<'a> {
     pub trace: Trace,
     record: Option<Box<AccessRecord>>,
     answered: bool,
-    /// Once it is known who asks.
+    /// Set once the caller is known.
     client: Option<ClientKey>,
     credentials: Option<Credentials>,
-    /// Of a request that wants to change its protocol.
+    /// The place of a request that wants to change its protocol.
     tunnel: Option<ClientPlace>,
 }
 
 impl<'a> Exchange<'a> {
-    /// Of a request that arrived at `started`, and has its Audit-ID.
+    /// For a request that arrived at `started` and has its Audit-ID.
     pub fn begin(
         connection: &'a Connection,
         parts: &Parts,
@@ -86,10 +87,10 @@ impl<'a> Exchange<'a> {
         &self.connection.thread
     }
 
-    /// Holds the caller to its quotas. `upgrades`: it wants to change the protocol.
+    /// Counts the request against the caller's quotas. `upgrades`: it wants to change the protocol.
     ///
     /// # Errors
-    /// One of them is used up.
+    /// One of the quotas is used up.
     pub fn enter(&mut self, admitted: &Admitted<'_>, upgrades: bool) -> Result<(), ProxyError> {
         let shared = self.shared();
         let (caller, credentials) = (admitted.caller(), admitted.credentials());
@@ -114,10 +115,10 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Asks servers until there is an answer.
+    /// Tries servers until there is an answer.
     ///
     /// # Errors
-    /// None that may be passed on.
+    /// No answer may be passed on.
     pub async fn ask(
         &mut self,
         info: &RequestInfo<'_>,
@@ -155,7 +156,7 @@ impl<'a> Exchange<'a> {
             shared.relays.asked_about_server(self.connection.peer.ip());
         }
         let caller = admitted.caller();
-        // From a front proxy they are how it speaks.
+        // A front proxy uses these headers rightly.
         if !caller.is_front_proxy() {
             count_stripped(&shared.metrics, admitted.stripped());
         }
@@ -167,7 +168,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// What an answer, or that there is none, says about servers.
+    /// Notes what the answer, or its absence, says about servers.
     fn judge(
         &self,
         info: &RequestInfo<'_>,
@@ -251,12 +252,12 @@ impl<'a> Exchange<'a> {
             };
         }
         let mut head = answer.head;
-        // As far as the client's connection is concerned: a client of HTTP/1.0 is told that its connection stays.
+        // The version of the client's connection: a client of HTTP/1.0 needs to see that its connection stays open.
         head.version = Version::HTTP_11;
         strip_hop_by_hop(&mut head.headers);
         keep_ids_out_of_tables(&mut head.headers);
         if comes_again && self.version != Version::HTTP_2 {
-            // HTTP/2 clients are told by GOAWAY.
+            // HTTP/2 clients receive GOAWAY instead.
             head.headers
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -286,7 +287,7 @@ impl<'a> Exchange<'a> {
         Response::from_parts(head, body)
     }
 
-    /// What the client would have met without the agent.
+    /// Counts what the client would have received without the agent.
     fn tally(&self, answer: &ServerAnswer, info: &RequestInfo<'_>, asked: &HeaderMap) {
         let shared = self.shared();
         let local_is_down = answer.reason == Reason::LocalDown
@@ -334,7 +335,7 @@ impl<'a> Exchange<'a> {
     fn must_leave(&self, status: StatusCode, info: Option<&RequestInfo<'_>>) -> bool {
         let passed_on = info.is_some_and(|info| info.is_resource && is_passed_on(info.key()));
         let leaves = match self.credentials {
-            // It is the agent's own certificate that the server did not take.
+            // The server did not accept the agent's own certificate.
             Some(Credentials::Asserted) => false,
             Some(Credentials::Anonymous) if self.version == Version::HTTP_2 => true,
             _ => status == StatusCode::UNAUTHORIZED && !passed_on,
@@ -368,7 +369,7 @@ impl<'a> Exchange<'a> {
             response.headers_mut().insert(AUDIT_ID, id.clone());
         }
         if let ProxyError::Unauthorized(reason) = error {
-            // No server hears of it, so this line is all that there is to find the caller by.
+            // No server receives the request, so this line is all that an operator has to find the caller.
             tracing::info!(
                 peer = %self.connection.peer,
                 method = %request.method,

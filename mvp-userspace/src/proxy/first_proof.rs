@@ -1,5 +1,6 @@
-//! Requests that come before any server is proved. An agent that takes over gets connections as long as the kernel believes the
-//! last heartbeat of the one before it, which is up to a second; their requests wait for the first proof instead of failing.
+//! Requests that arrive before any server is proved. An agent that takes over receives connections as long as the kernel
+//! believes the last heartbeat of the agent before it, which is up to a second. Their requests wait for the first proof instead
+//! of failing.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::tls::IdentityClass;
 /// agent does before it takes over is not counted: trying out the kernel takes seconds on a busy node.
 const WITHIN: Duration = Duration::from_secs(3);
 
-/// Returns once a server is proved for this class, or the time for it is over.
+/// Returns once a server is proved for this class, or when the time for it is over.
 pub(super) async fn first_proof(shared: &Shared, class: IdentityClass) {
     let left = WITHIN.saturating_sub(shared.open_since.elapsed());
     if left.is_zero() {
@@ -24,7 +25,7 @@ pub(super) async fn first_proof(shared: &Shared, class: IdentityClass) {
     };
     let waiting = async {
         while !proved() {
-            // An error: discovery has ended, and nothing is proved any more.
+            // An error means that discovery has ended, and that nothing will be proved any more.
             if judged.changed().await.is_err() {
                 return;
             }

@@ -25,13 +25,13 @@ use crate::h2wire::frame::code::{
 };
 use crate::net::next_turn;
 
-/// Frames on streams that have ended already, as those of an upload that was refused early: at once, and a minute. Each costs the
-/// client as much as the agent.
+/// Frames on streams that have ended already, such as the rest of an upload that was refused early: the number that is allowed
+/// at once, and per minute. Each of them costs the client as much as the agent.
 const LATE_FRAMES: f64 = 20_000.0;
-/// Frames taken from a client that does not take what the agent has to say, as Go's server counts its own control frames
-/// (`maxQueuedControlFrames`).
+/// Frames that are accepted from a client which does not read what the agent sends, as Go's server counts its own control
+/// frames (`maxQueuedControlFrames`).
 const UNHEARD_FRAMES: usize = 10_000;
-/// Requests that begin in one turn. One may take a millisecond, with as many header fields as are allowed.
+/// Requests that may begin in one turn of the runtime. One may take a millisecond, with as many header fields as are allowed.
 const BEGUN_A_TURN: usize = 4;
 
 /// Whether a connection was closed for a flood.
@@ -49,11 +49,11 @@ pub(super) struct FloodGuard<S> {
     last_stream: u32,
     errors: (Rate, Allowance),
     late: (Rate, Allowance),
-    /// Frames since the client last took anything while something waits for it.
+    /// Frames since the client last read anything while something waits for it.
     unheard: usize,
     /// Requests that have begun in this turn.
     begun: usize,
-    /// What was read and is for a later turn, from its second field on.
+    /// Bytes that were read and are for a later turn, from the position in the second field on.
     held: (Vec<u8>, usize),
     blocked: bool,
     flooded: Flooded,
@@ -110,7 +110,7 @@ impl<S> FloodGuard<S> {
         self.farewell = Some((frame, 0));
     }
 
-    /// Takes note of what is received, up to where this turn has enough. Returns how much that is.
+    /// Counts the frames of what was received, up to where this turn has enough. Returns how many bytes that is.
     fn received(&mut self, bytes: &[u8]) -> usize {
         if !bytes.is_empty() {
             self.reads.count();
@@ -247,7 +247,7 @@ impl<S: AsyncRead + Unpin> FloodGuard<S> {
         if let Some(later) = received.get(taken..).filter(|later| !later.is_empty()) {
             let (_, from) = &mut self.held;
             match *from >= later.len() && *from > 0 {
-                // It came from there.
+                // These bytes came from `held`, and are read again in a later turn.
                 true => *from -= later.len(),
                 false => self.held = (later.to_vec(), 0),
             }

@@ -28,7 +28,8 @@ use crate::route::{
     verdict_unknown,
 };
 
-/// Attempts for one request, over all servers. A control plane has 3 to 7 servers; one that is given up is not asked again.
+/// The most attempts for one request, over all servers. A control plane has 3 to 7 servers, and one that failed is not tried
+/// again.
 const ATTEMPTS: u32 = 6;
 
 /// The head of an answer, and who gave it.
@@ -36,7 +37,7 @@ pub struct ServerAnswer {
     pub body: AnswerBody,
     pub head: http::response::Parts,
     pub server: Arc<Server>,
-    /// Of the server's end of the connection.
+    /// The address of the server's end of the connection.
     pub address: SocketAddr,
     pub reason: Reason,
 }
@@ -64,7 +65,7 @@ pub(super) async fn forward(
         class: outgoing.admitted.class(),
     };
     let mut tried = Tried::default();
-    // Whether all servers answered, once they were asked for this request.
+    // Whether all servers answered a refresh for this request; `None`: there was none.
     let mut refreshed = None;
     // Boxed, since most requests have none.
     let mut last_error: Option<Box<ProxyError>> = None;
@@ -73,7 +74,8 @@ pub(super) async fn forward(
         let next = plan_of(info, outgoing, &table, context).next(tried.of(&table));
         let (server, reason) = match next {
             Some(next) => next,
-            // A capable server is known and skipped. It may be back since it was last asked: look before saying no.
+            // A capable server is known and is not available. It may have come back since it was last probed: all are queried
+            // before the request fails.
             None if refreshed.is_none() && last_error.is_none() => {
                 Box::pin(first_proof(shared, context.class)).await;
                 refreshed = Some(refresh(shared).await);
@@ -103,7 +105,7 @@ pub(super) async fn forward(
                 if again {
                     shared.metrics.retry(verdict.reason);
                 }
-                // A server that only moves its clients to new connections is asked again; one that keeps refusing is left if
+                // A server that only moves its clients to new connections is tried again. One that keeps refusing is left if
                 // there is another.
                 let others_than = tried.of(&table).union(table.set_of(&server));
                 let another = || plan(info, &table, context).next(others_than).is_some();
@@ -131,8 +133,8 @@ pub(super) async fn forward(
             Box::pin(ask_newer(thread, asked, &table, &mut first, trace)).await;
             return Ok(*first);
         }
-        // The server does not know the type. Ask everybody once more before a client may conclude anything from it.
-        // Once for all who ask, until something is heard that could change the answer.
+        // The server does not know the type. All servers are queried once more before a client may conclude anything from it;
+        // this is done once for all requests, until something is learned that could change the answer.
         let heard = shared.discovery.state_of_knowledge();
         let remembered = refreshed.is_none()
             && shared.unknowns.holds(info.key(), heard, Instant::now())
@@ -157,7 +159,7 @@ pub(super) async fn forward(
             return match verdict_unknown(&table) {
                 UnknownVerdict::NotFound if complete => {
                     let now = shared.discovery.state_of_knowledge();
-                    // Nothing came while all were asked, and the verdict is from the last that they said.
+                    // Nothing was learned while the servers were queried, and the verdict follows from their last answers.
                     if !remembered && now == (table.generation(), heard.1) {
                         shared.unknowns.remember(info.key(), now, Instant::now());
                     }
@@ -184,7 +186,7 @@ pub(super) async fn forward(
     }
 }
 
-/// Has every server asked; true if all answered in time.
+/// Has every server queried; true if all answered in time.
 async fn refresh(shared: &Shared) -> bool {
     let complete = Box::pin(shared.discovery.refresh()).await.complete;
     shared.metrics.refresh(match complete {
@@ -217,7 +219,7 @@ pub(super) async fn attempt(
     trace: &mut Trace,
 ) -> Result<ServerAnswer, AttemptError> {
     trace.ask(server, reason);
-    // The one door: whoever was picked, and why ever.
+    // Whichever server was chosen, and for whatever reason: nothing is sent to one that is not proved.
     if !server.proved(outgoing.admitted.class()) {
         return Err(AttemptError::bare(Ending::Unproved));
     }
@@ -313,7 +315,7 @@ fn may_retry(retry: Retry, outgoing: &Outgoing<'_>) -> bool {
     outgoing.upload.is_replayable() && repeatable(retry, outgoing)
 }
 
-/// Whether the request may be sent again, by whoever has it: no server acted on it, or it is a read.
+/// Whether the request may be sent again, by the agent or by the client: no server acted on it, or it is a read.
 fn repeatable(retry: Retry, outgoing: &Outgoing<'_>) -> bool {
     match retry {
         Retry::Never => false,
@@ -396,7 +398,7 @@ impl ServerAnswer {
         }
     }
 
-    /// For clients that get it as it came.
+    /// Whether the answer changes the protocol, and goes to the client as it came.
     pub fn is_upgrade(&self) -> bool {
         self.head.status == StatusCode::SWITCHING_PROTOCOLS
     }

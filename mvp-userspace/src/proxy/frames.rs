@@ -142,7 +142,7 @@ impl Walker {
     }
 }
 
-/// Takes from `bytes` what is left of something.
+/// Takes from `bytes` what still belongs to something of which `left` bytes are missing.
 fn split<'a>(bytes: &'a [u8], left: &mut usize) -> (&'a [u8], &'a [u8]) {
     let taken = bytes.len().min(*left);
     *left -= taken;

@@ -4,7 +4,7 @@
 use super::forward::forward;
 use super::service::handle;
 
-/// Of what a function with two arguments returns, whose type has no name.
+/// The size of the future that a function with two arguments returns; its type has no name.
 fn of2<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
     size_of::<F>()
 }

@@ -1,4 +1,4 @@
-//! What a request's head is looked at for before anything else.
+//! What is checked in a request's head before anything else.
 
 use http::header::{EXPECT, HOST};
 use http::request::Parts;
@@ -9,10 +9,10 @@ use super::error::ProxyError;
 use super::header_limits::limit_of;
 use crate::h2wire::{REFUSED, Refusal};
 
-/// Whether a request can be passed on, whoever sends it. `exceeded`: the limit that its header fields do not keep.
+/// Whether a request can be passed on, whoever sends it. `exceeded`: the limit that its header fields exceed.
 ///
 /// # Errors
-/// Why not.
+/// Why it cannot be passed on.
 pub(super) fn check_head(
     connection: &Connection,
     parts: &Parts,

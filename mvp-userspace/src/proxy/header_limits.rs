@@ -1,4 +1,4 @@
-//! What a request's header is above of, and how large it is.
+//! Which limit a request's header exceeds, and how large it is.
 
 use http::Version;
 use http::request::Parts;
@@ -9,7 +9,7 @@ use crate::h2wire::Refusal;
 /// What Go adds to the limit for the fields that every request has (`adjustHTTP1MaxHeaderSize` of `golang.org/x/net/http2`).
 const ALLOWANCE: usize = 320;
 
-/// The limit that a request was above before the HTTP library read it.
+/// The limit that a request exceeded before the HTTP library read it.
 pub(super) fn limit_of(refusal: Refusal) -> Option<&'static str> {
     match refusal {
         Refusal::HeaderBytes => Some("header_bytes"),
@@ -18,7 +18,7 @@ pub(super) fn limit_of(refusal: Refusal) -> Option<&'static str> {
     }
 }
 
-/// The limit that a request's header is above by itself, if any. Over HTTP/1.1 its bytes were counted already.
+/// The limit that a request's header exceeds by itself, if any. Over HTTP/1.1 its bytes were counted already.
 pub(super) fn exceeded_limit(parts: &Parts, bytes: usize, limits: &Limits) -> Option<&'static str> {
     if parts.headers.len() > limits.header_count {
         return Some("header_count");

@@ -1,7 +1,7 @@
 //! The time that a client may take for the header of an HTTP/1.1 request, from its first byte on.
 //!
 //! hyper's own timer also runs while a kept connection waits for its next request, so a header could not be given less time
-//! than a client is given to come back. Here the time begins with the first byte behind an answer.
+//! than a client has until its next request. Here the time begins with the first byte behind an answer.
 
 use std::io;
 use std::pin::Pin;
@@ -27,7 +27,7 @@ pub(super) struct RequestClock(Arc<AtomicU64>);
 #[derive(Debug)]
 struct InRequest(RequestClock);
 
-/// An answer's body that tells the clock when it has been sent.
+/// An answer's body that marks the request as answered when it has been sent.
 pub(super) struct Tracked {
     body: Download,
     _request: Option<InRequest>,

@@ -64,7 +64,7 @@ fn is_forbidden_trailer(name: &str) -> bool {
     name.starts_with("if-") || FORBIDDEN.contains(&name)
 }
 
-/// Gives a request an id, unless the client gave it one. First of all, so that also a refusal can tell it.
+/// Gives a request an id, unless the client gave it one. This is done first, so that a refusal has the id as well.
 pub(super) fn ensure_audit_id(headers: &mut HeaderMap) {
     if !headers.contains_key(AUDIT_ID) {
         let mut buffer = uuid::Uuid::encode_buffer();

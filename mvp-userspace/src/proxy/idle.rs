@@ -25,7 +25,7 @@ struct Counts {
     idle_since: Mutex<Instant>,
 }
 
-/// A stream that is open; ended by dropping it.
+/// An open stream; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct OpenStream(Streams);
 
@@ -36,7 +36,7 @@ pub(super) struct InStream {
 }
 
 impl Streams {
-    /// None is open, from now on.
+    /// No stream is open, from now on.
     pub(super) fn new() -> Self {
         Self(Arc::new(Counts {
             open: AtomicUsize::new(0),
@@ -44,7 +44,7 @@ impl Streams {
         }))
     }
 
-    /// A request has come.
+    /// A request has arrived.
     pub(super) fn begin(&self) -> OpenStream {
         self.0.open.fetch_add(1, Ordering::Relaxed);
         OpenStream(self.clone())

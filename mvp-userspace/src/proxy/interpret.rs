@@ -1,4 +1,4 @@
-//! What a 404 may be taken for. One is interpreted only if the server itself made it, and only about the type.
+//! What a 404 may be taken for. It is interpreted only if the server itself made it, and only about the type.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,17 +17,17 @@ use crate::api::Key;
 use crate::request::RequestInfo;
 use crate::route::{Knowledge, Reason, RouteTable, Server};
 
-/// Types remembered as unknown to all servers. Above it all are forgotten: whoever asks for so many makes them up, and is
-/// answered by refreshes that all share.
+/// The most types that are remembered as unknown to all servers. Above it all are forgotten: a client that requests so many
+/// invents them, and is answered after refreshes that all such requests share.
 const MOST_KEYS: usize = 4096;
 
 /// What is interpreted is at most a short Status; anything longer is another answer.
 const SHORT: usize = 4096;
 
-/// Whether a 404 of `server` may mean that it has no such type. Otherwise the answer is final: nobody else is asked.
+/// Whether a 404 of `server` may mean that it has no such type. Otherwise the answer is final, and no other server is tried.
 ///
 /// It may not mean that if a workload or a kubelet gave it, nor if the server lists the type and has confirmed that freshly.
-/// A kubelet that does not know the container and a workload with Go's default handler answer in the very words in which a
+/// A kubelet that does not know the container and a workload with Go's default handler answer with exactly the text by which a
 /// kube-apiserver says that it has no such type.
 pub(super) fn may_mean_the_type(
     info: &RequestInfo<'_>,
@@ -74,7 +74,7 @@ pub(super) async fn read_short(
             return Ok(answer);
         }
     }
-    // To HEAD it tells the length of a body that is not there.
+    // In an answer to HEAD the field is the length of a body that is not there.
     if *method != Method::HEAD {
         answer
             .head
@@ -127,7 +127,7 @@ pub(super) fn is_passed_on(key: Key<'_>) -> bool {
         }
 }
 
-/// Types that nobody was found to serve, for as long as nothing is heard that could change that.
+/// Types that no server was found to serve, for as long as nothing is learned that could change that.
 #[derive(Debug)]
 pub struct Unknowns {
     /// How long an answer stands at most: the servers are asked at least so often anyway.
@@ -151,7 +151,7 @@ impl Unknowns {
         }
     }
 
-    /// Whether all servers were asked for `key` and did not have it, and nothing has been heard since.
+    /// Whether all servers were queried for `key` and did not have it, and nothing has been learned since.
     pub fn holds(&self, key: Key<'_>, state: (u64, u64), now: Instant) -> bool {
         let remembered = self.lock();
         remembered.state == state
@@ -208,7 +208,7 @@ mod tests {
             ("/api/v1/namespaces/d/pods/x/proxy/a/b", false),
             ("/api/v1/namespaces/d/services/x:80/proxy", false),
             ("/api/v1/nodes/n/proxy/metrics", false),
-            // Of another group these names mean nothing.
+            // In another group these names mean nothing.
             ("/apis/x/v1/namespaces/d/pods/x/log", true),
         ] {
             assert_eq!(doubted(path, Knowledge::Confirmed), doubt, "{path}");

@@ -15,16 +15,16 @@ use crate::h2wire::client::Client;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reads(Arc<AtomicUsize>);
 
-/// How PINGs are sent and their answers heard of.
+/// How PINGs are sent, and how their answers are noticed.
 pub(super) enum Pings {
-    /// Of a connection of the h2 crate's.
+    /// For a connection of the h2 crate.
     Library(PingPong),
-    /// Of the agent's own client.
+    /// For a connection of the agent's own client.
     Own(Arc<Mutex<Client>>),
 }
 
 pub(super) struct KeepAlive {
-    /// `None`: it is never asked.
+    /// `None`: no PING is ever sent.
     pings: Option<Pings>,
     interval: Duration,
     timeout: Duration,
@@ -44,7 +44,7 @@ impl Reads {
 }
 
 impl KeepAlive {
-    /// Asks after `interval` without a read, and waits for `timeout`.
+    /// Sends a PING after `interval` without a read, and waits for its answer for `timeout`.
     pub(super) fn new(reads: Reads, interval: Duration, timeout: Duration) -> Self {
         Self {
             pings: None,
@@ -102,7 +102,7 @@ impl KeepAlive {
 }
 
 impl Pings {
-    /// The connection is woken to write it. False: the connection is ending, and says so itself.
+    /// Sends a PING; the connection is woken to write it. False: the connection is ending, and reports that itself.
     fn send(&mut self) -> bool {
         match self {
             Self::Library(pings) => pings.send_ping(Ping::opaque()).is_ok(),
@@ -145,7 +145,7 @@ mod tests {
         connection: Connection<DuplexStream, Bytes>,
         keep_alive: KeepAlive,
         reads: Reads,
-        /// The other end, which tells how many PINGs came.
+        /// The other end, which returns how many PINGs it received.
         far: JoinHandle<usize>,
     }
 

@@ -1,9 +1,9 @@
-//! Which of a server's connections a request rides.
+//! Which of a server's connections a request uses.
 //!
-//! kube-apiserver ends a connection after it answered somebody who is not authenticated (`UnauthenticatedHTTP2DOSMitigation`, its
-//! answer to CVE-2023-44487). Requests of others on the same connection would pay for that. So only those ride connections
-//! together of whom it is known that they are authenticated: asserted users, and tokens that this server accepted lately. All others
-//! ride alone, each on a connection of its own, few at a time.
+//! kube-apiserver ends a connection after it answered somebody who is not authenticated (`UnauthenticatedHTTP2DOSMitigation`,
+//! its answer to CVE-2023-44487). Requests of others on the same connection would pay for that. So only those share connections
+//! of whom it is known that they are authenticated: asserted users, and tokens that this server accepted lately. All others
+//! have a connection for each request, and only a few at a time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -26,13 +26,13 @@ pub enum Lane {
     FrontProxy,
     /// Shared, by tokens that this server accepted lately.
     Accepted,
-    /// One request a connection: tokens of which nothing is known.
+    /// A connection for each request: tokens of which nothing is known.
     UnknownToken,
-    /// One request a connection: no credentials at all.
+    /// A connection for each request: no credentials at all.
     Anonymous,
 }
 
-/// Which tokens which server accepted lately. Pure: time is passed in.
+/// Which tokens each server accepted lately. Pure: time is passed in.
 #[derive(Debug, Default)]
 pub(super) struct AcceptedTokens {
     /// By the server's place in memory; when it last accepted the token.
@@ -88,7 +88,7 @@ impl AcceptedTokens {
             return;
         };
         if status == StatusCode::UNAUTHORIZED {
-            // Expired or revoked: no server will accept it.
+            // The token expired or was revoked: no server will accept it.
             self.seen.retain(|(_, known), _| *known != token);
         } else if proves_authentication(status) {
             if self.seen.len() >= MOST && !self.seen.contains_key(&(server, token)) {

@@ -16,7 +16,7 @@ use crate::request::RequestInfo;
 use crate::route::{Reason, RouteTable, Server};
 use crate::tls::IdentityClass;
 
-/// The ends of a stopping server's watches are spread over so long: their clients come again at once, each with a request.
+/// The ends of a stopping server's watches are spread over this time: their clients reconnect at once, each with a request.
 const SPREAD: Duration = Duration::from_secs(1);
 /// Until it is looked again whether another server can go on with the watch.
 const AGAIN: Duration = Duration::from_secs(1);

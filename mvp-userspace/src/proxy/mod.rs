@@ -124,7 +124,7 @@ pub struct Shared {
     pub leave: watch::Receiver<bool>,
     /// What is open right now.
     pub load: Load,
-    /// Of header fields under way.
+    /// The limit on the header fields of requests under way.
     pub header_budget: HeaderBudget,
     /// Why new connections are not taken. Whoever finds a reason sets it.
     pub standing: PassingReasons,
@@ -142,7 +142,7 @@ pub struct Shared {
     pub tally: Arc<Tally>,
     /// When the agent began to listen and, with steering, took its listener's place in the kernel: clients may come since then.
     pub open_since: std::time::Instant,
-    /// The label of answers that the agent made itself.
+    /// The server's label in the metrics of answers that the agent made itself.
     pub no_server: Arc<str>,
 }
 
@@ -163,6 +163,6 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// This thread's connections to servers.
     pub pool: Arc<Pool>,
-    /// For handshakes.
+    /// Distributes the thread's time among handshakes.
     pub turns: Turns,
 }

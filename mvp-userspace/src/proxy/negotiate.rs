@@ -138,7 +138,7 @@ impl<'a> Clause<'a> {
         Some(clause)
     }
 
-    /// Of parameters that are there twice, the last counts.
+    /// If a parameter occurs twice, the last one counts.
     pub(super) fn parameter(&self, wanted: &str) -> Option<&'a str> {
         let mut found = self.parameters.iter().rev();
         found.find(|(name, _)| *name == wanted).map(|(_, v)| *v)

@@ -20,7 +20,7 @@ pub struct Pipe<B> {
     waiting: Option<(Bytes, bool)>,
 }
 
-/// An upload with a task of its own. Dropped, it goes on; cancelled, it resets the stream.
+/// An upload with a task of its own. If this is dropped, the upload goes on; if it is cancelled, the stream is reset.
 #[derive(Debug)]
 pub struct Piping(JoinHandle<()>);
 
@@ -98,7 +98,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Future for Pipe<B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if let Err(error) = ready!(self.poll_pipe(cx)) {
-            // Whoever is at the other end of the body notices that it is dropped.
+            // The receiver at the other end of the body notices that it is dropped.
             tracing::debug!(%error, "a body ended early");
         }
         Poll::Ready(())

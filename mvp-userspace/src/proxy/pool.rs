@@ -1,5 +1,6 @@
 //! Connections to kube-apiservers, kept by one data thread for itself: for each (server, lane) a few HTTP/2 connections that
-//! streams share, or HTTP/1.1 connections for servers that speak only that. Requests in quarantine have a connection each.
+//! streams share, or HTTP/1.1 connections for servers that support only that. A request in quarantine has a connection of its
+//! own.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -38,7 +39,7 @@ const IDLE: Duration = Duration::from_secs(60);
 pub struct Pool {
     tls: Arc<ClientTls>,
     settings: ConnectSettings,
-    /// Connections a host is grown to when its streams get dense.
+    /// The number of connections up to which a host is grown when its streams get dense.
     connections: usize,
     hosts: Mutex<HashMap<(usize, Lane), Arc<Host>>>,
     counts: PoolCounts,
@@ -63,7 +64,7 @@ pub(super) struct Host {
     lane: Lane,
     open: Arc<AtomicUsize>,
     pub(super) state: Mutex<State>,
-    /// Held while the first connection is made: whoever comes meanwhile waits for it and shares its outcome.
+    /// Held while the first connection is made: requests that arrive meanwhile wait for it and share its outcome.
     dialing: tokio::sync::Mutex<Option<AttemptError>>,
     /// Dials finished so far; with it a waiter knows whether one finished while it waited.
     dialled: AtomicU64,
@@ -162,8 +163,9 @@ impl Pool {
                 .quarantine
                 .enter(key, lane, caller.address.to_canonical());
             let place = place.await?;
-            // The server may have accepted the token while this request waited. Then all who wait with it go on together: as many
-            // handshakes as requests would be the last thing that a server needs to which the clients of another have just come.
+            // The server may have accepted the token while this request waited. Then all requests with the token that wait are
+            // sent on shared connections: a handshake for each of them would overload a server to which the clients of another
+            // one have just reconnected.
             lane = lane_now();
             if lane.is_quarantine() {
                 // What cannot be sent twice may not be refused because of what came before it on a shared connection.
@@ -189,7 +191,7 @@ impl Pool {
         let mut tokens = lock(&self.tokens);
         tokens.answered(key, credentials, status, now);
         if lease.place.is_some() && tokens.lane(key, credentials, now) == Lane::Accepted {
-            // A watch may last for hours, and no stranger is to wait for it.
+            // A watch may last for hours, and no other unknown caller should wait for it.
             lease.place = None;
         }
     }
@@ -408,7 +410,7 @@ impl Pool {
         .map(|c| (c, tls))
     }
 
-    /// Enters a new connection and takes its first place.
+    /// Adds a new connection to the pool and takes its first place.
     fn keep(
         &self,
         host: &Arc<Host>,
@@ -479,7 +481,7 @@ impl Host {
     }
 }
 
-/// Servers are told apart by their place in memory: hosts keep it from being used again.
+/// Servers are distinguished by their address in memory: hosts keep it from being used again.
 fn key_of(server: &Arc<Server>) -> usize {
     Arc::as_ptr(server) as usize
 }

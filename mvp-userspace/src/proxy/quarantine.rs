@@ -1,5 +1,5 @@
-//! Places for requests that ride a connection alone. They are few, and one address has only some of them, so that a stranger costs a
-//! server few connections and another stranger little time.
+//! Places for requests that have a connection of their own. They are few, and one client address has only some of them, so that
+//! an unknown caller costs a server few connections and other unknown callers little time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,16 +12,16 @@ use super::blame::Ending;
 use super::error::AttemptError;
 use super::lane::Lane;
 
-/// Requests under way at a time, for each data thread, server and lane.
+/// Requests that may be under way at a time, for each data thread, server and lane.
 const PLACES: usize = 16;
-/// The same, of one client address.
+/// The same for one client address.
 const PER_ADDRESS: usize = 6;
 /// A request that found no place within this is refused.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Addresses above which those that nobody waits for are forgotten.
+/// The number of addresses above which those that no request waits for are forgotten.
 const MANY: usize = 1024;
 
-/// One data thread's.
+/// The places of one data thread.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine(Mutex<Semaphores>);
 
@@ -31,7 +31,7 @@ struct Semaphores {
     addresses: HashMap<(usize, Lane, IpAddr), Arc<Semaphore>>,
 }
 
-/// A place, given back on drop.
+/// A place; dropping this gives it back.
 #[derive(Debug)]
 pub(super) struct QuarantinePermit {
     _server: OwnedSemaphorePermit,
@@ -39,10 +39,10 @@ pub(super) struct QuarantinePermit {
 }
 
 impl Quarantine {
-    /// Waits for a place at the server with this place in memory, first come first served.
+    /// Waits for a place at the server that has this address in memory. Requests are served in the order of their arrival.
     ///
     /// # Errors
-    /// None became free in time.
+    /// No place became free in time.
     pub(super) async fn enter(
         &self,
         server: usize,
@@ -51,7 +51,7 @@ impl Quarantine {
     ) -> Result<QuarantinePermit, AttemptError> {
         let (of_server, of_address) = self.semaphores(server, lane, address);
         let places = async {
-            // In this order: those of an address wait among themselves.
+            // This order makes the requests of an address wait for each other.
             let own = of_address.acquire_owned().await.ok()?;
             let place = of_server.acquire_owned().await.ok()?;
             Some(QuarantinePermit {

@@ -29,7 +29,7 @@ pub struct Download {
     _lease: Option<Lease>,
 }
 
-/// Whose cancellation it is when an answer is given up.
+/// The client and the counter of a cancellation, for an answer that is given up.
 pub struct CancelNote {
     pub shared: Arc<Shared>,
     pub client: ClientKey,

@@ -38,7 +38,7 @@ pub(super) async fn handle(
     let upload = Upload::new(incoming, &trust);
     // A counted reference: what is parsed borrows from it while the head is being changed.
     let uri = parts.uri.clone();
-    // Of what the client sent, before anything is added.
+    // The size of what the client sent, before anything is added.
     let header_bytes = header_bytes(&parts);
     let budget = exceeded_limit(&parts, header_bytes, &shared.limits).map_or_else(
         || shared.header_budget.take(&connection.headers, header_bytes),

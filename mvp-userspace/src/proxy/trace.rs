@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::route::{Reason, Server};
 
-/// What the attempts cost; valid also when they failed, and while one is under way.
+/// What the attempts cost; also valid when they failed, and while one is under way.
 #[derive(Debug, Default)]
 pub struct Trace {
     pub attempts: u32,
-    /// The server asked last, and why it.
+    /// The server of the last attempt, and why it was chosen.
     pub asked: Option<(Arc<Server>, Reason)>,
     answered: Duration,
     sent: Option<Instant>,

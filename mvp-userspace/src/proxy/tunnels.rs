@@ -25,7 +25,7 @@ struct PeerPorts {
     open: usize,
     /// When those were given back that may not be used again yet, oldest first.
     cooling: VecDeque<Instant>,
-    /// False where the kernel gives source ports: then there is nothing to count.
+    /// False if the kernel chooses source ports: then there is nothing to count.
     counted: bool,
 }
 
@@ -55,7 +55,7 @@ impl Tunnels {
         }
     }
 
-    /// `None`: the client has as many as it may have.
+    /// `None`: the client has as many tunnels as it may have.
     pub fn enter(&self, client: ClientKey) -> Option<ClientPlace> {
         let mut clients = lock(&self.clients);
         let open = clients.entry(client).or_insert(0);
@@ -69,7 +69,7 @@ impl Tunnels {
         })
     }
 
-    /// `None`: there are as many to other nodes as there may be, those that ended within the last minute among them.
+    /// `None`: there are as many tunnels to other nodes as there may be, those that ended within the last minute included.
     pub fn enter_peer(&self, now: Instant) -> Option<PeerPlace> {
         let mut peers = lock(&self.peers);
         while peers

@@ -33,9 +33,10 @@ use crate::metrics::Metrics;
 use crate::route::Server;
 use crate::tls::{Alpn, IdentityClass};
 
-/// Relay buffer in each direction. Tunnels carry terminal traffic and port-forwards; TLS records are at most 16 KiB.
+/// The relay's buffer for each direction, bytes. Tunnels have terminal traffic and port-forwards; TLS records are at most 16
+/// KiB.
 const BUFFER: usize = 32 * 1024;
-/// A client that does not read is not waited for longer when its watch ends.
+/// When a watch ends, a client that does not read is waited for no longer than this.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A connection on which one upgrade request can be sent.
@@ -112,9 +113,9 @@ pub(super) fn is_websocket(answer: &HeaderMap) -> bool {
     protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
 }
 
-/// After a 101: the head to give to the client, and the relay, which runs until both sides have ended. It belongs to whoever
-/// serves the client's connection, so that a tunnel counts as its connection and is drained with it. `end`: it carries a watch over
-/// WebSocket; anything else, such as a shell, has no moment at which it could go on elsewhere.
+/// After a 101: the head for the client, and the relay, which runs until both sides have ended. It belongs to the task that
+/// serves the client's connection, so that a tunnel counts as its connection and is drained with it. `end`: the tunnel has a
+/// watch over WebSocket; anything else, such as a shell, has no moment at which it could go on elsewhere.
 pub(super) fn tunnel(
     client: OnUpgrade,
     mut response: Response<WireBody>,

@@ -26,7 +26,7 @@ const LINGER: Duration = Duration::from_millis(500);
 /// At most so many bytes are read for that.
 const LINGER_BYTES: usize = 4 << 20;
 
-/// Whether requests of an HTTP/2 connection may come that were not looked at. Shared with them.
+/// Whether requests may arrive on an HTTP/2 connection that were not looked at. Shared with those requests.
 #[derive(Clone, Debug, Default)]
 pub struct Unseen(Arc<AtomicBool>);
 
@@ -56,7 +56,7 @@ impl Unseen {
 }
 
 impl<S> Watched<S> {
-    /// The second is to be told of every answer.
+    /// The second value is to be informed of every answer.
     pub(super) fn http1(stream: S, limits: HeadLimits) -> (Self, Answered) {
         let (heads, answered) = Heads::new(limits);
         (Self::new(stream, Reader::Http1(Box::new(heads))), answered)
@@ -155,7 +155,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
-    /// Reads on until the client has finished, for a while.
+    /// Goes on reading until the client has finished, for a while.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
         loop {

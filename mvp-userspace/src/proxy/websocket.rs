@@ -12,8 +12,8 @@ const MASKED: u8 = 0x80;
 /// The two bytes that every frame has, an extended length and a mask.
 const LONGEST_HEAD: usize = 2 + 8 + 4;
 
-/// Follows one direction of a WebSocket by its frames' heads. It never fails: what is no WebSocket is read as frames all the same, and
-/// whoever speaks something else gets what was sent.
+/// Follows one direction of a WebSocket by the heads of its frames. It never fails: bytes that are no WebSocket are read as
+/// frames all the same, and pass as they are.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     head: [u8; LONGEST_HEAD],
@@ -72,7 +72,7 @@ impl Messages {
         1
     }
 
-    /// Of the payload, once the head is whole.
+    /// The length of the payload, once the head is whole.
     fn length(&self) -> Option<u64> {
         let [_, second, extended @ ..] = self.head;
         let mask = if second & MASKED == 0 { 0 } else { 4 };
@@ -137,7 +137,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are cut, and by frames' own lengths as the oracle.
+        /// Compares with the lengths of the frames, however the bytes are cut.
         #[test]
         fn ends_are_found_wherever_the_bytes_are_cut(
             lengths in prop::collection::vec((prop_oneof![0usize..130, 65_530usize..65_540], any::<bool>()), 1..6),

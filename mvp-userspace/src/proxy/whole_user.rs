@@ -10,7 +10,7 @@ const READS_UID: Release = Release {
     minor: 34,
 };
 
-/// A server that may be asked, and would not hear of an asserted user's uid, although it would read it from the user's certificate.
+/// A server that may be chosen and would ignore an asserted user's uid, although it would read it from the user's certificate.
 pub(super) fn server_without_uids(table: &RouteTable) -> Option<String> {
     table
         .members()

@@ -1,7 +1,7 @@
-//! The flow-control windows that a server grants (RFC 9113 §5.2), read as they come: hyper tells nobody.
+//! The flow-control windows that a server grants (RFC 9113 §5.2), read as they arrive: hyper does not report them.
 //!
-//! A server may grant a connection less than all its streams together; Go's default does, kube-apiserver does not. Uploads that
-//! nobody reads behind such a server would then use up the connection's window, and every other upload on it would wait.
+//! A server may grant a connection less than all its streams together; Go's default does, kube-apiserver does not. Uploads
+//! that nobody reads behind such a server would then use up the connection's window, and every other upload on it would wait.
 
 use std::io;
 use std::pin::Pin;
@@ -49,7 +49,8 @@ impl Default for Windows {
 }
 
 impl Windows {
-    /// Uploads that may be under way at a time without stopping one another: so many streams' windows does the connection's hold.
+    /// Uploads that may be under way at a time without stopping one another: as many as their streams' windows fit into the
+    /// connection's.
     pub(super) fn uploads(&self) -> usize {
         if !self.known.load(Ordering::Relaxed) {
             return usize::MAX;
@@ -60,7 +61,7 @@ impl Windows {
 }
 
 impl<S> Watched<S> {
-    /// `reads` counts.
+    /// `reads` counts the reads that brought something.
     pub(super) fn new(stream: S, reads: Reads) -> (Self, Arc<Windows>) {
         let windows = Arc::new(Windows::default());
         let watched = Self {

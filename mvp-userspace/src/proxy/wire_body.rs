@@ -19,7 +19,7 @@ use crate::h2wire::client::Fault;
 pub enum WireBody {
     Http1(Incoming),
     Http2(Http2Body),
-    /// Over HTTP/2 by the agent's own client.
+    /// Received over HTTP/2 by the agent's own client.
     Own(OwnBody),
 }
 
@@ -29,7 +29,7 @@ pub struct Http2Body {
     /// What is still to come, if the sender said how much there is.
     left: Option<u64>,
     data_ended: bool,
-    /// Of an answer: what is left of the request's own body.
+    /// For an answer: what is left of the request's own body.
     upload: Option<Piping>,
 }
 
@@ -119,7 +119,7 @@ impl Http2Body {
 
 impl Drop for Http2Body {
     fn drop(&mut self) {
-        // Given up. A whole answer does not end the upload: it is the server's to say that it wants no more of it.
+        // The answer was given up. A whole answer does not end the upload: the server says when it does not want more of it.
         if let Some(upload) = &self.upload
             && !self.stream.is_end_stream()
         {

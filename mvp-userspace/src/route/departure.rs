@@ -12,7 +12,7 @@ use crate::config::Endpoint;
 #[derive(Clone, Debug, Default)]
 pub struct Departure(Arc<watch::Sender<State>>);
 
-/// Of all servers, by address, for those who do not know a server by more. Cheap to clone.
+/// The departures of all servers, by address, for callers that know only a server's address. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Departures(Arc<Mutex<BTreeMap<(String, u16), Departure>>>);
 

@@ -119,7 +119,7 @@ pub struct Transition {
     pub reasons: GuardReasons,
 }
 
-/// The state machine. Feed it whenever a sign changes and at least once a second, since only an observation can disarm.
+/// The state machine. Feed it whenever a sign changes and at least once per second, since only an observation can disarm.
 #[derive(Debug)]
 pub struct Guard {
     settle: Duration,

@@ -258,7 +258,7 @@ impl KernelKeeper {
 /// is about to start.
 fn imminent(state: State, discovery: &DiscoveryHandle) -> bool {
     let differ = || state.reasons().contains(GuardReason::SetsDiffer);
-    // The servers are asked for last, since this is called many times a second and seldom needs them.
+    // The servers are asked for last, since this is called many times per second and seldom needs them.
     let ended = || {
         let mut servers = discovery.status().into_iter();
         servers.any(|server| server.knowledge == Knowledge::Down)

@@ -1,19 +1,31 @@
 //! Whether and how clients' connections reach this agent: the guard decides, the kernel is kept in step, and connections of before
 //! are retired.
 //!
-//! | file | does |
+//!
+//! file | does |
 //! |---|---|
-//! | `guard` | decides from the signs whether new connections are inspected; pure |
-//! | `signs` | what the guard sees |
-//! | `handle` | observes the signs, arms and disarms, answers operators |
-//! | `cluster` | publishes signs to the other agents, and reads theirs |
-//! | `install` | gives the kernel its programs at the start and takes the connections back at the end |
-//! | `beat` | sends the heartbeat to the kernel, from the accept loop, while connections are accepted and served |
-//! | `keep` | keeps the kernel's maps in step: guard, exempt addresses, routes |
-//! | `targets` | which clients and addresses the kernel steers, and which never |
-//! | `watch` | reads from the kernel's maps what happens to new connections |
-//! | `stance` | says in one line what happens to new connections |
-//! | `retire` | ends connections that clients made with kube-apiserver itself, in a silent moment |
+//!
+//! `guard` | decides from the signs whether new connections are inspected; pure |
+//!
+//! `signs` | what the guard sees |
+//!
+//! `handle` | observes the signs, arms and disarms, answers operators |
+//!
+//! `cluster` | publishes signs to the other agents, and reads theirs |
+//!
+//! `install` | gives the kernel its programs at the start and takes the connections back at the end |
+//!
+//! `beat` | sends the heartbeat to the kernel, from the accept loop, while connections are accepted and served |
+//!
+//! `keep` | keeps the kernel's maps in step: guard, exempt addresses, routes |
+//!
+//! `targets` | which clients and addresses the kernel steers, and which never |
+//!
+//! `watch` | reads from the kernel's maps what happens to new connections |
+//!
+//! `stance` | says in one line what happens to new connections |
+//!
+//! `retire` | ends connections that clients made with kube-apiserver itself, in a silent moment |
 
 mod beat;
 mod cluster;

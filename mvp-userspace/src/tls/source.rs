@@ -125,13 +125,14 @@ pub(crate) struct Source<T, const N: usize> {
     files: [FileSpec; N],
     stats: [Arc<FileStats>; N],
     value: Arc<T>,
-    /// Of the contents last looked at, good or bad, so that one bad file is reported once.
+    /// The digest of the contents last looked at, good or bad, so that one bad file is reported once.
     digest: [u8; 32],
 }
 
 impl<T: FromFiles<N>, const N: usize> Source<T, N> {
     /// Reads and parses the files.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The first file that cannot be used. There is no material then: the agent does not start.
     pub(crate) fn load(files: [FileSpec; N]) -> Result<Self, TlsError> {
         let contents = read_all(&files);
@@ -191,7 +192,7 @@ impl<T: FromFiles<N>, const N: usize> Source<T, N> {
         &self.value
     }
 
-    /// Of the certificate; see [`FileStats::not_after`].
+    /// The validity of the certificate; see [`FileStats::not_after`].
     pub(crate) fn validity(&self) -> (i64, i64) {
         self.value.validity()
     }

@@ -62,7 +62,7 @@ pub fn run(options: &Options) -> Result<()> {
         .build()?;
     let mut report = Report::new("freshness");
     let outcome = runtime.block_on(measure(options, &mut report));
-    // What was measured before a failure is told too.
+    // What was measured before a failure is reported as well.
     println!("\n{}", report.table());
     if let Some(file) = &options.json {
         report.write_json(file)?;

@@ -128,7 +128,7 @@ impl Series {
     }
 }
 
-/// Of an even number of values the mean of the middle two; 0 of none.
+/// For an even number of values the mean of the middle two; 0 for none.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let Some(last) = values.len().checked_sub(1) else {

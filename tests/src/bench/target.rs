@@ -70,14 +70,14 @@ pub struct Target {
 pub struct Measured {
     /// Answers and latencies.
     pub outcome: Outcome,
-    /// Of the target's process; `None` without one.
+    /// CPU of the target's process; `None` without one.
     pub cpu: Option<Duration>,
-    /// Of the whole machine, in seconds.
+    /// CPU of the whole machine, in seconds.
     pub machine_cpu: f64,
 }
 
 impl Measured {
-    /// Of the whole machine, for each answer.
+    /// CPU of the whole machine, for each answer.
     pub fn machine_cpu_micros(&self) -> f64 {
         self.machine_cpu * 1e6 / self.outcome.answers.total() as f64
     }

@@ -54,7 +54,7 @@ pub enum Inspect {
 /// Runs the benchmark and prints its table.
 ///
 /// # Errors
-/// An upgrade cannot be made. What clients saw of it is told, and fails nothing.
+/// An upgrade cannot be made. What clients saw of it is reported, and fails nothing.
 pub fn run(options: &Options) -> Result<()> {
     ensure!(
         privileged("bench upgrade", true),

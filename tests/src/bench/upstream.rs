@@ -102,7 +102,7 @@ impl Upstream {
 
     /// Tells an event, sent at this moment by the caller's clock, to all watches.
     pub fn tell(&self, sent: u64) {
-        // Nobody watches: nobody is told.
+        // Without a watch there is nobody to send it to.
         let _ = self.events.send(event(sent));
     }
 }
@@ -230,7 +230,7 @@ async fn serve(socket: TcpStream, server: Server) -> Result<()> {
                 continue;
             }
             if open.is_empty() {
-                // What was told before is nothing to it.
+                // Earlier events are not for it.
                 told = told.resubscribe();
             }
             open.push((watch, Counted::new(&watches)));

@@ -52,7 +52,7 @@ fn answer(
         false => Content::Whole(Some(answer.body.clone())),
         true => {
             let (to, from) = mpsc::unbounded_channel();
-            // No agent, whose watches are told nothing, comes this way.
+            // Agents, to whose watches nothing is sent, do not connect here.
             tokio::spawn(pass_on(events.subscribe(), to, Counted::new(watches)));
             Content::Events(from)
         }

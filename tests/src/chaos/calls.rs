@@ -22,7 +22,7 @@ use crate::sim::ControlPlane;
 use crate::sim::pki::ClientAuth;
 use crate::sim::store::{Key, Store};
 
-/// Of everything that the load writes in a namespace.
+/// The namespace of everything that the load writes.
 pub const NAMESPACE: &str = "chaos";
 /// An object of each kind that is there all the time.
 const SEED: &str = "seed";
@@ -32,7 +32,7 @@ const CONNECT: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(60);
 /// Requests of one front that are under way at once, at most.
 const MOST: usize = 60;
-/// Requests after which the kinds come again.
+/// Requests after which the sequence of kinds begins anew.
 const MIX: u64 = 20;
 /// Label with a value that only one write has.
 const ID: &str = "chaos/id";

@@ -63,7 +63,7 @@ pub struct Event {
     pub text: String,
 }
 
-/// Of one row; shared by all clients.
+/// The requests of one row; shared by all clients.
 #[derive(Debug, Default)]
 pub struct Ledger {
     next: AtomicU64,
@@ -78,7 +78,7 @@ pub struct Seen {
     pub requests: BTreeMap<Kind, u64>,
     /// Sent again, by clients.
     pub repeats: u64,
-    /// Of what was answered rightly: how long, what, and at which front.
+    /// The slowest request that was answered rightly: how long it took, its kind, and its front.
     pub slowest: Option<(Duration, Kind, usize)>,
     /// Everything that was wrong, in the order in which it ended.
     pub events: Vec<Event>,

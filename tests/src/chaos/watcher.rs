@@ -97,7 +97,7 @@ impl Watcher {
             .count()
     }
 
-    /// How many it was told of more than once.
+    /// How many it received more than once.
     pub fn doubled(&self) -> usize {
         let added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
         added.values().filter(|times| **times > 1).count()

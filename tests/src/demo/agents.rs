@@ -22,7 +22,7 @@ pub(crate) struct Agents {
     _dir: TempDir,
 }
 
-/// Of all agents together.
+/// What all agents together counted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Measured {
     /// Requests that another server answered.

@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<()> {
         .enable_all()
         .build()?;
     println!(
-        "Three servers, {RATE} requests a second, upgraded one after another from 1.35 to 1.36. Half a minute each:"
+        "Three servers, {RATE} requests per second, upgraded one after another from 1.35 to 1.36. Half a minute each:"
     );
     let mut report = Report::default();
     if wanted(Half::Without) {

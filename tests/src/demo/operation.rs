@@ -8,7 +8,7 @@ pub(super) enum Kind {
     Create,
     Delete,
     Discovery,
-    /// Of a resource that only 1.36 serves.
+    /// A request for a resource that only 1.36 serves.
     New,
     Watch,
 }

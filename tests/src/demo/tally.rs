@@ -15,7 +15,7 @@ pub(super) struct Tally(Mutex<Seen>);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     pub answers: BTreeMap<Kind, Answers>,
-    /// Of complete answers, from the moment a request was due.
+    /// The latency of complete answers, from the moment a request was due.
     pub latency: Latency,
     pub not_modified: u64,
     pub watch_events: u64,

@@ -39,7 +39,7 @@ pub struct Outcome {
     pub latency: Latency,
     /// From the first request to the end of the last answer.
     pub elapsed: Duration,
-    /// Of all response bodies.
+    /// The sum of all response bodies.
     pub bytes: u64,
 }
 

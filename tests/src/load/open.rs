@@ -15,7 +15,7 @@ pub struct Due {
     pub at: Instant,
 }
 
-/// Calls `send` for requests due `rate` times a second until `until` is ready, and returns their number.
+/// Calls `send` for requests due `rate` times per second until `until` is ready, and returns their number.
 /// `send` must not wait for an answer: it spawns.
 ///
 /// The clock is a thread of its own, since tokio's timer counts in milliseconds and a busy runtime would be late by more.

@@ -1,4 +1,4 @@
-//! What client-go does above its transport: it waits and sends again what a server told it to send again, whatever the method, and a GET
+//! What client-go does above its transport: it waits and sends again what a server asked it to send again, whatever the method, and a GET
 //! whose connection was lost (`client-go/rest/with_retry.go`, `rest/request.go`).
 
 use std::io;

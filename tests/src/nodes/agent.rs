@@ -58,7 +58,8 @@ impl Agent {
     }
 
     /// Waits until it is ready.
-    /// | # Panics
+    ///
+    /// # Panics
     /// It is not within [`PATIENCE`].
     pub fn ready(&self) {
         let deadline = Instant::now() + PATIENCE;
@@ -94,7 +95,8 @@ impl Agent {
     }
 
     /// The document of `/status`.
-    /// | # Panics
+    ///
+    /// # Panics
     /// Nobody answers.
     pub fn status(&self) -> Value {
         let (_, body) = self.admin("GET", "/status").unwrap();
@@ -107,7 +109,8 @@ impl Agent {
     }
 
     /// Waits for a state of the guard.
-    /// | # Panics
+    ///
+    /// # Panics
     /// It does not come within [`PATIENCE`].
     pub fn until(&self, state: &str) {
         let deadline = Instant::now() + PATIENCE;
@@ -160,7 +163,8 @@ impl Agent {
     }
 
     /// Waits for the end; `None`: a signal ended it.
-    /// | # Panics
+    ///
+    /// # Panics
     /// It does not end within [`PATIENCE`].
     pub fn exit_code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;

@@ -23,7 +23,7 @@ use crate::netns::Namespace;
 use crate::sim::{ControlPlane, ServerSpec};
 use serde_json::Value;
 
-/// Of every kube-apiserver.
+/// The port of every kube-apiserver.
 pub const PORT: u16 = 6443;
 /// Where agents listen; nobody but the kernel needs to know.
 pub const LISTEN: &str = "0.0.0.0:16443";

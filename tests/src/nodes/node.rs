@@ -82,7 +82,8 @@ impl Node {
     }
 
     /// Has its server carry out a command.
-    /// | # Panics
+    ///
+    /// # Panics
     /// The server cannot.
     pub fn command(&self, command: control::Command) -> Value {
         let server = self.server();

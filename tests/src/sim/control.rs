@@ -85,7 +85,8 @@ pub enum Command {
 pub type Outcome = std::result::Result<Value, String>;
 
 /// Carries out one command, and waits until it has taken effect.
-/// | # Errors
+///
+/// # Errors
 /// The server could not do it.
 pub async fn execute(server: &Server, command: Command) -> Result<Value> {
     match command {

@@ -77,7 +77,8 @@ impl Builder {
     }
 
     /// Makes key material and store, and starts every server.
-    /// | # Errors
+    ///
+    /// # Errors
     /// A server cannot listen, or the folder cannot be written.
     pub async fn start(self) -> Result<ControlPlane> {
         let mut temporary = None;

@@ -18,7 +18,7 @@ use crate::sim::{NUMBER, THINKS};
 /// A client of one kind, whose requests are counted.
 pub struct Caller {
     kind: Kind,
-    /// Of no other client.
+    /// A name that no other client has.
     name: String,
     client: Persistent,
     tally: Arc<Tally>,

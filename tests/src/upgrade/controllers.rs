@@ -41,7 +41,7 @@ pub struct Found {
 struct Controllers {
     client: Client,
     plane: Arc<ControlPlane>,
-    /// Of no other.
+    /// A name that no other client has, sent with its requests.
     name: String,
 }
 

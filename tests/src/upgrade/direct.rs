@@ -34,7 +34,7 @@ struct Looked {
 const STEP: Duration = Duration::from_millis(200);
 
 impl Direct {
-    /// Of clients at these addresses.
+    /// Watches the servers' connections with clients at these addresses.
     pub fn watch(cluster: &Cluster, clients: Vec<IpAddr>) -> Result<Self> {
         let mut nodes = Vec::new();
         for node in &cluster.nodes {

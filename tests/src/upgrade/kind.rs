@@ -33,8 +33,8 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Manager => "controller manager",
-            Self::Twenty => "20 a second",
-            Self::TwoHundred => "200 a second",
+            Self::Twenty => "20 per second",
+            Self::TwoHundred => "200 per second",
             Self::Slow => "5 s each",
             Self::Pool => "HTTP/1.1 pool",
             Self::Watches => "idle watches",

@@ -1,4 +1,4 @@
-//! What is told of an upgrade, and what must hold.
+//! What is reported of an upgrade, and what must hold.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -48,7 +48,7 @@ pub struct Seconds {
 
 /// From the sign to the last client inspected, at most.
 const INSPECTED: Duration = Duration::from_secs(30);
-/// Of the kinds that may be cut at all, one in so many requests may.
+/// For the kinds of clients whose requests may be cut at all: one in so many may.
 const RARE: u64 = 10_000;
 /// Ends the number of a request that changes something.
 pub(super) const WRITE: &str = "-w";

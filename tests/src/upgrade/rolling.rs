@@ -25,7 +25,7 @@ pub struct Settings {
     pub clients: Vec<IpAddr>,
     /// Which of the fronts the busiest client is at.
     pub busiest: usize,
-    /// Of all servers in the end.
+    /// The minor version of all servers in the end.
     pub minor: u8,
     /// From the end of a server to the first ready answer of the next, which is being started.
     pub starts_in: Duration,

@@ -18,9 +18,9 @@ use tokio::task::JoinHandle;
 
 use crate::common::{Agent, Cluster, Node, PORT, Place, eventually, within};
 
-/// Requests a second of each of the six fronts.
+/// Requests per second at each of the six fronts.
 const RATE: f64 = 30.0;
-/// Of connections made while no agent ran; shorter than the default so that a row is.
+/// `retire.within`, for connections that were made while no agent ran. It is shorter than the default, so that a row is.
 const RETIRE: &str = "10s";
 
 pub(crate) struct Stage {

@@ -49,7 +49,7 @@ fn with(objects: &Arc<Objects>, serves: &[&'static str]) -> Behaviour {
     behaviour
 }
 
-/// Of the definitions: the server's name while they are watched.
+/// How definitions are followed: the server's name while they are watched.
 fn watched(running: &Running) -> Option<String> {
     match running.discovery.events().definitions {
         EventState::Watching(server) => Some(server.to_string()),

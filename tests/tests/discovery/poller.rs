@@ -71,7 +71,7 @@ async fn asks_conditionally_and_confirms() {
         1,
         "one connection, kept open"
     );
-    assert_eq!(server.count("/version"), 1, "once a connection");
+    assert_eq!(server.count("/version"), 1, "once for each connection");
 
     let seen = server.state.seen.lock().unwrap();
     let groups: Vec<_> = seen.iter().filter(|s| s.path == "/apis").collect();

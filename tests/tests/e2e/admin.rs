@@ -193,7 +193,7 @@ async fn a_failure_of_the_local_server_is_no_failure_of_a_peer() {
     let agent = TestAgent::start(&plane, "cp-a").await.unwrap();
     let client = agent.http2(&plane, admin(&plane)).await.unwrap();
     plane.named("cp-a").unwrap().kill().await;
-    // Probes stay local. Nothing tells the client to come again, since client-go would, ten times, before it gives up.
+    // Probes stay local. Nothing asks the client to repeat the request, since client-go would, ten times, before it gives up.
     let version = client.get("/version", &[]).await.unwrap();
     assert_eq!(version.status, 503);
     assert!(!version.headers.contains_key("retry-after"));

@@ -218,7 +218,7 @@ async fn negotiation_is_that_of_the_local_server() {
         V2.replace("json", "yaml"),
         V2.replace("json", "*"),
         V2.to_uppercase(),
-        // Of equal quality the first is taken, but a range comes last.
+        // Among clauses of equal quality the first is taken, but a range comes last.
         format!("{V2},application/json"),
         format!("application/json,{V2}"),
         format!("*/*,{V2}"),
@@ -406,7 +406,7 @@ async fn what_is_merged_is_counted() {
         ("/apis/admissionregistration.k8s.io/v1", vec![], 1, 0),
         ("/apis", vec![("accept", nopeer.as_str())], 0, 1),
         ("/api", vec![("accept", nopeer.as_str())], 0, 1),
-        // Of these, the server's own answer is everybody's.
+        // For these, the server's own answer is everybody's.
         ("/api", vec![("accept", V2)], 0, 0),
         ("/apis/apps/v1", vec![], 0, 0),
         ("/apis", vec![("accept", "text/html")], 0, 0),

@@ -33,7 +33,7 @@ async fn legacy_documents_of_every_agent_are_the_union() {
         }
     }
     paths.dedup();
-    // Of 1.35 only, of 1.36 only.
+    // The first is served by 1.35 only, the second by 1.36 only.
     for path in [
         "/apis/scheduling.k8s.io/v1alpha1",
         "/apis/scheduling.k8s.io/v1alpha2",

@@ -202,7 +202,7 @@ async fn connections() {
         held.push(scene.client().await);
     }
     for _ in 0..2 {
-        // Refused before TLS: closed without a word.
+        // Refused before TLS: closed without an alert.
         let mut refused = TcpStream::connect(scene.agent.address).await.unwrap();
         assert_eq!(refused.read(&mut [0; 1]).await.unwrap_or(0), 0);
     }

@@ -1,4 +1,4 @@
-//! How much memory an agent takes: little when idle, and no more because of what a server tells it.
+//! How much memory an agent takes: little when idle, and no more because of what a server answers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ use mvp_tests::scripted::Scripted;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
 use sha2::{Digest, Sha512};
 
-/// Of one release: both roots, aggregated (with its headers) and not.
+/// The documents of one release: both roots, aggregated (with its headers) and not.
 #[derive(Clone)]
 struct Real {
     roots: [Root; 2],

@@ -20,7 +20,7 @@ const fn case(
     }
 }
 
-/// Of the configuration file.
+/// Cases of a broken configuration file.
 #[rustfmt::skip]
 pub(crate) const TEXTS: &[Case] = &[
     case("wrong apiVersion", &[("mvp/v1", "mvp/v2")], "apiVersion: "),
@@ -161,7 +161,7 @@ pub(crate) const TEXTS: &[Case] = &[
     case("JSON that is torn", &[("*", "{\"apiVersion\": \"mvp/v1\",")], "broken.yaml: is no valid YAML: "),
 ];
 
-/// Of kube-apiserver's manifest.
+/// Cases of a broken manifest of kube-apiserver.
 #[rustfmt::skip]
 pub(crate) const MANIFESTS: &[Case] = &[
     case("no pod", &[("*", "apiVersion: v1\nkind: ConfigMap\n")], "kube-apiserver.yaml: is no pod"),

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 const AGENT: &str = env!("CARGO_BIN_EXE_mvp-agent");
-/// Of an archive's content, at least.
+/// Files that every archive has, at least.
 const NEEDED: &[&str] = &[
     "bin/mvp",
     "lib/systemd/system/mvp.service",

@@ -5,7 +5,7 @@ use std::process::Command;
 use mvp_tests::bench::process::find;
 use mvp_tests::helm::deploy;
 
-/// Of systemd-analyze's scale: 0 is best, 10 worst. Root without most of its rights, with the network, cannot be below 2.
+/// A value of systemd-analyze's scale: 0 is best, 10 worst. Root without most of its rights, with the network, cannot be below 2.
 const MOST_EXPOSED: &str = "30";
 
 #[test]

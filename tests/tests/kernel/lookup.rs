@@ -227,7 +227,7 @@ fn counts(programs: &Programs) -> (u64, u64, u64) {
     (
         counters.get(Counter::Lookups),
         counters.get(Counter::PassProtocol),
-        // Of a port that nobody steers.
+        // Lookups for a port that is not steered.
         counters.get(Counter::PassPort),
     )
 }
@@ -244,7 +244,7 @@ fn round_trip(server: SocketAddr) {
     assert_eq!(&answer, b"ping");
 }
 
-/// Echoes four bytes a connection, until a connection ends before them.
+/// Echoes four bytes on each connection, until a connection ends before them.
 fn echo(listener: &TcpListener) {
     loop {
         let (mut stream, _) = listener.accept().unwrap();

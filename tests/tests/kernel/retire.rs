@@ -200,7 +200,7 @@ fn what_has_changed_since_the_plan_is_left_alone() {
 fn whether_it_works_here_is_tried() {
     in_namespace("whether_it_works_here_is_tried", || {
         SockDiag::open().unwrap().available().unwrap();
-        // Of this thread only.
+        // The capabilities of this thread only.
         let none = CapabilitySets {
             effective: CapabilitySet::empty(),
             permitted: CapabilitySet::empty(),

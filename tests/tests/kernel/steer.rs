@@ -96,7 +96,7 @@ fn the_guard_decides_who_gets_new_connections() {
         steering.set_listeners(&[agent.fd()]).unwrap();
         assert_eq!(net.answers(), "SSSSSSS");
         let seen = server.seen();
-        // Of its IPv6 addresses the client may pick either.
+        // The client may use either of its IPv6 addresses.
         for any in [
             &["10.78.0.2"][..],
             &["fd78::2", "fd78::3"],

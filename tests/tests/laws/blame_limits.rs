@@ -130,7 +130,7 @@ fn handshake_flood() {
     });
 }
 
-/// A usual client is inspected beside 1,024 silent connections of its own address and 100 new ones a second.
+/// A usual client is inspected beside 1,024 silent connections of its own address and 100 new ones per second.
 #[test]
 fn silent_connections_do_not_end_inspection() {
     on_nodes("silent", &[35, 36], |cluster| {

@@ -100,7 +100,7 @@ pub(crate) fn run(row: Row) {
             assert!(text.contains(row.reason), "{}: {text}", row.name);
         }
         if let (Some(kept), true) = (kept, row.unready) {
-            // Its requests go on until it has heard that it should come again.
+            // Its requests go on until it has learned that it should reconnect.
             eventually("the connection of before is told to leave", || {
                 let request = kept_get(&kept);
                 cluster.clients.on(request).is_err()

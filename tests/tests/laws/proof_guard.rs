@@ -1,4 +1,4 @@
-//! Law 1: what the agent's own polls are refused never arms the guard, and who is here is told to leave. On nodes with steering.
+//! Law 1: what the agent's own polls are refused never arms the guard, and connected clients are asked to leave. On nodes with steering.
 
 use mvp_tests::agent::{TestAgent, eventually as soon};
 use mvp_tests::client::Client;

@@ -125,7 +125,7 @@ fn an_operator_has_connections_of_before_ended_now() {
     });
 }
 
-/// Of a client with 20 requests each second.
+/// The interval of a client with 20 requests per second.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A client that asks again so long after each answer over one connection, and makes another when that one ends between two requests.

@@ -19,7 +19,7 @@ struct Tally {
 /// Requests at once in an upgrade, at most.
 const UNDER_WAY: usize = 100;
 
-/// What clients see of an upgrade of three nodes, one after another, with 500 requests a second over connections that are kept,
+/// What clients see of an upgrade of three nodes, one after another, with 500 requests per second over connections that are kept,
 /// made anew only where client-go's transport does so too.
 #[test]
 fn a_rolling_upgrade_is_not_seen() {

@@ -181,7 +181,7 @@ async fn as_recorded(server: &str, minor: u8, other: u8) {
         let theirs = found(&ask(&straight, &case.path, &case.accept).await);
         let over_http1 = found(&ask(&http1, &case.path, &case.accept).await);
         assert_eq!(over_http1, ours, "{} {:?}", case.path, case.accept);
-        // Of objects and of OpenAPI v2 the simulated server writes no protobuf: it answers in the next type, or 406.
+        // The simulated server writes objects and OpenAPI v2 not as protobuf: it answers in the next type, or 406.
         let protobuf = case
             .content_type
             .as_deref()

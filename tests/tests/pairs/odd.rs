@@ -15,7 +15,7 @@ const ONE: &str = "/api/v1/namespaces/default";
 pub(crate) const ECHO: &str = "/api/v1/namespaces/default/pods/p/proxy/echo";
 /// A workload that reads all of the body before it answers.
 const UPLOAD: &str = "/api/v1/namespaces/default/pods/p/proxy/upload";
-/// Of an answer: where and when it was made.
+/// The fields of an answer that say where and when it was made.
 const DIFFERS: [&str; 3] = ["date", "audit-id", "x-mvp-error"];
 
 pub(crate) struct Scene {
@@ -341,7 +341,7 @@ async fn odd_bodies() {
     assert!(different.is_empty(), "{}", different.join("\n"));
 }
 
-/// A client that waits for the word to send its body, one that does not wait, and one that expects something else.
+/// A client that waits for 100 (Continue) before it sends its body, one that does not wait, and one that expects something else.
 #[tokio::test]
 async fn expectations() {
     let scene = Scene::new().await;

@@ -1,4 +1,4 @@
-//! The only server of a type restarts: discovery goes on as before, and requests for the type are asked to come again.
+//! The only server of a type restarts: discovery goes on as before, and requests for the type are to be repeated later.
 
 use http::Method;
 use mvp_tests::agent::{TestAgent, eventually};
@@ -75,7 +75,7 @@ async fn a_restart_is_no_discovery_error() {
         }
         assert!(!facts::of(during).unwrap().is_empty());
     }
-    // Whatever is asked of the type comes again, and is not taken for a missing one; nobody acts on it.
+    // Requests for the type are repeated later; the type is not taken for a missing one, and no client acts on that.
     let pairs = Pairs {
         plane: &plane,
         server: plane.server(0),

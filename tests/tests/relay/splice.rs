@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::common::{mixed, relayed, relaying};
 
-/// Of the agent's status.
+/// What the agent's status says about relays.
 async fn status(agent: &TestAgent) -> anyhow::Result<Value> {
     let (_, body) = agent.admin_get("/status").await?;
     Ok(serde_json::from_str::<Value>(&body)?["relay"].clone())

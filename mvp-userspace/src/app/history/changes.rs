@@ -22,7 +22,7 @@ pub(super) struct Changes {
     near: BTreeSet<String>,
 }
 
-/// Of a retirement.
+/// How far a retirement is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Phase {
     /// None, or it is not known yet whether there is anything to end.

@@ -1,4 +1,4 @@
-//! What the agent, its servers and the node tell before an upgrade.
+//! What the agent, its servers and the node report before an upgrade.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,10 +28,10 @@ pub(super) struct Facts {
     pub goaway_chance: Option<f64>,
 }
 
-/// By name, what each agent says, or why it cannot be asked.
+/// The report of each agent by name, or why it cannot be reached.
 pub(super) type Agents = Vec<(String, Result<AgentReport, String>)>;
 
-/// What an agent says.
+/// What one agent reports.
 pub(super) struct AgentReport {
     pub status: StatusView,
     pub canary: Result<CanaryView, String>,
@@ -80,7 +80,7 @@ pub(super) fn gather(ask: &Ask, fleet: &Fleet, manifest: &Path) -> Result<Facts,
     })
 }
 
-/// Has the agent send its canary.
+/// Has the agent send its canary requests.
 pub(super) fn canary(at: &At) -> Result<CanaryView, ClientError> {
     parse(&get(at, "/mvp/canary")?.success()?)
 }

@@ -1,4 +1,4 @@
-//! Facts to findings. Pure.
+//! Makes findings from facts. Pure.
 
 mod agents;
 
@@ -10,17 +10,17 @@ use crate::admin::{CanaryOutcome, CanaryView, CertificateView, ServerView, Statu
 use crate::api::published;
 use crate::text::table::age;
 
-/// Types that are named in one line.
+/// The most types that are named in one line.
 const NAMED: usize = 5;
 
 /// A minor version of Kubernetes: `1.36`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Minor(u32, u32);
 
-/// `v1.36`, `1.36` or `v1.36.2`.
+/// Parses `v1.36`, `1.36` or `v1.36.2`.
 ///
 /// # Errors
-/// What is none.
+/// The text is no version.
 pub(super) fn minor(text: &str) -> Result<Minor, String> {
     let mut parts = text
         .strip_prefix('v')
@@ -33,7 +33,7 @@ pub(super) fn minor(text: &str) -> Result<Minor, String> {
     }
 }
 
-/// Everything that was found, the worst of each subject included.
+/// All findings, also those that say that a subject is well.
 pub(super) fn upgrade(facts: &Facts, to: Option<Minor>, within: Duration) -> Vec<Finding> {
     let mut all = vec![agent("agent", &facts.status)];
     let servers = &facts.status.servers;
@@ -73,7 +73,7 @@ pub(super) fn upgrade(facts: &Facts, to: Option<Minor>, within: Duration) -> Vec
     all
 }
 
-/// Of one agent.
+/// The finding about one agent.
 fn agent(subject: &str, status: &StatusView) -> Finding {
     let line = status.stance.line.clone();
     match (status.ready, status.stance.word.as_str()) {
@@ -109,7 +109,7 @@ fn canary(subject: &str, report: &Result<CanaryView, String>) -> Vec<Finding> {
     found
 }
 
-/// Those of the files that an agent reads, as far as there is something to say. `node`: whose they are, with a colon.
+/// Findings about the files that an agent reads, as far as there is something to report. `node`: the node's name, with a colon.
 fn certificates(node: &str, status: &StatusView, within: Duration) -> Vec<Finding> {
     let all = status.certificates.iter();
     all.filter_map(|one| certificate(node, one, within))
@@ -132,7 +132,7 @@ fn serving(server: &str, end: &Result<i64, String>, within: Duration) -> Option<
     }
 }
 
-/// `None`: later than that.
+/// When a certificate expires; `None`: later than `within`.
 fn ending(seconds: i64, within: Duration) -> Option<String> {
     match seconds {
         ..0 => Some("it has expired".to_owned()),

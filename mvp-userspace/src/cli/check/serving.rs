@@ -1,4 +1,4 @@
-//! When the certificates end that the servers show, which may not be what is in the files of any node.
+//! When the certificates expire that the servers show. They need not be those in the files of any node.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,10 +10,10 @@ use crate::config::Endpoint;
 use crate::net::DialFrom;
 use crate::tls::probe;
 
-/// For TCP and TLS with one server.
+/// The time for TCP and TLS with one server.
 const TIME: Duration = Duration::from_secs(5);
 
-/// By server, in how many seconds its certificate ends; negative after that.
+/// For each server, in how many seconds its certificate expires; negative if it has expired.
 pub(super) fn ends(servers: &[ServerView]) -> Vec<(String, Result<i64, String>)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -42,7 +42,7 @@ pub(super) fn ends(servers: &[ServerView]) -> Vec<(String, Result<i64, String>)>
 
 async fn end(url: String) -> Result<i64, String> {
     let endpoint = endpoint(&url).ok_or_else(|| format!("{url} is no https URL"))?;
-    // Whether it verifies is what the agents' proof says; this only looks.
+    // Whether it verifies is for the agents' proofs to say; here only its dates are read.
     let roots = Arc::new(RootCertStore::empty());
     let seen = probe(&endpoint, None, roots, &DialFrom::anywhere(), TIME).await;
     let not_after = seen.map_err(|error| error.to_string())?.not_after;

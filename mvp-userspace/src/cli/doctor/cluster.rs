@@ -19,20 +19,20 @@ use crate::route::Knowledge;
 use crate::steering::{try_to_share, way_to_servers};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Lifetime, Reload, ServerTls};
 
-/// For every server to answer once.
+/// The time for every server to answer once.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// For TCP and TLS with one server, at least.
+/// The least time for TCP and TLS with one server.
 const CONNECT: Duration = Duration::from_secs(5);
-/// For Kubernetes to say which servers there are.
+/// The time for Kubernetes to report which servers there are.
 const LISTED: Duration = Duration::from_secs(5);
 /// A path that nobody may read: its 403 names the user as whom the server took the request.
 const NOBODYS: &str = "/mvp/nobody-may-read-this";
-/// Of a Status.
+/// The most bytes that are read of a Status.
 const STATUS: usize = 64 << 10;
-/// Types named of a server that lacks some.
+/// The most types that are named of those that a server lacks.
 const NAMED: usize = 3;
 
-/// Looks at files and servers; changes nothing.
+/// Examines files and servers; changes nothing.
 pub(super) fn examine(config: &Config) -> Vec<DoctorLine> {
     let (mut found, client_tls) = certificates(config);
     found.push(goaway(&config.kernel.manifest));
@@ -42,7 +42,7 @@ pub(super) fn examine(config: &Config) -> Vec<DoctorLine> {
     match (runtime, client_tls) {
         (Ok(runtime), Some(tls)) => found.extend(runtime.block_on(servers(config, tls))),
         (Err(error), _) => found.push(failed("servers", error.to_string())),
-        // Said already.
+        // Another line reports it.
         (_, None) => {}
     }
     found
@@ -133,7 +133,7 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<DoctorLine> {
     );
     let settings = match settings {
         Ok(mut settings) => {
-            // A person waits, and wants to know what is wrong rather than that it took long.
+            // A person waits, and needs the reason for a failure more than a quick answer.
             settings.dialer.connect_timeout = settings.dialer.connect_timeout.max(CONNECT);
             settings
         }
@@ -238,7 +238,7 @@ fn server(status: &ServerStatus) -> DoctorLine {
     finding("server", result, bad)
 }
 
-/// Whether the server takes the user that the agent asserts over its front-proxy certificate for who it is.
+/// Whether the server takes an asserted user for exactly that user.
 async fn identity(
     settings: &HubSettings,
     endpoint: &Endpoint,
@@ -276,7 +276,7 @@ fn accepted(status: u16, body: &str) -> Result<(), String> {
     }
 }
 
-/// What clients of each node would be told, if they reached its server itself, of types that another server has.
+/// What clients of each node would receive without an agent, for types that only another server has.
 fn without_an_agent(discovery: &DiscoveryHandle, statuses: &[ServerStatus]) -> Vec<DoctorLine> {
     let view = skew(&discovery.table(), statuses);
     if view.rows.is_empty() {

@@ -1,5 +1,5 @@
-//! `mvp doctor`: what works on this node, for this process: the kernel part, by doing what the agent would do, and with a configuration
-//! certificates and servers too. Needs no agent; what it makes it removes again.
+//! `mvp doctor`: what works on this node, for this process. It examines the kernel part by doing what the agent would do, and,
+//! with a configuration, certificates and servers. It needs no agent, and removes whatever it makes.
 
 mod cluster;
 
@@ -16,7 +16,7 @@ use crate::splice::selftest;
 use crate::splice::shortcut::{cgroup_mount, cgroup_root, try_out};
 use crate::text::table::{clean, table};
 
-/// One line.
+/// One line of the answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct DoctorLine {
     /// What was looked at.
@@ -52,7 +52,7 @@ const CAPABILITIES: [(u32, &str, &str); 4] = [
     (39, "CAP_BPF", "steering"),
 ];
 
-/// What the agent would be told of the kernel.
+/// The settings of the kernel part, as the agent would have them.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub pin_path: PathBuf,
@@ -62,7 +62,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Where nobody says otherwise, with the pins in this folder.
+    /// The defaults of the configuration, with the pins in this folder.
     pub(super) fn by_default(pin_path: PathBuf) -> Self {
         Self {
             pin_path,
@@ -85,7 +85,7 @@ impl From<&Config> for Node {
     }
 }
 
-/// Everything. Without a configuration only the kernel part.
+/// All lines. Without a configuration only the kernel part is examined.
 pub(super) fn examine(node: &Node, config: Option<&Config>) -> Vec<DoctorLine> {
     let mut found = kernel_part(node);
     match config {
@@ -99,7 +99,7 @@ pub(super) fn examine(node: &Node, config: Option<&Config>) -> Vec<DoctorLine> {
     found
 }
 
-/// What cannot be done fails if the agent is to steer, and is only off if it is not.
+/// A part that does not work fails if the agent is to steer, and otherwise counts as off.
 fn kernel_part(node: &Node) -> Vec<DoctorLine> {
     if node.steering == Mode::Off {
         let off = Err("kernel.steering is off".to_owned());

@@ -15,18 +15,18 @@ use super::{Screen, bad, rate};
 use crate::admin::{ServerView, StatusView};
 use crate::text::table::{clean, table};
 
-/// Asks them again and again, and remembers what each said last.
+/// Queries the agents repeatedly, and remembers the last answer of each.
 pub(super) struct Nodes {
     fleet: Fleet,
     members: Vec<Member>,
     last: BTreeMap<String, StatusView>,
 }
 
-/// What they say of themselves.
+/// The last answers of all agents.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClusterShown {
     pub nodes: Vec<Node>,
-    /// Why it is not known which agents there are now.
+    /// Why the list of agents is not up to date.
     pub problem: Option<String>,
     pub plain: bool,
 }
@@ -35,9 +35,9 @@ pub(super) struct ClusterShown {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     pub name: String,
-    /// What it said last; `None`: nothing yet.
+    /// Its last answer; `None`: it has not answered yet.
     pub status: Option<StatusView>,
-    /// Why that is not of this moment.
+    /// Why the last answer is not up to date.
     pub problem: Option<String>,
 }
 
@@ -62,7 +62,7 @@ impl Nodes {
                 let address = "the agents' pods".to_owned();
                 return Err(ClientError::Unreachable { address, problem });
             }
-            // Those of before are asked on.
+            // The agents that are known are queried further.
             Err(problem) => Some(problem),
         };
         let told = each(&self.members, |member| {
@@ -149,7 +149,7 @@ fn head(shown: &ClusterShown) -> Vec<Line<'static>> {
     lines
 }
 
-/// A line for each, and below them what is wrong, which may need a whole one.
+/// One line for each agent, and below them the problems, which may need a whole line.
 fn nodes(shown: &ClusterShown) -> Vec<Line<'static>> {
     let rows: Vec<_> = shown.nodes.iter().map(row).collect();
     let head = [
@@ -221,7 +221,7 @@ fn row(node: &Node) -> [String; 9] {
     ]
 }
 
-/// With its first reason, and how many there are besides.
+/// The state with its first reason, and how many more there are.
 fn guard(status: &StatusView) -> String {
     let state = &status.guard.state;
     match status.guard.reasons.as_slice() {
@@ -240,7 +240,7 @@ fn version(server: &ServerView) -> String {
     }
 }
 
-/// By decision, the most first, with a column for each node.
+/// Rates by decision, the greatest first, with a column for each node.
 fn decisions(shown: &ClusterShown) -> Vec<Line<'static>> {
     let mut all: BTreeMap<&Arc<str>, f64> = BTreeMap::new();
     for status in shown.nodes.iter().filter_map(|node| node.status.as_ref()) {

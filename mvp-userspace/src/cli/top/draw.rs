@@ -11,21 +11,21 @@ use crate::admin::{SkewCell, SkewState, SkewView, StatusView};
 use crate::history::{HistoryView, clock};
 use crate::text::table::{age, clean, table};
 
-/// What the agent says of itself.
+/// The agent's documents.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     pub status: StatusView,
     pub skew: SkewView,
     pub history: HistoryView,
-    /// Why these documents are older than they should be.
+    /// Why the documents are not up to date.
     pub problem: Option<String>,
-    /// Nothing else tells what is bad: `NO_COLOR`, or no terminal.
+    /// What is bad is only bold, without a colour: `NO_COLOR` is set, or there is no terminal.
     pub plain: bool,
 }
 
-/// Rows of differences that are shown at most.
+/// The most rows of differences that are shown.
 const SKEW: u16 = 12;
-/// The same of decisions.
+/// The most rows of decisions that are shown.
 const DECISIONS: u16 = 10;
 
 impl Screen for Shown {
@@ -109,7 +109,7 @@ fn head(shown: &Shown) -> Vec<Line<'static>> {
     lines
 }
 
-/// Connections of before.
+/// Connections from before the guard armed.
 fn before(status: &StatusView) -> String {
     match status.retirement.retiring {
         true => status.retirement.line(),
@@ -169,7 +169,7 @@ fn servers(shown: &Shown) -> Vec<Line<'static>> {
     lines
 }
 
-/// By decision, the most first, below the sums.
+/// Rates by decision, the greatest first, below the sums.
 fn requests(shown: &Shown) -> Vec<Line<'static>> {
     let traffic = &shown.status.traffic;
     let all: f64 = traffic.per_second.values().sum();
@@ -219,7 +219,7 @@ fn skew(shown: &Shown) -> Vec<Line<'static>> {
     }
 }
 
-/// What is missing stands out.
+/// Emphasizes what is missing.
 fn cell(cell: &SkewCell) -> String {
     match cell.state {
         SkewState::Serves => "serves".to_owned(),
@@ -229,7 +229,7 @@ fn cell(cell: &SkewCell) -> String {
     }
 }
 
-/// The newest last, as many as there is room for.
+/// As many events as there is room for, the newest last.
 fn events(shown: &Shown, room: usize) -> Vec<Line<'static>> {
     let events = &shown.history.events;
     let first = events.len().saturating_sub(room);

@@ -21,13 +21,13 @@ use super::talk::{get, parse};
 use cluster::Nodes;
 use draw::Shown;
 
-/// Between two looks at an agent.
+/// The time between two queries of an agent.
 const EVERY: Duration = Duration::from_secs(1);
-/// The same where each look runs programs and is a request to kube-apiserver.
+/// The same if each query runs a program and is a request to kube-apiserver.
 const SELDOM: Duration = Duration::from_secs(5);
-/// Between two looks at the keyboard.
+/// The time between two looks at the keyboard.
 const KEYS: Duration = Duration::from_millis(100);
-/// Of a frame that is printed where there is no terminal.
+/// The size of a frame that is printed where there is no terminal: columns and lines.
 const SIZE: (u16, u16) = (120, 40);
 
 #[derive(clap::Args, Debug)]
@@ -44,9 +44,9 @@ pub(super) struct Top {
 /// What is shown.
 trait Screen: Send + 'static {
     fn draw(&self, frame: &mut Frame<'_>);
-    /// Nothing else tells what is bad: `NO_COLOR`, or no terminal.
+    /// True: what is bad is only bold, without a colour, because `NO_COLOR` is set or there is no terminal.
     fn plain(&mut self, plain: bool);
-    /// Why it is older than it should be.
+    /// Why it is not up to date.
     fn problem(&mut self, problem: String);
 }
 
@@ -73,7 +73,7 @@ impl Top {
                 true => terminal::size().unwrap_or(SIZE),
                 false => SIZE,
             };
-            // Whoever reads may have gone.
+            // The reader may have closed its end.
             let _ = out.write_all(once(first, size).as_bytes());
             return Ok(());
         }
@@ -88,7 +88,7 @@ impl Top {
     }
 }
 
-/// Until somebody ends it. Agents are asked by a thread of its own: one that does not answer must not keep the keyboard.
+/// Runs until the user ends it. A thread of its own queries the agents: one that does not answer must not block the keyboard.
 fn follow<S: Screen>(
     terminal: &mut ratatui::DefaultTerminal,
     first: S,
@@ -132,7 +132,7 @@ fn ends(event: &Event) -> bool {
     }
 }
 
-/// The documents that every other command reads too.
+/// Reads the documents that the other commands read too.
 fn look(at: &At) -> Result<Shown, ClientError> {
     Ok(Shown {
         status: ask(at, "/status")?,
@@ -170,7 +170,7 @@ fn text(buffer: &Buffer) -> String {
     out
 }
 
-/// How what is bad stands out.
+/// The style of what is bad.
 fn bad(plain: bool) -> Style {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     match plain {
@@ -179,7 +179,7 @@ fn bad(plain: bool) -> Style {
     }
 }
 
-/// Per second.
+/// A rate per second.
 fn rate(value: f64) -> String {
     match value >= 10.0 {
         true => format!("{value:.0}"),

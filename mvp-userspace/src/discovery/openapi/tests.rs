@@ -266,7 +266,7 @@ fn without_a_hash_whoever_serves_most_describes_it_whether_its_index_is_known_or
         assert_eq!(of(&[(&small, &new, Some("1")), (&large, &old, None)]), [1]);
         assert_eq!(of(&[(&small, &old, Some("1")), (&small, &new, None)]), [1]);
         assert_eq!(of(&[(&small, &new, None), (&small, &new, None)]), [0, 1]);
-        // Of equals the one that the index names.
+        // Among equals it is the one that the index names.
         let equal = (&small, &new);
         let of_equals = |urls: [Option<&str>; 3]| of(&urls.map(|url| (equal.0, equal.1, url)));
         assert_eq!(of_equals([Some("2"), Some("1"), None]), [1]);

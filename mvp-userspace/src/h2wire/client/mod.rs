@@ -73,7 +73,7 @@ pub struct Client {
     pong: bool,
     /// Nobody will send another request.
     closing: bool,
-    /// Of whoever owns the socket.
+    /// The waker of the task that owns the socket.
     owner: Option<Waker>,
     scratch: Vec<u8>,
 }
@@ -430,7 +430,7 @@ impl Client {
         self.forget(id);
     }
 
-    /// Of a stream that has ended, and whose answer nobody reads, nothing is kept.
+    /// Nothing is kept of a stream that has ended and whose answer nobody reads.
     fn forget(&mut self, id: u32) {
         if self
             .streams

@@ -54,7 +54,7 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Dynamic {
     entries: VecDeque<Entry>,
-    /// Of all entries, bytes.
+    /// The size of all entries, bytes.
     size: usize,
     most: usize,
 }

@@ -121,8 +121,8 @@ pub struct Convergence {
 }
 
 impl Report {
-    /// Of what is known between `view.since_ms` and `view.now_ms`. `all`: the events of before as well, since what held at the beginning
-    /// is known by them only.
+    /// A report on what is known between `view.since_ms` and `view.now_ms`. `all`: the earlier events as well, since what held
+    /// at the beginning is known by them only.
     pub fn of(view: &HistoryView, all: &[Event], node: &str) -> Self {
         let sum = |count: fn(&Minute) -> u64| view.minutes.iter().map(count).sum();
         let from = view.since_ms.max(view.begins_ms);

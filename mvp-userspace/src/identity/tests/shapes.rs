@@ -143,7 +143,7 @@ fn name_constraints_bind_alternative_names() {
         (vec![dns("a.example.com")], true),
         (vec![dns("a.example.com"), dns("example.org")], false),
         (vec![dns("x.bad.example.com")], false),
-        // Of a kind that is not constrained.
+        // The name is of a kind that is not constrained.
         (
             vec![SanType::Rfc822Name("a@example.org".try_into().unwrap())],
             true,

@@ -87,7 +87,7 @@ impl Established {
         SocketAddr::new(self.id.source_address.to_canonical(), self.id.source_port)
     }
 
-    /// Of the socket, as in `/proc/PID/fd`; 0: nobody has accepted it yet.
+    /// The inode of the socket, as in `/proc/PID/fd`; 0: no process has accepted the connection yet.
     pub fn inode(&self) -> u32 {
         self.inode
     }

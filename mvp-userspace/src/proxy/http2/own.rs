@@ -35,7 +35,7 @@ pub(crate) struct Sender {
     open: Arc<Open>,
 }
 
-/// Of all senders of a connection: the last one lets it end.
+/// What all senders of a connection share: when the last one is dropped, the connection ends.
 struct Open {
     client: Shared,
     /// A request has noticed that the connection broke.
@@ -105,7 +105,8 @@ impl Sender {
     }
 
     /// Sends one request and waits for the head of its answer. Dropping the future resets the stream.
-    /// | # Errors
+    ///
+    /// # Errors
     /// How the attempt ended, for [`Ending`](crate::proxy::blame::Ending).
     pub(crate) async fn send(
         &self,

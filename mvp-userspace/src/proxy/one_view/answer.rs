@@ -1,5 +1,5 @@
-//! The answer as the client gets it: the head is the server's, so that who asked and what for is in its audit log; what is told is
-//! the whole control plane's.
+//! The answer as the client receives it. The head is the server's, so that its audit log has the caller and the request; the
+//! document is that of the whole control plane.
 
 use std::sync::Arc;
 
@@ -26,16 +26,16 @@ use crate::proxy::one_view::ask::Ask;
 use crate::proxy::outgoing::Outgoing;
 use crate::route::{Reason, Server};
 
-/// What replaces an answer's body.
+/// A body that replaces an answer's.
 struct Replacement {
     body: Bytes,
     content_type: HeaderValue,
-    /// Only of whole roots.
+    /// `None` for documents that are not whole roots.
     etag: Option<HeaderValue>,
     gzipped: bool,
 }
 
-/// Replaces what the server told by what the view has; anything but a 200 or 304 passes as it is.
+/// Replaces the server's document by that of the view; anything but a 200 or 304 passes as it is.
 pub(super) async fn from_view(
     ask: &Ask,
     answer: ServerAnswer,
@@ -70,7 +70,7 @@ pub(super) async fn from_view(
     Ok(replaced(answer, told, client))
 }
 
-/// The whole answer, so that its connection is free again and what must be merged can be.
+/// Reads the whole answer, so that its connection is free again and the document can be merged.
 async fn read(mut answer: ServerAnswer, shared: &Shared) -> Result<ServerAnswer, ProxyError> {
     let AnswerBody::Streaming(body, lease) = answer.body else {
         return Ok(answer);
@@ -91,7 +91,7 @@ fn broken(server: &Server, text: String) -> ProxyError {
         server: server.name.to_string(),
         local: server.local,
         attempt: AttemptError::new(Ending::AnswerMalformed, text),
-        // It is a GET.
+        // The request is a GET.
         repeatable: true,
     }
 }
@@ -103,7 +103,7 @@ fn whole_root(
     client: &Outgoing<'_>,
 ) -> Option<Replacement> {
     let (form, media) = form_of(ask, answer)?;
-    // Kept are the forms that programs ask for.
+    // Only the forms are kept that programs request.
     let kept = media != Media::Json || layout(client) == Layout::Compact;
     let plain = Encoding {
         form,
@@ -157,7 +157,8 @@ fn one_version(
         Media::Protobuf => ApiResourceList::from_protobuf(bytes),
         Media::Json | Media::Yaml => ApiResourceList::from_json(bytes),
     };
-    // A short list would do what a false 404 does; one that cannot be read is no answer.
+    // A list that is too short would have the effect of a false 404. If the document cannot be read, the client receives an
+    // error.
     let local = local.map_err(|error| {
         let text = error.to_string();
         broken(&answer.server, text)
@@ -184,7 +185,7 @@ fn index(answer: &ServerAnswer, client: &Outgoing<'_>, shared: &Shared) -> Repla
     }
 }
 
-/// The form of what the server told: a 304 has no content type, but was asked for in one form only.
+/// The form of the server's document. A 304 has no content type, but only one form was requested.
 fn form_of(ask: &Ask, answer: &ServerAnswer) -> Option<(Form, Media)> {
     let Choice { form, media, .. } = ask.choice?;
     match answer.head.status {
@@ -193,7 +194,7 @@ fn form_of(ask: &Ask, answer: &ServerAnswer) -> Option<(Form, Media)> {
     }
 }
 
-/// In the media type that the client asked for, whatever the server was asked for.
+/// Encodes in the media type that the client requested, whatever was requested from the server.
 fn legacy<T: Serialize>(
     object: &T,
     protobuf: impl FnOnce() -> Vec<u8>,
@@ -252,7 +253,7 @@ fn replaced(mut answer: ServerAnswer, told: Replacement, client: &Outgoing<'_>) 
     for_head(answer, client.method)
 }
 
-/// To HEAD, the length of a body that is not there.
+/// An answer to HEAD: the length of a body that is not sent.
 fn for_head(mut answer: ServerAnswer, method: &Method) -> ServerAnswer {
     if *method == Method::HEAD {
         if let AnswerBody::Whole(bytes) = &answer.body {
@@ -270,7 +271,8 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     accepted.is_some_and(|accepted| accepted.split(',').any(|token| token.trim() == "gzip"))
 }
 
-/// `isPrettyPrint` in `apiserver/pkg/endpoints/handlers/negotiation/negotiate.go`: the query's word, else people's clients.
+/// As `isPrettyPrint` in `apiserver/pkg/endpoints/handlers/negotiation/negotiate.go`: the query's parameter decides, else
+/// whether the client is one that people use.
 fn layout(client: &Outgoing<'_>) -> Layout {
     let query = client.uri.query().unwrap_or_default();
     let asked = query

@@ -1,4 +1,4 @@
-//! The request as the server gets it: so that it answers shortly, and in a form that can be replaced.
+//! The request as the server receives it, so that its answer is short and has a form that can be replaced.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::proxy::one_view::{Question, is_elsewhere};
 use crate::proxy::outgoing::Outgoing;
 use crate::route::{Reason, Server};
 
-/// A request to be answered from more than one server's knowledge.
+/// A request that is answered from the knowledge of more than one server.
 pub(super) struct Ask {
     pub question: Question,
     /// `None` for OpenAPI, which has its own media types.
@@ -25,7 +25,8 @@ pub(super) struct Ask {
     preferred: Option<Preferred>,
 }
 
-/// What each server's own document was last known by: sent to it instead of what the client knows the merged one by.
+/// By which ETag each server's own document was last known. It is sent to the server instead of the ETag of the merged
+/// document, which the client has.
 #[derive(Clone)]
 pub struct Validators {
     view: Arc<View>,
@@ -33,7 +34,7 @@ pub struct Validators {
     form: Form,
 }
 
-/// Servers to ask before others, for another reason than that they serve a resource.
+/// Servers that are tried before others, for a reason other than that they serve a resource.
 #[derive(Clone)]
 pub struct Preferred {
     /// In the order in which they are tried.
@@ -88,7 +89,7 @@ impl Ask {
                 let routed = matches!(question, Question::GroupVersion(_));
                 let chosen = negotiate(client.headers(), false, routed)?;
                 choice = Some(chosen);
-                // YAML is written, not read.
+                // YAML documents are written and not read.
                 let media = match chosen.media {
                     Media::Protobuf => Media::Protobuf,
                     Media::Json | Media::Yaml => Media::Json,
@@ -139,7 +140,7 @@ impl Ask {
         }
     }
 
-    /// True if the server told something else than the view was made from.
+    /// True if the server's document differs from the one that the view was made from.
     pub(super) fn is_news(&self, answer: &ServerAnswer, view: &View) -> bool {
         let (Question::Root { root, .. }, Some(source)) = (
             &self.question,
@@ -160,7 +161,7 @@ impl Ask {
         matches!(&self.question, Question::Root { root, .. } if view.root(*root).merged.is_none())
     }
 
-    /// True if nothing of the answer itself is changed.
+    /// True if the server's answer is passed on unchanged.
     pub(super) fn passes(&self) -> bool {
         matches!(
             self.question,
@@ -181,13 +182,14 @@ impl Validators {
     }
 }
 
-/// `None`: nobody in particular, or the local server may answer anyway.
+/// `None`: no server is preferred, or the local server may answer anyway.
 fn prefer(servers: Vec<Arc<Server>>, reason: Reason) -> Option<Preferred> {
     is_elsewhere(&servers).then_some(Preferred { servers, reason })
 }
 
-/// Who has the document with the hash that the client's URL names, of those that can be used. Without one, or with that of another
-/// day, who serves most of what it describes: such a server redirects to its own. And whether the hash that there is was found.
+/// The available servers that have the document whose hash the client's URL names. Without a hash, or with an outdated one,
+/// those that serve most of what the document describes: such a server redirects to its own. The flag says whether the hash was
+/// found.
 pub(super) fn having(
     path: &str,
     query: Option<&str>,
@@ -214,8 +216,8 @@ pub(super) fn having(
     }
 }
 
-/// The client's Accept with what it would rather have in front, as one server alone has it: a server with the native feature would
-/// otherwise merge as well, and know its answer by another validator. Servers that do not know the profile do not look at it.
+/// The client's Accept header, preceded by the form that one server alone should answer with: a server with the native feature
+/// would otherwise merge as well, and know its answer by another validator. Servers that do not know the profile ignore it.
 fn alone(choice: Choice, client: &HeaderMap) -> Option<HeaderValue> {
     let own = super::accept::content_type(choice.form, choice.media);
     let own = own.to_str().ok()?;

@@ -21,7 +21,7 @@ use crate::request::{PathClass, RequestInfo, classify};
 use crate::route::{Reason, Server};
 use ask::{Ask, having};
 
-/// What a path asks for, of what is merged.
+/// The document that a path names, if it is one that is merged.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Question {
     /// `/api` or `/apis`. Only without a slash at the end they have an aggregated form.
@@ -33,7 +33,7 @@ enum Question {
     GroupVersion(GroupVersion),
     /// `/openapi/v3`.
     OpenApiIndex,
-    /// A document below it, and the path that the index has for it: `apis/apps/v1`.
+    /// A document below it, with its path in the index: `apis/apps/v1`.
     OpenApiDocument(Box<str>),
     /// `/openapi/v2`, one document for everything.
     OpenApiV2,
@@ -58,7 +58,7 @@ pub async fn answer(
     };
     let answer = forward(exchange, info, &ask.outgoing(outgoing)).await?;
     let view = match ask.is_news(&answer, &view) {
-        // The server tells something that the view does not have yet: a new CRD, most likely.
+        // The server reports something that the view does not have yet, most likely a new CRD.
         true => {
             shared.discovery.refresh().await;
             shared.discovery.view_settled().await;
@@ -73,9 +73,9 @@ pub async fn answer(
     answer::from_view(&ask, answer, &view, outgoing, shared).await
 }
 
-/// What becomes of a plain GET of this path, beyond routing: [`Reason::DiscoveryMerged`] if the answer is replaced,
-/// [`Reason::OpenApiNewest`] or [`Reason::OpenApiOnPeer`] with the servers that are asked instead. For `mvp explain`, which knows no
-/// headers.
+/// How a plain GET of this path is answered, beyond routing: [`Reason::DiscoveryMerged`] if the answer is replaced,
+/// [`Reason::OpenApiNewest`] or [`Reason::OpenApiOnPeer`] with the servers that are tried instead. For `mvp explain`, which
+/// knows no headers.
 pub fn replaced(
     info: &RequestInfo<'_>,
     query: Option<&str>,
@@ -106,7 +106,7 @@ pub fn replaced(
 }
 
 impl Question {
-    /// True if servers would answer it differently, or not all of them at all.
+    /// True if servers would answer it differently, or some not at all.
     fn differs(&self, view: &View) -> bool {
         let merged = |group: &str| view.root_of(group).merged.as_ref();
         match self {
@@ -121,7 +121,7 @@ impl Question {
         }
     }
 
-    /// True if it is answered by what servers' indexes say.
+    /// True if it is answered from the servers' OpenAPI indexes.
     fn is_of_openapi_v3(&self) -> bool {
         matches!(self, Self::OpenApiIndex | Self::OpenApiDocument(_))
     }

@@ -1,4 +1,4 @@
-//! What an inspected connection knows of its client: how often its requests are forwarded, and whether it should come again.
+//! What an inspected connection knows about its client: how often its requests are forwarded, and whether it should reconnect.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,12 +11,12 @@ use crate::proxy::Shared;
 use crate::route::Server;
 use crate::route::relay::{ClientHelloFacts, HotClient, RelayDecision, decide};
 
-/// Between two looks whether a hot client would be relayed: a look costs a few locks.
+/// The time between two checks whether a hot client would be relayed: a check takes a few locks.
 const LOOK: Duration = Duration::from_millis(250);
-/// Between two notes that a connection's name is in use.
+/// The time between two notes that a connection's server name is in use.
 const NOTE: Duration = Duration::from_secs(60);
 
-/// One inspected connection's.
+/// The memory of one inspected connection.
 #[derive(Debug)]
 pub struct Memory {
     address: IpAddr,
@@ -27,7 +27,7 @@ pub struct Memory {
     leave: Notify,
 }
 
-/// Lets one caller through in a while.
+/// Lets one caller through per interval.
 #[derive(Debug)]
 struct Every {
     start: Instant,

@@ -1,7 +1,8 @@
-//! Connections forwarded whole: the decision is `route::relay`'s, the joining `splice`'s; this is what lies between them.
+//! Connections that are forwarded whole. `route::relay` decides, and `splice` joins the two sockets; this is what lies between.
 //!
-//! `offer` looks at a new connection and carries it away or gives it back; `memory` watches an inspected one for a client that
-//! should come again; `registry` knows what is carried; `watch` ends it once a condition ceases.
+//! `offer` looks at a new connection and forwards it whole or gives it back; `memory` watches the requests of an inspected
+//! connection for a client that should reconnect; `registry` has the connections that are forwarded whole; `watch` ends them
+//! once a condition ceases.
 
 mod memory;
 mod names;
@@ -66,7 +67,7 @@ pub struct Relays {
     from: OnceLock<DialFrom>,
 }
 
-/// What `mvp explain --connection` is told.
+/// The answer to `mvp explain --connection`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Explained {
     /// The server's name, if the connection would be relayed.
@@ -107,14 +108,14 @@ impl Relays {
         }
     }
 
-    /// Where connections to servers come from: anywhere, unless this is said before the first. Connections that steering did not
-    /// know to be the agent's own would come to an agent again.
+    /// Where connections to servers come from. Without a call before the first connection, the kernel chooses. Steering must
+    /// know the agent's own connections by it: others would come back to an agent.
     pub fn dial_from(&self, from: DialFrom) {
-        // Only the first word counts.
+        // Only the first call counts.
         let _ = self.from.set(from);
     }
 
-    /// How the bytes of carried connections are moved.
+    /// How the bytes of forwarded connections are moved.
     pub fn splicing(&self) -> &Splicing {
         &self.splicing
     }
@@ -136,7 +137,7 @@ impl Relays {
         self.about.asked(address, Instant::now());
     }
 
-    /// Connections carried now, by server: to peers, and passed through to the local server.
+    /// Connections that are forwarded whole now, by server: to peers, and passed through to the local server.
     pub fn open(&self) -> Vec<(String, usize)> {
         self.registry.by_server()
     }
@@ -166,7 +167,7 @@ impl Relays {
         };
         let probes = self.probes(&table, server_name, now);
         let counts = self.registry.counts(&table);
-        // As if it were open already.
+        // The count that it would have if it were open already.
         let open = shared.load.connections.load(Ordering::Relaxed) + 1;
         let view = self.view(shared, &table, &probes, &counts, open);
         let (server, reason) = match decide(&hello, &view) {
@@ -183,7 +184,7 @@ impl Relays {
         }
     }
 
-    /// Why a new connection is not even worth a look. Cheap.
+    /// Why a new connection need not be looked at. Cheap.
     fn impossible(&self, shared: &Shared, table: &RouteTable) -> Option<InspectReason> {
         if !self.settings.enabled {
             Some(InspectReason::RelayOff)

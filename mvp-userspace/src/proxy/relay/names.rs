@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// A cluster has a handful: its own name, a load balancer's, `kubernetes.default.svc`.
 const MAX_NAMES: usize = 16;
-/// A name nobody has used for so long is not probed for any more.
+/// A name that no client has used for so long is not probed for any more.
 const IN_USE: Duration = Duration::from_secs(600);
 
 /// The names of clients whose requests were answered, the last used ones.
@@ -28,7 +28,7 @@ impl PublishedServerNames {
         names.push((name.into(), now));
     }
 
-    /// All that were used lately.
+    /// All names that were used lately.
     pub(super) fn in_use(&self, now: Instant) -> Vec<Box<str>> {
         let mut names = self.lock();
         names.retain(|(_, used)| now.saturating_duration_since(*used) <= IN_USE);

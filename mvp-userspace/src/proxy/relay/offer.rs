@@ -1,4 +1,4 @@
-//! A new connection: looked at, and carried away or given back untouched.
+//! A new connection is looked at, and is forwarded whole or given back with nothing consumed.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::Relays;
 use super::record::Record;
-use super::registry::{Carried, EndReason, ForwardedKind, RelayPermit};
+use super::registry::{EndReason, ForwardedKind, RelayPermit, WholeConnection};
 use crate::net::{self, ClientHello, Peeked, peek, tune_upstream};
 use crate::proxy::attempt::dial_ending;
 use crate::proxy::{Shared, blame};
@@ -25,13 +25,13 @@ pub(crate) enum Offered {
     /// It is to be inspected; nothing of it was consumed.
     Inspect {
         stream: TcpStream,
-        /// For its TLS handshake.
+        /// The time that is left for its TLS handshake.
         left: Duration,
     },
 }
 
-/// Carries a connection to its end, or gives it back. Before it is given back a whole ClientHello is awaited, but for one in
-/// very many pieces, so that `place` knows which connections are silent.
+/// Forwards a connection until its end, or gives it back. Before it is given back a whole ClientHello is awaited, except for
+/// one in very many pieces, so that `place` knows which connections are silent.
 pub(crate) async fn offer(
     shared: &Shared,
     stream: TcpStream,
@@ -63,7 +63,7 @@ pub(crate) async fn offer(
             place.spoke();
             Some(hello)
         }
-        // rustls says so to the client, as it always does.
+        // rustls answers the client with an alert, as it always does.
         Ok(Peeked::NotTls | Peeked::TooLong | Peeked::TooManyPieces) => None,
         Ok(Peeked::TimedOut) => return gone(shared, "timeout"),
         Ok(Peeked::Closed) | Err(_) => return gone(shared, "error"),
@@ -102,7 +102,7 @@ pub(crate) async fn offer(
         server_name: server_name.map(String::into_boxed_str),
         kind: carried,
     };
-    // Boxed: inspected connections, which are many, would carry its room about.
+    // Boxed: inspected connections, which are many, would otherwise contain its room.
     Box::pin(whole.carry(shared)).await;
     if let Some(memory) = &memory {
         memory.relayed(Instant::now());
@@ -110,11 +110,11 @@ pub(crate) async fn offer(
     Offered::Done
 }
 
-/// The words of `mvp_relay_decisions_total` beside the reasons for inspection.
+/// The values of `mvp_relay_decisions_total` that are not reasons for inspection.
 const RELAYED: &str = "relayed";
 const DIAL_FAILED: &str = "dial_failed";
 
-/// Two connections that are to be one.
+/// Two connections that are to be joined.
 struct Whole {
     stream: TcpStream,
     upstream: TcpStream,
@@ -130,12 +130,12 @@ impl Whole {
         let socket = match self.stream.as_fd().try_clone_to_owned() {
             Ok(socket) => socket.into(),
             Err(error) => {
-                // Out of descriptors.
+                // No descriptors are left.
                 tracing::warn!(client = %self.client, %error, "cannot carry a connection");
                 return;
             }
         };
-        let (carried, signal) = Carried::new(
+        let (carried, signal) = WholeConnection::new(
             self.kind,
             self.server,
             self.server_name,
@@ -145,7 +145,7 @@ impl Whole {
         let carried = Arc::new(carried);
         let technique = relays.splicing.technique();
         let server_address = self.upstream.peer_addr().ok();
-        // In this order: the last of them closes the connection.
+        // This order matters: the last of the two closes the connection.
         let mut record = Record::start(&carried, &shared.metrics, server_address, technique.mode);
         let _registered = relays.registry.add(&carried);
         let limits = PairLimits {
@@ -172,7 +172,7 @@ impl Whole {
     }
 }
 
-/// `None`: the local server cannot be used, and its clients are better served by looking at their requests.
+/// `None`: the local server cannot be used, and its clients are served better if their requests are inspected.
 async fn dial_local(shared: &Shared) -> Option<(TcpStream, Arc<Server>)> {
     let table = shared.table.load_full();
     let server = &table.local()?.server;
@@ -200,7 +200,7 @@ fn permit<'a>(
         hot: memory.as_ref().is_some_and(|memory| memory.is_hot(now)),
         client: memory.as_deref(),
     };
-    // Names of clients that would not be relayed anyway are not worth a handshake with a server.
+    // If the client would not be relayed anyway, its server name is not worth a handshake with a server.
     let probes = if facts.hot {
         relays.probes(table, server_name, now)
     } else {
@@ -218,7 +218,7 @@ fn served(table: &RouteTable, server: &Arc<Server>) -> Option<ForwardedKind> {
     Some(ForwardedKind::Relay { served })
 }
 
-/// `None`: the server was told what it did wrong, and the client has not noticed anything.
+/// `None`: the failure was noted for the server, and the client has not noticed anything.
 async fn dial(relays: &Relays, server: &Arc<Server>) -> Option<TcpStream> {
     let endpoint = &server.endpoint;
     let connect = net::dial(&endpoint.host, endpoint.port, relays.from());

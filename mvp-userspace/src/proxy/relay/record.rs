@@ -1,16 +1,16 @@
-//! The one access line of a carried connection, written at its end.
+//! The one access line of a connection that is forwarded whole, written at its end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::registry::{Carried, EndReason, ForwardedKind};
+use super::registry::{EndReason, ForwardedKind, WholeConnection};
 use crate::metrics::Metrics;
 use crate::splice::{End, Mode, PairOutcome};
 
 /// Written when dropped, so that a connection that is cut by the agent's own end is logged as well.
 pub(super) struct Record {
-    carried: Arc<Carried>,
+    carried: Arc<WholeConnection>,
     metrics: Arc<Metrics>,
     server_address: Option<SocketAddr>,
     mode: Mode,
@@ -20,7 +20,7 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn start(
-        carried: &Arc<Carried>,
+        carried: &Arc<WholeConnection>,
         metrics: &Arc<Metrics>,
         server_address: Option<SocketAddr>,
         mode: Mode,

@@ -1,4 +1,4 @@
-//! Which connections are carried, to whom, and how to end them.
+//! Which connections are forwarded whole, to which server, and how to end them.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
@@ -13,14 +13,14 @@ use crate::route::relay::{InspectReason, RelayDecision, RetireReason};
 use crate::route::{RouteTable, Server};
 use crate::splice::Signal;
 
-/// All carried connections.
+/// All connections that are forwarded whole.
 #[derive(Debug, Default)]
 pub(super) struct Registry(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    open: HashMap<u64, Arc<Carried>>,
+    open: HashMap<u64, Arc<WholeConnection>>,
     /// Relayed connections by server, those that are being dialled included; few entries.
     places: Vec<(Arc<Server>, usize)>,
 }
@@ -33,18 +33,18 @@ pub(super) struct RelayedCounts {
     pub total: usize,
 }
 
-/// Why a connection is carried.
+/// Why a connection is forwarded whole.
 #[derive(Clone, Debug)]
 pub(super) enum ForwardedKind {
-    /// To a peer. What it served then: what it may not lose.
+    /// Relayed to a peer. `served` is what the server served then, and may not lose.
     Relay { served: Arc<ApiSet> },
-    /// To the local server: nothing needs to be inspected.
+    /// Passed through to the local server: nothing needs to be inspected.
     PassThrough,
 }
 
-/// One carried connection.
+/// One connection that is forwarded whole.
 #[derive(Debug)]
-pub(super) struct Carried {
+pub(super) struct WholeConnection {
     pub kind: ForwardedKind,
     pub server: Arc<Server>,
     pub server_name: Option<Box<str>>,
@@ -68,7 +68,7 @@ struct Activity {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum EndReason {
     Retired(RetireReason),
-    /// Passed through, and there is something to inspect again.
+    /// It was passed through, and there is something to inspect again.
     Inspected,
 }
 
@@ -132,7 +132,7 @@ impl Registry {
         self.lock().places(table)
     }
 
-    pub(super) fn add(&self, carried: &Arc<Carried>) -> Registered<'_> {
+    pub(super) fn add(&self, carried: &Arc<WholeConnection>) -> Registered<'_> {
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
@@ -140,12 +140,12 @@ impl Registry {
         Registered { registry: self, id }
     }
 
-    /// All that are carried now. Not to be kept: see [`Carried`].
-    pub(super) fn all(&self) -> Vec<Arc<Carried>> {
+    /// All that are open now. Not to be kept: see [`WholeConnection`].
+    pub(super) fn all(&self) -> Vec<Arc<WholeConnection>> {
         self.lock().open.values().cloned().collect()
     }
 
-    /// Carried connections by the server's name.
+    /// Numbers of connections by the server's name.
     pub(super) fn by_server(&self) -> Vec<(String, usize)> {
         let mut counts: Vec<(String, usize)> = Vec::new();
         for carried in self.lock().open.values() {
@@ -182,7 +182,7 @@ impl State {
     }
 }
 
-impl Carried {
+impl WholeConnection {
     pub(super) fn new(
         kind: ForwardedKind,
         server: Arc<Server>,
@@ -207,7 +207,7 @@ impl Carried {
         (carried, receiver)
     }
 
-    /// Bytes received from the client and sent to it, and for how long there were no more. One system call.
+    /// Bytes received from the client and sent to it, and for how long there were no more. It takes one system call.
     pub(super) fn look(&self, now: Instant) -> ([u64; 2], Duration) {
         let mut state = self.lock();
         if let Ok(info) = TcpInfo::read(&self.socket) {
@@ -220,7 +220,7 @@ impl Carried {
         (state.bytes, now.saturating_duration_since(state.moved))
     }
 
-    /// Nothing speaks against it (any more).
+    /// No reason to end it holds (any more).
     pub(super) fn keep(&self) {
         self.set(Signal::Run, None);
     }
@@ -329,7 +329,7 @@ mod tests {
         let client = socket.peer_addr().unwrap();
         let b = server("cp-b", false);
         let (carried, mut signal) =
-            Carried::new(ForwardedKind::PassThrough, b, None, client, socket);
+            WholeConnection::new(ForwardedKind::PassThrough, b, None, client, socket);
         let retired = EndReason::Retired(RetireReason::Share);
         carried.keep();
         assert!(!signal.has_changed().unwrap());
@@ -355,7 +355,8 @@ mod tests {
         let (mut other, client) = listener.accept().unwrap();
         let b = server("cp-b", false);
         let second = socket.try_clone().unwrap();
-        let (carried, _signal) = Carried::new(ForwardedKind::PassThrough, b, None, client, second);
+        let (carried, _signal) =
+            WholeConnection::new(ForwardedKind::PassThrough, b, None, client, second);
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         other.write_all(&[0; 300]).unwrap();

@@ -1,4 +1,4 @@
-//! How the bytes of carried connections are moved: chosen once the machine has been measured, copied until then.
+//! How the bytes of forwarded connections are moved: chosen once the machine has been measured, copied until then.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use crate::kernel::Splice;
 use crate::splice::{Mode, Splicer};
 
-/// The one splicer of the agent, and what it is told to use.
+/// The one splicer of the agent, and the technique that it uses.
 pub struct Splicing {
     splicer: Splicer,
     technique: ArcSwap<Technique>,
@@ -17,7 +17,7 @@ pub struct Splicing {
 #[derive(Clone, Debug)]
 pub struct Technique {
     pub mode: Mode,
-    /// For people: what was measured, or why nothing was.
+    /// What was measured, or why nothing was, as text for people.
     pub why: String,
 }
 
@@ -34,7 +34,7 @@ impl Default for Splicing {
 }
 
 impl Splicing {
-    /// For connections from now on.
+    /// Sets the technique for connections from now on.
     pub fn choose(&self, technique: Technique, kernel: Option<Splice>) {
         if let Some(kernel) = kernel {
             self.splicer.enable(kernel);

@@ -1,4 +1,4 @@
-//! Each second: which carried connections are to end, and what is probed.
+//! Decides each second which forwarded connections are to end, and which servers are probed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 use super::Relays;
-use super::registry::{Carried, EndReason, ForwardedKind};
+use super::registry::{EndReason, ForwardedKind, WholeConnection};
 use crate::api::ApiSet;
 use crate::drain::DrainState;
 use crate::proxy::Shared;
@@ -16,7 +16,7 @@ use crate::route::{RouteTable, Server};
 
 const TICK: Duration = Duration::from_secs(1);
 
-/// Ends carried connections when a condition ceases. Runs until dropped.
+/// Ends forwarded connections when a condition ceases. Runs until dropped.
 pub async fn watch(shared: Arc<Shared>) {
     let mut losses = Losses::default();
     let mut tick = tokio::time::interval(TICK);
@@ -67,7 +67,7 @@ struct Loss {
 
 impl Losses {
     /// Brings the list up to this table and these connections. Sets are compared only when either is new.
-    fn update(&mut self, table: &RouteTable, carried: &[Arc<Carried>], now: Instant) {
+    fn update(&mut self, table: &RouteTable, carried: &[Arc<WholeConnection>], now: Instant) {
         let renewed = self.generation.replace(table.generation()) != Some(table.generation());
         self.of.iter_mut().for_each(|loss| loss.used = false);
         for one in carried {
@@ -133,7 +133,7 @@ fn look(shared: &Shared, losses: &mut Losses, now: Instant) {
     losses.update(&table, &carried, now);
     let places = relays.registry.counts(&table);
     let open = shared.load.connections.load(Ordering::Relaxed);
-    let mut relayed: Vec<(&Carried, RelayedFacts<'_>)> = Vec::new();
+    let mut relayed: Vec<(&WholeConnection, RelayedFacts<'_>)> = Vec::new();
     for one in &carried {
         match &one.kind {
             ForwardedKind::PassThrough => pass_through(shared, one),
@@ -157,7 +157,7 @@ fn look(shared: &Shared, losses: &mut Losses, now: Instant) {
 fn facts<'a>(
     relays: &Relays,
     losses: &Losses,
-    one: &'a Carried,
+    one: &'a WholeConnection,
     served: &'a Arc<ApiSet>,
     now: Instant,
 ) -> RelayedFacts<'a> {
@@ -177,7 +177,7 @@ fn facts<'a>(
     }
 }
 
-fn pass_through(shared: &Shared, one: &Carried) {
+fn pass_through(shared: &Shared, one: &WholeConnection) {
     if shared.drain.state() != DrainState::Running {
         one.retire(EndReason::Retired(RetireReason::Draining));
     } else if !shared.relays.pass_through.load(Ordering::Relaxed) {

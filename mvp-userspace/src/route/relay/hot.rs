@@ -1,6 +1,6 @@
 //! Clients whose requests are forwarded often, in a bounded table that forgets.
 //!
-//! The table is asked once a connection; a forwarded request touches only its connection's [`HotClient`]: one compare-and-swap and a
+//! The table is asked once for each connection; a forwarded request touches only its connection's [`HotClient`]: one compare-and-swap and a
 //! few plain loads and stores on one cache line, which only the threads that serve this very client share.
 
 use std::borrow::Cow;
@@ -221,7 +221,7 @@ impl HotClient {
             .estimate(self.counts.load(Ordering::Relaxed), epoch, into)
     }
 
-    /// True for one caller a minute, if the client is hot: that one asks it to reconnect. To be called only if its next
+    /// True for one caller per minute, if the client is hot: that one asks it to reconnect. To be called only if its next
     /// connection would be relayed now.
     pub fn take_ask(&self, now: Instant) -> bool {
         if !self.is_hot(now) {

@@ -59,7 +59,7 @@ fn hot_after_so_many_within_the_window_and_for_a_while_after() {
     assert_eq!(client.heat(hot), 20);
     assert!(client.prefers(&server));
     assert!(!client.prefers(&crate::route::testing::server("cp-b", false)));
-    // Asked once a minute at most.
+    // Asked once per minute at most.
     assert!(client.take_ask(hot));
     assert!(!client.take_ask(hot));
     assert!(!client.take_ask(hot + millis(59_999)));

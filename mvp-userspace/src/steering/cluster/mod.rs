@@ -2,11 +2,15 @@
 //! arm all of them at once. They use annotations of one Lease, which `deploy/rbac.yaml` creates: every agent watches it, and their
 //! user may change this one object and no other.
 //!
-//! | file | does |
+//!
+//! file | does |
 //! |---|---|
-//! | `words` | what the Lease contains, and what follows from it |
-//! | `teller` | which signs are published, and how often |
-//! | `lease` | reads and writes the Lease |
+//!
+//! `words` | what the Lease contains, and what follows from it |
+//!
+//! `teller` | which signs are published, and how often |
+//!
+//! `lease` | reads and writes the Lease |
 
 mod lease;
 mod teller;

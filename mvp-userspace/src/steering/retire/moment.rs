@@ -324,7 +324,7 @@ mod tests {
             }
         }
 
-        /// Of many connections that are all silent, no tenth of a second ends more than a few.
+        /// If many connections are silent, only a few of them end in any tenth of a second.
         #[test]
         fn silent_connections_leave_one_after_another(seed in 1u64..1000) {
             let mut ended = [0u32; 101];

@@ -32,7 +32,7 @@ pub enum Scope {
     /// Nobody's.
     #[default]
     Nobody,
-    /// Of clients that are steered although the guard is idle.
+    /// The connections of clients that are steered although the guard is idle.
     Local(Vec<LocalSource>),
     /// Everybody's.
     Everybody,

@@ -52,8 +52,8 @@ impl Prober {
         self.cache().last_error(server, server_name)
     }
 
-    /// Probes all that is due, from `from`, and returns when that is done. To be called about once a second, never twice at a time (nothing
-    /// would be probed twice, but more than four at once).
+    /// Probes all that is due, from `from`, and returns when that is done. To be called about once per second, never twice at a
+    /// time (nothing would be probed twice, but more than four at once).
     pub async fn round(&self, servers: &[Endpoint], from: &DialFrom) {
         let due = self.cache().due(Instant::now());
         futures_util::stream::iter(due)

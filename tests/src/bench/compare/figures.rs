@@ -32,7 +32,7 @@ pub(super) struct Run {
     pub debug: bool,
     pub cores: usize,
     pub kernel: String,
-    /// Of the minute before the run.
+    /// The load of the minute before the run.
     pub load_average: Option<f64>,
     pub rounds: u32,
     pub seconds: f64,

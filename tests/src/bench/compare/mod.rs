@@ -1,15 +1,23 @@
 //! The ways through to a server of another version, compared in one run: no proxy at all, the agent with and without its kernel part, and
 //! what people would use instead.
 //!
-//! | file | does |
+//!
+//! file | does |
 //! |---|---|
-//! | `subjects/` | starts each of them, set up for the same split of types between two servers |
-//! | `native/` | one server's part of the simulated native proxy |
-//! | `scenarios/` | what is asked of each, and measured |
-//! | `timeline/` | three servers, upgraded one after the other |
-//! | `usage` | CPU and memory of processes with their children |
-//! | `figures` | rows, ratios, the table for terminals, the JSON |
-//! | `page/` | the HTML |
+//!
+//! `subjects/` | starts each of them, set up for the same split of types between two servers |
+//!
+//! `native/` | one server's part of the simulated native proxy |
+//!
+//! `scenarios/` | what is asked of each, and measured |
+//!
+//! `timeline/` | three servers, upgraded one after the other |
+//!
+//! `usage` | CPU and memory of processes with their children |
+//!
+//! `figures` | rows, ratios, the table for terminals, the JSON |
+//!
+//! `page/` | the HTML |
 //!
 //! Subjects take turns in every round, in an order that rotates, before one upstream.
 

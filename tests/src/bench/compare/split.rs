@@ -1,5 +1,5 @@
-//! What every proxy is told of the two servers: whose resources go to the second one, by group, version and resource, as a person would
-//! write it down who knows what the next version brings. Everything else goes to the first one.
+//! What every proxy is configured with for the two servers: whose resources go to the second one, by group, version and
+//! resource, as a person would write it down who knows what the next version brings. Everything else goes to the first one.
 
 use super::super::answers::GROUP;
 

@@ -36,7 +36,7 @@ const fn goal(
     }
 }
 
-/// Goals that were measured, a line each: the median decides.
+/// Goals that were measured, one line for each: the median decides.
 pub(super) fn table(rows: &[Row]) -> String {
     let mut text = format!(
         "{:<11} {:<14} {:<26} {:>7} {:>9}  {}\n",

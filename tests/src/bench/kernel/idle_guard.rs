@@ -66,9 +66,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Median latencies in microseconds.
 #[derive(Clone, Copy, Default)]
 struct Figures {
-    /// Of a request on a connection that stays.
+    /// The latency of a request on a connection that stays.
     latency: f64,
-    /// Of connection, handshake and request together.
+    /// The latency of connection, handshake and request together.
     connect: f64,
     /// What the agent took of one CPU meanwhile, milliseconds per second.
     agent: f64,

@@ -1,7 +1,7 @@
 //! What the kernel part costs and what it saves: `mvp-bench kernel`.
 //!
 //! Each scenario measures its subjects by turns in every round, in an order that changes, so that a machine that grows slower
-//! or faster meets all of them; ratios are of values of the same round. Goals are told as reached or not, and fail nothing.
+//! or faster meets all of them; ratios are of values of the same round. Goals are reported as reached or not, and fail nothing.
 
 mod goals;
 mod idle_guard;
@@ -149,7 +149,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Of the last minute: how many threads ran or wanted to.
+/// The load of the last minute: how many threads ran or wanted to.
 pub(super) fn load_average() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/loadavg").ok()?;
     text.split(' ').next()?.parse().ok()

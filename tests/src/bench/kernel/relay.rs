@@ -178,7 +178,7 @@ async fn measure(target: &Target, get: &Get, options: &Options) -> Result<[Measu
     ])
 }
 
-/// Medians in microseconds, and CPU in microseconds a request.
+/// Medians in microseconds, and CPU in microseconds per request.
 #[derive(Clone, Copy)]
 struct Figures {
     p50: f64,

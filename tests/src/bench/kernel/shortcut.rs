@@ -60,7 +60,7 @@ struct Bare {
 struct Requests {
     /// In microseconds.
     p50: f64,
-    /// Of the whole machine, in microseconds a request.
+    /// CPU of the whole machine, in microseconds per request.
     cpu: f64,
 }
 

@@ -309,7 +309,7 @@ fn record(report: &mut Report, subject: Subject, attack: &str, seen: &Seen, quie
     }
 }
 
-/// No errors, and a p99 of at most twice the quiet one: told, not asserted.
+/// No errors, and a p99 of at most twice the quiet one: reported, not asserted.
 fn tell_goals(report: &Report) {
     for row in report.rows() {
         let goal = match row.metric.as_str() {

@@ -84,7 +84,7 @@ pub enum Method {
     Anonymous,
 }
 
-/// What the client showed in the TLS handshake, leaf first. Verified once a connection.
+/// What the client showed in the TLS handshake, leaf first. Verified once for each connection.
 #[derive(Debug, Default)]
 pub struct PeerCertificate {
     front_proxy: bool,
@@ -122,7 +122,8 @@ struct Bundle {
 
 impl Authorities {
     /// What certificates are verified with, by a server of this minor version.
-    /// | # Errors
+    ///
+    /// # Errors
     /// A certificate of the two bundles cannot be a CA.
     pub fn new(
         cluster: &[CertificateDer<'_>],
@@ -171,7 +172,8 @@ impl Authorities {
 pub type Tokens = BTreeMap<String, User>;
 
 /// Who is asking: the front proxy's headers, the certificate and the token, in kube-apiserver's order.
-/// | # Errors
+///
+/// # Errors
 /// 401: there is a token that nobody knows, or a certificate that does not verify.
 pub fn authenticate(
     certificate: &PeerCertificate,

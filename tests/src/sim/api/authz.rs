@@ -64,7 +64,8 @@ impl Policy {
     }
 
     /// Whether the user may send the request.
-    /// | # Errors
+    ///
+    /// # Errors
     /// 403, with kube-apiserver's text.
     pub fn authorize(&self, user: &User, info: &RequestInfo) -> Result<(), Failure> {
         if self.allows(user, info) {

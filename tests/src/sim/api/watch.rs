@@ -27,7 +27,7 @@ use crate::sim::{
 
 /// kube-apiserver's --min-request-timeout: watches without timeoutSeconds last this long, and up to twice as long.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
-/// Bookmarks come about once a minute (storage/cacher `bookmarkFrequency`).
+/// Bookmarks are sent about once per minute (storage/cacher `bookmarkFrequency`).
 const BOOKMARK: Duration = Duration::from_secs(60);
 
 /// The lines of one watch.

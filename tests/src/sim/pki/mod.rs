@@ -169,7 +169,8 @@ impl Pki {
     }
 
     /// The content of a file.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It is not there.
     pub fn read(&self, file: &str) -> Result<String> {
         let path = self.path(file);
@@ -185,21 +186,24 @@ impl Pki {
     }
 
     /// The administrator: in the group `system:masters`.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The files are not there.
     pub fn admin(&self) -> Result<Identity> {
         self.identity("admin")
     }
 
     /// A user with few rights.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The files are not there.
     pub fn alice(&self) -> Result<Identity> {
         self.identity("alice")
     }
 
     /// The certificate of a front proxy.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The files are not there.
     pub fn front_proxy_client(&self) -> Result<Identity> {
         self.identity("front-proxy-client")
@@ -264,14 +268,16 @@ impl Identity {
     }
 
     /// The certificates for rustls, the leaf first.
-    /// | # Errors
+    ///
+    /// # Errors
     /// They are no PEM.
     pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>> {
         Ok(CertificateDer::pem_slice_iter(self.cert_pem.as_bytes()).collect::<Result<_, _>>()?)
     }
 
     /// The key for rustls.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It is no PEM.
     pub fn key(&self) -> Result<PrivateKeyDer<'static>> {
         Ok(PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?)

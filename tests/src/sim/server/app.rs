@@ -64,7 +64,7 @@ pub struct App {
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) connections: Arc<AtomicUsize>,
     pub(super) open_streams: Arc<AtomicUsize>,
-    /// Of agents.
+    /// Those of the open streams on which agents ask on their own behalf.
     pub(super) own_streams: Arc<AtomicUsize>,
     pub(super) refreshing: Mutex<()>,
 }

@@ -138,7 +138,7 @@ impl Server {
         self.log.clear();
     }
 
-    /// The requests that had a number of their own ([`NUMBER`]).
+    /// The requests that had a number of their own (`NUMBER`).
     pub fn numbered(&self) -> HashMap<String, Numbered> {
         self.log.numbered()
     }

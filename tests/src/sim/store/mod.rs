@@ -120,9 +120,9 @@ pub enum Store {
 /// A running watch. Dropping it ends it.
 #[derive(Debug)]
 pub enum Watch {
-    /// Of a store in this process.
+    /// The watch of a store in this process.
     Local(memory::LocalWatch),
-    /// Of a store in another process.
+    /// The watch of a store in another process.
     Remote(RemoteWatch),
 }
 
@@ -138,7 +138,8 @@ impl Store {
     }
 
     /// One object.
-    /// | # Errors
+    ///
+    /// # Errors
     /// There is none, or the store cannot be reached.
     pub async fn get(&self, key: &Key) -> Result<Object, StoreError> {
         match self.call(Op::Get(key.clone())).await? {
@@ -156,7 +157,8 @@ impl Store {
     }
 
     /// Stores a new object and gives it a uid and a revision.
-    /// | # Errors
+    ///
+    /// # Errors
     /// It exists, or the store cannot be reached.
     pub async fn create(&self, key: &Key, object: Value) -> Result<Object, StoreError> {
         self.object(Op::Create(key.clone(), object)).await

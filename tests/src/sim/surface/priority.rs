@@ -10,7 +10,7 @@ pub struct Priority {
     pub version: i32,
 }
 
-/// Of every custom resource (pkg/controlplane/controller/crdregistration).
+/// The priority of every custom resource (pkg/controlplane/controller/crdregistration).
 pub const CUSTOM: Priority = Priority {
     group: 1000,
     version: 100,
@@ -56,7 +56,7 @@ const VERSIONS: &[(&str, &str, i32)] = &[
     ("scheduling.k8s.io", "v1alpha2", 2),
 ];
 
-/// Of a group version that is built in. Groups that the table does not know have the priority of unknown ones, 1000.
+/// The priority of a group version that is built in. Groups that the table does not know have the priority of unknown ones, 1000.
 pub fn built_in(group: &str, version: &str) -> Priority {
     let known = GROUPS.iter().find(|(name, _)| *name == group);
     let exception = VERSIONS

@@ -338,7 +338,7 @@ fn respond(
     response
 }
 
-/// 64 KiB of blanks a frame.
+/// 64 KiB of blanks in each frame.
 struct Endless(Arc<AtomicU64>);
 
 impl http_body::Body for Endless {

@@ -47,7 +47,7 @@ async fn beside(stranger: &[(&str, &str)], refused: u16) {
     };
     tokio::join!(join_all(strangers), good);
     nobody_is_blamed(&plane, &agent).await;
-    // No connection carried a stranger and anybody else.
+    // No connection was used for an unknown caller and for anybody else.
     for server in plane.servers() {
         let requests = server.requests();
         let requests = requests.iter().filter(|r| r.target == MAPS);

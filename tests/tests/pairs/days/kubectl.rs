@@ -275,7 +275,7 @@ impl Running {
         self.lines.next().transpose().unwrap()
     }
 
-    /// What is said on standard error until a word comes.
+    /// The text of standard error until a word appears in it.
     fn complaint(&mut self, word: &str) -> Option<String> {
         let stderr = self.child.stderr.take()?;
         let lines = BufReader::new(stderr).lines();

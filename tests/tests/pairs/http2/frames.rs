@@ -31,7 +31,7 @@ pub(super) fn rows() -> Vec<Row> {
 const PROTOCOL: super::End = Connection(&[PROTOCOL_ERROR]);
 const SIZE: super::End = Connection(&[FRAME_SIZE_ERROR, LIBRARY]);
 
-/// Of stream 1, without its end.
+/// A HEADERS frame of stream 1 with these flags and the fields of a usual GET.
 fn begun(flags: u8) -> Vec<u8> {
     let fields = usual("GET", CONFIG_MAPS);
     frame(HEADERS, flags, 1, &block(&fields))

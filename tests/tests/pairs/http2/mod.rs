@@ -22,7 +22,7 @@ const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
-/// Of HEADERS that are a whole request.
+/// The flags of HEADERS that are a whole request.
 const WHOLE: u8 = END_STREAM | END_HEADERS;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -1,4 +1,4 @@
-//! What the agents of the other nodes say.
+//! Findings about the agents of the other nodes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::super::facts::{AgentReport, Facts};
 use super::{agent, canary, certificates, look, mend, ok};
 use crate::admin::StatusView;
 
-/// Of every agent but this node's own, of which everything is said already.
+/// Findings about every agent except this node's own, which other findings cover.
 pub(super) fn all(facts: &Facts, within: Duration) -> Vec<Finding> {
     let agents = match &facts.agents {
         None => {

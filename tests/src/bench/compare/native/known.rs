@@ -1,4 +1,4 @@
-//! Who serves what, as each server's aggregated discovery says, asked for once a second.
+//! Who serves what, as each server's aggregated discovery says, requested once per second.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -1,12 +1,17 @@
 //! One kube-apiserver's part of the simulated native proxy, a process of its own in front of that server: it authenticates, answers by its
 //! own server what that one serves, and forwards to another server's process what only that one serves.
 //!
-//! | file | does |
+//!
+//! file | does |
 //! |---|---|
-//! | `front` | accepts connections while the own server lives |
-//! | `request` | one request: authentication, the decision, the forwarding |
-//! | `known` | who serves what, by discovery |
-//! | `link` | HTTP/2 connections to a server or to another process |
+//!
+//! `front` | accepts connections while the own server lives |
+//!
+//! `request` | one request: authentication, the decision, the forwarding |
+//!
+//! `known` | who serves what, by discovery |
+//!
+//! `link` | HTTP/2 connections to a server or to another process |
 
 mod front;
 mod known;

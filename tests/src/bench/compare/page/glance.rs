@@ -10,7 +10,7 @@ use crate::bench::compare::scenarios::{Better, Metric};
 const SAME: f64 = 1.05;
 /// Beyond this of the best much is lost.
 const MUCH: f64 = 1.5;
-/// Losses that are told in words.
+/// Losses that are described in words.
 const TOLD: usize = 3;
 
 /// How a subject compares with the best of those that do the work.
@@ -170,7 +170,7 @@ fn weight(standing: Option<Standing>) -> f64 {
     }
 }
 
-/// A class, and what is told to those who see no colours.
+/// A class, and the text for people who see no colours.
 fn words_for(standing: Option<Standing>) -> (&'static str, String) {
     match standing {
         None => ("floor", String::from("for comparison")),

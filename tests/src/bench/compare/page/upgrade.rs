@@ -9,9 +9,9 @@ use crate::bench::compare::timeline::{Event, Second, Timeline};
 
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 120.0;
-/// Of the strip with what failed.
+/// The height of the strip with what failed.
 const FAILED: f64 = 40.0;
-/// Of one node's guard.
+/// The height of the strip of one node's guard.
 const GUARD: f64 = 8.0;
 
 type Quantile = fn(&Second) -> f64;
@@ -288,7 +288,7 @@ fn runs(seconds: &[Second]) -> impl Iterator<Item = &[Second]> {
         .filter(|run| !run.is_empty())
 }
 
-/// Of milliseconds.
+/// The text for a number of milliseconds.
 fn time(ms: f64) -> String {
     match ms {
         ms if ms >= 1e3 => format!("{} s", ms / 1e3),

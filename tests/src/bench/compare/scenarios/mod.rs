@@ -65,7 +65,7 @@ pub enum Better {
     Neither,
 }
 
-/// Of one subject in one round, by the metrics' names.
+/// The figures of one subject in one round, by the metrics' names.
 pub(super) type Values = Vec<(&'static str, f64)>;
 
 /// How much of everything.

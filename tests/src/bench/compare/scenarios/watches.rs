@@ -1,4 +1,4 @@
-//! Many watches without an event, and then events, each of which all watches are told.
+//! Many watches without an event, and then events, each of which is sent to all watches.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -148,7 +148,7 @@ impl Watches {
         let mut tasks = JoinSet::new();
         let mut left = count;
         let upstream = bench.upstream;
-        // Of those of before a proxy may still have some, and the server sees only when it has something to tell that one has ended.
+        // A proxy may still have some of the earlier watches, and the server notices only when it has something to send that one has ended.
         let ended = async {
             while upstream.watches() > 0 {
                 upstream.tell(0);

@@ -105,9 +105,9 @@ pub struct Running {
     /// How it is set up, in a sentence.
     pub setup: String,
     pub target: Target,
-    /// Of the subject; [`Target`] has at most one of them.
+    /// Further processes of the subject: [`Target`] has one at most.
     more: Vec<Process>,
-    /// Of an agent that forwards whole connections.
+    /// Set for an agent that forwards whole connections.
     pub relaying: Option<Relaying>,
 }
 

@@ -20,14 +20,14 @@ use crate::ports::free_port;
 pub(crate) struct Target {
     /// Median, with one connection and one request at a time.
     pub added: Duration,
-    /// Of both servers together, with 16 connections of 4 requests each.
+    /// CPU per request of both servers together, with 16 connections of 4 requests each.
     pub cpu: Duration,
 }
 
 /// What is added to each forwarded request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Extra {
-    /// Of CPU, on each of the two hops.
+    /// CPU time, on each of the two hops.
     pub work: Duration,
     /// Without CPU, once.
     pub wait: Duration,

@@ -81,7 +81,7 @@ pub(super) struct Timeline {
     pub way: Way,
     pub seconds: Vec<Second>,
     pub marks: Vec<Mark>,
-    /// Of each node's agent, as it changes.
+    /// The guard of each node's agent, as it changes.
     pub guards: Vec<State>,
     /// The first few failures, in words.
     pub examples: Vec<String>,
@@ -140,7 +140,7 @@ impl Way {
     /// Upgrades three servers on fresh nodes.
     ///
     /// # Errors
-    /// Without root or the BPF object, and where the upgrade cannot be made. What clients saw is told, and fails nothing.
+    /// Without root or the BPF object, and where the upgrade cannot be made. What clients saw is reported, and fails nothing.
     pub(super) fn run(self, binaries: &Binaries, pace: Pace) -> Result<Timeline> {
         ensure!(
             privileged("the timeline", true),
