@@ -7,6 +7,7 @@ mod kubernetes;
 mod line;
 mod reader;
 mod roster;
+mod storage_versions;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 pub use fixed::fixed;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzz::fuzz_roster;
-pub use kubernetes::{Told, client, events, follow};
+pub use kubernetes::{Clients, Told, client, events, follow, storage_versions};
 pub use line::{Facts, MembershipLine, Source};
 pub use reader::{ReadBy, Reader};
 pub use roster::{LINGER, MAX_MEMBERS, Roster};
@@ -106,7 +107,12 @@ impl Membership {
             read_by: ReadBy::of("the agents' Lease"),
             ..reader.clone()
         };
-        tokio::spawn(follow(reader.client(), roster, told, counters));
+        let clients = Clients {
+            // Nothing depends on them, so that no other way is gone for them.
+            storage_versions: reader.apart().client(),
+            members: reader.client(),
+        };
+        tokio::spawn(follow(clients, roster, told, counters));
         Ok(Self {
             members,
             restarts,

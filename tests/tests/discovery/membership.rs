@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mvp::config::{Endpoint, KubernetesPeers, Peers};
 use mvp::discovery::SyncCounters;
-use mvp::membership::{Membership, MembershipError, MembershipLine, Roster, Told, follow};
+use mvp::membership::{Clients, Membership, MembershipError, MembershipLine, Roster, Told, follow};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -318,7 +318,11 @@ async fn an_api_that_fails_changes_nothing_and_is_counted() {
         restarts: restarted,
         line: line.clone(),
     };
-    let task = tokio::spawn(follow(client, roster, told, counters.clone()));
+    let clients = Clients {
+        members: client.clone(),
+        storage_versions: client,
+    };
+    let task = tokio::spawn(follow(clients, roster, told, counters.clone()));
     until("listed", || names(&members) == ["10.0.0.2"]).await;
     until("watched", || {
         api.watches(SLICES) == 1 && api.watches(LEASES) == 1
