@@ -84,6 +84,7 @@ fn table() -> RouteTable {
                 server: Arc::new(Server::new(endpoint, index == 0)),
                 apis: Some(Arc::new(apis(index >= SERVERS - 2))),
                 knowledge: Knowledge::Confirmed,
+                published: None,
             }
         })
         .collect();

@@ -251,7 +251,7 @@ pub struct ServerView {
     pub knowledge: String,
     /// Since it last confirmed what it serves.
     pub age_ms: Option<u64>,
-    /// Where the knowledge is from: `v2`, `v2beta1`, `legacy`.
+    /// Where the knowledge is from, as [`RouteView::sources`] has it: the server's own word, or `storageversion` if there is none, or both.
     pub source: String,
     /// Number of (group, version, resource, subresource) it serves.
     pub keys: u64,
@@ -313,6 +313,10 @@ pub struct RouteView {
     pub subresource: String,
     /// By server.
     pub verbs: BTreeMap<String, Vec<String>>,
+    /// By server, how it is known that it serves this: `v2`, `v2beta1` or `legacy`, its own discovery document in that form; `pinned`, the
+    /// word of an earlier agent; `storageversion`, what it published about itself, which has no verbs.
+    #[serde(default)]
+    pub sources: BTreeMap<String, String>,
 }
 
 /// The answer of `/explain` for a request. What RequestInfo does not have is empty.

@@ -11,6 +11,7 @@ mod memory;
 mod pass_through;
 mod proof;
 mod relay;
+mod routes;
 mod run;
 mod running;
 mod skew;

@@ -119,6 +119,7 @@ mod tests {
                 Some(_) => Knowledge::Confirmed,
                 None => Knowledge::Never,
             },
+            published: None,
         }
     }
 

@@ -1,6 +1,5 @@
 //! What the admin port shows, gathered from where it lives.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,14 +10,14 @@ use http::{Method, Uri};
 use super::canary::{Canary, canary, probe_view};
 use super::manifest::ManifestLine;
 use super::pass_through::PassThroughLine;
+use super::routes::{routes, source_of};
 use super::skew::skew;
 use crate::admin::{
-    CertificateView, ClassProofView, ConnectionView, ExplainView, ProofView, RelayView, RouteView,
-    ServerView, StatusView, ThreadView, Views,
+    CertificateView, ClassProofView, ConnectionView, ExplainView, ProofView, RelayView, ServerView,
+    StatusView, ThreadView, Views,
 };
 use crate::config::Config;
 use crate::discovery::{DiscoveryHandle, ServerStatus};
-use crate::document::DiscoveryForm;
 use crate::history::{History, Report, unix_millis};
 use crate::identity::proof::{BelievedNames, ClassProof, OwnUser};
 use crate::membership::{MembershipLine, ReadBy};
@@ -92,7 +91,7 @@ pub(super) fn views(sources: Arc<Sources>, set_log_level: SetLogLevel) -> Views 
         },
         routes: {
             let sources = Arc::clone(&sources);
-            Box::new(move || routes(&sources.shared.table.load()))
+            Box::new(move || routes(&sources.shared.table.load(), &sources.discovery.status()))
         },
         skew: {
             let sources = Arc::clone(&sources);
@@ -238,42 +237,6 @@ fn servers(sources: &Sources) -> Vec<ServerView> {
         .collect()
 }
 
-fn routes(table: &RouteTable) -> Vec<RouteView> {
-    let mut routes: Vec<_> = table
-        .entries()
-        .map(|entry| {
-            let key = entry.key();
-            let verbs = entry.servers().iter().filter_map(|index| {
-                let name = table.member(index)?.server.name.to_string();
-                Some((
-                    name,
-                    entry
-                        .verbs(index)
-                        .iter()
-                        .map(|verb| verb.as_str().to_owned())
-                        .collect(),
-                ))
-            });
-            RouteView {
-                group: key.group.to_owned(),
-                version: key.version.to_owned(),
-                resource: key.resource.to_owned(),
-                subresource: key.subresource.to_owned(),
-                verbs: verbs.collect::<BTreeMap<_, _>>(),
-            }
-        })
-        .collect();
-    routes.sort_by(|a, b| {
-        (&a.group, &a.version, &a.resource, &a.subresource).cmp(&(
-            &b.group,
-            &b.version,
-            &b.resource,
-            &b.subresource,
-        ))
-    });
-    routes
-}
-
 fn explain_view(sources: &Sources, method: &str, target: &str) -> Result<ExplainView, String> {
     let method =
         Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is no method"))?;
@@ -395,6 +358,7 @@ fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
         .iter()
         .map(|member| &member.server)
         .find(|server| *server.name == *status.name);
+    let source = source_of(&status);
     ServerView {
         knowledge: knowledge_name(status.knowledge).to_owned(),
         name: status.name,
@@ -405,7 +369,7 @@ fn server_view(status: ServerStatus, table: &RouteTable) -> ServerView {
         stopping: status.stopping,
         available: server.is_some_and(|server| server.available()),
         age_ms: status.age.map(millis),
-        source: status.source.map_or("", source_name).to_owned(),
+        source,
         keys: status.keys as u64,
         outstanding: server.map_or(0, |server| {
             server.outstanding.load(Ordering::Relaxed) as u64
@@ -436,14 +400,6 @@ pub(super) fn knowledge_name(knowledge: Knowledge) -> &'static str {
         Knowledge::Never | Knowledge::Absent => "none",
         Knowledge::Confirmed => "fresh",
         Knowledge::Down | Knowledge::Unconfirmed => "stale",
-    }
-}
-
-fn source_name(source: DiscoveryForm) -> &'static str {
-    match source {
-        DiscoveryForm::V2 => "v2",
-        DiscoveryForm::V2beta1 => "v2beta1",
-        DiscoveryForm::Legacy => "legacy",
     }
 }
 

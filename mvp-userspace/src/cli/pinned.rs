@@ -107,12 +107,15 @@ fn route_view(table: &PinnedTable, route: &PinnedRoute) -> RouteView {
         let verbs = verbs.map(|verb| verb.as_str().to_owned()).collect();
         Some((table.servers.get(index)?.name.clone(), verbs))
     });
+    let verbs: BTreeMap<_, _> = verbs.collect();
+    let sources = verbs.keys().map(|name| (name.clone(), "pinned".to_owned()));
     RouteView {
         group: route.group.clone(),
         version: route.version.clone(),
         resource: route.resource.clone(),
         subresource: route.subresource.clone(),
-        verbs: verbs.collect(),
+        sources: sources.collect(),
+        verbs,
     }
 }
 

@@ -24,13 +24,20 @@ fn by_server(routes: &[RouteView]) -> String {
     let rows: Vec<_> = routes
         .iter()
         .flat_map(|route| {
-            route.verbs.iter().map(|(server, verbs)| {
+            let own = route.verbs.iter();
+            let own = own.map(|(server, verbs)| (server, verbs.join(",")));
+            let all = own.chain(published(route).map(|server| (server, String::new())));
+            all.map(|(server, verbs)| {
                 let [group_version, resource] = names(route);
-                [group_version, resource, server.clone(), verbs.join(",")]
+                let source = route.sources.get(server).cloned().unwrap_or_default();
+                [group_version, resource, server.clone(), source, verbs]
             })
         })
         .collect();
-    table(["GROUP/VERSION", "RESOURCE", "SERVER", "VERBS"], &rows)
+    table(
+        ["GROUP/VERSION", "RESOURCE", "SERVER", "SOURCE", "VERBS"],
+        &rows,
+    )
 }
 
 /// Group and version, resource and subresource, as Kubernetes writes them.
@@ -46,11 +53,17 @@ fn names(route: &RouteView) -> [String; 2] {
     [group_version, resource]
 }
 
+/// Servers that serve it by what they published about themselves, and not by their own word.
+fn published(route: &RouteView) -> impl Iterator<Item = &String> {
+    let servers = route.sources.keys();
+    servers.filter(|server| !route.verbs.contains_key(*server))
+}
+
 /// Routes that not every server serves with the same verbs.
 pub(super) fn differences(routes: Vec<RouteView>) -> Vec<RouteView> {
     let all: BTreeSet<String> = routes
         .iter()
-        .flat_map(|route| route.verbs.keys().cloned())
+        .flat_map(|route| route.verbs.keys().chain(published(route)).cloned())
         .collect();
     routes
         .into_iter()
@@ -70,11 +83,15 @@ fn by_verbs(route: &RouteView) -> String {
     }
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by(|a, b| a.1.cmp(&b.1));
-    groups
+    let mut parts: Vec<_> = groups
         .iter()
         .map(|(verbs, servers)| format!("{} ({})", servers.join(","), verbs.join(",")))
-        .collect::<Vec<_>>()
-        .join(" ")
+        .collect();
+    let published: Vec<_> = published(route).map(String::as_str).collect();
+    if !published.is_empty() {
+        parts.push(format!("{} (storageversion)", published.join(",")));
+    }
+    parts.join(" ")
 }
 
 #[cfg(test)]
@@ -87,6 +104,10 @@ mod tests {
             version: "v1".into(),
             resource: resource.into(),
             subresource: String::new(),
+            sources: verbs
+                .iter()
+                .map(|(server, _)| ((*server).to_owned(), "v2".to_owned()))
+                .collect(),
             verbs: verbs
                 .iter()
                 .map(|(server, verbs)| {
@@ -110,7 +131,10 @@ mod tests {
             "x",
             &[("cp-b", &["get"]), ("cp-a", &["get", "list"])],
         );
-        let all = vec![both, one, less];
+        let mut published = route("apps", "y", &[("cp-a", &["get"])]);
+        let word = "storageversion".to_owned();
+        published.sources.insert("cp-b".into(), word);
+        let all = vec![both, one, less, published];
         assert_eq!(
             table_of(&all, false),
             "\
@@ -118,18 +142,21 @@ GROUP/VERSION  RESOURCE  SERVERS (VERBS)
 v1             pods      cp-a,cp-b (get,list)
 batch/v1       jobs      cp-b (get)
 apps/v1        x         cp-a (get,list) cp-b (get)
+apps/v1        y         cp-a (get) cp-b (storageversion)
 "
         );
         assert_eq!(
             table_of(&all[1..], true),
             "\
-GROUP/VERSION  RESOURCE  SERVER  VERBS
-batch/v1       jobs      cp-b    get
-apps/v1        x         cp-a    get,list
-apps/v1        x         cp-b    get
+GROUP/VERSION  RESOURCE  SERVER  SOURCE          VERBS
+batch/v1       jobs      cp-b    v2              get
+apps/v1        x         cp-a    v2              get,list
+apps/v1        x         cp-b    v2              get
+apps/v1        y         cp-a    v2              get
+apps/v1        y         cp-b    storageversion
 "
         );
         let names: Vec<_> = differences(all).into_iter().map(|r| r.resource).collect();
-        assert_eq!(names, ["jobs", "x"]);
+        assert_eq!(names, ["jobs", "x", "y"]);
     }
 }

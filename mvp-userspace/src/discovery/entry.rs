@@ -144,6 +144,7 @@ impl ServerEntry {
             server: self.server.clone(),
             apis: state.set.clone(),
             knowledge: state.knowledge(now, stale_after, self.server.local),
+            published: None,
         }
     }
 
@@ -200,6 +201,7 @@ impl ServerEntry {
             age: state.confirmed.map(|at| now.saturating_duration_since(at)),
             source: state.source,
             keys: state.set.map_or(0, |set| set.entries().len()),
+            published: 0,
             stale: state.stale,
             refused: state.refused,
             etag: state

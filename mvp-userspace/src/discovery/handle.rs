@@ -219,7 +219,13 @@ impl DiscoveryHandle {
         self.hub
             .entries()
             .iter()
-            .map(|entry| entry.status(now, stale_after))
+            .map(|entry| {
+                let published = self.hub.published_of(entry, now);
+                ServerStatus {
+                    published: published.map_or(0, |set| set.entries().len()),
+                    ..entry.status(now, stale_after)
+                }
+            })
             .collect()
     }
 
@@ -374,8 +380,11 @@ impl Pollers {
     ) {
         let mut membership = true;
         let mut restarting = true;
+        let mut published = self.hub.counters.published.changes();
         loop {
             tokio::select! {
+                // The sender is the hub's own: there is no end.
+                Ok(()) = published.changed() => self.hub.publish(),
                 changed = members.changed(), if membership => match changed {
                     Ok(()) => {
                         let members = members.borrow_and_update().clone();

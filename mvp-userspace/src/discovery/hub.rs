@@ -15,7 +15,9 @@ use super::events::{EventState, EventTimes, Events};
 use super::fetch_error::FetchError;
 use super::merged::Views;
 use super::prove::Prover;
+use super::published::PublishedTypes;
 use super::server_status::ServerStatus;
+use crate::api::ApiSet;
 use crate::route::{Departures, Knowledge, Member, RouteTable};
 
 /// How to poll.
@@ -57,6 +59,8 @@ pub struct SyncCounters {
     pub reached: Reached,
     /// Which are about to stop, for membership.
     pub departures: Departures,
+    /// What membership read of what servers published about themselves.
+    pub published: PublishedTypes,
 }
 
 /// What a refresh brought.
@@ -166,9 +170,21 @@ impl Hub {
             {
                 member.apis = Some(Arc::new(left));
             }
+            member.published = self.published_of(entry, now);
             member
         });
         members.collect()
+    }
+
+    /// What the server published, if it is to be used: only while its own word is missing, or older than `discovery.staleAfter`.
+    pub(super) fn published_of(&self, entry: &ServerEntry, now: Instant) -> Option<Arc<ApiSet>> {
+        let own = entry.confirmed();
+        let own =
+            own.is_some_and(|at| now.saturating_duration_since(at) < self.settings.stale_after);
+        if own || entry.server.local {
+            return None;
+        }
+        self.counters.published.of(&entry.endpoint)
     }
 
     /// Puts a new table in place if anything that routing looks at differs from the present one's, and then has a view built
@@ -179,8 +195,9 @@ impl Hub {
         if !same(&published.members, &members) {
             published.generation += 1;
             published.members = members.clone();
-            self.table
-                .store(Arc::new(RouteTable::build(published.generation, members)));
+            let table = RouteTable::build(published.generation, members);
+            self.counters.published.look_for_the_type(&table);
+            self.table.store(Arc::new(table));
         }
         let (now, entries) = (Instant::now(), self.entries());
         let told = entries
@@ -340,15 +357,17 @@ fn all_well(statuses: impl Iterator<Item = ServerStatus>) -> bool {
 }
 
 fn same(a: &[Member], b: &[Member]) -> bool {
+    let same_set = |a: &Option<Arc<ApiSet>>, b: &Option<Arc<ApiSet>>| match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+        (None, None) => true,
+        _ => false,
+    };
     a.len() == b.len()
         && a.iter().zip(b).all(|(a, b)| {
             Arc::ptr_eq(&a.server, &b.server)
                 && a.knowledge == b.knowledge
-                && match (&a.apis, &b.apis) {
-                    (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
-                    (None, None) => true,
-                    _ => false,
-                }
+                && same_set(&a.apis, &b.apis)
+                && same_set(&a.published, &b.published)
         })
 }
 

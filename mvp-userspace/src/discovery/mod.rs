@@ -18,6 +18,7 @@ mod openapi;
 mod poller;
 mod priorities;
 mod prove;
+mod published;
 mod reached;
 mod readiness;
 mod roots;
@@ -39,6 +40,7 @@ pub use openapi::{
 };
 pub use priorities::{ApiService, ApiServices};
 pub use prove::{Prover, review};
+pub use published::{ByServer, PublishedTypes};
 pub use reached::Reached;
 pub use roots::ACCEPT;
 pub use server_status::{PollTrouble, Polls, ServerStatus};

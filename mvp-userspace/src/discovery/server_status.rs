@@ -30,6 +30,8 @@ pub struct ServerStatus {
     pub source: Option<DiscoveryForm>,
     /// (group, version, resource, subresource) keys in the set.
     pub keys: usize,
+    /// Keys that it published (StorageVersion), while these are used; 0 otherwise.
+    pub published: usize,
     /// Group versions the server itself could not confirm.
     pub stale: Vec<GroupVersion>,
     /// Entries of its documents that no request path can name, left out.

@@ -19,6 +19,7 @@ pub(crate) fn status(name: &str) -> ServerStatus {
         age: Some(Duration::from_millis(7)),
         source: None,
         keys: 0,
+        published: 0,
         stale: Vec::new(),
         refused: 0,
         etag: None,

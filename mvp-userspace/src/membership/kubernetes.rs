@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::apiserverinternal::v1alpha1::StorageVersion;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
@@ -20,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::storage_versions::StorageVersions;
 use super::{
     LINGER, MembershipError, MembershipFacts, MembershipLine, MembershipSource, Roster, SLICE_NAME,
     SLICE_NAMESPACE,
@@ -67,15 +71,27 @@ pub struct MembershipChannels {
     pub line: MembershipLine,
 }
 
+/// By which ways objects are read.
+pub struct Clients {
+    /// The EndpointSlice, Leases and Nodes.
+    pub members: Client,
+    /// For StorageVersions, on which nothing depends.
+    pub storage_versions: Client,
+}
+
 /// Keeps the list up to date until nobody reads it any more. Needs `list` and `watch` on the EndpointSlice `kubernetes` in
 /// `default`, on Leases in `kube-system` and on Nodes. While the API cannot be reached, what was last known stands; without Nodes
 /// servers are named by their Leases or addresses.
+/// StorageVersions are listed and watched only while a server says that it has that type.
 pub async fn follow(
-    client: Client,
+    clients: Clients,
     roster: Roster,
     channels: MembershipChannels,
     counters: Arc<SyncCounters>,
 ) {
+    let client = clients.members;
+    let mut offered = counters.published.offered();
+    let mut published: Option<BoxStream<'static, _>> = None;
     let mut slices = pin!(events(
         Api::<EndpointSlice>::namespaced(client.clone(), SLICE_NAMESPACE),
         watcher::Config::default().fields(&format!("metadata.name={SLICE_NAME}")),
@@ -98,6 +114,8 @@ pub async fn follow(
         slices: Listing::default(),
         leases: Listing::default(),
         nodes: Listing::default(),
+        published: Listing::default(),
+        storage_versions: StorageVersions::default(),
         names_by: Instant::now() + NAMES_WITHIN,
     };
     loop {
@@ -114,6 +132,17 @@ pub async fn follow(
                 follower.node(event);
                 Vec::new()
             }
+            // The sender is in the counters, which the follower has: there is no end.
+            Ok(()) = offered.changed() => {
+                let wanted = *offered.borrow_and_update();
+                published = wanted.then(|| published_objects(&clients.storage_versions));
+                follower.offered(wanted);
+                Vec::new()
+            }
+            Some(event) = next(&mut published) => {
+                follower.published(event);
+                Vec::new()
+            }
             else => return,
         };
         // The list first: a server that is new is polled at once anyway.
@@ -126,16 +155,38 @@ pub async fn follow(
     }
 }
 
+/// How many StorageVersions there are. An error, for people: they cannot be listed.
+pub async fn storage_versions(client: Client) -> Result<usize, String> {
+    let (api, all) = (Api::<StorageVersion>::all(client), ListParams::default());
+    let listed = api.list(&all).await.map_err(|error| error.to_string())?;
+    Ok(listed.items.len())
+}
+
 /// Only Nodes with this label give names. A kubelet can write the addresses of its own Node, but not this label
 /// (admission plugin NodeRestriction), so that no worker can name a server; and of thousands of Nodes only these are read.
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 /// Longest wait before a failed list or watch is tried again: sooner than kube's own 30 s, since the list is of most use right
 /// after the API was away.
 const RETRY: Duration = Duration::from_secs(10);
-/// The same for Nodes, without which the agent works too.
+/// The same for Nodes and StorageVersions, without which the agent works too.
 const NODES_RETRY: Duration = Duration::from_secs(300);
 /// So long the first list waits for names, so that a server does not begin under its address and change its name at once.
 const NAMES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Never resolves without a stream.
+async fn next<T>(stream: &mut Option<BoxStream<'static, T>>) -> Option<T> {
+    match stream {
+        Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn published_objects(
+    client: &Client,
+) -> BoxStream<'static, Result<Event<StorageVersion>, watcher::Error>> {
+    let api = Api::<StorageVersion>::all(client.clone());
+    events(api, watcher::Config::default(), NODES_RETRY).boxed()
+}
 
 struct Follower {
     roster: Roster,
@@ -144,6 +195,8 @@ struct Follower {
     slices: Listing<EndpointSlice>,
     leases: Listing<Lease>,
     nodes: Listing<Node>,
+    published: Listing<StorageVersion>,
+    storage_versions: StorageVersions,
     names_by: Instant,
 }
 
@@ -258,6 +311,24 @@ impl Follower {
         }
     }
 
+    fn published(&mut self, event: Result<Event<StorageVersion>, watcher::Error>) {
+        match self.published.take(event) {
+            Ok(Step::Nothing) => {}
+            Ok(Step::Listed(objects)) => self.storage_versions.listed(&objects),
+            Ok(Step::Applied(object)) => self.storage_versions.applied(&object),
+            Ok(Step::Deleted(object)) => self.storage_versions.deleted(&object),
+            Err(()) => failing("StorageVersions", &self.published.error),
+        }
+    }
+
+    /// No server has the type any more, or one has it for the first time.
+    fn offered(&mut self, offered: bool) {
+        if !offered {
+            self.published = Listing::default();
+            self.storage_versions = StorageVersions::default();
+        }
+    }
+
     fn count(&self, failed: bool) {
         if failed {
             self.counters.lease_list.fetch_add(1, Ordering::Relaxed);
@@ -297,6 +368,7 @@ impl Follower {
             },
             misnamed: self.roster.misnamed().map(str::to_owned),
             nodes_error: self.nodes.error.clone(),
+            published_error: self.published.error.clone(),
             error: self.slices.error.clone(),
         };
         let mut changed = false;
@@ -310,6 +382,8 @@ impl Follower {
                 changed
             });
         }
+        let published = self.storage_versions.by_server(&self.roster.identities());
+        self.counters.published.set(published);
         let (warns, line) = (facts.warns(), facts.line());
         let news = self.channels.line.set(facts);
         if warns && (news || changed) {

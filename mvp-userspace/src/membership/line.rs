@@ -21,6 +21,8 @@ pub struct MembershipFacts {
     pub misnamed: Option<String>,
     /// Why Nodes cannot be read.
     pub nodes_error: Option<String>,
+    /// Why StorageVersions cannot be read.
+    pub published_error: Option<String>,
     /// Why the list itself cannot be read; what was last known stands.
     pub error: Option<String>,
 }
@@ -103,6 +105,11 @@ impl MembershipFacts {
         if let Some(error) = &self.nodes_error {
             line += &format!(
                 "; Nodes cannot be read, so that servers are named by their Leases or addresses: {error}"
+            );
+        }
+        if let Some(error) = &self.published_error {
+            line += &format!(
+                "; StorageVersions cannot be read, so that of a server that cannot be asked only its own last word is known: {error}"
             );
         }
         if let Some(name) = &self.misnamed {

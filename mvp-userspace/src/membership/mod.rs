@@ -11,6 +11,7 @@ mod kubernetes;
 mod line;
 mod reader;
 mod roster;
+mod storage_versions;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 pub use fixed::fixed;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzz::fuzz_roster;
-pub use kubernetes::{MembershipChannels, client, events, follow};
+pub use kubernetes::{Clients, MembershipChannels, client, events, follow, storage_versions};
 pub use line::{MembershipFacts, MembershipLine, MembershipSource};
 pub use reader::{ReadBy, Reader};
 pub use roster::{LINGER, MAX_MEMBERS, Roster};
@@ -118,7 +119,12 @@ impl Membership {
             read_by: ReadBy::of("the agents' Lease"),
             ..reader.clone()
         };
-        tokio::spawn(follow(reader.client(), roster, channels, counters));
+        let clients = Clients {
+            // Nothing depends on them, so that no other way is gone for them.
+            storage_versions: reader.apart().client(),
+            members: reader.client(),
+        };
+        tokio::spawn(follow(clients, roster, channels, counters));
         Ok(Self {
             members,
             restarts,

@@ -243,6 +243,19 @@ impl Roster {
         self.misnamed.as_deref()
     }
 
+    /// By the name of an identity Lease, the server that it leads to. Only addresses of servers that are listed, or were until lately.
+    pub fn identities(&self) -> BTreeMap<&str, Endpoint> {
+        let leases = self.leases.iter();
+        leases
+            .filter(|(_, identity)| {
+                identity
+                    .address
+                    .is_none_or(|address| self.seen.contains_key(&address))
+            })
+            .filter_map(|(name, identity)| Some((name.as_str(), self.endpoint_of(identity)?)))
+            .collect()
+    }
+
     /// When [`Self::members`] becomes shorter if nothing else happens.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.seen.values().map(|seen| seen.listed + LINGER).min()

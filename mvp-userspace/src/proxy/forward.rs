@@ -154,6 +154,7 @@ pub(super) async fn forward(
         let others = table
             .lookup(info.key())
             .map_or(ServerSet::EMPTY, |entry| entry.servers())
+            .union(table.published(info.key()))
             .difference(tried.of(&table));
         if others.is_empty() || trace.attempts >= ATTEMPTS {
             return match verdict_unknown(&table) {

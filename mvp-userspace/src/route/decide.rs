@@ -59,10 +59,10 @@ pub(super) fn usable(table: &RouteTable, set: ServerSet, class: IdentityClass) -
 fn resource(info: &RequestInfo<'_>, table: &RouteTable, class: IdentityClass) -> Decision {
     let key = info.key();
     let Some(entry) = table.lookup(key) else {
-        return Decision {
+        return published(key, table, class).unwrap_or(Decision {
             target: Target::Unknown,
             reason: Reason::UnknownKey,
-        };
+        });
     };
     let with_verb = entry.serving(info.verb);
     let (capable, verb_nowhere) = match with_verb.is_empty() {
@@ -95,6 +95,11 @@ fn resource(info: &RequestInfo<'_>, table: &RouteTable, class: IdentityClass) ->
         };
         return servers(others, reason);
     }
+    if let Some(decision) = published(key, table, class)
+        && decision != UNREACHABLE
+    {
+        return decision;
+    }
     if local_unknown {
         // It may well serve the key; if it does not, its 404 must not pass: `Unknown`, not `Local`.
         return Decision {
@@ -103,6 +108,28 @@ fn resource(info: &RequestInfo<'_>, table: &RouteTable, class: IdentityClass) ->
         };
     }
     UNREACHABLE
+}
+
+/// Where a request goes by what servers published about themselves: after all that servers say, since it is without verbs and may be
+/// wrong. `None`: nobody published the key.
+fn published(key: Key<'_>, table: &RouteTable, class: IdentityClass) -> Option<Decision> {
+    let set = table.published(key).difference(table.local_set());
+    if set.is_empty() {
+        return None;
+    }
+    let usable = usable(table, set, class);
+    if !usable.is_empty() {
+        return Some(servers(usable, Reason::StorageVersion));
+    }
+    let local_unknown = table.local().is_some_and(|local| local.is_unknown());
+    Some(match local_unknown {
+        // It may well serve the key itself.
+        true => Decision {
+            target: Target::Unknown,
+            reason: Reason::LocalUnknown,
+        },
+        false => UNREACHABLE,
+    })
 }
 
 fn non_resource(path: &str, table: &RouteTable, class: IdentityClass) -> Decision {

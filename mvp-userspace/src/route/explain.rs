@@ -50,6 +50,9 @@ pub fn explain(plan: &Plan<'_>) -> String {
 }
 
 fn capability(info: &RequestInfo<'_>, table: &RouteTable, index: usize, member: &Member) -> String {
+    if info.is_resource && table.published(info.key()).contains(index) {
+        return "published that it serves it (StorageVersion)".into();
+    }
     if member.is_unknown() {
         return "nothing known yet".into();
     }

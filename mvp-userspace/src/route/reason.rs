@@ -18,6 +18,7 @@ codes! {
         SubresourceOnPeer "subresource_on_peer" "the local server serves the resource but not this subresource; another does",
         VerbOnPeer "verb_on_peer" "the local server serves the resource but not with this verb; another does",
         QueryOnPeer "query_on_peer" "the server that was asked is too old for an option of the query; a newer one knows it",
+        StorageVersion "storage_version" "no server that can be used says that it serves the resource; another one, which cannot be asked, published that it does",
         LocalDown "local_down" "the local server would answer but cannot be used now; another does",
         LocalUnknown "local_unknown" "nothing is known yet of what the local server serves: one known to serve it goes first",
         VerbNowhere "verb_nowhere" "no server serves the resource with this verb: one that serves the resource says so (405)",

@@ -38,6 +38,8 @@ pub struct Member {
     pub apis: Option<Arc<ApiSet>>,
     /// How far `apis` may be relied on.
     pub knowledge: Knowledge,
+    /// What it published about itself (StorageVersion), while its own word is missing or too old. Without verbs and subresources.
+    pub published: Option<Arc<ApiSet>>,
 }
 
 /// One key and who serves it with which verb.
@@ -61,6 +63,8 @@ pub struct RouteTable {
     /// Seeded per table. Clients choose what is looked up but not what is stored, so they cannot fill a bucket.
     hasher: hashbrown::DefaultHashBuilder,
     entries: HashTable<Entry>,
+    /// Who published that it serves a key and does not say so itself.
+    published: HashTable<Entry>,
     group_versions: HashTable<GroupVersion>,
     differs: bool,
     known_differ: bool,
@@ -149,6 +153,7 @@ impl RouteTable {
             ignored,
             hasher: hashbrown::DefaultHashBuilder::default(),
             entries: HashTable::new(),
+            published: HashTable::new(),
             group_versions: HashTable::new(),
             differs: false,
             known_differ: false,
@@ -158,6 +163,12 @@ impl RouteTable {
         for (index, apis) in sets.iter().enumerate() {
             for entry in apis.iter().flat_map(|apis| apis.entries()) {
                 table.insert(index, entry);
+            }
+        }
+        let sets: Vec<_> = table.members.iter().map(|m| m.published.clone()).collect();
+        for (index, apis) in sets.iter().enumerate() {
+            for entry in apis.iter().flat_map(|apis| apis.entries()) {
+                table.insert_published(index, entry);
             }
         }
         let hasher = &table.hasher;
@@ -236,6 +247,21 @@ impl RouteTable {
             .find(self.hasher.hash_one(key), |entry| entry.has(key))
     }
 
+    /// Who published that it serves a key, and is not known to serve it by its own word. No allocation.
+    pub fn published(&self, key: Key<'_>) -> ServerSet {
+        if self.published.is_empty() {
+            return ServerSet::EMPTY;
+        }
+        self.published
+            .find(self.hasher.hash_one(key), |entry| entry.has(key))
+            .map_or(ServerSet::EMPTY, Entry::servers)
+    }
+
+    /// Every key that any server published and does not list, in no order.
+    pub fn all_published(&self) -> impl Iterator<Item = &Entry> {
+        self.published.iter()
+    }
+
     /// Every key any server lists, in no order.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
@@ -267,33 +293,21 @@ impl RouteTable {
         self.supersets.contains(server)
     }
 
+    fn insert_published(&mut self, server: usize, api: &ApiEntry) {
+        let key = key_of(api);
+        let lists = |entry: &Entry| entry.servers.contains(server);
+        if self.lookup(key).is_some_and(lists) {
+            return;
+        }
+        slot(&mut self.published, &self.hasher, key)
+            .servers
+            .insert(server);
+    }
+
     fn insert(&mut self, server: usize, api: &ApiEntry) {
-        let (group, version, resource, subresource) = api.key();
-        let key = Key {
-            group,
-            version,
-            resource,
-            subresource,
-        };
+        let (group, version, ..) = api.key();
         let hasher = &self.hasher;
-        let slot = self.entries.entry(
-            hasher.hash_one(key),
-            |entry| entry.has(key),
-            |entry| hasher.hash_one(entry.key()),
-        );
-        let entry = match slot {
-            Slot::Occupied(slot) => slot.into_mut(),
-            Slot::Vacant(slot) => slot
-                .insert(Entry {
-                    group: group.into(),
-                    version: version.into(),
-                    resource: resource.into(),
-                    subresource: subresource.into(),
-                    servers: ServerSet::EMPTY,
-                    by_verb: [ServerSet::EMPTY; Verb::ALL.len()],
-                })
-                .into_mut(),
-        };
+        let entry = slot(&mut self.entries, hasher, key_of(api));
         entry.servers.insert(server);
         for verb in api.verbs.iter() {
             if let Some(servers) = entry.by_verb.get_mut(verb as usize) {
@@ -343,6 +357,42 @@ impl RouteTable {
         self.differs = differs;
         self.known_differ = known_differ;
         self.supersets = supersets;
+    }
+}
+
+fn key_of(api: &ApiEntry) -> Key<'_> {
+    let (group, version, resource, subresource) = api.key();
+    Key {
+        group,
+        version,
+        resource,
+        subresource,
+    }
+}
+
+/// The entry of a key, which is made if there is none.
+fn slot<'a>(
+    entries: &'a mut HashTable<Entry>,
+    hasher: &hashbrown::DefaultHashBuilder,
+    key: Key<'_>,
+) -> &'a mut Entry {
+    let slot = entries.entry(
+        hasher.hash_one(key),
+        |entry| entry.has(key),
+        |entry| hasher.hash_one(entry.key()),
+    );
+    match slot {
+        Slot::Occupied(slot) => slot.into_mut(),
+        Slot::Vacant(slot) => slot
+            .insert(Entry {
+                group: key.group.into(),
+                version: key.version.into(),
+                resource: key.resource.into(),
+                subresource: key.subresource.into(),
+                servers: ServerSet::EMPTY,
+                by_verb: [ServerSet::EMPTY; Verb::ALL.len()],
+            })
+            .into_mut(),
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) fn member(name: &str, local: bool, keys: &[&str]) -> Member {
             keys.iter().map(|key| api(key)).collect(),
         ))),
         knowledge: Knowledge::Confirmed,
+        published: None,
     }
 }
 

@@ -63,6 +63,7 @@ fuzz_target!(|data: &[u8]| {
         server: Arc::new(Server::new(endpoint, true)),
         apis: None,
         knowledge: Knowledge::Absent,
+        published: None,
     };
     let table = RouteTable::build(0, vec![local]);
     let ctx = Context {

@@ -2,10 +2,12 @@
 //! agent, both processes of their own; a router between them, and a node with clients only.
 
 mod agent;
+mod machine;
 mod node;
 mod place;
 
 pub use agent::Agent;
+pub use machine::Machine;
 pub use node::Node;
 pub use place::Place;
 

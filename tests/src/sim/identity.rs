@@ -295,7 +295,7 @@ async fn create(store: &Store, key: &Key, kind: (&str, &str), object: Value) -> 
 }
 
 /// Creates or replaces an object by a function of its current state; `None` leaves it.
-async fn change(
+pub(super) async fn change(
     store: &Store,
     key: &Key,
     kind: (&str, &str),

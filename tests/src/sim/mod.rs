@@ -12,6 +12,7 @@ pub mod pki;
 mod plane;
 mod process;
 mod server;
+mod storage_versions;
 pub mod store;
 pub mod surface;
 

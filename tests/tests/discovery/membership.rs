@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use mvp::config::{Endpoint, KubernetesPeers, Peers};
 use mvp::discovery::SyncCounters;
 use mvp::membership::{
-    Membership, MembershipChannels, MembershipError, MembershipLine, Roster, follow,
+    Clients, Membership, MembershipChannels, MembershipError, MembershipLine, Roster, follow,
 };
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -320,7 +320,11 @@ async fn an_api_that_fails_changes_nothing_and_is_counted() {
         restarts: restarted,
         line: line.clone(),
     };
-    let task = tokio::spawn(follow(client, roster, channels, counters.clone()));
+    let clients = Clients {
+        members: client.clone(),
+        storage_versions: client,
+    };
+    let task = tokio::spawn(follow(clients, roster, channels, counters.clone()));
     until("listed", || names(&members) == ["10.0.0.2"]).await;
     until("watched", || {
         api.watches(SLICES) == 1 && api.watches(LEASES) == 1

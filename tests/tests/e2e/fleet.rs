@@ -9,7 +9,11 @@ use std::process::{Command, Output};
 use mvp_tests::agent::eventually;
 use mvp_tests::child::ChildAgent;
 use mvp_tests::fixtures::SOON;
+use mvp_tests::kubectl::Kubectl;
 use mvp_tests::rbac;
+use mvp_tests::sim::api::kubelet::{Program, provide};
+use mvp_tests::sim::pki::KubeconfigUser;
+use mvp_tests::sim::store::Key;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -69,6 +73,53 @@ impl Nodes {
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         path
+    }
+
+    /// The real kubectl with a kubeconfig of these servers, which run the agents' pods: each has the agent's program, as its image does.
+    /// `None` where there is none.
+    async fn real_kubectl(&self) -> Option<PathBuf> {
+        let server = self.plane.server(0).addr();
+        let user = KubeconfigUser::Certificate(self.plane.pki().admin().unwrap());
+        let url = format!("https://{server}");
+        let kubeconfig = self.plane.kubeconfig("fleet.conf", &url, &user).unwrap();
+        let kubectl = Kubectl::find(&kubeconfig)?;
+        for (agent, name) in self.agents.iter().zip(["cp-a", "cp-b"]) {
+            let pod = format!("mvp-{name}");
+            let object = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {
+                    "name": pod, "namespace": "kube-system", "uid": format!("{}-{pod}", self.dir.path().display()),
+                    "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"app.kubernetes.io/name": "mvp"},
+                },
+                "spec": {"nodeName": name, "containers": [{"name": "mvp", "image": "mvp:0.1.0"}]},
+                "status": {"phase": "Running"},
+            });
+            let socket = format!("unix:{}", agent.socket.display());
+            let program = Program {
+                path: AGENT.into(),
+                environment: vec![("MVP_ADMIN".to_owned(), socket)],
+            };
+            provide(object["metadata"]["uid"].as_str().unwrap(), "/mvp", program);
+            let key = Key::new("", "pods", "kube-system", &pod);
+            self.plane.store().create(&key, object).await.unwrap();
+        }
+        // A program of one word, as an operator's is.
+        let command = kubectl.command(&[]);
+        let words = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args());
+        let words: Vec<_> = words
+            .map(|word| format!("'{}'", word.to_str().unwrap()))
+            .collect();
+        let script = format!(
+            "#!/bin/sh\nexport HOME={}\nexec {} \"$@\"\n",
+            self.dir.path().display(),
+            words.join(" ")
+        );
+        let path = self.dir.path().join("real-kubectl");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Some(path)
     }
 
     /// `mvp check upgrade` on the first node.
@@ -238,4 +289,43 @@ async fn top_shows_the_agents_of_all_nodes() {
     let one = ["2 agents, 1 silent", "\ncp-a  ", "no agent answers at"];
     until(by_kubectl(), one).await;
     until(by_socket(), one).await;
+}
+
+/// No stand-in: kubectl itself lists the pods and runs the agent's program in each, by whatever protocol it speaks with the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_kubectl_asks_every_agent() {
+    let nodes = Nodes::start([35, 36]).await;
+    let Some(kubectl) = nodes.real_kubectl().await else {
+        return;
+    };
+    eventually("both are shown", SOON, || async {
+        let mut top = mvp(&["top", "--once", "--cluster", "--kubectl"]);
+        top.arg(&kubectl);
+        let output = run(top).await;
+        let shown = text(&output.stdout);
+        anyhow::ensure!(output.status.success(), "{output:?}");
+        for part in ["2 agents, 0 silent; servers v1.35", "\ncp-a  ", "\ncp-b  "] {
+            anyhow::ensure!(shown.contains(part), "{part} is not in\n{shown}");
+        }
+        Ok(true)
+    })
+    .await
+    .unwrap();
+    let (code, findings) = nodes.check(&kubectl, "1h").await;
+    let outcome = |subject: &str| {
+        let mut of = findings.iter();
+        of.find(|one| one["subject"] == subject)
+            .map(|one| one["outcome"].clone())
+    };
+    for subject in ["agent on cp-b", "canary on cp-b"] {
+        assert_eq!(
+            outcome(subject),
+            Some(json!("ok")),
+            "{code:?}: {findings:#?}"
+        );
+    }
+    // What the server saw of it: pods/exec of every pod, as the administrator.
+    let requests = nodes.plane.server(0).requests();
+    let mut of = requests.iter();
+    assert!(of.any(|one| one.target.contains("/pods/mvp-cp-b/exec?")));
 }

@@ -35,6 +35,7 @@ mod skew;
 mod smuggling;
 mod spoofing;
 mod stopping;
+mod storage_versions;
 mod streams;
 mod tunnels;
 mod upgrade_run;

@@ -76,7 +76,7 @@ fn pack(folder: &Path) -> PathBuf {
 }
 
 /// Packed once: with its symbols the agent is large.
-static PACKED: LazyLock<PathBuf> = LazyLock::new(|| {
+pub(super) static PACKED: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();

@@ -11,3 +11,4 @@ mod interface;
 mod manifests;
 mod recipes;
 mod unit;
+mod walk;

@@ -4,6 +4,7 @@ mod archive;
 mod cross;
 mod pgo;
 mod sbom;
+mod trial;
 
 use std::{
     fs,
@@ -39,6 +40,9 @@ pub(crate) struct Args {
     /// Build for the way that code goes under the forwarding benchmark's load, which is run for that
     #[arg(long, conflicts_with_all = ["binary", "target"])]
     pgo: bool,
+    /// Run the agent for another machine in an emulator before it is packed
+    #[arg(long = "try", requires = "target")]
+    trial: bool,
     /// Pack an agent that has no kernel part, which steers nothing
     #[arg(long)]
     without_kernel_part: bool,
@@ -93,6 +97,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         .arg("-o")
         .args([&agent, &binary]))?;
     fs::set_permissions(&agent, fs::Permissions::from_mode(0o755))?;
+    if args.trial && target != host {
+        trial::run_emulated(&target, &agent, !args.without_kernel_part)?;
+    }
     for path in tracked()? {
         let to = into(&path)?;
         fs::copy(root().join(&path), &to).with_context(|| path.clone())?;

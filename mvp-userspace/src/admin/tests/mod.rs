@@ -55,6 +55,7 @@ async fn port() -> Port {
                 version: "v1".into(),
                 resource: "pods".into(),
                 verbs: BTreeMap::from([("cp-a".into(), vec!["get".into(), "list".into()])]),
+                sources: BTreeMap::from([("cp-a".into(), "v2".into())]),
                 ..RouteView::default()
             }]
         }),

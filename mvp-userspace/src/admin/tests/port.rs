@@ -42,7 +42,7 @@ async fn views() {
     let (_, routes) = get(&port, "/routes").await;
     assert_eq!(
         routes,
-        r#"[{"group":"","version":"v1","resource":"pods","subresource":"","verbs":{"cp-a":["get","list"]}}]"#
+        r#"[{"group":"","version":"v1","resource":"pods","subresource":"","verbs":{"cp-a":["get","list"]},"sources":{"cp-a":"v2"}}]"#
     );
     assert_eq!(get(&port, "/metrics").await, ok("# EOF\n"));
 }

@@ -14,7 +14,7 @@ use crate::discovery::{
 };
 use crate::identity::proof::OwnUser;
 use crate::identity::{HeaderNames, TrustCell};
-use crate::membership::Membership;
+use crate::membership::{Membership, storage_versions};
 use crate::route::Knowledge;
 use crate::steering::{try_to_share, way_to_servers};
 use crate::tls::{Alpn, ClientTls, IdentityClass, Lifetime, Reload, ServerTls};
@@ -180,6 +180,8 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<DoctorLine> {
         };
         found.push(finding("members", result, Outcome::Off));
     }
+    let published = reader.clone();
+    let offered = counters.published.offered();
     if let Some(reader) = reader {
         let result = try_to_share(reader.client()).await;
         let told = result.map(|()| "one agent's sign arms all agents".to_owned());
@@ -212,6 +214,16 @@ async fn servers(config: &Config, tls: Arc<ClientTls>) -> Vec<DoctorLine> {
         ));
     }
     let statuses = discovery.status();
+    // Without the type, which is the default, there is nothing to say.
+    if let Some(reader) = published
+        && *offered.borrow()
+    {
+        let result = storage_versions(reader.apart().client()).await;
+        let told = result.map(|count| {
+            format!("{count} objects: they say what a server serves that cannot be asked")
+        });
+        found.push(finding("StorageVersions", told, Outcome::Off));
+    }
     found.extend(statuses.iter().map(server));
     found.extend(without_an_agent(&discovery, &statuses));
     found

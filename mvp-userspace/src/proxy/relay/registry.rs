@@ -290,6 +290,7 @@ mod tests {
             server: Arc::clone(server),
             apis: None,
             knowledge: Knowledge::Never,
+            published: None,
         };
         RouteTable::build(1, servers.iter().map(member).collect())
     }

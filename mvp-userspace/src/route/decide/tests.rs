@@ -104,6 +104,42 @@ fn while_all_are_up() {
     }
 }
 
+/// What a server published comes after what any server says, and only if that server can be used.
+#[test]
+fn what_is_published_comes_last() {
+    let published = |keys: &[&str]| member("", false, keys).apis;
+    let mut b = known(member("b", false, &[]), Knowledge::Never);
+    b.published = published(&["v1 pods", "new/v1 things", "only/v1 things"]);
+    let c = member("c", false, &["v1 pods get,list", "new/v1 things get,list"]);
+    let table = table([member("a", true, &["v1 pods get,list"]), b, c]);
+    let show = |target: &str| shown(&get(target), &table);
+    assert_eq!(show("/api/v1/pods"), "local local_serves");
+    assert_eq!(show("/apis/new/v1/things"), "c peer_serves");
+    assert_eq!(show("/apis/only/v1/things"), "b storage_version");
+    assert_eq!(show("/apis/only/v1/things/t/status"), "unknown unknown_key");
+    // Neither a document nor the answer to what differs has any of it.
+    assert_eq!(show("/apis/only/v1"), "local non_resource");
+    assert!(table.lookup(get("/apis/only/v1/things").key()).is_none());
+    fail(&table, 2);
+    assert_eq!(show("/apis/new/v1/things"), "b storage_version");
+    fail(&table, 1);
+    assert_eq!(
+        show("/apis/only/v1/things"),
+        "503 capable_server_unreachable"
+    );
+}
+
+/// A server's own word stands beside what it published, and is not doubled.
+#[test]
+fn the_own_word_is_not_published_twice() {
+    let mut b = known(member("b", false, &["v1 pods get"]), Knowledge::Unconfirmed);
+    b.published = member("", false, &["v1 pods", "new/v1 things"]).apis;
+    let table = table([member("a", true, &["v1 nodes get"]), b]);
+    let key = |target: &str| table.published(get(target).key());
+    assert!(key("/api/v1/pods").is_empty());
+    assert_eq!(key("/apis/new/v1/things").len(), 1);
+}
+
 #[test]
 fn hop_mark_and_switch_keep_everything_local() {
     let table = skewed();

@@ -8,7 +8,7 @@ mod decode;
 mod delete;
 mod encode;
 mod handler;
-mod kubelet;
+pub mod kubelet;
 mod managed;
 mod negotiate;
 mod nonresource;

@@ -33,7 +33,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::sim::{api::authz::Policy, identity, pki::Pki, store::Store, surface};
+use crate::sim::{api::authz::Policy, identity, pki::Pki, storage_versions, store::Store, surface};
 
 pub(super) use app::{App, Ending, Phase};
 pub(super) use connection::Connection;
@@ -328,6 +328,7 @@ impl Server {
             .await
             .map_err(|error| anyhow::anyhow!("store: {error:?}"))?;
         let holder = identity::register(&app).await?;
+        storage_versions::publish(&app, self.spec.all_gates).await?;
         let accept = tokio::spawn(listener::accept(
             listener,
             app.clone(),

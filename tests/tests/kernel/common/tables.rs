@@ -32,6 +32,7 @@ pub(crate) fn table(generation: u64, routes: usize) -> RouteTable {
             server,
             apis: Some(Arc::new(apis)),
             knowledge,
+            published: None,
         }
     };
     let members = vec![

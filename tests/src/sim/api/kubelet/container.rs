@@ -1,6 +1,8 @@
-//! What runs in a container: a few commands over files in memory.
+//! What runs in a container: a few commands over files in memory, and programs of this machine that a test puts into an image.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +15,25 @@ use super::archive::{self, Files};
 /// A node has one kubelet, whichever server asks it; a pod's uid is never used again.
 static CONTAINERS: LazyLock<Mutex<HashMap<String, Arc<Mutex<Files>>>>> =
     LazyLock::new(Mutex::default);
+
+/// By the pod's uid and the program's path in its image.
+static PROGRAMS: LazyLock<Mutex<HashMap<(String, String), Program>>> =
+    LazyLock::new(Mutex::default);
+
+/// A program of this machine, which runs in a container as if it were in the image.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The file that is run.
+    pub path: PathBuf,
+    /// What it finds in its environment, and nothing else.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Puts a program into the containers of the pod with this uid.
+pub fn provide(uid: &str, path: &str, program: Program) {
+    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    programs.insert((uid.to_owned(), path.to_owned()), program);
+}
 
 /// What a container needs to start a command, or to say that nothing listens on a port. Clients rely on it: client-go 1.32 throws away what
 /// comes before it has made its streams, and the Python client overlooks what comes together with the head of the answer. The server
@@ -42,9 +63,15 @@ pub(super) fn start(uid: &str, container: &str, command: Vec<String>) -> Process
     let key = format!("{uid}/{container}");
     let mut containers = CONTAINERS.lock().unwrap_or_else(PoisonError::into_inner);
     let files = containers.entry(key).or_default().clone();
+    let programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = command.first().cloned().unwrap_or_default();
+    let program = programs.get(&(uid.to_owned(), path)).cloned();
     run(
         async move |mut shell: Shell| {
-            let ended = shell.words(&command).await;
+            let ended = match program {
+                Some(program) => shell.program(&program, &command[1..]).await,
+                None => shell.words(&command).await,
+            };
             (shell, ended)
         },
         files,
@@ -99,6 +126,26 @@ impl Shell {
             ["sh", "-c", script] => Ok(self.script(script).await),
             words => self.one(words).await,
         }
+    }
+
+    /// Without input.
+    async fn program(&mut self, program: &Program, arguments: &[String]) -> Ended {
+        let mut command = std::process::Command::new(&program.path);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(program.environment.iter().cloned())
+            .stdin(Stdio::null());
+        let ended = tokio::task::spawn_blocking(move || command.output()).await;
+        let Ok(Ok(output)) = ended else {
+            return Err(program.path.display().to_string());
+        };
+        self.say(output.stdout).await;
+        self.complain(String::from_utf8_lossy(&output.stderr).into_owned())
+            .await;
+        // Of one that a signal ended, a shell says so.
+        let code = output.status.code().unwrap_or(137);
+        Ok(u8::try_from(code).unwrap_or(u8::MAX))
     }
 
     /// Commands one after the other, `>&2` behind a command, and `exit`.

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
 use self::container::Process;
+pub use self::container::{Program, provide};
 use super::{
     handler::{Answer, Request},
     resource::Target,
