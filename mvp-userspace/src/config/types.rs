@@ -15,6 +15,8 @@ pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
     pub serving: KeyPair,
+    /// Towards clients.
+    pub serving_http2: Http2,
     /// Further certificates, chosen by the name a client asks for, as kube-apiserver's `--tls-sni-cert-key`.
     pub sni: Vec<SniCertificate>,
     pub client_ca_file: Option<PathBuf>,
@@ -83,12 +85,12 @@ pub struct Upstream {
     pub connections: usize,
 }
 
-/// What speaks HTTP/2 to servers.
+/// What speaks HTTP/2, to servers or to clients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Http2 {
     /// The h2 crate.
     Library,
-    /// The agent's own client (`h2wire`).
+    /// The agent's own (`h2wire`).
     Own,
 }
 

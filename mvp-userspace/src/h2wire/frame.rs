@@ -1,4 +1,4 @@
-//! HTTP/2 frames (RFC 9113 §4, §6): their headers, and those that a client writes.
+//! HTTP/2 frames (RFC 9113 §4, §6): their headers, and those that the agent writes.
 
 /// Bytes of a frame's header (§4.1).
 pub const HEADER: usize = 9;
@@ -34,6 +34,7 @@ pub mod flag {
 
 /// §6.5.2.
 pub mod setting {
+    pub const HEADER_TABLE_SIZE: u16 = 1;
     pub const ENABLE_PUSH: u16 = 2;
     pub const MAX_CONCURRENT_STREAMS: u16 = 3;
     pub const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -135,8 +136,8 @@ pub fn ping(flags: u8, payload: [u8; 8], out: &mut Vec<u8>) {
     out.extend_from_slice(&payload);
 }
 
-/// The last stream of the server's that was handled is 0: it cannot begin any (push is off).
-pub fn go_away(code: u32, out: &mut Vec<u8>) {
+/// `last`: the highest stream of the other side's that was or may be handled; 0 towards a server, which cannot begin any (push is off).
+pub fn go_away(last: u32, code: u32, out: &mut Vec<u8>) {
     let frame = Frame {
         length: 8,
         kind: kind::GOAWAY,
@@ -144,7 +145,7 @@ pub fn go_away(code: u32, out: &mut Vec<u8>) {
         stream: 0,
     };
     frame.write(out);
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&last.to_be_bytes());
     out.extend_from_slice(&code.to_be_bytes());
 }
 

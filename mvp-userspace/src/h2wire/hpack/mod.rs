@@ -1,12 +1,12 @@
-//! HPACK (RFC 7541) towards servers: requests are written, answers are read.
+//! HPACK (RFC 7541): what the agent says is written without a table, what others say is read once.
 
 mod decoder;
 mod encoder;
 pub(super) mod integer;
 mod table;
 
-pub(super) use decoder::{BlockError, Decoded, Decoder};
-pub(super) use encoder::{NO_TABLE, request, trailers};
+pub(super) use decoder::{BlockError, Control, Decoded, Decoder, content_length};
+pub(super) use encoder::{NO_TABLE, request, response, trailers};
 pub(super) use table::{Entry, FIXED_ENTRIES, TABLE_SIZE, fixed};
 
 #[cfg(test)]
@@ -72,8 +72,8 @@ mod tests {
                 ],
             ),
         ] {
-            let decoded = decoder.decode(&block, MOST).unwrap();
-            assert_eq!(decoded.status, Some(status));
+            let decoded = decoder.decode(&block, MOST, MOST).unwrap();
+            assert_eq!(decoded.control.status, Some(status));
             assert_eq!(fields(&decoded), expected);
             assert_eq!((decoded.malformed, decoded.too_large), (None, false));
         }
@@ -91,7 +91,7 @@ mod tests {
             ("3fe21f", BlockError::TableSize),
             ("8820", BlockError::TableSize),
         ] {
-            let decoded = Decoder::default().decode(&bytes(block), MOST);
+            let decoded = Decoder::default().decode(&bytes(block), MOST, MOST);
             assert_eq!(decoded.unwrap_err(), error, "{block}");
         }
     }
@@ -106,7 +106,9 @@ mod tests {
             ("88 82", "a name or value"),
             ("88 000a636f6e6e656374696f6e0162", "about the connection"),
         ] {
-            let decoded = Decoder::default().decode(&bytes(block), MOST).unwrap();
+            let decoded = Decoder::default()
+                .decode(&bytes(block), MOST, MOST)
+                .unwrap();
             assert!(
                 decoded.malformed.unwrap().contains(why),
                 "{block}: {decoded:?}"
@@ -119,18 +121,18 @@ mod tests {
         let mut decoder = Decoder::default();
         // Two fields with indexing, the second with a value that none may have, then both by their index.
         let block = bytes("88 4001610162 4001630100");
-        assert!(decoder.decode(&block, 50).unwrap().too_large);
-        let again = decoder.decode(&bytes("88 bf"), MOST).unwrap();
+        assert!(decoder.decode(&block, 50, MOST).unwrap().too_large);
+        let again = decoder.decode(&bytes("88 bf"), MOST, MOST).unwrap();
         assert_eq!(fields(&again), [("a", "b")]);
         assert!(
             decoder
-                .decode(&bytes("88 be"), MOST)
+                .decode(&bytes("88 be"), MOST, MOST)
                 .unwrap()
                 .malformed
                 .is_some()
         );
         assert_eq!(
-            decoder.decode(&bytes("c0"), MOST).unwrap_err(),
+            decoder.decode(&bytes("c0"), MOST, MOST).unwrap_err(),
             BlockError::NoSuchIndex(64)
         );
     }
@@ -153,7 +155,7 @@ mod tests {
             }
             let mut block = vec![NO_TABLE];
             trailers(&fields, &mut block);
-            let decoded = Decoder::default().decode(&block, MOST).unwrap();
+            let decoded = Decoder::default().decode(&block, MOST, MOST).unwrap();
             prop_assert_eq!(decoded.malformed, None);
             for (name, value) in &fields {
                 let all: Vec<_> = decoded.fields.get_all(name).iter().collect();
@@ -168,7 +170,7 @@ mod tests {
         ) {
             let mut decoder = Decoder::default();
             for block in blocks {
-                if decoder.decode(&block, 200).is_err() {
+                if decoder.decode(&block, 200, MOST).is_err() {
                     break;
                 }
             }
