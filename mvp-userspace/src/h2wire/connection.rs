@@ -64,7 +64,7 @@ pub struct Connection<S: Side> {
     pong: bool,
     /// Of whoever owns the socket.
     owner: Option<Waker>,
-    /// Room for a block that is written. At first it has what a connection's first block begins with.
+    /// Room for a block that is written, and what the next one begins with.
     scratch: Vec<u8>,
     pub(super) side: S,
 }
@@ -165,7 +165,7 @@ impl<S: Side> Connection<S> {
             ended: None,
             pong: false,
             owner: None,
-            scratch: vec![NO_TABLE],
+            scratch: Vec::new(),
             side,
         }
     }
@@ -401,7 +401,6 @@ impl<S: Side> Connection<S> {
 
     /// Writes a block of fields that `write` appends.
     pub(super) fn write_block(&mut self, id: u32, ends: bool, write: impl FnOnce(&mut Vec<u8>)) {
-        // In a connection's first block it says that there is no table, behind that nothing.
         let mut block = std::mem::take(&mut self.scratch);
         write(&mut block);
         frame::headers(id, &block, ends, self.largest_frame, self.out.frames());

@@ -53,7 +53,9 @@ impl Client {
             going_away: None,
             closing: false,
         };
-        Self::begin(limits, (setting::ENABLE_PUSH, 0), PREFACE, side)
+        let mut client = Self::begin(limits, (setting::ENABLE_PUSH, 0), PREFACE, side);
+        client.announce_table();
+        client
     }
 
     /// Takes no further request.

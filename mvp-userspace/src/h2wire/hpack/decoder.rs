@@ -202,9 +202,10 @@ impl Decoded {
                 self.malformed = Some("a name or value that no field may have");
             }
             (_, value) => {
-                let behind = !self.fields.is_empty();
-                if self.control.set(value) || behind {
-                    self.malformed = Some("a pseudo-header field twice, or behind fields");
+                if self.control.set(value) {
+                    self.malformed = Some("a pseudo-header field twice");
+                } else if !self.fields.is_empty() {
+                    self.malformed = Some("a pseudo-header field behind fields");
                 }
             }
         }

@@ -22,8 +22,8 @@ const INDEXED: u8 = 0x80;
 const LITERAL: u8 = 0x00;
 const NEVER_INDEXED: u8 = 0x10;
 
-/// What a block begins with if it is a connection's first: the other side's table has no room (§4.2). Who announces a smaller table than
-/// the default wants to hear of it, and the others need not keep one.
+/// What a block begins with if it says that the other side's table has no room (§4.2). Who announces a smaller table than the default has
+/// to hear of it.
 pub(crate) const NO_TABLE: u8 = 0x20;
 
 /// Appends the block of a request for an https resource. Fields that HTTP/2 forbids must not be in `fields`.

@@ -99,11 +99,12 @@ mod tests {
     #[test]
     fn what_is_about_one_stream_alone() {
         for (block, why) in [
-            ("8888", ":status twice"),
+            ("8888", "a pseudo-header field twice"),
+            ("8282", "a pseudo-header field twice"),
             ("0001610162 88", "behind fields"),
             ("88 0001410162", "a name or value"),
             ("88 0001610100", "a name or value"),
-            ("88 82", "a name or value"),
+            ("88 00027465 03677a69", "TE"),
             ("88 000a636f6e6e656374696f6e0162", "about the connection"),
         ] {
             let decoded = Decoder::default()
@@ -114,6 +115,34 @@ mod tests {
                 "{block}: {decoded:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_control_data_of_a_request() {
+        // GET, https, a path and an authority that are indexed; then all of it again by indexes.
+        let mut decoder = Decoder::default();
+        let first = bytes("82 87 4404 2f612362 4101 68");
+        for block in [first, bytes("82 87 bf be")] {
+            let control = decoder.decode(&block, MOST, MOST).unwrap().control;
+            assert_eq!(control.method, Some(http::Method::GET));
+            assert_eq!(control.scheme, Some(http::uri::Scheme::HTTPS));
+            assert_eq!(control.authority.as_ref().unwrap(), "h");
+            assert_eq!(control.path.as_ref().unwrap(), "/a_b", "what stands for it");
+            assert_eq!(control.refusal, Some(crate::h2wire::Refusal::Malformed));
+            assert!(control.is_of_request() && control.status.is_none());
+        }
+    }
+
+    #[test]
+    fn far_too_many_fields_are_not_read() {
+        let block = [bytes("88 4001610162"), vec![0xbe; 100]].concat();
+        let decoded = Decoder::default().decode(&block, 100, 10_000).unwrap();
+        assert!(
+            decoded.too_large && decoded.fields.len() == 1,
+            "{decoded:?}"
+        );
+        let bomb = Decoder::default().decode(&block, 100, 3000);
+        assert_eq!(bomb.unwrap_err(), BlockError::Bomb);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use fuzz::fuzz_server;
 use super::block::Block;
 use super::connection::{Connection, FULL, Limits, Side};
 use super::frame::{self, Frame, LARGEST_WINDOW, PREFACE, code, kind, setting};
-use super::hpack;
+use super::hpack::{self, TABLE_SIZE};
 use super::receive::{Ends, Step, malformed};
 use super::stream::{Fault, leave};
 
@@ -235,8 +235,10 @@ impl Side for Answering {
                 "ENABLE_PUSH that is neither 0 nor 1",
             )),
             setting::HEADER_TABLE_SIZE => {
-                // The agent's is 0, which is never above it. A client that makes its own smaller may wait to hear of it (RFC 7541 §4.2).
-                server.announce_table();
+                // The agent uses none of it. A client that makes it smaller has to hear of that (RFC 7541 §4.2).
+                if (value as usize) < TABLE_SIZE {
+                    server.announce_table();
+                }
                 Ok(())
             }
             // The agent pushes nothing, and begins no streams; unknown ones are ignored (§6.5.2).
