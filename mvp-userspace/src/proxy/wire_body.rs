@@ -155,6 +155,8 @@ impl BodyError {
         match self {
             Self::Http2(error) => error.reason(),
             Self::Own(Fault::Reset(code)) => Some(Reason::from(*code)),
+            // The agent's own code for it.
+            Self::Own(Fault::Malformed(_)) => Some(Reason::PROTOCOL_ERROR),
             Self::Http1(_) | Self::Own(_) => None,
         }
         .unwrap_or(Reason::INTERNAL_ERROR)

@@ -40,6 +40,8 @@ pub struct Answering {
     requests: VecDeque<Incoming>,
     /// The latest streams that the agent has reset.
     reset: VecDeque<u32>,
+    /// Requests that the client had given up before anybody took them.
+    given_up: usize,
     goodbye: Goodbye,
     /// The client has sent GOAWAY.
     client_leaves: bool,
@@ -79,6 +81,7 @@ impl Server {
             preface: false,
             requests: VecDeque::new(),
             reset: VecDeque::new(),
+            given_up: 0,
             goodbye: Goodbye::None,
             client_leaves: false,
         };
@@ -92,7 +95,18 @@ impl Server {
 
     /// The next request. It has to be answered or given up with [`Self::answered`], and its body, if it has one, with [`Self::let_go`].
     pub fn accept(&mut self) -> Option<Incoming> {
-        self.side.requests.pop_front()
+        let incoming = self.side.requests.pop_front()?;
+        let stream = self.streams.get(&incoming.stream);
+        if stream.is_some_and(|stream| matches!(stream.fault, Some(Fault::Reset(_)))) {
+            self.side.given_up += 1;
+        }
+        Some(incoming)
+    }
+
+    /// How many requests, since the last time, the client had given up before they were accepted. Each costs the agent more than the
+    /// client (CVE-2023-44487).
+    pub fn take_given_up(&mut self) -> usize {
+        std::mem::take(&mut self.side.given_up)
     }
 
     /// Ready when there is room for the head of an answer, or nobody wants it any more.
@@ -155,10 +169,10 @@ impl Server {
         self.wake_owner();
     }
 
-    /// Ends the connection now, with GOAWAY.
-    pub fn abrupt_shutdown(&mut self, fault: Fault) {
+    /// Ends the connection now, with GOAWAY of this code.
+    pub fn abrupt_shutdown(&mut self, code: u32, fault: Fault) {
         if self.ended.is_none() {
-            frame::go_away(self.last, code::NO_ERROR, self.out.frames());
+            frame::go_away(self.last, code, self.out.frames());
             self.broken(fault);
             self.wake_owner();
         }

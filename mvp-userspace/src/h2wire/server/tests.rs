@@ -351,13 +351,15 @@ fn credit_comes_once_it_was_read() {
     assert!(read < LIMITS.stream_window / 2);
     // What nobody reads any more is given back to all, and the stream has no more than its window.
     scene.server.let_go(1);
-    for _ in 0..6 {
+    for _ in 0..5 {
         scene.get(DATA, 0, 1, &[0; 15_000]);
     }
     assert_eq!(scene.sent(), []);
     scene.get(DATA, 0, 1, &[0; 15_000]);
     assert_eq!(scene.code(RST_STREAM, 1), code::FLOW_CONTROL_ERROR);
-    scene.get(DATA, 0, 1, &[0; 15_000]);
+    for _ in 0..3 {
+        scene.get(DATA, 0, 1, &[0; 15_000]);
+    }
     let sent = scene.sent();
     let [(WINDOW_UPDATE, _, 0, by)] = &sent[..] else {
         panic!("{sent:?}")
@@ -425,4 +427,20 @@ fn what_is_no_preface_ends_the_connection() {
             Some(Fault::ConnectionMalformed(_))
         ));
     }
+}
+
+#[test]
+fn requests_that_were_given_up_before_anybody_took_them_are_counted() {
+    let mut scene = Scene::new();
+    for stream in [1, 3] {
+        scene.get(HEADERS, WHOLE, stream, GET);
+        scene.get(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+    }
+    scene.get(HEADERS, WHOLE, 5, GET);
+    for _ in 0..3 {
+        scene.accept();
+    }
+    scene.get(RST_STREAM, 0, 5, &[0, 0, 0, 8]);
+    assert_eq!(scene.server.take_given_up(), 2);
+    assert_eq!(scene.server.take_given_up(), 0);
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use futures_util::stream::FuturesUnordered;
 use http::{Request, Response};
@@ -11,10 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{ENDED_A_TURN, Ended, Granted, begin, take_ready};
 use crate::h2wire::Fault;
+use crate::h2wire::frame::code;
 use crate::h2wire::server::{Answering, Incoming, Server};
 use crate::proxy::http2::{Exchange, Io, OwnBody, Pump, Shared, fault};
 use crate::proxy::idle::InStream;
 use crate::proxy::keep_alive::{KeepAlive, Pings};
+use crate::proxy::rate::{Allowance, Rate};
 use crate::proxy::wire_body::WireBody;
 
 /// Serves one connection until it ends. `F` answers one request.
@@ -23,6 +26,8 @@ pub(in crate::proxy) struct Serving<S, F, A> {
     answer: F,
     open: FuturesUnordered<OneStream<A>>,
     keep_alive: KeepAlive,
+    /// Of requests that the client gives up before they are looked at.
+    given_up: (Rate, Allowance),
     /// What broke the socket.
     broke: Option<io::Error>,
     /// It ends because nobody needs it any more.
@@ -62,11 +67,19 @@ where
     pub(super) fn new(granted: Granted, stream: S, keep_alive: KeepAlive, answer: F) -> Self {
         let server = Shared::new(Server::new(granted.limits));
         let keep_alive = keep_alive.with(Some(Pings::Server(server.clone())));
+        #[allow(clippy::cast_precision_loss)] // The configuration allows a million.
+        let burst = granted.pending_resets as f64;
+        // As `FloodGuard` counts.
+        let rate = Rate {
+            burst,
+            per_second: burst / 60.0,
+        };
         Self {
             io: Io::new(stream, server),
             answer,
             open: FuturesUnordered::new(),
             keep_alive,
+            given_up: (rate, Allowance::full(rate, Instant::now())),
             broke: None,
             in_order: false,
         }
@@ -110,6 +123,21 @@ where
         }
     }
 
+    /// Ends the connection of a client that asks only to give up.
+    fn watch_for_floods(&mut self) {
+        let mut server = self.io.connection.lock();
+        let count = server.take_given_up();
+        if count == 0 {
+            return;
+        }
+        let (rate, allowance) = &mut self.given_up;
+        let now = Instant::now();
+        if !(0..count).all(|_| allowance.take(*rate, now)) {
+            let fault = Fault::OwnLimit("requests that are given up at once");
+            server.abrupt_shutdown(code::ENHANCE_YOUR_CALM, fault);
+        }
+    }
+
     /// How it ended, once everything is written.
     fn end(&mut self) -> Result<(), Ended> {
         let ended = self.io.connection.lock().fault();
@@ -142,14 +170,17 @@ where
             if let Err(error) = this.io.poll_read(cx) {
                 this.break_with(error);
             }
-            this.accept();
             if !this.keep_alive.is_alive(cx) {
                 tracing::debug!("a client did not answer a PING");
                 let mut server = this.io.connection.lock();
-                server.abrupt_shutdown(Fault::PingUnanswered);
+                server.abrupt_shutdown(code::NO_ERROR, Fault::PingUnanswered);
             }
-            // What they write is written below, with what all others write that are ready now.
-            take_ready(&mut this.open, ENDED_A_TURN, cx);
+            if this.io.connection.lock().fault().is_none() {
+                this.accept();
+                this.watch_for_floods();
+                // What they write is written below, with what all others write that are ready now.
+                take_ready(&mut this.open, ENDED_A_TURN, cx);
+            }
         }
         let done = {
             let mut server = this.io.connection.lock();
