@@ -59,6 +59,9 @@ impl TestAgent {
         if own_http2_client() {
             config.upstream.http2 = mvp::config::Http2::Own;
         }
+        if own_http2_server() {
+            config.serving_http2 = mvp::config::Http2::Own;
+        }
         change(&mut config);
         Self::of(config)
     }
@@ -168,6 +171,11 @@ pub fn sample(scrape: &str, name: &str) -> anyhow::Result<f64> {
 /// Whether agents are to speak to servers by their own HTTP/2 client (`upstream.http2`): `MVP_TEST_HTTP2=h2wire` runs every test so.
 pub fn own_http2_client() -> bool {
     std::env::var_os("MVP_TEST_HTTP2").is_some_and(|name| name == "h2wire")
+}
+
+/// Whether agents are to speak to clients by their own HTTP/2 server (`serving.http2`): `MVP_TEST_SERVING=h2wire` runs every test so.
+pub fn own_http2_server() -> bool {
+    std::env::var_os("MVP_TEST_SERVING").is_some_and(|name| name == "h2wire")
 }
 
 /// Polls a condition until it holds.

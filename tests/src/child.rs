@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::agent::{eventually, own_http2_client, settings};
+use crate::agent::{eventually, own_http2_client, own_http2_server, settings};
 use crate::client::Client;
 use crate::fixtures::SOON;
 use crate::operator;
@@ -89,6 +89,9 @@ impl ChildAgent {
         // As for a `TestAgent`.
         if own_http2_client() {
             config["upstream"]["http2"] = json!("h2wire");
+        }
+        if own_http2_server() {
+            config["serving"]["http2"] = json!("h2wire");
         }
         config["upstream"]["connectTimeout"] = json!(format!("{}s", SOON.as_secs()));
         change(&mut config);

@@ -300,6 +300,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Running> {
         trust,
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),
+        serving_http2: config.serving_http2,
         response_timeout,
         interoperability: config.interoperability_proxy,
         drain: data_drain,

@@ -23,6 +23,7 @@ pub(super) fn build(tree: &Tree) -> Result<Config, ConfigError> {
             cert_file: tree.need_path("serving.certFile")?,
             key_file: tree.need_path("serving.keyFile")?,
         },
+        serving_http2: http2(tree, "serving.http2")?,
         sni: (0..tree.len("sni"))
             .map(|i| sni(tree, i))
             .collect::<Result<_, _>>()?,
@@ -177,11 +178,15 @@ fn upstream(tree: &Tree) -> Result<Upstream, ConfigError> {
         connect_timeout: tree.duration("upstream.connectTimeout")?,
         ping_interval: tree.duration("upstream.pingInterval")?,
         ping_timeout: tree.duration("upstream.pingTimeout")?,
-        http2: match tree.choice("upstream.http2")?.as_str() {
-            "h2wire" => Http2::Own,
-            _ => Http2::Library,
-        },
+        http2: http2(tree, "upstream.http2")?,
         connections: tree.count("upstream.connections")?,
+    })
+}
+
+fn http2(tree: &Tree, key: &str) -> Result<Http2, ConfigError> {
+    Ok(match tree.choice(key)?.as_str() {
+        "h2wire" => Http2::Own,
+        _ => Http2::Library,
     })
 }
 

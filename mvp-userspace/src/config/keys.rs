@@ -71,6 +71,7 @@ pub const KEYS: &[ConfigKey] = &[
     key("listen", Address, Required, "Where clients connect."),
     key("serving.certFile", Path, Required, "Certificate chain shown to clients: kube-apiserver's `--tls-cert-file`."),
     key("serving.keyFile", Path, Required, "Its key: `--tls-private-key-file`."),
+    key("serving.http2", Choice(&["h2", "h2wire"]), Default("h2"), "What speaks HTTP/2 to clients: the h2 library, or the agent's own server, which reads every header once and has been used less."),
     key("sni[].certFile", Path, WithSection, "A further chain, chosen by the name a client asks for: `--tls-sni-cert-key`."),
     key("sni[].keyFile", Path, WithSection, "Its key."),
     key("sni[].names", TextList, Optional("the names in the certificate"), "Names to answer for; `*.` stands for one label."),

@@ -17,6 +17,8 @@ pub struct Config {
     /// The certificate chain that clients are shown, and its key: kube-apiserver's `--tls-cert-file` and
     /// `--tls-private-key-file`.
     pub serving: KeyPair,
+    /// Towards clients.
+    pub serving_http2: Http2,
     /// Further certificates, chosen by the name a client asks for, as kube-apiserver's `--tls-sni-cert-key`.
     pub sni: Vec<SniCertificate>,
     /// The CAs of client certificates (`--client-ca-file`). `None`: certificates identify nobody, and only tokens do.
@@ -112,12 +114,12 @@ pub struct Upstream {
     pub connections: usize,
 }
 
-/// What speaks HTTP/2 to servers.
+/// What speaks HTTP/2, to servers or to clients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Http2 {
     /// The h2 crate.
     Library,
-    /// The agent's own client (`h2wire`).
+    /// The agent's own (`h2wire`).
     Own,
 }
 

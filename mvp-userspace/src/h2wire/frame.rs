@@ -1,4 +1,4 @@
-//! HTTP/2 frames (RFC 9113 §4, §6): their headers, and those that a client writes.
+//! HTTP/2 frames (RFC 9113 §4, §6): their headers, and those that the agent writes.
 
 /// Bytes of a frame's header (§4.1).
 pub const HEADER: usize = 9;
@@ -51,6 +51,8 @@ pub mod flag {
 
 /// §6.5.2.
 pub mod setting {
+    /// The largest table of fields that the other side may use for what it sends, bytes (RFC 7541 §4.2).
+    pub const HEADER_TABLE_SIZE: u16 = 1;
     /// Whether the other side may push.
     pub const ENABLE_PUSH: u16 = 2;
     /// How many streams the other side may have open at a time.
@@ -175,8 +177,8 @@ pub fn ping(flags: u8, payload: [u8; 8], out: &mut Vec<u8>) {
     out.extend_from_slice(&payload);
 }
 
-/// The last stream of the server's that was handled is 0: it cannot begin any (push is off).
-pub fn go_away(code: u32, out: &mut Vec<u8>) {
+/// `last`: the highest stream of the other side's that was or may be handled; 0 towards a server, which cannot begin any (push is off).
+pub fn go_away(last: u32, code: u32, out: &mut Vec<u8>) {
     let frame = Frame {
         length: 8,
         kind: kind::GOAWAY,
@@ -184,7 +186,7 @@ pub fn go_away(code: u32, out: &mut Vec<u8>) {
         stream: 0,
     };
     frame.write(out);
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&last.to_be_bytes());
     out.extend_from_slice(&code.to_be_bytes());
 }
 

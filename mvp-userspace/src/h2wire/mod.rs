@@ -1,12 +1,22 @@
-//! HTTP/2 as it is on the wire, read before the HTTP library where that does not report everything. Pure.
+//! HTTP/2 as it is on the wire: the agent's own client and server, without their sockets, and what is read before the HTTP library where
+//! that does not report everything. Pure.
 
+mod block;
+mod chunks;
 pub mod client;
+mod connection;
 pub mod frame;
 mod hpack;
 mod huffman;
 mod mend;
+mod outbox;
 mod paths;
+mod receive;
+pub mod server;
+mod stream;
 mod target;
 
+pub use connection::{Connection, Limits, Piece, Side};
 pub use mend::Mend;
+pub use stream::{Fault, Head};
 pub use target::{REFUSED, Refusal, judge, stand_in};

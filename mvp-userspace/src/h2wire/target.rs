@@ -37,13 +37,18 @@ impl Refusal {
 
     /// The value of the field that marks the request.
     pub fn mark(self) -> &'static [u8] {
+        self.text().as_bytes()
+    }
+
+    /// The same as a text.
+    pub fn text(self) -> &'static str {
         match self {
-            Self::Malformed => b"400",
-            Self::TooLong => b"414",
-            Self::HeaderBytes => b"431-bytes",
-            Self::HeaderCount => b"431-count",
-            Self::Head => b"400-head",
-            Self::Encoding => b"501",
+            Self::Malformed => "400",
+            Self::TooLong => "414",
+            Self::HeaderBytes => "431-bytes",
+            Self::HeaderCount => "431-count",
+            Self::Head => "400-head",
+            Self::Encoding => "501",
         }
     }
 
@@ -82,7 +87,28 @@ pub fn stand_in(target: &[u8]) -> Vec<u8> {
 
 /// Whether the byte is a character of RFC 3986 §3.3 and §3.4, which every library accepts.
 fn is_plain(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/?".contains(byte)
+    PLAIN.get(usize::from(*byte)).is_some_and(|plain| *plain)
+}
+
+static PLAIN: [bool; 256] = plain();
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "computed while the agent is compiled"
+)]
+const fn plain() -> [bool; 256] {
+    let mut plain = [false; 256];
+    let marks = b"-._~!$&'()*+,;=:@%/?";
+    let (mut byte, mut mark) = (0, 0);
+    while byte < plain.len() {
+        plain[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    while mark < marks.len() {
+        plain[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    plain
 }
 
 #[cfg(test)]

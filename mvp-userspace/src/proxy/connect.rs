@@ -19,7 +19,7 @@ use super::http2;
 use super::keep_alive::{KeepAlive, Reads};
 use super::windows::{Watched, Windows};
 use crate::config::{self, Endpoint};
-use crate::h2wire::client::Limits;
+use crate::h2wire::Limits;
 use crate::net::{self, Bulk, Deferred, DialFrom, Turns, forget_on_close, tune_upstream};
 
 /// The flow-control window of each stream that the agent receives on, bytes. A client that stops reading holds at most this

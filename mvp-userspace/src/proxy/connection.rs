@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
@@ -27,12 +28,14 @@ use super::preface::PrefaceTimeout;
 use super::relay::{self, Memory, Offered};
 use super::rides::Rides;
 use super::service::handle;
-use super::streams::Serving;
+use super::streams::{Granted, Serving};
 use super::upgrade::Tunnel;
 use super::watched::{Unseen, Watched};
 use super::wire_body::WireBody;
+use crate::config::Http2;
 use crate::drain::DrainSignal;
 use crate::h1wire;
+use crate::h2wire::{self, Fault};
 use crate::identity::{PeerCertificates, forwarded_for};
 use crate::net::{Accepted, AdmissionPermit, Bulk, Deferred, Slot, tune_client};
 
@@ -188,59 +191,14 @@ async fn serve_http(
     let mut drain = shared.drain.clone();
     let limits = &shared.limits;
     if http2 {
-        let mut builder = h2::server::Builder::new();
-        builder
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(connection_window(limits.streams_per_connection))
-            .max_frame_size(MAX_FRAME)
-            .max_concurrent_streams(limits.streams_per_connection)
-            // h2 refuses above this by itself and reports it nowhere; `service` refuses from the limit on, and counts. h2
-            // derives from it, and from the frame size, how many frames a header may come in; clients' frames are smaller than
-            // ours.
-            .max_header_list_size(limits.header_bytes.saturating_mul(4))
-            .max_pending_accept_reset_streams(limits.pending_resets)
-            // Counted over the connection's whole life; `FloodGuard` counts by rate.
-            .max_local_error_reset_streams(None);
-        let streams = Streams::new();
-        let of_requests_streams = streams.clone();
-        let answer = move |request| {
-            let (connection, open) = (Arc::clone(&of_requests), of_requests_streams.begin());
-            async move {
-                let response = handle(connection, request).await;
-                response.map(|body| InStream::new(body, open))
-            }
-        };
         let reads = Reads::default();
-        let keep_alive = KeepAlive::new(reads.clone(), PING_INTERVAL, PING_TIMEOUT);
-        let io = Watched::http2(stream, header_bytes, unseen);
-        let io = PrefaceTimeout::new(io, limits.header_timeout);
-        let (io, flooded) = FloodGuard::new(io, limits.pending_resets, reads);
-        let mut connection = pin!(Serving::new(&builder, io, keep_alive, answer));
-        let idle = streams.idle_for(limits.idle_timeout);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = own.place.evicted() => Ok(()),
-            () = told_by_goaway(&mut drain, &own) => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection => ended,
-                    () = drain.forced() => Ok(()),
-                }
+        match shared.serving_http2 {
+            Http2::Library => {
+                let stream = Watched::http2(stream, header_bytes, unseen);
+                serve_http2(own, stream, reads).await;
             }
-            () = idle => {
-                connection.as_mut().graceful_shutdown();
-                // A request may still come before the client has read it.
-                tokio::select! {
-                    ended = connection => ended,
-                    () = streams.idle_for(GOODBYE) => Ok(()),
-                    () = drain.forced() => Ok(()),
-                }
-            }
-        };
-        match ended {
-            _ if flooded.happened() => note_flood(&thread, peer),
-            Err(error) => note_end(&thread, peer, &error),
-            Ok(()) => {}
+            // It reads every request as it came.
+            Http2::Own => serve_http2(own, stream, reads).await,
         }
         return;
     };
@@ -309,6 +267,67 @@ async fn serve_http(
     drop(slot);
 }
 
+async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
+    own: Arc<Connection>,
+    stream: S,
+    reads: Reads,
+) {
+    let shared = Arc::clone(&own.thread.shared);
+    let limits = &shared.limits;
+    let mut drain = shared.drain.clone();
+    let granted = Granted {
+        limits: h2wire::Limits {
+            stream_window: STREAM_WINDOW,
+            connection_window: connection_window(limits.streams_per_connection),
+            frame: MAX_FRAME,
+            // Neither implementation reads a request above this; `service` refuses from the limit on, and counts.
+            header_list: limits.header_bytes.saturating_mul(4),
+            streams: limits.streams_per_connection as usize,
+        },
+        pending_resets: limits.pending_resets,
+    };
+    let streams = Streams::new();
+    let (of_requests, of_requests_streams) = (Arc::clone(&own), streams.clone());
+    let answer = move |request| {
+        let (connection, open) = (Arc::clone(&of_requests), of_requests_streams.begin());
+        async move {
+            let response = handle(connection, request).await;
+            response.map(|body| InStream::new(body, open))
+        }
+    };
+    let keep_alive = KeepAlive::new(reads.clone(), PING_INTERVAL, PING_TIMEOUT);
+    let io = PrefaceTimeout::new(stream, limits.header_timeout);
+    let (io, flooded) = FloodGuard::new(io, limits.pending_resets, reads);
+    let serving = Serving::new(shared.serving_http2, granted, io, keep_alive, answer);
+    let mut connection = pin!(serving);
+    let idle = streams.idle_for(limits.idle_timeout);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = own.place.evicted() => Ok(()),
+        () = told_by_goaway(&mut drain, &own) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = drain.forced() => Ok(()),
+            }
+        }
+        () = idle => {
+            connection.as_mut().graceful_shutdown();
+            // A request may still come before the client has read it.
+            tokio::select! {
+                ended = connection => ended,
+                () = streams.idle_for(GOODBYE) => Ok(()),
+                () = drain.forced() => Ok(()),
+            }
+        }
+    };
+    match ended {
+        _ if flooded.happened() => note_flood(&own.thread, own.peer),
+        Err(error) => note_end(&own.thread, own.peer, &error),
+        Ok(()) => {}
+    }
+}
+
 /// Resolves when the connection is to end once what is under way has ended: the agent drains, or the client should reconnect.
 async fn asked_to_end(drain: &mut DrainSignal, connection: &Connection) {
     tokio::select! {
@@ -353,6 +372,10 @@ async fn told_to_leave(connection: &Connection) {
 fn note_end(thread: &Worker, peer: SocketAddr, error: &(dyn std::error::Error + 'static)) {
     let mut source = Some(error);
     while let Some(cause) = source {
+        if let Some(Fault::OwnLimit(_)) = cause.downcast_ref::<Fault>() {
+            note_flood(thread, peer);
+            return;
+        }
         let h2 = cause.downcast_ref::<h2::Error>();
         if h2
             .is_some_and(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))

@@ -1,15 +1,17 @@
 //! Whether the other side of an HTTP/2 connection is still there: a PING after some silence, which has to be answered in time.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::h2wire::client::Client;
+use super::http2::Shared;
+use crate::h2wire::client::Requesting;
+use crate::h2wire::server::Answering;
 
 /// Reads of a connection that brought something.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +22,9 @@ pub(super) enum Pings {
     /// For a connection of the h2 crate.
     Library(PingPong),
     /// For a connection of the agent's own client.
-    Own(Arc<Mutex<Client>>),
+    Client(Shared<Requesting>),
+    /// For a connection of the agent's own server.
+    Server(Shared<Answering>),
 }
 
 pub(super) struct KeepAlive {
@@ -106,9 +110,12 @@ impl Pings {
     fn send(&mut self) -> bool {
         match self {
             Self::Library(pings) => pings.send_ping(Ping::opaque()).is_ok(),
-            Self::Own(client) => {
-                let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
-                client.ping();
+            Self::Client(client) => {
+                client.lock().ping();
+                true
+            }
+            Self::Server(server) => {
+                server.lock().ping();
                 true
             }
         }
@@ -118,10 +125,8 @@ impl Pings {
     fn answered(&mut self, cx: &mut Context<'_>) -> bool {
         match self {
             Self::Library(pings) => matches!(pings.poll_pong(cx), Poll::Ready(Ok(_))),
-            Self::Own(client) => {
-                let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
-                client.ponged()
-            }
+            Self::Client(client) => client.lock().ponged(),
+            Self::Server(server) => server.lock().ponged(),
         }
     }
 }

@@ -69,7 +69,7 @@ use std::sync::atomic::AtomicUsize;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::config::Limits;
+use crate::config::{Http2, Limits};
 use crate::discovery::{DiscoveryHandle, View};
 use crate::drain::DrainSignal;
 use crate::history::Tally;
@@ -114,6 +114,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// `limits` of the configuration.
     pub limits: Limits,
+    /// What speaks HTTP/2 to clients.
+    pub serving_http2: Http2,
     /// `limits.responseTimeout`, which may change while the agent runs.
     pub response_timeout: Arc<ResponseTimeout>,
     /// False: everything is answered by the local server.

@@ -8,7 +8,7 @@ use tokio::task::yield_now;
 
 use super::*;
 use crate::config::Http2;
-use crate::h2wire::client::Limits;
+use crate::h2wire::Limits;
 use crate::proxy::blame::Ending;
 use crate::proxy::keep_alive::{KeepAlive, Reads};
 

@@ -12,15 +12,21 @@ use hyper::body::Incoming;
 
 use super::http2::OwnBody;
 use super::pipe::Piping;
-use crate::h2wire::client::Fault;
+use crate::h2wire::Fault;
+use crate::h2wire::client::Requesting;
+use crate::h2wire::server::Answering;
 
 /// Dropping one that has not ended resets its stream.
 #[derive(Debug)]
 pub enum WireBody {
     Http1(Incoming),
     Http2(Http2Body),
-    /// Received over HTTP/2 by the agent's own client.
-    Own(OwnBody),
+    /// Of an answer, received over HTTP/2 by the agent's own client.
+    Own(OwnBody<Requesting>),
+    /// Of a request, received over HTTP/2 by the agent's own server.
+    Request(OwnBody<Answering>),
+    /// There is none.
+    Empty,
 }
 
 #[derive(Debug)]
@@ -69,6 +75,8 @@ impl Body for WireBody {
             Self::Http1(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Http1),
             Self::Http2(body) => body.poll_frame(cx).map_err(BodyError::Http2),
             Self::Own(body) => body.poll_frame(cx).map_err(BodyError::Own),
+            Self::Request(body) => body.poll_frame(cx).map_err(BodyError::Own),
+            Self::Empty => Poll::Ready(None),
         }
     }
 
@@ -77,18 +85,24 @@ impl Body for WireBody {
             Self::Http1(incoming) => incoming.is_end_stream(),
             Self::Http2(body) => body.stream.is_end_stream(),
             Self::Own(body) => body.is_end_stream(),
+            Self::Request(body) => body.is_end_stream(),
+            Self::Empty => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(incoming) => incoming.size_hint(),
-            Self::Http2(body) => body.left.map_or(SizeHint::default(), SizeHint::with_exact),
-            Self::Own(body) => body
-                .left()
-                .map_or(SizeHint::default(), SizeHint::with_exact),
+            Self::Http2(body) => known(body.left),
+            Self::Own(body) => known(body.left()),
+            Self::Request(body) => known(body.left()),
+            Self::Empty => SizeHint::with_exact(0),
         }
     }
+}
+
+fn known(left: Option<u64>) -> SizeHint {
+    left.map_or(SizeHint::default(), SizeHint::with_exact)
 }
 
 impl Http2Body {
@@ -142,6 +156,8 @@ impl BodyError {
         match self {
             Self::Http2(error) => error.reason(),
             Self::Own(Fault::Reset(code)) => Some(Reason::from(*code)),
+            // The agent's own code for it.
+            Self::Own(Fault::Malformed(_)) => Some(Reason::PROTOCOL_ERROR),
             Self::Http1(_) | Self::Own(_) => None,
         }
         .unwrap_or(Reason::INTERNAL_ERROR)

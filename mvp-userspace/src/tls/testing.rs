@@ -249,6 +249,7 @@ impl Files {
             node: "cp-a".to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
             serving: self.pair("apiserver"),
+            serving_http2: config::Http2::Library,
             sni: vec![],
             client_ca_file: Some(self.path().join("ca.crt")),
             request_header: Some(config::RequestHeader {

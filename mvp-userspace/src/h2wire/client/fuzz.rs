@@ -84,21 +84,6 @@ pub fn fuzz_client(data: &[u8]) {
     }
 }
 
-impl Client {
-    fn check(&self) {
-        let active = self.streams.values().filter(|stream| stream.is_active());
-        match self.ended {
-            None => assert_eq!(self.active, active.count()),
-            Some(_) => assert_eq!(active.count(), 0),
-        }
-        assert!(self.active <= LIMITS.streams);
-        for stream in self.streams.values() {
-            let queued: usize = stream.chunks.iter().map(Bytes::len).sum();
-            assert!(queued <= LIMITS.stream_window as usize, "{queued} bytes");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,11 +1,15 @@
-//! Reads the fields of an answer, or its trailers, from a header block (RFC 7541 §3, §6).
+//! Reads the fields of a message, or its trailers, from a header block (RFC 7541 §3, §6).
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, Method, header};
 
 use super::integer;
-use super::table::{Dynamic, Entry, FIXED_ENTRIES, Name, TABLE_SIZE, fixed};
+use super::table::{Dynamic, Entry, FIXED_ENTRIES, FIXED_READ, Name, TABLE_SIZE, Value};
 use crate::h2wire::huffman;
+use crate::h2wire::target::Refusal;
+
+/// Room for the fields of a usual message and those that the agent adds.
+const FIELDS: usize = 20;
 
 /// A header block that does not follow RFC 7541: the tables of both ends may differ from here on, so the connection has to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -20,17 +24,32 @@ pub(crate) enum BlockError {
     Huffman,
     #[error("a table size that was not agreed on, or in the middle of a block")]
     TableSize,
+    /// The block itself may be right.
+    #[error("far more fields than the agent takes")]
+    Bomb,
 }
 
 /// What a block held.
 #[derive(Debug, Default)]
 pub(crate) struct Decoded {
-    pub status: Option<u16>,
+    pub control: Control,
     pub fields: HeaderMap,
     /// Breaks a rule of RFC 9113 §8.2 or §8.3; says which. This is about the one stream.
     pub malformed: Option<&'static str>,
     /// More than the agent takes; what was above the limit is not in `fields`.
     pub too_large: bool,
+}
+
+/// The pseudo-header fields (RFC 9113 §8.3).
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    pub status: Option<u16>,
+    pub method: Option<Method>,
+    pub scheme: Option<Scheme>,
+    pub authority: Option<Authority>,
+    pub path: Option<PathAndQuery>,
+    /// Why `path` stands for one that cannot be carried.
+    pub refusal: Option<Refusal>,
 }
 
 /// The reading end of one connection.
@@ -51,11 +70,17 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Reads a whole block. `most`: bytes of fields, measured as for SETTINGS_MAX_HEADER_LIST_SIZE, that are kept.
+    /// Reads a whole block. `most`: bytes of fields, measured as for SETTINGS_MAX_HEADER_LIST_SIZE, that are kept; above `bomb` none are
+    /// read.
     ///
     /// # Errors
     /// The connection is of no further use.
-    pub(crate) fn decode(&mut self, block: &[u8], most: usize) -> Result<Decoded, BlockError> {
+    pub(crate) fn decode(
+        &mut self,
+        block: &[u8],
+        most: usize,
+        bomb: usize,
+    ) -> Result<Decoded, BlockError> {
         let mut rest = block;
         let mut size = 0_usize;
         let mut decoded = Decoded::default();
@@ -64,7 +89,7 @@ impl Decoder {
             let entry = match first {
                 0x80.. => {
                     let index = integer::read(&mut rest, 7)?;
-                    self.entry(index)?
+                    self.entry(index)?.clone()
                 }
                 0x40..0x80 => {
                     let entry = self.literal(&mut rest, 6, false)?;
@@ -84,6 +109,9 @@ impl Decoder {
             };
             begun = true;
             size = size.saturating_add(entry.size);
+            if size > bomb {
+                return Err(BlockError::Bomb);
+            }
             if size > most {
                 decoded.too_large = true;
             } else {
@@ -93,19 +121,12 @@ impl Decoder {
         Ok(decoded)
     }
 
-    fn entry(&self, index: usize) -> Result<Entry, BlockError> {
-        if let Some((name, value)) = fixed(index) {
-            return Ok(Entry {
-                name: Name::read(name.as_bytes()),
-                name_length: name.len(),
-                value: Some(HeaderValue::from_static(value)),
-                size: Entry::size_of(name.len(), value.len()),
-            });
-        }
-        let entry = index
-            .checked_sub(FIXED_ENTRIES + 1)
-            .and_then(|index| self.table.get(index));
-        entry.cloned().ok_or(BlockError::NoSuchIndex(index))
+    fn entry(&self, index: usize) -> Result<&Entry, BlockError> {
+        let entry = match index.checked_sub(FIXED_ENTRIES + 1) {
+            Some(index) => self.table.get(index),
+            None => index.checked_sub(1).and_then(|at| FIXED_READ.get(at)),
+        };
+        entry.ok_or(BlockError::NoSuchIndex(index))
     }
 
     /// A literal, whose first byte has `bits` of the index of its name.
@@ -116,19 +137,14 @@ impl Decoder {
             (Name::read(name), name.len())
         } else {
             let named = self.entry(index)?;
-            (named.name, named.name_length)
+            (named.name.clone(), named.name_length)
         };
         let value = self.text(rest)?;
-        let size = Entry::size_of(name_length, value.len());
-        let mut value = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value)).ok();
-        if let Some(value) = &mut value {
-            value.set_sensitive(never);
-        }
         Ok(Entry {
-            name,
             name_length,
-            value,
-            size,
+            size: Entry::size_of(name_length, value.len()),
+            value: name.value(value, never),
+            name,
         })
     }
 
@@ -146,37 +162,76 @@ impl Decoder {
     }
 }
 
-impl Decoded {
-    fn add(&mut self, Entry { name, value, .. }: Entry) {
-        match (name, value) {
-            (Name::Status, Some(value)) => {
-                if self.status.is_some() || !self.fields.is_empty() {
-                    self.malformed = Some(":status twice, or behind fields");
-                }
-                self.status = value.to_str().ok().and_then(|text| text.parse().ok());
+impl Control {
+    pub(crate) fn is_of_request(&self) -> bool {
+        self.method.is_some()
+            || self.scheme.is_some()
+            || self.authority.is_some()
+            || self.path.is_some()
+    }
+
+    /// Whether the field was there already.
+    fn set(&mut self, value: Value) -> bool {
+        match value {
+            Value::Status(status) => self.status.replace(status).is_some(),
+            Value::Method(method) => self.method.replace(method).is_some(),
+            Value::Scheme(scheme) => self.scheme.replace(scheme).is_some(),
+            Value::Authority(authority) => self.authority.replace(authority).is_some(),
+            Value::Path(path) => self.path.replace(path).is_some(),
+            Value::Refused(refusal, path) => {
+                self.refusal = Some(refusal);
+                self.path.replace(path).is_some()
             }
-            (Name::Field(name), Some(value)) => {
-                if is_of_the_connection(name.as_str()) {
-                    self.malformed = Some("a field that is about the connection");
-                } else if self.fields.try_append(name, value).is_err() {
-                    self.too_large = true;
-                }
-            }
-            (Name::Wrong, _) | (_, None) => {
-                self.malformed = Some("a name or value that no field may have");
-            }
+            Value::Field(_) | Value::Wrong => false,
         }
     }
 }
 
-/// RFC 9113 §8.2.2.
-fn is_of_the_connection(name: &str) -> bool {
-    [
-        "connection",
-        "proxy-connection",
-        "keep-alive",
-        "transfer-encoding",
-        "upgrade",
-    ]
-    .contains(&name)
+impl Decoded {
+    fn add(&mut self, Entry { name, value, .. }: Entry) {
+        match (name, value) {
+            (Name::Field(name), Value::Field(value)) => self.append(name, value),
+            (Name::Te, Value::Field(value)) => match value == "trailers" {
+                true => self.append(header::TE, value),
+                false => self.malformed = Some("TE other than trailers"),
+            },
+            (Name::OfConnection, _) => {
+                self.malformed = Some("a field that is about the connection");
+            }
+            (Name::Wrong, _) | (_, Value::Wrong) => {
+                self.malformed = Some("a name or value that no field may have");
+            }
+            (_, value) => {
+                if self.control.set(value) {
+                    self.malformed = Some("a pseudo-header field twice");
+                } else if !self.fields.is_empty() {
+                    self.malformed = Some("a pseudo-header field behind fields");
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, name: HeaderName, value: http::HeaderValue) {
+        if self.fields.capacity() == 0 {
+            self.fields.reserve(FIELDS);
+        }
+        if self.fields.try_append(name, value).is_err() {
+            self.too_large = true;
+        }
+    }
+}
+
+/// RFC 9110 §8.6: a list of the same number is that number.
+pub(crate) fn content_length(fields: &HeaderMap) -> Result<Option<u64>, ()> {
+    let mut found = None;
+    for value in fields.get_all(header::CONTENT_LENGTH) {
+        let text = value.to_str().map_err(|_| ())?;
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| digits).ok_or(())?;
+        if found.is_some_and(|found| found != number) {
+            return Err(());
+        }
+        found = Some(number);
+    }
+    Ok(found)
 }

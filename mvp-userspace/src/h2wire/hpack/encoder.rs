@@ -1,10 +1,10 @@
-//! Writes the fields of a request as a header block (RFC 7541 §6).
+//! Writes the fields of a message as a header block (RFC 7541 §6).
 //!
-//! Nothing is added to the server's table. A connection carries the requests of many callers, so that what one of them may guess must not
+//! Nothing is added to the other side's table. A connection to a server carries the requests of many callers, so that what one of them may guess must not
 //! become shorter because another sent it (§7.1); and texts are written as they are, without the Huffman code, since what that saves on the
-//! wire costs more than it is worth between two machines of one control plane.
+//! wire costs both sides more than it is worth within a cluster.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::integer;
 use super::table::index_of;
@@ -15,14 +15,15 @@ const METHOD: u8 = 2;
 const AUTHORITY: u8 = 1;
 const PATH: u8 = 4;
 const HTTPS: u8 = 7;
+const STATUS: u8 = 8;
 /// A field that is in the fixed table as a whole (§6.1).
 const INDEXED: u8 = 0x80;
 /// A literal that stays out of all tables (§6.2.2), and one that every proxy has to keep out (§6.2.3).
 const LITERAL: u8 = 0x00;
 const NEVER_INDEXED: u8 = 0x10;
 
-/// What a block begins with if it is a connection's first: the server's table has no room (§4.2). Servers that announce a smaller table
-/// than the default want to hear of it, and the others need not keep one.
+/// What a block begins with if it says that the other side's table has no room (§4.2). Who announces a smaller table than the default has
+/// to hear of it.
 pub(crate) const NO_TABLE: u8 = 0x20;
 
 /// Appends the block of a request for an https resource. Fields that HTTP/2 forbids must not be in `fields`.
@@ -41,6 +42,25 @@ pub(crate) fn request(
     block.push(INDEXED | HTTPS);
     literal(LITERAL, Some(AUTHORITY), "", authority.as_bytes(), block);
     literal(LITERAL, Some(PATH), "", path.as_bytes(), block);
+    trailers(fields, block);
+}
+
+/// Appends the block of an answer. Fields that HTTP/2 forbids must not be in `fields`.
+pub(crate) fn response(status: StatusCode, fields: &HeaderMap, block: &mut Vec<u8>) {
+    let indexed = match status.as_u16() {
+        200 => Some(8),
+        204 => Some(9),
+        206 => Some(10),
+        304 => Some(11),
+        400 => Some(12),
+        404 => Some(13),
+        500 => Some(14),
+        _ => None,
+    };
+    match indexed {
+        Some(index) => block.push(INDEXED | index),
+        None => literal(LITERAL, Some(STATUS), "", status.as_str().as_bytes(), block),
+    }
     trailers(fields, block);
 }
 

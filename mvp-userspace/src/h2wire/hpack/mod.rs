@@ -1,12 +1,12 @@
-//! HPACK (RFC 7541) towards servers: requests are written, answers are read.
+//! HPACK (RFC 7541): what the agent says is written without a table, what others say is read once.
 
 mod decoder;
 mod encoder;
 pub(super) mod integer;
 mod table;
 
-pub(super) use decoder::{BlockError, Decoded, Decoder};
-pub(super) use encoder::{NO_TABLE, request, trailers};
+pub(super) use decoder::{BlockError, Control, Decoded, Decoder, content_length};
+pub(super) use encoder::{NO_TABLE, request, response, trailers};
 pub(super) use table::{Entry, FIXED_ENTRIES, TABLE_SIZE, fixed};
 
 #[cfg(test)]
@@ -72,8 +72,8 @@ mod tests {
                 ],
             ),
         ] {
-            let decoded = decoder.decode(&block, MOST).unwrap();
-            assert_eq!(decoded.status, Some(status));
+            let decoded = decoder.decode(&block, MOST, MOST).unwrap();
+            assert_eq!(decoded.control.status, Some(status));
             assert_eq!(fields(&decoded), expected);
             assert_eq!((decoded.malformed, decoded.too_large), (None, false));
         }
@@ -91,7 +91,7 @@ mod tests {
             ("3fe21f", BlockError::TableSize),
             ("8820", BlockError::TableSize),
         ] {
-            let decoded = Decoder::default().decode(&bytes(block), MOST);
+            let decoded = Decoder::default().decode(&bytes(block), MOST, MOST);
             assert_eq!(decoded.unwrap_err(), error, "{block}");
         }
     }
@@ -99,14 +99,17 @@ mod tests {
     #[test]
     fn what_is_about_one_stream_alone() {
         for (block, why) in [
-            ("8888", ":status twice"),
+            ("8888", "a pseudo-header field twice"),
+            ("8282", "a pseudo-header field twice"),
             ("0001610162 88", "behind fields"),
             ("88 0001410162", "a name or value"),
             ("88 0001610100", "a name or value"),
-            ("88 82", "a name or value"),
+            ("88 00027465 03677a69", "TE"),
             ("88 000a636f6e6e656374696f6e0162", "about the connection"),
         ] {
-            let decoded = Decoder::default().decode(&bytes(block), MOST).unwrap();
+            let decoded = Decoder::default()
+                .decode(&bytes(block), MOST, MOST)
+                .unwrap();
             assert!(
                 decoded.malformed.unwrap().contains(why),
                 "{block}: {decoded:?}"
@@ -115,22 +118,50 @@ mod tests {
     }
 
     #[test]
+    fn the_control_data_of_a_request() {
+        // GET, https, a path and an authority that are indexed; then all of it again by indexes.
+        let mut decoder = Decoder::default();
+        let first = bytes("82 87 4404 2f612362 4101 68");
+        for block in [first, bytes("82 87 bf be")] {
+            let control = decoder.decode(&block, MOST, MOST).unwrap().control;
+            assert_eq!(control.method, Some(http::Method::GET));
+            assert_eq!(control.scheme, Some(http::uri::Scheme::HTTPS));
+            assert_eq!(control.authority.as_ref().unwrap(), "h");
+            assert_eq!(control.path.as_ref().unwrap(), "/a_b", "what stands for it");
+            assert_eq!(control.refusal, Some(crate::h2wire::Refusal::Malformed));
+            assert!(control.is_of_request() && control.status.is_none());
+        }
+    }
+
+    #[test]
+    fn far_too_many_fields_are_not_read() {
+        let block = [bytes("88 4001610162"), vec![0xbe; 100]].concat();
+        let decoded = Decoder::default().decode(&block, 100, 10_000).unwrap();
+        assert!(
+            decoded.too_large && decoded.fields.len() == 1,
+            "{decoded:?}"
+        );
+        let bomb = Decoder::default().decode(&block, 100, 3000);
+        assert_eq!(bomb.unwrap_err(), BlockError::Bomb);
+    }
+
+    #[test]
     fn the_tables_stay_equal_where_an_answer_is_too_large_or_malformed() {
         let mut decoder = Decoder::default();
         // Two fields with indexing, the second with a value that none may have, then both by their index.
         let block = bytes("88 4001610162 4001630100");
-        assert!(decoder.decode(&block, 50).unwrap().too_large);
-        let again = decoder.decode(&bytes("88 bf"), MOST).unwrap();
+        assert!(decoder.decode(&block, 50, MOST).unwrap().too_large);
+        let again = decoder.decode(&bytes("88 bf"), MOST, MOST).unwrap();
         assert_eq!(fields(&again), [("a", "b")]);
         assert!(
             decoder
-                .decode(&bytes("88 be"), MOST)
+                .decode(&bytes("88 be"), MOST, MOST)
                 .unwrap()
                 .malformed
                 .is_some()
         );
         assert_eq!(
-            decoder.decode(&bytes("c0"), MOST).unwrap_err(),
+            decoder.decode(&bytes("c0"), MOST, MOST).unwrap_err(),
             BlockError::NoSuchIndex(64)
         );
     }
@@ -144,7 +175,7 @@ mod tests {
             let mut fields = HeaderMap::new();
             for (name, value, sensitive) in texts {
                 let Ok(name) = http::HeaderName::from_bytes(name.as_bytes()) else { continue };
-                if ["connection", "keep-alive", "upgrade"].contains(&name.as_str()) {
+                if ["connection", "keep-alive", "te", "upgrade"].contains(&name.as_str()) {
                     continue;
                 }
                 let mut value = HeaderValue::from_str(&value).unwrap();
@@ -153,7 +184,7 @@ mod tests {
             }
             let mut block = vec![NO_TABLE];
             trailers(&fields, &mut block);
-            let decoded = Decoder::default().decode(&block, MOST).unwrap();
+            let decoded = Decoder::default().decode(&block, MOST, MOST).unwrap();
             prop_assert_eq!(decoded.malformed, None);
             for (name, value) in &fields {
                 let all: Vec<_> = decoded.fields.get_all(name).iter().collect();
@@ -168,7 +199,7 @@ mod tests {
         ) {
             let mut decoder = Decoder::default();
             for block in blocks {
-                if decoder.decode(&block, 200).is_err() {
+                if decoder.decode(&block, 200, MOST).is_err() {
                     break;
                 }
             }

@@ -1,8 +1,12 @@
 //! The tables of HPACK: the fixed one (RFC 7541 appendix A), and the one that grows with a connection (§2.3.2, §4).
 
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 
-use http::{HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderName, HeaderValue, Method};
+
+use crate::h2wire::target::{Refusal, judge, stand_in};
 
 /// What SETTINGS_HEADER_TABLE_SIZE is while nobody says otherwise (RFC 9113 §6.5.2): the agent does not.
 pub(crate) const TABLE_SIZE: usize = 4096;
@@ -12,11 +16,33 @@ const OVERHEAD: usize = 32;
 /// A field's name as it came.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Name {
-    /// `:status`.
     Status,
+    Method,
+    Scheme,
+    Authority,
+    Path,
     Field(HeaderName),
-    /// A name that no answer may have: another pseudo-header, an upper-case letter, a byte that is no token. The entry stands in the table
-    /// all the same, since both ends count alike.
+    /// `te`, of which HTTP/2 allows one value.
+    Te,
+    /// A field that is about a connection of HTTP/1.1 (RFC 9113 §8.2.2).
+    OfConnection,
+    /// A name that no message may have: another pseudo-header field, an upper-case letter, a byte that is no token. The entry stands in
+    /// the table all the same, since both ends count alike.
+    Wrong,
+}
+
+/// A field's value, as what it is used as: an entry of the table is read once, however often it comes.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Status(u16),
+    Method(Method),
+    Scheme(Scheme),
+    Authority(Authority),
+    Path(PathAndQuery),
+    /// A path that `http::Uri` cannot represent, and what stands for it.
+    Refused(Refusal, PathAndQuery),
+    Field(HeaderValue),
+    /// What no such field may have.
     Wrong,
 }
 
@@ -26,8 +52,7 @@ pub(crate) struct Entry {
     pub name: Name,
     /// Bytes of the name as it came.
     pub name_length: usize,
-    /// `None`: bytes that no value may have.
-    pub value: Option<HeaderValue>,
+    pub value: Value,
     /// What it counts for, bytes (§4.1).
     pub size: usize,
 }
@@ -37,10 +62,52 @@ impl Name {
     pub(crate) fn read(name: &[u8]) -> Self {
         match name {
             b":status" => Self::Status,
+            b":method" => Self::Method,
+            b":scheme" => Self::Scheme,
+            b":authority" => Self::Authority,
+            b":path" => Self::Path,
+            b"te" => Self::Te,
+            b"connection" | b"proxy-connection" | b"keep-alive" | b"transfer-encoding"
+            | b"upgrade" => Self::OfConnection,
             _ if name.iter().any(u8::is_ascii_uppercase) => Self::Wrong,
             _ => HeaderName::from_bytes(name).map_or(Self::Wrong, Self::Field),
         }
     }
+
+    /// A value of this field. `never`: it must not be indexed by anybody (RFC 7541 §6.2.3).
+    pub(crate) fn value(&self, value: &[u8], never: bool) -> Value {
+        let read = match self {
+            Self::Status => text(value).and_then(|t| t.parse().ok().map(Value::Status)),
+            Self::Method => Method::from_bytes(value).ok().map(Value::Method),
+            Self::Scheme => Scheme::try_from(value).ok().map(Value::Scheme),
+            Self::Authority => Authority::try_from(value).ok().map(Value::Authority),
+            Self::Path => path(value),
+            Self::Field(_) | Self::Te | Self::OfConnection => {
+                let value = HeaderValue::from_bytes(value).ok();
+                value.map(|mut value| {
+                    value.set_sensitive(never);
+                    Value::Field(value)
+                })
+            }
+            Self::Wrong => None,
+        };
+        read.unwrap_or(Value::Wrong)
+    }
+}
+
+fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok()
+}
+
+fn path(value: &[u8]) -> Option<Value> {
+    if value.is_empty() {
+        return None;
+    }
+    let Some(refusal) = judge(value) else {
+        return PathAndQuery::try_from(value).ok().map(Value::Path);
+    };
+    let plain = PathAndQuery::try_from(stand_in(value).as_slice()).ok()?;
+    Some(Value::Refused(refusal, plain))
 }
 
 impl Entry {
@@ -102,6 +169,20 @@ impl Dynamic {
 pub(crate) fn fixed(index: usize) -> Option<(&'static str, &'static str)> {
     FIXED.get(index.checked_sub(1)?).copied()
 }
+
+/// The entries of the fixed table, read.
+pub(super) static FIXED_READ: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+    let read = |(name, value): &(&str, &str)| {
+        let read = Name::read(name.as_bytes());
+        Entry {
+            value: read.value(value.as_bytes(), false),
+            name: read,
+            name_length: name.len(),
+            size: Entry::size_of(name.len(), value.len()),
+        }
+    };
+    FIXED.iter().map(read).collect()
+});
 
 /// How many indexes the fixed table takes.
 pub(crate) const FIXED_ENTRIES: usize = FIXED.len();
@@ -229,10 +310,11 @@ mod tests {
     use super::*;
 
     fn entry(name: &str, value: &str) -> Entry {
+        let read = Name::read(name.as_bytes());
         Entry {
-            name: Name::read(name.as_bytes()),
+            value: read.value(value.as_bytes(), false),
+            name: read,
             name_length: name.len(),
-            value: HeaderValue::from_bytes(value.as_bytes()).ok(),
             size: Entry::size_of(name.len(), value.len()),
         }
     }
@@ -257,7 +339,10 @@ mod tests {
         let values = |table: &Dynamic| -> Vec<String> {
             (0..)
                 .map_while(|index| table.get(index))
-                .map(|entry| entry.value.as_ref().unwrap().to_str().unwrap().to_owned())
+                .map(|entry| match &entry.value {
+                    Value::Field(value) => value.to_str().unwrap().to_owned(),
+                    other => panic!("{other:?}"),
+                })
                 .collect()
         };
         assert_eq!(values(&table), ["4", "3", "2"]);
@@ -271,10 +356,43 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_answer_may_have() {
-        for wrong in ["Date", ":path", "a b", "", ":"] {
+    fn names_that_no_message_may_have() {
+        for wrong in ["Date", ":Path", ":protocol", "a b", "", ":", "a\x7f"] {
             assert_eq!(Name::read(wrong.as_bytes()), Name::Wrong, "{wrong:?}");
         }
+        for name in [
+            "connection",
+            "proxy-connection",
+            "keep-alive",
+            "transfer-encoding",
+            "upgrade",
+        ] {
+            assert_eq!(Name::read(name.as_bytes()), Name::OfConnection, "{name:?}");
+        }
         assert_eq!(Name::read(b":status"), Name::Status);
+        assert_eq!(Name::read(b"te"), Name::Te);
+    }
+
+    #[test]
+    fn values_that_a_field_may_not_have() {
+        for (name, value) in [
+            (":status", "ok"),
+            (":method", "G T"),
+            (":scheme", "ht tp"),
+            (":authority", "a b"),
+            (":path", ""),
+            ("a", "\n"),
+            ("te", "\0"),
+        ] {
+            let read = Name::read(name.as_bytes()).value(value.as_bytes(), false);
+            assert!(
+                matches!(read, Value::Wrong),
+                "{name}: {value:?} is {read:?}"
+            );
+        }
+        let refused = Name::Path.value(b"/a#b", false);
+        assert!(matches!(refused, Value::Refused(Refusal::Malformed, path) if path == "/a_b"));
+        let path = Name::Path.value(b"/a?b", false);
+        assert!(matches!(path, Value::Path(path) if path == "/a?b"));
     }
 }

@@ -5,9 +5,10 @@ mod own;
 mod own_body;
 #[cfg(test)]
 mod own_body_tests;
+mod own_io;
+mod own_pump;
 #[cfg(test)]
 mod own_tests;
-mod own_upload;
 
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response};
@@ -22,9 +23,11 @@ use super::keep_alive::KeepAlive;
 use super::outgoing::UpstreamRequest;
 use super::wire_body::WireBody;
 use crate::config::Http2;
-use crate::h2wire::client::{Fault, Limits};
+use crate::h2wire::{Fault, Limits};
 
 pub(super) use own_body::OwnBody;
+pub(super) use own_io::{Exchange, Io, Shared, fault};
+pub(super) use own_pump::Pump;
 
 /// Where requests are given to a connection. Cheap to clone; the connection ends with the last one and the last answer.
 #[derive(Clone)]

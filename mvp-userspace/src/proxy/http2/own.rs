@@ -1,33 +1,24 @@
-//! HTTP/2 towards a server by the agent's own client: its socket, and requests on it.
-//!
-//! A request, its connection and its client are on one thread, so that the lock of what they share is never waited for.
+//! HTTP/2 towards a server by the agent's own client: requests on a connection, and what drives it.
 
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
 use http::{Request, Response};
 use http_body::Body as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::own_body::OwnBody;
-use super::own_upload::Upload;
+use super::own_io::{Exchange, Io, Shared, fault};
+use super::own_pump::Pump;
 use super::{Settings, announce_length, fault_error};
-use crate::h2wire::client::{Client, Fault};
+use crate::h2wire::Fault;
+use crate::h2wire::client::{Client, Requesting};
 use crate::proxy::body::UploadBody;
 use crate::proxy::error::AttemptError;
 use crate::proxy::keep_alive::{KeepAlive, Pings};
 use crate::proxy::wire_body::WireBody;
-
-/// Room for one read. An idle connection has none.
-const READ: usize = 32 * 1024;
-
-/// What a connection's requests and its driver share.
-#[derive(Clone, Debug)]
-pub struct Shared(Arc<Mutex<Client>>);
 
 /// See [`super::Sender`].
 #[derive(Clone)]
@@ -37,55 +28,38 @@ pub(crate) struct Sender {
 
 /// What all senders of a connection share: when the last one is dropped, the connection ends.
 struct Open {
-    client: Shared,
+    client: Shared<Requesting>,
     /// A request has noticed that the connection broke.
     broken: AtomicBool,
 }
 
 /// Drives a connection until it ends.
-pub(super) struct Driver<S> {
-    socket: S,
-    client: Shared,
-    inbox: BytesMut,
-    /// Something was written behind the last flush.
-    unflushed: bool,
+pub(super) struct Driver<T> {
+    io: Io<T, Requesting>,
     /// It ends because nobody needs it any more.
     in_order: bool,
     keep_alive: KeepAlive,
 }
 
-/// One request and its answer. Dropped, it gives up what has not come.
-#[derive(Debug)]
-pub struct Exchange {
-    pub client: Shared,
-    pub id: u32,
-}
-
 /// Begins a connection; the driver writes the preface.
-pub(super) fn begin<S>(socket: S, settings: Settings) -> (Sender, Driver<S>) {
-    let client = Shared(Arc::new(Mutex::new(Client::new(settings.limits))));
+pub(super) fn begin<T>(socket: T, settings: Settings) -> (Sender, Driver<T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let client = Shared::new(Client::new(settings.limits));
     let keep_alive = settings
         .keep_alive
-        .with(Some(Pings::Own(Arc::clone(&client.0))));
+        .with(Some(Pings::Client(client.clone())));
     let open = Arc::new(Open {
         client: client.clone(),
         broken: AtomicBool::new(false),
     });
     let driver = Driver {
-        socket,
-        client,
-        inbox: BytesMut::new(),
-        unflushed: false,
+        io: Io::new(socket, client),
         in_order: false,
         keep_alive,
     };
     (Sender { open }, driver)
-}
-
-impl Shared {
-    pub fn lock(&self) -> MutexGuard<'_, Client> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Sender {
@@ -128,15 +102,18 @@ impl Sender {
                 ends,
             )
             .map_err(fault_error)?;
-        let exchange = Exchange { client, id };
-        let mut upload = (!ends).then(|| Upload::new(&exchange, upload));
+        let exchange = Exchange {
+            connection: client.clone(),
+            id,
+        };
+        let mut upload = (!ends).then(|| Pump::new(client, id, upload));
         let answer = std::future::poll_fn(|cx| {
             if let Some(uploading) = &mut upload
                 && Pin::new(uploading).poll(cx).is_ready()
             {
                 upload = None;
             }
-            exchange.client.lock().poll_head(id, cx)
+            exchange.connection.lock().poll_head(id, cx)
         })
         .await
         .map_err(fault_error)?;
@@ -159,69 +136,21 @@ impl Drop for Open {
     }
 }
 
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        self.client.lock().let_go(self.id);
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        loop {
-            self.inbox.reserve(READ);
-            let read = pin!(self.socket.read_buf(&mut self.inbox)).poll(cx)?;
-            match read {
-                Poll::Ready(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Poll::Ready(_) => {
-                    self.client.lock().receive(&mut self.inbox);
-                    if self.client.lock().is_done() {
-                        return Ok(());
-                    }
-                }
-                Poll::Pending => break,
-            }
-        }
-        if self.inbox.is_empty() {
-            self.inbox = BytesMut::new();
-        }
-        Ok(())
-    }
-
-    /// Ready when everything is written and flushed.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let mut client = self.client.lock();
-            let outgoing = client.outgoing();
-            if outgoing.is_empty() {
-                break;
-            }
-            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, outgoing))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            client.written(written);
-            self.unflushed = true;
-        }
-        if self.unflushed {
-            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
     type Output = Result<(), Fault>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if !this.client.lock().is_done()
-            && let Err(error) = this.poll_read(cx)
-        {
-            this.client.lock().broken(fault(&error));
+        let done = {
+            let mut client = this.io.connection.lock();
+            client.is_awake();
+            client.is_done()
+        };
+        if !done && let Err(error) = this.io.poll_read(cx) {
+            this.io.connection.lock().broken(fault(&error));
         }
         let in_order = {
-            let mut client = this.client.lock();
+            let mut client = this.io.connection.lock();
             let in_order = client.is_done() && client.fault().is_none();
             if in_order {
                 client.say_goodbye();
@@ -229,18 +158,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             in_order
         };
         this.in_order |= in_order;
-        let written = this.poll_write(cx);
+        let written = this.io.poll_write(cx);
         if let Poll::Ready(Err(error)) = &written {
-            this.client.lock().broken(fault(error));
+            this.io.connection.lock().broken(fault(error));
         }
         let (done, ended) = {
-            let client = this.client.lock();
+            let client = this.io.connection.lock();
             (client.is_done(), client.fault())
         };
         if done {
             // What it says of the end is written, if the server takes it.
             if matches!(written, Poll::Ready(Ok(()))) {
-                let _ = ready!(Pin::new(&mut this.socket).poll_shutdown(cx));
+                let _ = ready!(this.io.poll_shutdown(cx));
             } else if written.is_pending() {
                 return Poll::Pending;
             }
@@ -248,25 +177,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             return Poll::Ready(ended.map_or(Ok(()), Err));
         }
         if !this.keep_alive.is_alive(cx) {
-            this.client.lock().broken(Fault::PingUnanswered);
+            this.io.connection.lock().broken(Fault::PingUnanswered);
             return Poll::Ready(Err(Fault::PingUnanswered));
         }
-        this.client.lock().owned_by(cx.waker());
+        this.io.connection.lock().owned_by(cx.waker());
         Poll::Pending
     }
 }
 
 /// Dropped, as with its runtime, it ends all that waits for it.
-impl<S> Drop for Driver<S> {
+impl<T> Drop for Driver<T> {
     fn drop(&mut self) {
-        self.client.lock().broken(Fault::Broken);
-    }
-}
-
-/// The kernel gives up a connection whose other end is silent (TCP_USER_TIMEOUT).
-fn fault(error: &io::Error) -> Fault {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Fault::PingUnanswered,
-        _ => Fault::Broken,
+        self.io.connection.lock().broken(Fault::Broken);
     }
 }

@@ -1,4 +1,4 @@
-//! The body of an answer that comes by the agent's own client.
+//! A body that comes by the agent's own HTTP/2.
 
 use std::task::{Context, Poll, ready};
 
@@ -6,22 +6,22 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 
-use super::own::Exchange;
-use crate::h2wire::client::{Fault, Piece};
+use super::own_io::Exchange;
+use crate::h2wire::{Fault, Piece, Side};
 use crate::proxy::wire_body::content_length;
 
-/// Dropping one that has not ended resets its stream.
+/// Dropping one that has not ended lets go what is left.
 #[derive(Debug)]
-pub struct OwnBody {
-    exchange: Exchange,
-    /// What is still to come, if the server said how much there is.
+pub struct OwnBody<S: Side> {
+    exchange: Exchange<S>,
+    /// What is still to come, if the sender said how much there is.
     left: Option<u64>,
 }
 
-impl OwnBody {
+impl<S: Side> OwnBody<S> {
     /// The body behind a head with these fields.
-    pub fn new(fields: &HeaderMap, exchange: Exchange) -> Self {
-        let ended = exchange.client.lock().is_body_at_end(exchange.id);
+    pub(in crate::proxy) fn new(fields: &HeaderMap, exchange: Exchange<S>) -> Self {
+        let ended = exchange.connection.lock().is_body_at_end(exchange.id);
         Self {
             exchange,
             left: content_length(fields).or(ended.then_some(0)),
@@ -33,15 +33,16 @@ impl OwnBody {
     }
 
     pub fn is_end_stream(&self) -> bool {
-        self.exchange.client.lock().is_body_at_end(self.exchange.id)
+        let connection = self.exchange.connection.lock();
+        connection.is_body_at_end(self.exchange.id)
     }
 
     pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let piece = self.exchange.client.lock().poll_body(self.exchange.id, cx);
-        Poll::Ready(match ready!(piece) {
+        let mut connection = self.exchange.connection.lock();
+        Poll::Ready(match ready!(connection.poll_body(self.exchange.id, cx)) {
             Ok(Piece::Data(chunk)) => {
                 self.left = self
                     .left

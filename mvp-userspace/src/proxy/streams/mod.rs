@@ -1,16 +1,19 @@
-//! HTTP/2 towards a client, on the h2 crate itself: the requests of a connection are answered in the connection's own task.
+//! HTTP/2 towards a client, by the h2 crate or by the agent's own server (`serving.http2`): the requests of a connection are answered in the
+//! connection's own task.
 //!
 //! hyper's server gives every request a task of its own. That a request, its connection and the connections to servers are on one
 //! thread makes it a detour: each request is made twice as many wake-ups, and its state is copied into the task.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+mod library;
+mod own;
+#[cfg(test)]
+mod own_tests;
 
-use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, Stream};
-use h2::Reason;
-use h2::server::{Builder, Connection, Handshake, SendResponse};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::stream::Stream;
 use http::header::{CONTENT_LENGTH, DATE, TE};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body;
@@ -20,9 +23,10 @@ use time::macros::format_description;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::idle::InStream;
-use super::keep_alive::{KeepAlive, Pings};
-use super::pipe::Pipe;
+use super::keep_alive::KeepAlive;
 use super::wire_body::WireBody;
+use crate::config::Http2;
+use crate::h2wire::{Fault, Limits};
 use crate::net::next_turn;
 
 /// RFC 9110 §5.6.7.
@@ -35,33 +39,28 @@ const HTTP_DATE: &[BorrowedFormatItem<'_>] = format_description!(
 const ENDED_A_TURN: usize = 8;
 
 /// Serves one connection until it ends. `F` answers one request.
-pub(super) struct Serving<S, F, A> {
-    state: State<S>,
-    answer: F,
-    open: FuturesUnordered<OneStream<A>>,
-    /// Asked to end before the connection had begun.
-    ends: bool,
+pub(super) enum Serving<S, F, A> {
+    Library(library::Serving<S, F, A>),
+    Own(own::Serving<S, F, A>),
 }
 
-enum State<S> {
-    Beginning(Pin<Box<Handshake<S, Bytes>>>, Option<KeepAlive>),
-    Begun(Box<Connection<S, Bytes>>, Option<KeepAlive>),
+/// What a client is granted.
+#[derive(Clone, Copy)]
+pub(super) struct Granted {
+    pub limits: Limits,
+    /// Requests that it may give up before they were looked at.
+    pub pending_resets: usize,
 }
 
-/// From a request to the last byte of its answer, or the client's reset.
-struct OneStream<A> {
-    respond: SendResponse<Bytes>,
-    state: Progress<A>,
-}
-
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every answer has a body, and each would have to be allocated"
-)]
-enum Progress<A> {
-    Awaited(Pin<Box<A>>),
-    Sent(Pipe<InStream>),
-    Ended,
+/// How a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("{0}")]
+    Library(#[source] h2::Error),
+    #[error("{0}")]
+    Own(#[source] Fault),
+    #[error("{0}")]
+    Socket(#[source] io::Error),
 }
 
 impl<S, F, A> Serving<S, F, A>
@@ -71,51 +70,26 @@ where
     A: Future<Output = Response<InStream>>,
 {
     /// Begins with the client's preface.
-    pub(super) fn new(builder: &Builder, stream: S, keep_alive: KeepAlive, answer: F) -> Self {
-        Self {
-            state: State::Beginning(Box::pin(builder.handshake(stream)), Some(keep_alive)),
-            answer,
-            open: FuturesUnordered::new(),
-            ends: false,
+    pub(super) fn new(
+        engine: Http2,
+        granted: Granted,
+        stream: S,
+        keep_alive: KeepAlive,
+        answer: F,
+    ) -> Self {
+        match engine {
+            Http2::Library => {
+                Self::Library(library::Serving::new(granted, stream, keep_alive, answer))
+            }
+            Http2::Own => Self::Own(own::Serving::new(granted, stream, keep_alive, answer)),
         }
     }
 
     /// Tells the client that no further request will be taken, and ends once all that came are answered.
     pub(super) fn graceful_shutdown(&mut self) {
-        match &mut self.state {
-            State::Beginning(..) => self.ends = true,
-            State::Begun(connection, _) => connection.graceful_shutdown(),
-        }
-    }
-
-    fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        let State::Begun(connection, keep_alive) = &mut self.state else {
-            return Poll::Pending;
-        };
-        loop {
-            // This is also what reads, and what writes the frames of all streams.
-            while let Poll::Ready(request) = connection.poll_accept(cx) {
-                let Some(request) = request else {
-                    return Poll::Ready(Ok(()));
-                };
-                let (request, respond) = request?;
-                let (head, stream) = request.into_parts();
-                let body = WireBody::http2(&head.headers, stream, None);
-                let answer = (self.answer)(Request::from_parts(head, body));
-                self.open.push(OneStream {
-                    respond,
-                    state: Progress::Awaited(Box::pin(answer)),
-                });
-            }
-            if keep_alive.as_mut().is_some_and(|k| !k.is_alive(cx)) {
-                tracing::debug!("a client did not answer a PING");
-                *keep_alive = None;
-                connection.abrupt_shutdown(Reason::NO_ERROR);
-                continue;
-            }
-            // What they write wakes this task, which so comes to write it behind all others that are ready now.
-            take_ready(&mut self.open, ENDED_A_TURN, cx);
-            return Poll::Pending;
+        match self {
+            Self::Library(serving) => serving.graceful_shutdown(),
+            Self::Own(serving) => serving.graceful_shutdown(),
         }
     }
 }
@@ -126,75 +100,26 @@ where
     F: FnMut(Request<WireBody>) -> A + Unpin,
     A: Future<Output = Response<InStream>>,
 {
-    type Output = Result<(), h2::Error>;
+    type Output = Result<(), Ended>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if let State::Beginning(handshake, keep_alive) = &mut this.state {
-            let mut connection = ready!(handshake.as_mut().poll(cx))?;
-            let pings = connection.ping_pong().map(Pings::Library);
-            if this.ends {
-                connection.graceful_shutdown();
-            }
-            let keep_alive = keep_alive.take().map(|k| k.with(pings));
-            this.state = State::Begun(Box::new(connection), keep_alive);
-        }
-        this.poll_streams(cx)
-    }
-}
-
-impl<A: Future<Output = Response<InStream>>> Future for OneStream<A> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        loop {
-            let answer = match &mut this.state {
-                Progress::Awaited(answer) => {
-                    // A panic is one request's, not the connection's.
-                    match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
-                        Ok(Poll::Ready(answer)) => answer,
-                        // The client may give it up.
-                        Ok(Poll::Pending) => {
-                            return this.respond.poll_reset(cx).map(|_reason| ());
-                        }
-                        Err(_panic) => {
-                            this.respond.send_reset(Reason::INTERNAL_ERROR);
-                            return Poll::Ready(());
-                        }
-                    }
-                }
-                Progress::Sent(pipe) => return Pin::new(pipe).poll(cx),
-                Progress::Ended => return Poll::Ready(()),
-            };
-            this.state = this.begin(answer);
+        match &mut *self {
+            Self::Library(serving) => Pin::new(serving).poll(cx).map_err(Ended::Library),
+            Self::Own(serving) => Pin::new(serving).poll(cx),
         }
     }
 }
 
-impl<A> OneStream<A> {
-    /// Sends the head.
-    fn begin(&mut self, answer: Response<InStream>) -> Progress<A> {
-        let (mut head, body) = answer.into_parts();
-        let ends = body.is_end_stream();
-        complete(&mut head.headers);
-        if let Some(length) = body.size_hint().exact().filter(|_| !ends) {
-            let field = head.headers.entry(CONTENT_LENGTH);
-            field.or_insert_with(|| HeaderValue::from(length));
-        }
-        match self
-            .respond
-            .send_response(Response::from_parts(head, ()), ends)
-        {
-            Ok(_) if ends => Progress::Ended,
-            Ok(stream) => Progress::Sent(Pipe::new(body, stream)),
-            Err(error) => {
-                tracing::debug!(%error, "an answer was not sent");
-                self.respond.send_reset(Reason::INTERNAL_ERROR);
-                Progress::Ended
-            }
-        }
+/// The head of an answer as it is sent, its body, and whether that is empty.
+fn begin(answer: Response<InStream>) -> (http::response::Parts, InStream, bool) {
+    let (mut head, body) = answer.into_parts();
+    let ends = body.is_end_stream();
+    complete(&mut head.headers);
+    if let Some(length) = body.size_hint().exact().filter(|_| !ends) {
+        let field = head.headers.entry(CONTENT_LENGTH);
+        field.or_insert_with(|| HeaderValue::from(length));
     }
+    (head, body, ends)
 }
 
 /// Takes what is ready of `stream`, `most` items at most. If there may be more, the task is woken again, behind whatever else is ready.
@@ -223,6 +148,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
 
+    use futures_util::stream::FuturesUnordered;
     use tokio::io::AsyncReadExt as _;
 
     use super::*;

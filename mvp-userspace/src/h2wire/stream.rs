@@ -1,19 +1,19 @@
 //! One request and its answer, as a connection knows them.
 
-use std::collections::VecDeque;
 use std::task::Waker;
 
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+
+use super::chunks::Chunks;
 
 /// How a stream, or the connection below it, ended before its time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Fault {
     /// RST_STREAM with this code of RFC 9113 §7.
-    #[error("the server reset the stream (code {0})")]
+    #[error("the other side reset the stream (code {0})")]
     Reset(u32),
     /// The agent reset the stream, since what came on it follows no rules.
-    #[error("the answer is malformed: {0}")]
+    #[error("the message is malformed: {0}")]
     Malformed(&'static str),
     /// GOAWAY, and the server will not look at this request.
     #[error("the server ends the connection (code {0})")]
@@ -41,65 +41,57 @@ pub struct Head {
     pub fields: HeaderMap,
 }
 
+/// `own` is what only one end of a connection keeps.
 #[derive(Debug)]
-pub(super) struct Stream {
-    /// All of the request has been written.
-    pub sent: bool,
-    /// All of the answer has come.
-    pub received: bool,
-    /// Bytes of the request's body that may still be sent, negative after the server made its windows smaller (§6.9.2).
-    pub send_window: i64,
-    /// Bytes of the answer's body that may still come.
-    pub receive_window: i64,
-    /// Bytes that were taken by whoever reads the answer, and of which the server has not heard.
-    pub unreturned: u32,
-    /// A request that has an answer without a body whatever its fields say.
-    pub is_head: bool,
-    pub has_head: bool,
-    pub head: Option<Head>,
-    pub chunks: VecDeque<Bytes>,
-    pub trailers: Option<HeaderMap>,
-    /// Bytes of the body still to come, if the answer says how many it has.
-    pub left: Option<u64>,
-    pub fault: Option<Fault>,
-    /// Nobody reads the answer any more.
-    pub let_go: bool,
-    pub reading: Option<Waker>,
-    pub writing: Option<Waker>,
+pub(super) struct Stream<T> {
+    /// All that the agent has to say was written.
+    pub(super) sent: bool,
+    /// All that the other side has to say has come.
+    pub(super) received: bool,
+    /// Bytes of a body that may still be sent, negative after the other side made its windows smaller (§6.9.2).
+    pub(super) send_window: i64,
+    /// Bytes of a body that may still come.
+    pub(super) receive_window: i64,
+    /// Bytes that were taken by whoever reads, and of which the other side has not heard.
+    pub(super) unreturned: u32,
+    pub(super) chunks: Chunks,
+    pub(super) trailers: Option<HeaderMap>,
+    /// Bytes of the body still to come, if the head says how many it has.
+    pub(super) left: Option<u64>,
+    pub(super) fault: Option<Fault>,
+    /// Nobody reads what comes any more.
+    pub(super) let_go: bool,
+    pub(super) reading: Option<Waker>,
+    pub(super) writing: Option<Waker>,
+    pub(super) own: T,
 }
 
-impl Stream {
-    pub(super) fn new(send_window: i64, receive_window: i64, is_head: bool) -> Self {
+impl<T> Stream<T> {
+    pub(super) fn new(send_window: i64, receive_window: i64, own: T) -> Self {
         Self {
             sent: false,
             received: false,
             send_window,
             receive_window,
             unreturned: 0,
-            is_head,
-            has_head: false,
-            head: None,
-            chunks: VecDeque::new(),
+            chunks: Chunks::default(),
             trailers: None,
             left: None,
             fault: None,
             let_go: false,
             reading: None,
             writing: None,
+            own,
         }
     }
 
-    /// It counts for the server's limit of streams at a time.
+    /// It counts for the limit of streams at a time.
     pub(super) fn is_active(&self) -> bool {
         self.fault.is_none() && !(self.sent && self.received)
     }
 
     pub(super) fn fail(&mut self, fault: Fault) {
         self.fault.get_or_insert(fault);
-        self.wake();
-    }
-
-    pub(super) fn wake(&mut self) {
         self.wake_reader();
         self.wake_writer();
     }
@@ -114,5 +106,13 @@ impl Stream {
         if let Some(waker) = self.writing.take() {
             waker.wake();
         }
+    }
+}
+
+/// Leaves a waker, without a new reference if it is the one that is there.
+pub(super) fn leave(place: &mut Option<Waker>, waker: &Waker) {
+    match place {
+        Some(there) => there.clone_from(waker),
+        none => *none = Some(waker.clone()),
     }
 }
