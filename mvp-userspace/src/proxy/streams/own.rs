@@ -40,10 +40,7 @@ struct OneStream<A> {
     state: Progress<A>,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every answer has a body, and each would have to be allocated"
-)]
+/// How far it is.
 enum Progress<A> {
     Awaited(Pin<Box<A>>),
     /// It waits for room.

@@ -35,14 +35,14 @@ impl Obedient {
                 let (id, open) = &mut self.streams[at];
                 *open = what == 2;
                 self.frames.push(match what {
-                    2 if size % 2 == 0 => data(*id, &bytes),
+                    2 if size.is_multiple_of(2) => data(*id, &bytes),
                     2 => frame(DATA, PADDED, *id, &[&[3], &bytes[..], &[0; 3]].concat()),
                     3 => last(*id, &bytes),
                     _ => frame(HEADERS, WHOLE, *id, &block(&[("t", "v")])),
                 });
             }
             (5, Some(at)) => {
-                let code = if size % 2 == 0 {
+                let code = if size.is_multiple_of(2) {
                     CANCEL
                 } else {
                     INTERNAL_ERROR
