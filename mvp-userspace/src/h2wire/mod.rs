@@ -6,6 +6,8 @@ mod chunks;
 pub mod client;
 mod connection;
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz_input;
 mod hpack;
 mod huffman;
 mod mend;
@@ -15,6 +17,8 @@ mod receive;
 pub mod server;
 mod stream;
 mod target;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use connection::{Connection, Limits, Piece, Side};
 pub use mend::Mend;

@@ -17,7 +17,7 @@ use super::interpret::{is_no_such_type, may_mean_the_type, read_short};
 use super::newer::{self, ask_newer, may_refuse};
 use super::one_view::Preferred;
 use super::outgoing::{Outgoing, UpstreamRequest};
-use super::pool::Asking;
+use super::rides::Asking;
 use super::trace::Trace;
 use super::upgrade::connect_for_upgrade;
 use super::wire_body::WireBody;

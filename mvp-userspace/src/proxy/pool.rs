@@ -3,7 +3,7 @@
 //! own.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use super::error::AttemptError;
 use super::http2;
 use super::lane::{AcceptedTokens, Lane};
 use super::quarantine::Quarantine;
-use super::rides::{Made, Ride, Rides};
+use super::rides::{Asking, Made, Ride, Rides};
 use super::windows::Windows;
 use crate::identity::Credentials;
 use crate::net::OpenCount;
@@ -45,16 +45,6 @@ pub struct Pool {
     counts: PoolCounts,
     tokens: Mutex<AcceptedTokens>,
     quarantine: Quarantine,
-}
-
-/// Who wants a connection.
-#[derive(Clone, Copy)]
-pub struct Asking<'a> {
-    pub credentials: Credentials,
-    /// Where the caller is.
-    pub address: IpAddr,
-    /// Of the client's connection. `None`: the request is to have a connection for itself, since one that it shared has failed.
-    pub rides: Option<&'a Rides>,
 }
 
 /// One server as seen in one lane.

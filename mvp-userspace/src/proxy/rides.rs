@@ -5,7 +5,7 @@
 //! is answered: the server ends the connection behind that answer, and what is sent after it would be refused.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -25,6 +25,16 @@ pub struct Rides(Mutex<HashMap<(usize, Credentials), Arc<Slot>>>);
 
 /// Held while the connection is made. It keeps no connection open: its riders do.
 type Slot = tokio::sync::Mutex<Weak<Ride>>;
+
+/// Who wants a connection.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    pub credentials: Credentials,
+    /// Where the caller is.
+    pub address: IpAddr,
+    /// Of the client's connection. `None`: the request is to have a connection for itself, since one that it shared has failed.
+    pub rides: Option<&'a Rides>,
+}
 
 /// One HTTP/2 connection for one stranger.
 pub(super) struct Ride {

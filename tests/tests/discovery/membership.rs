@@ -326,10 +326,8 @@ async fn an_api_that_fails_changes_nothing_and_is_counted() {
     };
     let task = tokio::spawn(follow(clients, roster, channels, counters.clone()));
     until("listed", || names(&members) == ["10.0.0.2"]).await;
-    until("watched", || {
-        api.watches(SLICES) == 1 && api.watches(LEASES) == 1
-    })
-    .await;
+    let watched = || api.watches(SLICES) == 1 && api.watches(LEASES) == 1;
+    until("watched", watched).await;
 
     // The watches end, and the API refuses until later.
     api.state.failing.store(true, Ordering::SeqCst);

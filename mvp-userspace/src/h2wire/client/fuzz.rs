@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method};
 
 use super::{Client, Limits};
-use crate::h2wire::frame::Frame;
+use crate::h2wire::fuzz_input::sent;
 
 const LIMITS: Limits = Limits {
     stream_window: 1000,
@@ -28,29 +28,11 @@ pub fn fuzz_client(data: &[u8]) {
         rest = behind;
         let size = usize::from(step >> 3);
         match step & 7 {
-            0 => {
-                let (bytes, behind) = rest.split_at(size.min(rest.len()));
-                rest = behind;
-                inbox.extend_from_slice(bytes);
-                client.receive(&mut inbox);
-            }
-            1..=3 => {
-                let Some((&[kind, flags, stream], behind)) = rest.split_first_chunk() else {
+            sends @ 0..=3 => {
+                let Some(bytes) = sent(sends, size, 16, &mut rest) else {
                     return;
                 };
-                let (payload, behind) = behind.split_at(size.min(behind.len()));
-                rest = behind;
-                let frame = Frame {
-                    length: payload.len(),
-                    // Also some that do not exist.
-                    kind: kind % 11,
-                    flags,
-                    stream: u32::from(stream % 16),
-                };
-                let mut bytes = Vec::new();
-                frame.write(&mut bytes);
                 inbox.extend_from_slice(&bytes);
-                inbox.extend_from_slice(payload);
                 client.receive(&mut inbox);
             }
             4 => {

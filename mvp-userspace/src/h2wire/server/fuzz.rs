@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
 use super::{Limits, Server};
-use crate::h2wire::frame::{Frame, PREFACE};
+use crate::h2wire::frame::PREFACE;
+use crate::h2wire::fuzz_input::sent;
 
 const LIMITS: Limits = Limits {
     stream_window: 1000,
@@ -30,29 +31,11 @@ pub fn fuzz_server(data: &[u8]) {
         rest = behind;
         let size = usize::from(step >> 3);
         match step & 7 {
-            0 => {
-                let (bytes, behind) = rest.split_at(size.min(rest.len()));
-                rest = behind;
-                inbox.extend_from_slice(bytes);
-                server.receive(&mut inbox);
-            }
-            1..=3 => {
-                let Some((&[kind, flags, stream], behind)) = rest.split_first_chunk() else {
-                    return;
+            sends @ 0..=3 => {
+                let Some(bytes) = sent(sends, size, 32, &mut rest) else {
+                    break;
                 };
-                let (payload, behind) = behind.split_at(size.min(behind.len()));
-                rest = behind;
-                let frame = Frame {
-                    length: payload.len(),
-                    // Also some that do not exist.
-                    kind: kind % 11,
-                    flags,
-                    stream: u32::from(stream % 32),
-                };
-                let mut bytes = Vec::new();
-                frame.write(&mut bytes);
                 inbox.extend_from_slice(&bytes);
-                inbox.extend_from_slice(payload);
                 server.receive(&mut inbox);
             }
             4 => {

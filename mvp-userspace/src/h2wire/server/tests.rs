@@ -10,6 +10,7 @@ use crate::h2wire::connection::Piece;
 use crate::h2wire::frame::flag::{ACK, END_HEADERS, END_STREAM, PADDED};
 use crate::h2wire::frame::kind::*;
 use crate::h2wire::target::REFUSED;
+use crate::h2wire::testing::{field, frame as bytes};
 
 const LIMITS: Limits = Limits {
     stream_window: 100_000,
@@ -30,29 +31,6 @@ struct Scene {
 
 /// Kind, flags, stream and payload of a frame.
 type Seen = (u8, u8, u32, Vec<u8>);
-
-fn bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let length = payload.len();
-    let frame = Frame {
-        length,
-        kind,
-        flags,
-        stream,
-    };
-    frame.write(&mut bytes);
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-/// A field as a literal that stays out of the table.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let mut field = vec![0, name.len() as u8];
-    field.extend_from_slice(name.as_bytes());
-    field.push(value.len() as u8);
-    field.extend_from_slice(value.as_bytes());
-    field
-}
 
 impl Scene {
     /// A client has greeted.

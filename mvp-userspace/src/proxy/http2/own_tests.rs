@@ -7,6 +7,7 @@ use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
+use crate::h2wire::testing::{field, frame};
 use crate::proxy::attempt::body_error;
 use crate::proxy::body::Upload;
 use crate::proxy::keep_alive::Reads;
@@ -55,23 +56,6 @@ fn get(method: &Method) -> Request<UploadBody> {
     *request.method_mut() = method.clone();
     *request.uri_mut() = "https://server/apis?limit=1".parse().unwrap();
     request
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let [_, a, b, c] = (payload.len() as u32).to_be_bytes();
-    let mut frame = vec![a, b, c, kind, flags];
-    frame.extend_from_slice(&stream.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
-}
-
-/// A field as a literal that stays out of the table.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let mut field = vec![0, name.len() as u8];
-    field.extend_from_slice(name.as_bytes());
-    field.push(value.len() as u8);
-    field.extend_from_slice(value.as_bytes());
-    field
 }
 
 fn head(fields: &[(&str, &str)]) -> Vec<u8> {

@@ -40,6 +40,7 @@ struct OneStream<A> {
     state: Progress<A>,
 }
 
+/// How far it is.
 enum Progress<A> {
     Awaited(Pin<Box<A>>),
     /// It waits for room.

@@ -17,6 +17,7 @@ use crate::h2wire::frame::code::*;
 use crate::h2wire::frame::flag::{ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY as WEIGHT};
 use crate::h2wire::frame::kind::*;
 use crate::h2wire::frame::{Frame, HEADER, PREFACE, setting};
+use crate::h2wire::testing::{field, frame};
 use crate::proxy::idle::Streams;
 use crate::proxy::keep_alive::Reads;
 use crate::proxy::response::Download;
@@ -198,28 +199,6 @@ fn status(block: &[u8]) -> Option<u16> {
     known
         .get(usize::from(index? & 0x7f).checked_sub(8)?)
         .copied()
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let head = Frame {
-        length: payload.len(),
-        kind,
-        flags,
-        stream,
-    };
-    head.write(&mut bytes);
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-/// A field as a literal that stays out of the table.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let mut field = vec![0, name.len() as u8];
-    field.extend_from_slice(name.as_bytes());
-    field.push(value.len() as u8);
-    field.extend_from_slice(value.as_bytes());
-    field
 }
 
 fn block(fields: &[(&str, &str)]) -> Vec<u8> {
