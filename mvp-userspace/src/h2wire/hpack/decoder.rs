@@ -163,6 +163,7 @@ impl Decoder {
 }
 
 impl Control {
+    /// Whether there is a pseudo-header field that only requests have (RFC 9113 §8.3.1).
     pub(crate) fn is_of_request(&self) -> bool {
         self.method.is_some()
             || self.scheme.is_some()
