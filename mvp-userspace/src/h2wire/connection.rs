@@ -178,7 +178,10 @@ impl<S: Side> Connection<S> {
     /// Whether all of the body has come, and nothing waits for its reader.
     pub fn is_body_at_end(&self, id: u32) -> bool {
         self.streams.get(&id).is_none_or(|stream| {
-            stream.received && stream.chunks.is_empty() && stream.trailers.is_none()
+            stream.received
+                && stream.chunks.is_empty()
+                && stream.trailers.is_none()
+                && !stream.empty_end
         })
     }
 
@@ -206,6 +209,7 @@ impl<S: Side> Connection<S> {
             return Poll::Ready(Ok(Piece::Trailers(trailers)));
         }
         if stream.received {
+            stream.empty_end = false;
             return Poll::Ready(Ok(Piece::End));
         }
         if let Some(fault) = stream.fault {

@@ -176,6 +176,8 @@ fn data<S: Side>(
         return Ok(());
     }
     stream.unreturned += beside;
+    stream.has_data |= kept > 0;
+    stream.empty_end = head.has(flag::END_STREAM) && !stream.has_data;
     if stream.let_go {
         connection.give_back(size);
     } else {

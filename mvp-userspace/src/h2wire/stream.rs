@@ -55,6 +55,11 @@ pub(super) struct Stream<T> {
     /// Bytes that were taken by whoever reads, and of which the other side has not heard.
     pub(super) unreturned: u32,
     pub(super) chunks: Chunks,
+    /// Bytes of a body have come.
+    pub(super) has_data: bool,
+    /// A body without a byte has ended by a frame of its own, of which its reader has not heard: a message with a body that is empty is
+    /// another one than a message without (RFC 9112 §6.3 lets HTTP/1.1 show it).
+    pub(super) empty_end: bool,
     pub(super) trailers: Option<HeaderMap>,
     /// Bytes of the body still to come, if the head says how many it has.
     pub(super) left: Option<u64>,
@@ -75,6 +80,8 @@ impl<T> Stream<T> {
             receive_window,
             unreturned: 0,
             chunks: Chunks::default(),
+            has_data: false,
+            empty_end: false,
             trailers: None,
             left: None,
             fault: None,

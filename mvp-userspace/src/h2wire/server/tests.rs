@@ -422,3 +422,25 @@ fn requests_that_were_given_up_before_anybody_took_them_are_counted() {
     assert_eq!(scene.server.take_given_up(), 2);
     assert_eq!(scene.server.take_given_up(), 0);
 }
+
+#[test]
+fn an_empty_body_is_not_the_same_as_none() {
+    let mut scene = Scene::new();
+    for (id, data, at_end) in [(1, None, true), (3, Some(&b""[..]), false)] {
+        let ends = data.map_or(WHOLE, |_| END_HEADERS);
+        scene.get(HEADERS, ends, id, POST);
+        if let Some(data) = data {
+            scene.get(DATA, END_STREAM, id, data);
+        }
+        scene.accept();
+        assert_eq!(scene.server.is_body_at_end(id), at_end);
+        assert!(matches!(scene.read(id), Some(Piece::End)));
+        assert!(scene.server.is_body_at_end(id));
+    }
+    // The end of one with bytes comes with the last of them.
+    scene.get(HEADERS, END_HEADERS, 5, POST);
+    scene.get(DATA, 0, 5, b"x");
+    scene.get(DATA, END_STREAM, 5, b"");
+    assert!(matches!(scene.read(5), Some(Piece::Data(_))));
+    assert!(scene.server.is_body_at_end(5));
+}
