@@ -1,6 +1,16 @@
-//! How the fuzz targets read their input: what the other side sends.
+//! What the fuzz targets of both ends have in common: their limits, and how they read from their input what the other side sends.
 
+use super::connection::Limits;
 use super::frame::Frame;
+
+/// What either target grants the other side: so little that an input of some hundred bytes gets above each limit.
+pub(super) const LIMITS: Limits = Limits {
+    stream_window: 1000,
+    connection_window: 70_000,
+    frame: 1 << 14,
+    header_list: 4096,
+    streams: 10,
+};
 
 /// The bytes that a step of either target sends, if it is one that sends, and takes what they are made of off the front: bytes that are no
 /// frame perhaps, or a frame on one of the first `streams` streams. `size`: of the bytes or the payload.

@@ -73,7 +73,7 @@ pub(super) enum Connected {
 pub(super) enum Purpose {
     /// Requests of many, one after the other or together.
     Shared,
-    /// One request.
+    /// The requests of one unknown caller.
     Alone,
     /// One request that may switch the connection to another protocol; HTTP/1.1.
     Upgrade,

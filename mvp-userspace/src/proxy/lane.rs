@@ -3,7 +3,7 @@
 //! kube-apiserver ends a connection after it answered somebody who is not authenticated (`UnauthenticatedHTTP2DOSMitigation`,
 //! its answer to CVE-2023-44487). Requests of others on the same connection would pay for that. So only those share connections
 //! of whom it is known that they are authenticated: asserted users, and tokens that this server accepted lately. All others
-//! have a connection for each request, and only a few at a time.
+//! have connections apart, which only requests of one client share (see [`super::rides`]), and only a few at a time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -26,9 +26,9 @@ pub enum Lane {
     FrontProxy,
     /// Shared, by tokens that this server accepted lately.
     Accepted,
-    /// A connection for each request: tokens of which nothing is known.
+    /// Connections apart from those of others: tokens of which nothing is known.
     UnknownToken,
-    /// A connection for each request: no credentials at all.
+    /// Connections apart from those of others: no credentials at all.
     Anonymous,
 }
 
@@ -47,7 +47,7 @@ impl Lane {
         }
     }
 
-    /// True if every request has a connection to itself.
+    /// True if requests share no connection with those of another caller.
     pub fn is_quarantine(self) -> bool {
         matches!(self, Self::UnknownToken | Self::Anonymous)
     }

@@ -1,6 +1,6 @@
 //! Connections to kube-apiservers, kept by one data thread for itself: for each (server, lane) a few HTTP/2 connections that
-//! streams share, or HTTP/1.1 connections for servers that support only that. A request in quarantine has a connection of its
-//! own.
+//! streams share, or HTTP/1.1 connections for servers that support only that. A request in quarantine shares
+//! its connection with nobody but its own caller.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

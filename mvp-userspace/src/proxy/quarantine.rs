@@ -1,4 +1,4 @@
-//! Places for requests that have a connection of their own. They are few, and one client address has only some of them, so that
+//! Places for requests that share no connection with other callers. They are few, and one client address has only some of them, so that
 //! an unknown caller costs a server few connections and other unknown callers little time.
 
 use std::collections::HashMap;

@@ -5,16 +5,8 @@ use std::task::{Context, Waker};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method};
 
-use super::{Client, Limits};
-use crate::h2wire::fuzz_input::sent;
-
-const LIMITS: Limits = Limits {
-    stream_window: 1000,
-    connection_window: 70_000,
-    frame: 1 << 14,
-    header_list: 4096,
-    streams: 10,
-};
+use super::Client;
+use crate::h2wire::fuzz_input::{LIMITS, sent};
 
 /// Takes `data` as steps of a connection: frames, bytes that are none, and what the requests do meanwhile. After each step, what the
 /// client counts must be what there is.

@@ -115,6 +115,17 @@ impl Entry {
     pub(crate) fn size_of(name: usize, value: usize) -> usize {
         name.saturating_add(value).saturating_add(OVERHEAD)
     }
+
+    /// A field with these texts, read.
+    fn read(name: &str, value: &str) -> Self {
+        let read = Name::read(name.as_bytes());
+        Self {
+            value: read.value(value.as_bytes(), false),
+            name: read,
+            name_length: name.len(),
+            size: Self::size_of(name.len(), value.len()),
+        }
+    }
 }
 
 /// The entries that the other end has added, the latest first.
@@ -172,16 +183,8 @@ pub(crate) fn fixed(index: usize) -> Option<(&'static str, &'static str)> {
 
 /// The entries of the fixed table, read.
 pub(super) static FIXED_READ: LazyLock<Vec<Entry>> = LazyLock::new(|| {
-    let read = |(name, value): &(&str, &str)| {
-        let read = Name::read(name.as_bytes());
-        Entry {
-            value: read.value(value.as_bytes(), false),
-            name: read,
-            name_length: name.len(),
-            size: Entry::size_of(name.len(), value.len()),
-        }
-    };
-    FIXED.iter().map(read).collect()
+    let read = FIXED.iter().map(|(name, value)| Entry::read(name, value));
+    read.collect()
 });
 
 /// How many indexes the fixed table takes.
@@ -363,16 +366,6 @@ const FIXED: [(&str, &str); 61] = [
 mod tests {
     use super::*;
 
-    fn entry(name: &str, value: &str) -> Entry {
-        let read = Name::read(name.as_bytes());
-        Entry {
-            value: read.value(value.as_bytes(), false),
-            name: read,
-            name_length: name.len(),
-            size: Entry::size_of(name.len(), value.len()),
-        }
-    }
-
     #[test]
     fn the_index_of_a_name_leads_to_it() {
         for index in 1..=FIXED_ENTRIES {
@@ -388,7 +381,7 @@ mod tests {
     fn the_oldest_leave_and_what_is_too_large_empties_the_table() {
         let mut table = Dynamic::new(3 * 34);
         for value in ["1", "2", "3", "4"] {
-            table.insert(entry("a", value));
+            table.insert(Entry::read("a", value));
         }
         let values = |table: &Dynamic| -> Vec<String> {
             (0..)
@@ -402,10 +395,10 @@ mod tests {
         assert_eq!(values(&table), ["4", "3", "2"]);
         table.resize(40);
         assert_eq!(values(&table), ["4"]);
-        table.insert(entry("a", "nine bytes"));
+        table.insert(Entry::read("a", "nine bytes"));
         assert_eq!(values(&table), [""; 0]);
         table.resize(100);
-        table.insert(entry("a", "5"));
+        table.insert(Entry::read("a", "5"));
         assert_eq!(values(&table), ["5"]);
     }
 

@@ -6,17 +6,9 @@ use std::task::{Context, Waker};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
-use super::{Limits, Server};
+use super::Server;
 use crate::h2wire::frame::PREFACE;
-use crate::h2wire::fuzz_input::sent;
-
-const LIMITS: Limits = Limits {
-    stream_window: 1000,
-    connection_window: 70_000,
-    frame: 1 << 14,
-    header_list: 4096,
-    streams: 10,
-};
+use crate::h2wire::fuzz_input::{LIMITS, sent};
 
 /// Takes `data` as steps of a connection: frames, bytes that are none, and what those do meanwhile who answer. After each step, what the
 /// server counts must be what there is; once all is given up, nothing may be kept.

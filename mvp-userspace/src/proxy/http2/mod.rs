@@ -8,7 +8,7 @@ mod own_body_tests;
 mod own_io;
 mod own_pump;
 #[cfg(test)]
-mod own_tests;
+pub(super) mod own_tests;
 
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response};

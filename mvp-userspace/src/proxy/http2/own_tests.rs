@@ -44,7 +44,8 @@ fn settings() -> Settings {
     }
 }
 
-pub(super) async fn connect(engine: Http2) -> (Sender, DuplexStream) {
+/// A connection with its other end, which says nothing by itself.
+pub(in crate::proxy) async fn connect(engine: Http2) -> (Sender, DuplexStream) {
     let (near, far) = duplex(1 << 20);
     let (sender, driver) = handshake(engine, near, settings()).await.unwrap();
     tokio::spawn(driver);
