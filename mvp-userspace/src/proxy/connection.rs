@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::HeaderValue;
 use http::header::CONNECTION;
 use hyper::body::Incoming;
@@ -268,6 +270,16 @@ async fn serve_http(
     drop(slot);
 }
 
+/// How a connection over HTTP/2 is asked to end.
+enum Asks {
+    /// It makes room for another one.
+    Now,
+    /// Once all that is under way has ended.
+    InOrder,
+    /// The same, since nothing has been under way for long.
+    Idle,
+}
+
 async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
     own: Arc<Connection>,
     stream: S,
@@ -301,18 +313,32 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
     let io = PrefaceTimeout::new(stream, limits.header_timeout);
     let serving = Serving::new(shared.serving_http2, granted, io, keep_alive, answer);
     let mut connection = pin!(serving);
-    let idle = streams.idle_for(limits.idle_timeout);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = own.place.evicted() => Ok(()),
-        () = told_by_goaway(&mut drain, &own) => {
+    let asks = async {
+        tokio::select! {
+            () = own.place.evicted() => Asks::Now,
+            () = told_by_goaway(&mut drain, &own) => Asks::InOrder,
+            () = streams.idle_for(limits.idle_timeout) => Asks::Idle,
+        }
+    };
+    // It is polled only when one of them is woken, and not for each request.
+    let mut asks: FuturesUnordered<_> = std::iter::once(asks).collect();
+    let asked = tokio::select! {
+        biased;
+        ended = connection.as_mut() => Err(ended),
+        Some(asks) = asks.next() => Ok(asks),
+    };
+    drop(asks);
+    let ended = match asked {
+        Err(ended) => ended,
+        Ok(Asks::Now) => Ok(()),
+        Ok(Asks::InOrder) => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => ended,
                 () = drain.forced() => Ok(()),
             }
         }
-        () = idle => {
+        Ok(Asks::Idle) => {
             connection.as_mut().graceful_shutdown();
             // A request may still come before the client has read it.
             tokio::select! {
