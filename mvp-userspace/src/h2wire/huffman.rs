@@ -88,10 +88,45 @@ const fn quickly() -> [(u8, u8); 1 << QUICK] {
 
 /// Appends the decoded bytes. `None` for what is no text in this code: EOS in it, or padding other than the begin of EOS.
 pub(super) fn decode(coded: &[u8], decoded: &mut Vec<u8>) -> Option<()> {
-    // The last `have` bits of `bits` are still to be decoded.
+    let (bits, have, rest) = decode_most(coded, decoded)?;
+    decode_rest(bits, have, rest, decoded)
+}
+
+/// Decodes as long as eight bytes are there at a time. Returns the bits that were taken and not decoded, how many they are, and the bytes that
+/// were not taken.
+fn decode_most<'c>(coded: &'c [u8], decoded: &mut Vec<u8>) -> Option<(u64, u32, &'c [u8])> {
+    let mut at = decoded.len();
+    // Room for the shortest codes, which have five bits; what is not used is cut off again.
+    decoded.resize(at + coded.len() * 8 / 5 + 1, 0);
+    // The first `have` bits of `bits` are still to be decoded. Behind them may be more of the same text, which comes again.
     let (mut bits, mut have) = (0u64, 0u32);
     let mut rest = coded;
-    decoded.reserve(coded.len() * 8 / 5);
+    while let Some(eight) = rest.first_chunk::<8>() {
+        bits |= u64::from_be_bytes(*eight) >> have;
+        let bytes = (u64::BITS - have) / 8;
+        rest = rest.get(bytes as usize..)?;
+        have += bytes * 8;
+        while have >= LONGEST as u32 {
+            let (symbol, length) = match QUICKLY.get((bits >> (u64::BITS - QUICK)) as usize)? {
+                (_, 0) => match of_rare((bits >> 32) as u32)? {
+                    (EOS, _) => return None,
+                    (symbol, length) => (symbol as u8, length),
+                },
+                (symbol, length) => (*symbol, u32::from(*length)),
+            };
+            *decoded.get_mut(at)? = symbol;
+            at += 1;
+            bits <<= length;
+            have -= length;
+        }
+    }
+    decoded.truncate(at);
+    Some((bits.checked_shr(u64::BITS - have).unwrap_or(0), have, rest))
+}
+
+/// The same for less, to the end.
+fn decode_rest(mut bits: u64, mut have: u32, mut rest: &[u8], decoded: &mut Vec<u8>) -> Option<()> {
+    // The last `have` bits of `bits` are still to be decoded.
     loop {
         if have < 32 {
             if let Some((four, behind)) = rest.split_first_chunk() {
