@@ -5,9 +5,9 @@
 //! of whom it is known that they are authenticated: asserted users, and tokens that this server accepted lately. All others
 //! have connections apart, which only requests of one client share (see [`super::rides`]), and only a few at a time.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use http::StatusCode;
 
 use crate::identity::{Credentials, TokenHash};

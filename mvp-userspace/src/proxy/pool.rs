@@ -2,12 +2,12 @@
 //! streams share, or HTTP/1.1 connections for servers that support only that. A request in quarantine shares
 //! its connection with nobody but its own caller.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use http::StatusCode;
 use hyper::client::conn::http1;
 use rustls_pki_types::ServerName;

@@ -72,8 +72,15 @@ impl<'a> Segments<'a> {
         if trimmed.is_empty() {
             return segments;
         }
-        for (slot, part) in segments.parts.iter_mut().zip(trimmed.split('/')) {
-            *slot = part;
+        // Parts are of a few bytes: looking at each byte is less than a search for each slash.
+        let mut rest = Some(trimmed);
+        for slot in &mut segments.parts {
+            let Some(text) = rest else { break };
+            let end = text.bytes().position(|byte| byte == b'/');
+            (*slot, rest) = match end.and_then(|at| Some((text.get(..at)?, text.get(at + 1..)?))) {
+                Some((part, behind)) => (part, Some(behind)),
+                None => (text, None),
+            };
             segments.len += 1;
         }
         segments
