@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
 
 /// Steps in one turn. A handshake's costly step is a signature and its verification, about 0.3 ms together.
-const A_TURN: usize = 2;
+const A_TURN: usize = 1;
 
 /// The turns of one thread. Cheap to clone.
 #[derive(Clone, Debug, Default)]
