@@ -15,6 +15,8 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::flow::Flowing;
+use super::sense::Sensor;
 use super::traffic::Traffic;
 
 /// One direction of a pair.
@@ -53,6 +55,8 @@ pub(super) enum Stop {
     Ended,
     /// Both directions are open, and in both every byte that was there has been passed on.
     Clean,
+    /// Something else flows than before.
+    Flows(Flowing),
 }
 
 /// What the buffers grow through: a keystroke, a TLS record, bulk.
@@ -77,14 +81,15 @@ struct Pipe {
     grown: bool,
 }
 
-/// Runs both directions until they have ended, or, if `until_clean`, until a moment without unread bytes. A direction whose gate
-/// is closed is not read; who opens it polls this afterwards. Cancel safe.
+/// Runs both directions until they have ended, if `until_clean` until a moment without unread bytes, and with a sensor until something
+/// else flows. A direction whose gate is closed is not read; who opens it polls this afterwards. Cancel safe.
 pub(super) async fn run(
     streams: [&TcpStream; 2],
     pumps: &mut [Pump; 2],
     traffic: &Traffic,
     gates: &[AtomicBool; 2],
     until_clean: bool,
+    mut sensor: Option<&mut Sensor>,
 ) -> Result<Stop, Broken> {
     let [a, b] = streams;
     let [first_gate, second_gate] = gates;
@@ -107,6 +112,10 @@ pub(super) async fn run(
         ];
         if polls.iter().all(Poll::is_ready) {
             return Poll::Ready(Ok(Stop::Ended));
+        }
+        let sensed = sensor.as_deref_mut();
+        if let Some(flowing) = sensed.and_then(|sensor| sensor.moved(traffic.get(), streams)) {
+            return Poll::Ready(Ok(Stop::Flows(flowing)));
         }
         if until_clean && first.is_clean() && second.is_clean() {
             return Poll::Ready(Ok(Stop::Clean));
@@ -144,6 +153,11 @@ impl Pump {
             end: Ending::Done,
             ..Self::new(direction, Vec::new(), Conduit::Buffer)
         }
+    }
+
+    /// What is read from now on takes this way; what has been read goes on in its own.
+    pub(super) fn switch(&mut self, conduit: Conduit) {
+        self.conduit = conduit;
     }
 
     /// Whether the source has ended, passed on or not.
