@@ -36,7 +36,9 @@ pub struct Judge {
     bulk: Duration,
     /// When the last bulk was believed to be over.
     over: Option<Duration>,
-    /// For how long there must be no bulk.
+    /// The shortest silence of bulk that is believed.
+    calm: Duration,
+    /// For how long there must be no bulk now: [`Self::calm`], or a multiple of it.
     patience: Duration,
 }
 
@@ -47,18 +49,19 @@ pub const FAST: Duration = Duration::from_millis(20);
 /// Fewer bytes for each segment of the other direction are answers to requests. Acknowledgements carry no data and do not count; a
 /// receiver of bulk over HTTP/2 sends a window update for each 16 KiB and more.
 pub const EXCHANGE: u64 = 8 << 10;
-/// The shortest and the longest silence of bulk after which messages are believed to flow again.
-pub const PATIENCE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(64)];
+/// The longest silence of bulk that is waited for, as a multiple of the shortest.
+pub const LONGEST: u32 = 64;
 
 impl Judge {
-    /// Messages, until more is known.
-    pub const fn new(begin: Sample) -> Self {
+    /// Messages, until more is known. `calm` is the shortest silence of bulk after which messages are believed to flow again.
+    pub const fn new(begin: Sample, calm: Duration) -> Self {
         Self {
             flowing: Flowing::Messages,
             mark: begin,
             bulk: begin.at,
             over: None,
-            patience: PATIENCE[0],
+            calm,
+            patience: calm,
         }
     }
 
@@ -101,10 +104,9 @@ impl Judge {
         self.flowing = Flowing::Bulk;
         if let Some(over) = self.over {
             let early = at.saturating_sub(over) < self.patience;
-            let [shortest, longest] = PATIENCE;
             self.patience = match early {
-                true => self.patience.saturating_mul(2).min(longest),
-                false => shortest,
+                true => (self.patience.saturating_mul(2)).min(self.calm.saturating_mul(LONGEST)),
+                false => self.calm,
             };
         }
         Some(self.flowing)
@@ -151,6 +153,8 @@ mod tests {
 
     use super::*;
 
+    const CALM: Duration = Duration::from_secs(1);
+
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
@@ -164,7 +168,7 @@ mod tests {
     impl Pair {
         fn new() -> Self {
             let now = Sample::default();
-            let judge = Judge::new(now);
+            let judge = Judge::new(now, CALM);
             Self { judge, now }
         }
 
@@ -263,7 +267,7 @@ mod tests {
                 prop_assert_ne!(change, flowing);
                 prop_assert_eq!(change, pair.judge.flowing());
                 match change {
-                    Flowing::Messages => prop_assert!(pair.now.at - changed >= PATIENCE[0]),
+                    Flowing::Messages => prop_assert!(pair.now.at - changed >= CALM),
                     Flowing::Bulk => prop_assert!(matches!(event, Event::Segment(_, _))),
                 }
                 (flowing, changed) = (change, pair.now.at);
@@ -293,7 +297,7 @@ mod tests {
         ) {
             let mut pair = Pair::new();
             pair.now.segments = [start; 2];
-            pair.judge = Judge::new(pair.now);
+            pair.judge = Judge::new(pair.now, CALM);
             for event in before {
                 match event {
                     Event::Wait(millis) => pair.wait(ms(millis)),

@@ -1,6 +1,5 @@
 //! A pair from its first byte to its last.
 
-use std::future::pending;
 use std::net::TcpStream as StdTcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,12 +9,11 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::Instant;
 
 use super::flow::Flowing;
 use super::kernel::{After, Phase};
 use super::pump::{self, Broken, Conduit, Pump, Stop};
-use super::sense::Sensor;
+use super::sense::{Sensor, sleep_until};
 use super::traffic::{Traffic, ended};
 use super::{Counts, End, Mode, PairLimits, PairOutcome, Plan, Reason, Side, Signal};
 use crate::kernel::Splice;
@@ -100,7 +98,9 @@ impl Splicer {
             limits,
             signal,
             traffic: Traffic::default(),
-            sensor: plan.adapts().then(|| Sensor::new([first, second])),
+            sensor: plan
+                .adapts()
+                .then(|| Sensor::new([first, second], limits.calm)),
             kernel: kernel.as_ref().map(|(_, splice)| *splice),
             by_kernel: None,
             reason,
@@ -344,13 +344,6 @@ impl Pair<'_> {
             mode,
             reason: self.reason,
         }
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => pending().await,
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 
 use super::pump::Broken;
-use super::sense::Sensor;
+use super::sense::{Sensor, sleep_until};
 use super::traffic::ended;
 use super::{PairLimits, Reason, Signal};
 use crate::kernel::{Joined, Splice};
@@ -145,6 +145,7 @@ impl Phase {
             if directions.iter().all(|d| matches!(d, Direction::Done)) {
                 return After::Ended;
             }
+            let due = sensor.as_deref().and_then(Sensor::due);
             tokio::select! {
                 result = self.watch.next(&mut seen) => if let Err(error) = result {
                     tracing::error!(%error, "cannot watch two sockets any more");
@@ -153,11 +154,12 @@ impl Phase {
                 () = self.joined.step() => {
                     let backlog = [0, 1].iter().any(|&from| self.backlog(from) > limits.backlog);
                     if backlog || self.flows_differently(sensor.as_deref_mut()) {
-                        self.joined.release();
-                        let done = directions.map(|direction| matches!(direction, Direction::Done));
-                        return After::Released { done, backlog };
+                        return self.release(&directions, backlog);
                     }
                 }
+                () = sleep_until(due) => if self.flows_differently(sensor.as_deref_mut()) {
+                    return self.release(&directions, false);
+                },
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
                 () = &mut stopped => return After::Stopped,
             }
@@ -205,6 +207,14 @@ impl Phase {
     /// The kernel is to have nothing more to do with the sockets.
     pub(super) fn into_sockets(self) -> [TcpStream; 2] {
         self.sockets
+    }
+
+    fn release(&self, directions: &[Direction; 2], backlog: bool) -> After {
+        self.joined.release();
+        let done = directions
+            .each_ref()
+            .map(|direction| matches!(direction, Direction::Done));
+        After::Released { done, backlog }
     }
 
     fn flows_differently(&self, sensor: Option<&mut Sensor>) -> bool {

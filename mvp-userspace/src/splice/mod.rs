@@ -80,6 +80,8 @@ pub struct PairLimits {
     /// A side that has ended, or a pair that is being taken out of the kernel, gives the other side so long without taking a
     /// single byte before both are reset.
     pub stall: Duration,
+    /// Without bulk for so long, or a multiple of it ([`flow::LONGEST`]), a pair goes back to the mode for messages.
+    pub calm: Duration,
     /// Both directions silent for so long: the moment in which [`Signal::Retire`] ends a pair.
     pub silence: Duration,
 }
@@ -89,6 +91,7 @@ impl Default for PairLimits {
         Self {
             backlog: 4 << 20,
             stall: Duration::from_secs(60),
+            calm: Duration::from_secs(1),
             silence: Duration::from_secs(5),
         }
     }

@@ -1,6 +1,8 @@
 //! Reads what TCP counted for a pair's two sockets, for [`Judge`].
 
+use std::future::pending;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -16,11 +18,11 @@ pub(super) struct Sensor {
 }
 
 impl Sensor {
-    pub(super) fn new(sockets: [&impl AsFd; 2]) -> Self {
+    pub(super) fn new(sockets: [&impl AsFd; 2], calm: Duration) -> Self {
         let started = Instant::now();
         Self {
             started,
-            judge: Judge::new(sample(started, sockets)),
+            judge: Judge::new(sample(started, sockets), calm),
             looked: [0; 2],
         }
     }
@@ -47,6 +49,14 @@ impl Sensor {
         }
         self.looked = moved;
         self.look(sockets)
+    }
+}
+
+/// Never without a moment.
+pub(super) async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => pending().await,
     }
 }
 
