@@ -54,7 +54,7 @@ fn changes(plan: Plan) {
             (sent, received.join().unwrap())
         })
     };
-    let (first, second) = (talk(client, 1), talk(server, 2));
+    let (first, second) = (talk(client, 0x9e37_79b9), talk(server, 0x7f4a_7c15));
     let (from_client, at_client) = first.join().unwrap();
     let (from_server, at_server) = second.join().unwrap();
     assert_eq!(
@@ -74,26 +74,39 @@ fn changes(plan: Plan) {
 
 /// Writes the pattern in blocks of many sizes, with and without pauses, until the pair has changed often enough. Says how much it was.
 fn write_until_changed(mut stream: TcpStream, pattern: &[u8], splicer: &Splicer, seed: u64) -> u64 {
-    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = Random(seed);
     let deadline = Instant::now() + PATIENCE;
     let mut sent = 0;
     while splicer.counts().get(Count::ToMessages) < CHANGES {
         assert!(Instant::now() < deadline, "it does not change any more");
-        let length = match random.u8(0..4) {
-            0 => random.usize(1..200),
-            1 => random.usize(200..20_000),
-            2 => random.usize(20_000..300_000),
-            _ => random.usize(300_000..1_500_000),
+        let length = match random.below(4) {
+            0 => 1 + random.below(200),
+            1 => 200 + random.below(20_000),
+            2 => 20_000 + random.below(280_000),
+            _ => 300_000 + random.below(1_200_000),
         };
+        let length = length as usize;
         write_on(&mut stream, pattern, sent, length).unwrap();
         sent += length as u64;
         // The traffic's own pauses; nothing is waited for. Long ones are longer than any patience.
-        if random.u8(0..3) == 0 {
-            thread::sleep(Duration::from_micros(random.u64(0..15_000)));
+        if random.below(3) == 0 {
+            thread::sleep(Duration::from_micros(random.below(15_000)));
         }
     }
     stream.shutdown(Shutdown::Write).unwrap();
     sent
+}
+
+/// xorshift64 (Marsaglia 2003).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
 }
 
 /// Goes on with the pattern where it was after `sent` bytes.
