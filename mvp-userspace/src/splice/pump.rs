@@ -326,9 +326,15 @@ impl Pump {
         };
         // The pipe is empty here, so that EAGAIN can only come from the socket.
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-        let bytes = source.try_io(Interest::READABLE, || {
-            Ok(splice(source, None, &pipe.write, None, PIPE, flags)?)
-        })?;
+        let mut emptied = self.emptied;
+        let read = source.try_io(Interest::READABLE, || {
+            let read = splice(source, None, &pipe.write, None, PIPE, flags);
+            // Bytes say nothing about the rest: a pipe may be full after a part of a segment.
+            emptied = matches!(read, Err(rustix::io::Errno::AGAIN));
+            Ok(read?)
+        });
+        self.emptied = emptied;
+        let bytes = read?;
         pipe.holds = bytes;
         pipe.grow();
         Ok(bytes)
@@ -382,5 +388,45 @@ impl Pipe {
             // Refused above the user's share: the pipe works as it is.
             let _ = fcntl_setpipe_size(&self.write, PIPE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::splice::rig::Rig;
+
+    /// The pair would be joined in the middle of a segment, which the kernel would send once more from its beginning.
+    #[tokio::test]
+    async fn a_full_pipe_does_not_mean_that_the_queue_is_empty() {
+        const BYTES: usize = 300_000;
+        let mut rig = Rig::new().await.unwrap();
+        let mut pump = Pump {
+            asked: true,
+            emptied: true,
+            ..Pump::new(0, Vec::new(), Conduit::Pipe)
+        };
+        rig.client.write_all(&[7; BYTES]).await.unwrap();
+        rig.a.readable().await.unwrap();
+        assert!(pump.fill(&rig.a).unwrap() < BYTES);
+        assert!(rustix::io::ioctl_fionread(&rig.a).unwrap() > 0);
+        pump.switch(Conduit::Buffer);
+        assert!(!pump.emptied && !pump.is_clean());
+
+        pump.switch(Conduit::Pipe);
+        let traffic = Traffic::default();
+        let mut received = vec![0; BYTES];
+        let pumping = std::future::poll_fn(|cx| {
+            let _ = pump.poll(cx, &rig.a, &rig.b, &traffic).is_pending();
+            match pump.is_clean() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        });
+        let ((), read) = tokio::join!(pumping, rig.server.read_exact(&mut received));
+        assert_eq!(read.unwrap(), BYTES);
+        assert_eq!(traffic.get(), [BYTES as u64, 0]);
     }
 }
