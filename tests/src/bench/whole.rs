@@ -67,6 +67,26 @@ impl Relaying {
         self.metric(&name).await
     }
 
+    /// How an agent with `kernel.splice: auto` moves bytes, once it has measured that; in words.
+    ///
+    /// # Errors
+    /// The agent does not answer, or measures for too long.
+    pub async fn technique(&self) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, answer) = operator::read(self.admin, http::Method::GET, "/status").await?;
+            ensure!(status == 200, "/status: {status}");
+            let relay = serde_json::from_str::<Value>(&answer.text())?["relay"].take();
+            let why = relay["why"].as_str().unwrap_or_default();
+            // The figures of the mode that is always among those measured.
+            if why.contains("; copy: ") {
+                return Ok(format!("{}, bulk {}: {why}", relay["mode"], relay["bulk"]));
+            }
+            ensure!(Instant::now() < deadline, "nothing is measured: {why}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// The value of a sample, by its whole name.
     ///
     /// # Errors

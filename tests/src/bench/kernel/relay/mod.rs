@@ -118,9 +118,18 @@ impl<'a> Bench<'a> {
 
     fn measure(&self) -> Result<Report> {
         let mut running = Vec::new();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         for (number, subject) in (1..).zip(SUBJECTS) {
             match self.start(subject, number).context(subject.name()) {
-                Ok(one) => running.push(one),
+                Ok(one) => {
+                    if let (Subject::Mvp, Some(relaying)) = (subject, &one.relaying) {
+                        // Before anything else starts: it measures the machine.
+                        println!("mvp relays by {}", runtime.block_on(relaying.technique())?);
+                    }
+                    running.push(one);
+                }
                 // What the ratios need must be there.
                 Err(error) if subject.may_be_missing() => println!("WITHOUT {error:#}"),
                 Err(error) => return Err(error),
@@ -132,9 +141,6 @@ impl<'a> Bench<'a> {
             headers: get.headers.clone(),
         };
         let mut rounds = Vec::new();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
         runtime.block_on(async {
             for one in &mut running {
                 one.target.wait_for_peer(&get).await?;
