@@ -2,11 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mvp::kernel::Splice;
+use mvp::splice::flow::LONGEST;
 use mvp::splice::{Count, End, Mode, PairLimits, Plan, Splicer};
 use mvp_common::Counter;
 use mvp_tests::pairs::{PATIENCE, PairProxy, eventually, pattern, receive, send};
@@ -15,8 +17,8 @@ use crate::common::{LOOPBACK, accept, connect, in_namespace, listen};
 
 /// Changes in each direction that every plan has to go through.
 const CHANGES: u64 = 12;
-/// Short, so that the changes are many. It grows if bulk follows early.
-const CALM: Duration = Duration::from_millis(3);
+/// Short, so that the changes are many.
+const CALM: Duration = Duration::from_millis(1);
 
 #[test]
 fn whoever_changes_over_loses_nothing() {
@@ -40,9 +42,15 @@ fn changes(plan: Plan) {
     let proxy = PairProxy::start(LOOPBACK, server, Arc::clone(&splicer), plan, limits);
     let client = connect(proxy.address);
     let server = accept(&listener);
+    let together = Arc::new(Together {
+        splicer: Arc::clone(&splicer),
+        barrier: Barrier::new(2),
+        done: AtomicBool::new(false),
+        deadline: Instant::now() + PATIENCE,
+    });
     // Both sides write what they like while they read all that comes.
     let talk = |stream: TcpStream, seed| {
-        let splicer = Arc::clone(&splicer);
+        let together = Arc::clone(&together);
         thread::spawn(move || {
             let pattern = pattern();
             let mut reading = stream.try_clone().unwrap();
@@ -50,7 +58,7 @@ fn changes(plan: Plan) {
                 let pattern = Arc::clone(&pattern);
                 move || receive(&mut reading, &pattern).unwrap()
             });
-            let sent = write_until_changed(stream, &pattern, &splicer, seed);
+            let sent = together.write(stream, &pattern, seed);
             (sent, received.join().unwrap())
         })
     };
@@ -62,6 +70,11 @@ fn changes(plan: Plan) {
         (from_client, from_server),
         "{plan:?}"
     );
+    let changes = [Count::ToBulk, Count::ToMessages].map(|count| splicer.counts().get(count));
+    assert!(
+        changes.iter().all(|&n| n >= CHANGES),
+        "{plan:?}: {changes:?}"
+    );
     let outcome = proxy.outcome();
     assert_eq!(outcome.bytes, [from_client, from_server], "{plan:?}");
     assert_eq!(outcome.ends, [End::Fin; 2], "{plan:?}");
@@ -72,29 +85,51 @@ fn changes(plan: Plan) {
     assert_eq!(counters.get(Counter::SpliceBytes) > 0, kernel, "{plan:?}");
 }
 
-/// Writes the pattern in blocks of many sizes, with and without pauses, until the pair has changed often enough. Says how much it was.
-fn write_until_changed(mut stream: TcpStream, pattern: &[u8], splicer: &Splicer, seed: u64) -> u64 {
-    let mut random = Random(seed);
-    let deadline = Instant::now() + PATIENCE;
-    let mut sent = 0;
-    while splicer.counts().get(Count::ToMessages) < CHANGES {
-        assert!(Instant::now() < deadline, "it does not change any more");
-        let length = match random.below(4) {
-            0 => 1 + random.below(200),
-            1 => 200 + random.below(20_000),
-            2 => 20_000 + random.below(280_000),
-            _ => 300_000 + random.below(1_200_000),
-        };
-        let length = length as usize;
-        write_on(&mut stream, pattern, sent, length).unwrap();
-        sent += length as u64;
-        // The traffic's own pauses; nothing is waited for. Long ones are longer than any patience.
-        if random.below(3) == 0 {
-            thread::sleep(Duration::from_micros(random.below(15_000)));
+/// What both writers of a pair have in common.
+struct Together {
+    splicer: Arc<Splicer>,
+    barrier: Barrier,
+    done: AtomicBool,
+    deadline: Instant,
+}
+
+impl Together {
+    /// Writes the pattern in blocks of many sizes, with and without pauses, until the pair has changed often enough. Says how much it was.
+    fn write(&self, mut stream: TcpStream, pattern: &[u8], seed: u64) -> u64 {
+        let mut random = Random(seed);
+        let mut sent = 0;
+        while !self.done.load(Ordering::Relaxed) {
+            for _ in 0..random.below(40) {
+                let length = match random.below(4) {
+                    0 => 1 + random.below(200),
+                    1 => 200 + random.below(20_000),
+                    2 => 20_000 + random.below(280_000),
+                    _ => 300_000 + random.below(700_000),
+                };
+                write_on(&mut stream, pattern, sent, length as usize).unwrap();
+                sent += length;
+                // The traffic's own pauses; nothing is waited for.
+                if random.below(3) == 0 {
+                    thread::sleep(Duration::from_micros(random.below(4_000)));
+                }
+            }
+            self.pause();
         }
+        stream.shutdown(Shutdown::Write).unwrap();
+        sent
     }
-    stream.shutdown(Shutdown::Write).unwrap();
-    sent
+
+    /// Both are silent for longer than any silence of bulk that is waited for, and then know whether to go on.
+    fn pause(&self) {
+        let decides = self.barrier.wait().is_leader();
+        thread::sleep(CALM * (LONGEST + 4));
+        if decides {
+            let enough = self.splicer.counts().get(Count::ToMessages) >= CHANGES;
+            let late = Instant::now() > self.deadline;
+            self.done.store(enough || late, Ordering::Relaxed);
+        }
+        self.barrier.wait();
+    }
 }
 
 /// xorshift64 (Marsaglia 2003).
