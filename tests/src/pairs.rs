@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use mvp::splice::{Mode, PairLimits, PairOutcome, Signal, Splicer};
+use mvp::splice::{PairLimits, PairOutcome, Plan, Signal, Splicer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
@@ -29,9 +29,10 @@ impl PairProxy {
         ip: IpAddr,
         server: SocketAddr,
         splicer: Arc<Splicer>,
-        mode: Mode,
+        plan: impl Into<Plan>,
         limits: PairLimits,
     ) -> Self {
+        let plan = plan.into();
         let (address, listening) = mpsc::channel();
         let (done, outcomes) = mpsc::channel();
         let (signal, signals) = watch::channel(Signal::Run);
@@ -49,7 +50,7 @@ impl PairProxy {
                         socket.set_nodelay(true).unwrap();
                     }
                     let outcome = splicer
-                        .join(a.into(), b.into(), mode, &limits, signals)
+                        .join(a.into(), b.into(), plan, &limits, signals)
                         .await;
                     let _ = done.send(outcome);
                 });

@@ -115,26 +115,34 @@ fn relay() {
             "machine_cpu_us_per_request_1x1",
             "throughput_rps",
             "throughput_rps_1x1",
+            "list_p50_ms",
+            "list_rps_16x4",
+            "list_machine_cpu_ms",
+            "list_machine_cpu_ms_1x1",
         ];
         let relayed = ["mvp", "sockmap", "splice", "copy"];
         let mut others = vec!["inspected"];
         if find("haproxy").is_some() {
-            others.push("haproxy");
+            others.extend(["haproxy", "haproxy_tcp"]);
         }
         let proxies = [&others[..], &relayed].concat();
         let mut expected: Vec<_> = each(&["direct"], &absolute)
             .chain(each(&proxies, &absolute))
             .chain(each(&proxies, &["added_p50_us", "added_p50_us_16x4"]))
             .collect();
+        let times = ["time_16x4_ratio", "list_p50_ratio", "list_time_16x4_ratio"];
         for other in others {
-            for relayed in relayed {
-                let pair = format!("{relayed}/{other}");
-                let ratios = ["cpu_ratio", "cpu_1x1_ratio", "latency_p50_16x4_ratio"];
-                expected.extend(each(&[&pair], &ratios));
-                if row(rows, other, "added_p50_us").is_some_and(|added| added.max > 0.0) {
-                    expected.push((pair, "added_p50_ratio"));
-                }
+            let pair = format!("mvp/{other}");
+            let ratios = ["cpu_ratio", "cpu_1x1_ratio", "latency_p50_16x4_ratio"];
+            expected.extend(each(&[&pair], &ratios).chain(each(&[&pair], &times)));
+            if row(rows, other, "added_p50_us").is_some_and(|added| added.max > 0.0) {
+                expected.push((pair, "added_p50_ratio"));
             }
+        }
+        for subject in relayed {
+            let pair = format!("{subject}/best");
+            expected.extend(each(&[&pair], &["latency_p50_ratio"]));
+            expected.extend(each(&[&pair], &times));
         }
         expected
     });

@@ -427,8 +427,11 @@ pub struct RelayView {
     pub open: BTreeMap<String, u64>,
     /// Clients remembered because their requests were forwarded.
     pub clients: u64,
-    /// What moves the bytes of new ones: `sockmap`, `splice` or `copy`.
+    /// What moves the bytes of new ones while messages flow: `sockmap`, `splice` or `copy`.
     pub mode: String,
+    /// What moves them while bulk flows.
+    #[serde(default)]
+    pub bulk: String,
     /// What was measured, or why nothing was.
     pub why: String,
 }

@@ -7,12 +7,13 @@ use anyhow::{Context as _, bail};
 use crate::config::{Config, Mode as ConfigMode, SpliceMode};
 use crate::kernel::Splice;
 use crate::metrics::{
-    Metrics, RELAY_CLIENTS, RELAYED_CONNECTIONS, SPLICED_BROKEN, SPLICED_BYTES,
+    Metrics, RELAY_CLIENTS, RELAYED_CONNECTIONS, SPLICED_BROKEN, SPLICED_BYTES, SPLICED_CHANGES,
     SPLICED_CONNECTIONS, SPLICED_FALLBACKS, SPLICED_STOPPED,
 };
 use crate::proxy::{RelaySettings, Relays, Shared, Technique, probe_for_relay, watch_relays};
-use crate::splice::calibrate::{self, CalibrationFigures, TrafficKind};
-use crate::splice::{Count, Mode, Splicer, selftest};
+use crate::splice::calibrate::{self, CalibrationFigures};
+use crate::splice::flow::Flowing;
+use crate::splice::{Count, Mode, Plan, Splicer, selftest};
 use crate::tls::{OwnCa, Prober, Reload};
 
 /// Pairs that the calibration has in the kernel at a time.
@@ -55,13 +56,11 @@ impl Prepared {
     pub(super) async fn try_out(&self, config: &Config) -> anyhow::Result<()> {
         match config.kernel.splice {
             SpliceMode::Auto => {}
-            SpliceMode::Copy => self.relays.splicing().choose(
-                Technique {
-                    mode: Mode::Copy,
-                    why: "kernel.splice is copy".to_owned(),
-                },
-                None,
-            ),
+            SpliceMode::Splice => self
+                .relays
+                .splicing()
+                .choose(configured(Mode::Splice), None),
+            SpliceMode::Copy => self.relays.splicing().choose(configured(Mode::Copy), None),
             SpliceMode::Sockmap => {
                 let kernel =
                     Splice::load().context("kernel.splice: sockmap cannot be used here")?;
@@ -70,7 +69,7 @@ impl Prepared {
                     bail!("kernel.splice: {report}");
                 }
                 let technique = Technique {
-                    mode: Mode::Sockmap,
+                    plan: Mode::Sockmap.into(),
                     why: format!("kernel.splice is sockmap; {report}"),
                 };
                 self.relays.splicing().choose(technique, Some(kernel));
@@ -96,6 +95,14 @@ impl Prepared {
     }
 }
 
+/// A userspace mode, which needs no trial.
+fn configured(mode: Mode) -> Technique {
+    Technique {
+        plan: mode.into(),
+        why: format!("kernel.splice is {}", mode.name()),
+    }
+}
+
 fn measure(relays: &Relays) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -109,14 +116,15 @@ fn measure(relays: &Relays) {
     };
     let (technique, kernel) = runtime.block_on(best());
     tracing::info!(
-        mode = technique.mode.name(),
+        mode = technique.plan.messages.name(),
+        bulk = technique.plan.bulk.name(),
         why = technique.why,
         "whole connections"
     );
     relays.splicing().choose(technique, kernel);
 }
 
-/// The best mode for requests and answers, and the kernel part if it is that.
+/// The best modes for messages and for bulk, and the kernel part if it is one of them.
 async fn best() -> (Technique, Option<Splice>) {
     let (kernel, mut why) = match Splice::load() {
         Err(error) => (None, format!("sockmap cannot be used here: {error}")),
@@ -131,21 +139,24 @@ async fn best() -> (Technique, Option<Splice>) {
         Some(_) => &Mode::ALL,
         None => &[Mode::Splice, Mode::Copy],
     };
-    let mode = match calibrate::run(&splicer, modes).await {
+    let plan = match calibrate::run(&splicer, modes).await {
         Ok(figures) => {
             for one in &figures {
                 why += "; ";
                 why += &text(one);
             }
-            calibrate::choose(&figures, TrafficKind::Messages)
+            Plan {
+                messages: calibrate::choose(&figures, Flowing::Messages),
+                bulk: calibrate::choose(&figures, Flowing::Bulk),
+            }
         }
         Err(error) => {
             why += &format!("; nothing could be measured: {error}");
-            Mode::Copy
+            Mode::Copy.into()
         }
     };
-    let kernel = kernel.filter(|_| mode == Mode::Sockmap);
-    (Technique { mode, why }, kernel)
+    let kernel = kernel.filter(|_| plan.needs_kernel());
+    (Technique { plan, why }, kernel)
 }
 
 fn text(figures: &CalibrationFigures) -> String {
@@ -177,6 +188,9 @@ fn register(metrics: &Metrics, shared: &Arc<Shared>) {
                 | Count::Busy
                 | Count::Refused
                 | Count::Backlog => sink.set(&SPLICED_FALLBACKS, &[count.name()], value),
+                Count::ToBulk | Count::ToMessages => {
+                    sink.set(&SPLICED_CHANGES, &[count.name()], value);
+                }
                 Count::Broken => sink.set(&SPLICED_BROKEN, &[], value),
                 Count::Stopped => sink.set(&SPLICED_STOPPED, &[], value),
                 Count::BytesAb => sink.set(&SPLICED_BYTES, &["to_server"], value),

@@ -338,7 +338,8 @@ fn relay(shared: &Shared) -> RelayView {
     RelayView {
         open: open.map(|(name, count)| (name, count as u64)).collect(),
         clients: shared.relays.clients() as u64,
-        mode: technique.mode.name().to_owned(),
+        mode: technique.plan.messages.name().to_owned(),
+        bulk: technique.plan.bulk.name().to_owned(),
         why: technique.why.clone(),
     }
 }

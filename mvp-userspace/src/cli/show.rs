@@ -120,8 +120,12 @@ fn relay(view: &RelayView) -> String {
         true => "none open".to_owned(),
         false => open.join(", "),
     };
+    let bulk = match view.bulk == view.mode || view.bulk.is_empty() {
+        true => String::new(),
+        false => format!(", bulk by {}", view.bulk),
+    };
     format!(
-        "{open}; {} clients; {} ({})",
+        "{open}; {} clients; {}{bulk} ({})",
         view.clients, view.mode, view.why
     )
 }
@@ -324,8 +328,9 @@ cp-b  peer   https://127.0.0.3:6443  -        stopping  no         no           
             relay: RelayView {
                 open: [("cp-b".to_owned(), 2)].into(),
                 clients: 7,
-                mode: "copy".into(),
-                why: "kernel.splice is copy".into(),
+                mode: "sockmap".into(),
+                bulk: "copy".into(),
+                why: "measured".into(),
             },
             threads: vec![ThreadView {
                 name: "data-0".into(),
@@ -360,7 +365,7 @@ events  watching
 members 2 servers (peers.static)
 rights  of the configuration
 follows followed
-relay   2 to cp-b; 7 clients; copy (kernel.splice is copy)
+relay   2 to cp-b; 7 clients; sockmap, bulk by copy (measured)
 config  0123456789abcdef
 open    3 connections, 12 requests, 1 upgrades
 

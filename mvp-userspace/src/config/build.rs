@@ -49,6 +49,7 @@ pub(super) fn build(tree: &Tree) -> Result<Config, ConfigError> {
             steering: mode(tree, "kernel.steering")?,
             splice: match tree.choice("kernel.splice")?.as_str() {
                 "sockmap" => SpliceMode::Sockmap,
+                "splice" => SpliceMode::Splice,
                 "copy" => SpliceMode::Copy,
                 _ => SpliceMode::Auto,
             },

@@ -101,7 +101,7 @@ pub const KEYS: &[ConfigKey] = &[
     key("admin.hosts", TextList, Optional("addresses, `localhost` and `node`"), "Further names by which `admin.listen` may be called; others are refused, so that no web page reads it under a name of its own."),
     key("admin.socket", Path, Default("/run/mvp/admin.sock"), "Unix socket of mode 0600 for whatever changes something or speaks to servers; the `mvp` command uses it."),
     key("kernel.steering", Choice(&["auto", "on", "off"]), Default("off"), "Steer connections of kube-apiserver's port to the agent in the kernel."),
-    key("kernel.splice", Choice(&["auto", "sockmap", "copy"]), Default("auto"), "How whole connections are joined."),
+    key("kernel.splice", Choice(&["auto", "sockmap", "splice", "copy"]), Default("auto"), "How whole connections are joined."),
     key("kernel.shortcut", Choice(&["auto", "on", "off"]), Default("auto"), "Short-cut the loopback leg to the local server in the kernel."),
     key("kernel.pinPath", Path, Default("/sys/fs/bpf/mvp"), "Folder on a bpffs for state that outlives the agent."),
     key("kernel.settle", Duration(1000, HOUR), Default("60s"), "So long every server must be ready, of one version and serve the same before the guard goes idle."),

@@ -193,7 +193,9 @@ pub enum SpliceMode {
     Auto,
     /// A BPF program; the agent does not start if the self-test fails.
     Sockmap,
-    /// The agent itself: splice(2), or read and write.
+    /// The agent itself, through a pipe: splice(2).
+    Splice,
+    /// The agent itself: read and write.
     Copy,
 }
 

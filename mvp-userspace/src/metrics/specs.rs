@@ -140,6 +140,8 @@ specs! {
         "Connections forwarded whole that have ended, by what moved their bytes";
     SPLICED_FALLBACKS, Counter, "mvp_spliced_fallbacks_total", ["reason"],
         "Connections forwarded whole that were not, or not to their end, moved by the kernel though it was chosen";
+    SPLICED_CHANGES, Counter, "mvp_spliced_changes_total", ["to"],
+        "Times that a connection forwarded whole changed to the mode for bulk, or back to the one for messages";
     SPLICED_BROKEN, Counter, "mvp_spliced_broken_total", [],
         "Connections forwarded whole that a side broke off";
     SPLICED_STOPPED, Counter, "mvp_spliced_stopped_total", [],

@@ -34,6 +34,7 @@ fn touched() -> Metrics {
         sink.set(&RELAY_CLIENTS, &[], 1.0);
         sink.set(&SPLICED_CONNECTIONS, &["copy"], 1.0);
         sink.set(&SPLICED_FALLBACKS, &["busy"], 1.0);
+        sink.set(&SPLICED_CHANGES, &["bulk"], 1.0);
         sink.set(&SPLICED_BROKEN, &[], 1.0);
         sink.set(&SPLICED_STOPPED, &[], 1.0);
         sink.set(&SPLICED_BYTES, &["to_server"], 1.0);

@@ -10,6 +10,8 @@ pub struct TcpInfo {
     state: u8,
     /// Bytes received in order, read or not. A FIN counts as one.
     pub received: u64,
+    /// Segments with data that were received, modulo 2^32. One that the device or the kernel put together counts as those it was.
+    pub data_segments: u32,
     /// Bytes written to the socket, whether they have left or not.
     pub written: u64,
 }
@@ -24,6 +26,7 @@ impl TcpInfo {
         Ok(Self {
             state: raw.state,
             received: raw.bytes_received,
+            data_segments: raw.data_segments_in,
             written: raw
                 .bytes_sent
                 .saturating_sub(raw.bytes_retrans)
@@ -92,7 +95,9 @@ struct Raw {
     bytes_received: u64,
     _segments: [u32; 2],
     notsent_bytes: u32,
-    _min_rtt_and_segments: [u32; 3],
+    _min_rtt: u32,
+    data_segments_in: u32,
+    _data_segments_out: u32,
     _rate_and_times: [u64; 4],
     _delivered: [u32; 2],
     bytes_sent: u64,
@@ -146,6 +151,8 @@ mod tests {
         let info = TcpInfo::read(&server).unwrap();
         assert!(info.is_established() && !info.is_closed());
         assert_eq!((info.received, info.written), (3000, 0));
+        assert_eq!(info.data_segments, 1, "acknowledgements are none");
+        assert_eq!(TcpInfo::read(&client).unwrap().data_segments, 0);
         offer_again(&server).unwrap();
 
         client.shutdown(Shutdown::Write).unwrap();

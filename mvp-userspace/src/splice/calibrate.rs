@@ -1,4 +1,4 @@
-//! Which mode pays on this machine: three kinds of traffic over loopback, each mode by turns. Takes about a second.
+//! Which mode pays on this machine for messages, and which for bulk: three loads over loopback, each mode by turns. Takes about a second.
 //!
 //! Elapsed time is what is measured. CPU time of the process would flatter sockmap, whose work is done by the kernel's workers;
 //! under load, time is what all of them together cost.
@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
+use super::flow::Flowing;
 use super::rig::{Rig, pattern, send};
 use super::{Mode, PairLimits, Signal, Splicer};
 
@@ -26,17 +27,6 @@ pub struct CalibrationFigures {
     pub loaded: Duration,
     /// A MiB one way.
     pub bulk: Duration,
-}
-
-/// The kind of traffic that is expected on a connection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum TrafficKind {
-    /// Requests and answers, watches, terminals.
-    Messages,
-    /// Files, images, logs.
-    Bulk,
-    /// The kind is not known.
-    Mixed,
 }
 
 /// Measures these modes; `Copy` should be among them, since [`choose`] compares with it.
@@ -67,9 +57,9 @@ pub async fn run(splicer: &Splicer, modes: &[Mode]) -> io::Result<Vec<Calibratio
     Ok(modes.iter().map(|&mode| median(&rounds, mode)).collect())
 }
 
-/// The mode for connections of this kind: the best one, if it is at least a twentieth better than copying, which is the mode with
-/// the fewest surprises. Modes without figures are not chosen.
-pub fn choose(figures: &[CalibrationFigures], kind: TrafficKind) -> Mode {
+/// The mode for what flows: the best one, if it is at least a twentieth better than copying, which is the mode with the fewest surprises.
+/// Modes without figures are not chosen.
+pub fn choose(figures: &[CalibrationFigures], flowing: Flowing) -> Mode {
     let Some(copy) = figures.iter().find(|f| f.mode == Mode::Copy) else {
         return Mode::Copy;
     };
@@ -85,10 +75,9 @@ pub fn choose(figures: &[CalibrationFigures], kind: TrafficKind) -> Mode {
         };
         let (talk, loaded, bulk) = (ratio(|f| f.talk), ratio(|f| f.loaded), ratio(|f| f.bulk));
         // Geometric means: twice as fast here and half as fast there is no gain.
-        match kind {
-            TrafficKind::Messages => (talk * loaded).sqrt(),
-            TrafficKind::Bulk => bulk,
-            TrafficKind::Mixed => (talk * loaded * bulk).cbrt(),
+        match flowing {
+            Flowing::Messages => (talk * loaded).sqrt(),
+            Flowing::Bulk => bulk,
         }
     };
     figures
@@ -289,9 +278,8 @@ mod tests {
             figures(Mode::Splice, 110, 70, 500),
             figures(Mode::Copy, 100, 60, 1000),
         ];
-        assert_eq!(choose(&figures, TrafficKind::Messages), Mode::Sockmap);
-        assert_eq!(choose(&figures, TrafficKind::Bulk), Mode::Splice);
-        assert_eq!(choose(&figures, TrafficKind::Mixed), Mode::Splice);
+        assert_eq!(choose(&figures, Flowing::Messages), Mode::Sockmap);
+        assert_eq!(choose(&figures, Flowing::Bulk), Mode::Splice);
     }
 
     #[test]
@@ -304,12 +292,12 @@ mod tests {
             figures(Mode::Sockmap, 94, 94, 94),
             figures(Mode::Copy, 100, 100, 100),
         ];
-        for kind in [TrafficKind::Messages, TrafficKind::Bulk, TrafficKind::Mixed] {
-            assert_eq!(choose(&close, kind), Mode::Copy);
-            assert_eq!(choose(&clear, kind), Mode::Sockmap);
+        for flowing in [Flowing::Messages, Flowing::Bulk] {
+            assert_eq!(choose(&close, flowing), Mode::Copy);
+            assert_eq!(choose(&clear, flowing), Mode::Sockmap);
+            assert_eq!(choose(&clear[..1], flowing), Mode::Copy);
+            assert_eq!(choose(&[], flowing), Mode::Copy);
         }
-        assert_eq!(choose(&clear[..1], TrafficKind::Mixed), Mode::Copy);
-        assert_eq!(choose(&[], TrafficKind::Mixed), Mode::Copy);
     }
 
     proptest! {
@@ -321,7 +309,7 @@ mod tests {
             let all: Vec<CalibrationFigures> = Mode::ALL.into_iter().zip(values)
                 .map(|(mode, (talk, loaded, bulk))| figures(mode, talk, loaded, bulk))
                 .collect();
-            let mode = choose(&all, TrafficKind::Bulk);
+            let mode = choose(&all, Flowing::Bulk);
             let of = |mode| all.iter().find(|f| f.mode == mode).unwrap().bulk;
             prop_assert!(mode == Mode::Copy || of(mode) < of(Mode::Copy) || of(mode).is_zero());
             if of(Mode::Copy).is_zero() {

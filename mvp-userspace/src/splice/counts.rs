@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::flow::Flowing;
 use super::{End, Mode, PairOutcome, Reason};
 
 macro_rules! counts {
@@ -44,6 +45,8 @@ counts! {
     Busy, "busy", "Pairs copied because there was never a moment without unread bytes";
     Refused, "refused", "Pairs copied because the kernel refused the sockets";
     Backlog, "backlog", "Pairs taken out of the kernel because a reader was too slow";
+    ToBulk, "bulk", "Times that a pair changed to the mode for bulk";
+    ToMessages, "messages", "Times that a pair changed to the mode for messages";
     Broken, "broken", "Pairs that a side broke off";
     Stopped, "stopped", "Pairs closed by the agent";
     BytesAb, "bytes_first", "Bytes passed on from the first side";
@@ -94,6 +97,15 @@ impl Counts {
         let [first, second] = outcome.bytes;
         self.add(Count::BytesAb, first);
         self.add(Count::BytesBa, second);
+    }
+
+    /// At the moment of the change: pairs live long.
+    pub(super) fn changed(&self, to: Flowing) {
+        let count = match to {
+            Flowing::Messages => Count::ToMessages,
+            Flowing::Bulk => Count::ToBulk,
+        };
+        self.add(count, 1);
     }
 
     fn add(&self, count: Count, amount: u64) {

@@ -1,6 +1,5 @@
 //! A pair from its first byte to its last.
 
-use std::future::pending;
 use std::net::TcpStream as StdTcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,10 +10,12 @@ use tokio::net::TcpStream;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::flow::Flowing;
 use super::kernel::{After, Phase};
 use super::pump::{self, Broken, Conduit, Pump, Stop};
+use super::sense::{Sensor, sleep_until};
 use super::traffic::{Traffic, ended};
-use super::{Counts, End, Mode, PairLimits, PairOutcome, Reason, Side, Signal};
+use super::{Counts, End, Mode, PairLimits, PairOutcome, Plan, Reason, Side, Signal};
 use crate::kernel::Splice;
 use crate::net::OpenCount;
 
@@ -70,8 +71,8 @@ impl Splicer {
     /// Joins two connections and moves their bytes until both directions have ended, one side breaks off, or `signal` says so.
     /// A FIN is passed on after the data before it; a reset resets the other side. Both sockets are closed at the end.
     ///
-    /// With [`Mode::Sockmap`] the pair is copied until there is nothing unread in both directions, and for good where the kernel
-    /// does not take it: that is never an error for the connections. Dropping the future closes both.
+    /// While the plan says [`Mode::Sockmap`] the pair is copied until there is nothing unread in both directions, and for good where the
+    /// kernel does not take it: that is never an error for the connections. Dropping the future closes both.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O and time enabled.
@@ -79,102 +80,39 @@ impl Splicer {
         &self,
         a: Side,
         b: Side,
-        mode: Mode,
+        plan: impl Into<Plan>,
         limits: &PairLimits,
-        mut signal: Receiver<Signal>,
+        signal: Receiver<Signal>,
     ) -> PairOutcome {
-        let outcome = self.run(a, b, mode, limits, &mut signal).await;
+        let plan = plan.into();
+        let streams = [a.stream, b.stream];
+        let [first, second] = &streams;
+        let (kernel, reason) = match plan.needs_kernel().then(|| self.slot()) {
+            Some(Ok(slot)) => (Some(slot), None),
+            Some(Err(reason)) => (None, Some(reason)),
+            None => (None, None),
+        };
+        let mut pair = Pair {
+            splicer: self,
+            plan,
+            limits,
+            signal,
+            traffic: Traffic::default(),
+            sensor: plan
+                .adapts()
+                .then(|| Sensor::new([first, second], limits.calm)),
+            kernel: kernel.as_ref().map(|(_, splice)| *splice),
+            by_kernel: None,
+            reason,
+        };
+        let pumps = [
+            Pump::new(0, a.early, Conduit::Buffer),
+            Pump::new(1, b.early, Conduit::Buffer),
+        ];
+        let outcome = pair.run(streams, pumps).await;
         self.counts.record(&outcome);
         tracing::debug!(?outcome, "pair ended");
         outcome
-    }
-
-    async fn run(
-        &self,
-        a: Side,
-        b: Side,
-        mode: Mode,
-        limits: &PairLimits,
-        signal: &mut Receiver<Signal>,
-    ) -> PairOutcome {
-        let traffic = Traffic::default();
-        let conduit = match mode {
-            Mode::Splice => Conduit::Pipe,
-            Mode::Sockmap | Mode::Copy => Conduit::Buffer,
-        };
-        let mut pumps = [
-            Pump::new(0, a.early, conduit),
-            Pump::new(1, b.early, conduit),
-        ];
-        let streams = [a.stream, b.stream];
-        let copied = |reason| {
-            (
-                if mode == Mode::Splice {
-                    mode
-                } else {
-                    Mode::Copy
-                },
-                reason,
-            )
-        };
-        let slot = if mode == Mode::Sockmap {
-            self.slot().map(Some)
-        } else {
-            Ok(None)
-        };
-        let (_slot, splice) = match slot {
-            Ok(Some((slot, splice))) => (slot, splice),
-            Ok(None) => {
-                let last = copy(&streams, &mut pumps, &traffic, limits, signal).await;
-                return last.finish(&streams, traffic.get(), copied(None));
-            }
-            Err(reason) => {
-                let last = copy(&streams, &mut pumps, &traffic, limits, signal).await;
-                return last.finish(&streams, traffic.get(), copied(Some(reason)));
-            }
-        };
-
-        let [first, second] = &streams;
-        let clean = userspace(
-            [first, second],
-            &mut pumps,
-            &traffic,
-            limits,
-            signal,
-            &OPEN,
-            true,
-        );
-        let last = match clean.await {
-            Ok(Stop::Clean) => None,
-            Ok(Stop::Ended) => Some(Last::Ended),
-            Err(last) => Some(last),
-        };
-        if let Some(last) = last {
-            let reason = if pumps.iter().any(Pump::saw_end) {
-                Reason::Ended
-            } else {
-                Reason::Busy
-            };
-            return last.finish(&streams, traffic.get(), copied(Some(reason)));
-        }
-        let [first, second] = streams;
-        // The sockets leave the runtime: it would be woken for each segment.
-        let (Ok(first), Ok(second)) = (first.into_std(), second.into_std()) else {
-            return Last::Broken(Broken(0)).outcome(traffic.get(), copied(Some(Reason::Refused)));
-        };
-        match Phase::begin(splice, [first, second]) {
-            Ok(phase) => {
-                let _one = OpenCount::new(&self.in_kernel);
-                in_kernel(phase, &traffic, limits, signal).await
-            }
-            Err((reason, sockets)) => {
-                let Some(streams) = register(sockets) else {
-                    return Last::Broken(Broken(0)).outcome(traffic.get(), copied(Some(reason)));
-                };
-                let last = copy(&streams, &mut pumps, &traffic, limits, signal).await;
-                last.finish(&streams, traffic.get(), copied(Some(reason)))
-            }
-        }
     }
 
     fn slot(&self) -> Result<(SemaphorePermit<'_>, &Splice), Reason> {
@@ -184,115 +122,228 @@ impl Splicer {
     }
 }
 
+/// A pair on its way.
+struct Pair<'a> {
+    splicer: &'a Splicer,
+    plan: Plan,
+    limits: &'a PairLimits,
+    signal: Receiver<Signal>,
+    /// What userspace has moved.
+    traffic: Traffic,
+    sensor: Option<Sensor>,
+    /// `None`: the kernel does not move this pair, or not any more.
+    kernel: Option<&'a Splice>,
+    /// Bytes moved by the kernel; `None`: it has never had the pair.
+    by_kernel: Option<[u64; 2]>,
+    /// Why the kernel does not move the pair though it was asked to.
+    reason: Option<Reason>,
+}
+
+/// Both directions, as they are for pairs that userspace moves from the beginning.
 static OPEN: [AtomicBool; 2] = [const { AtomicBool::new(true) }; 2];
 
-async fn copy(
-    streams: &[TcpStream; 2],
-    pumps: &mut [Pump; 2],
-    traffic: &Traffic,
-    limits: &PairLimits,
-    signal: &mut Receiver<Signal>,
-) -> Last {
-    let [first, second] = streams;
-    match userspace(
-        [first, second],
-        pumps,
-        traffic,
-        limits,
-        signal,
-        &OPEN,
-        false,
-    )
-    .await
-    {
-        Ok(_) => Last::Ended,
-        Err(last) => last,
-    }
-}
-
-async fn userspace(
-    streams: [&TcpStream; 2],
-    pumps: &mut [Pump; 2],
-    traffic: &Traffic,
-    limits: &PairLimits,
-    signal: &mut Receiver<Signal>,
-    gates: &[AtomicBool; 2],
-    until_clean: bool,
-) -> Result<Stop, Last> {
-    tokio::select! {
-        biased;
-        stop = pump::run(streams, pumps, traffic, gates, until_clean) => stop.map_err(Last::Broken),
-        () = ended(signal, limits.silence, || traffic.total()) => Err(Last::Stopped),
-    }
-}
-
-async fn in_kernel(
-    phase: Phase,
-    traffic: &Traffic,
-    limits: &PairLimits,
-    signal: &mut Receiver<Signal>,
-) -> PairOutcome {
-    let (last, reason) = match phase.run(limits, signal).await {
-        After::Ended => (Last::Ended, None),
-        After::Stopped => (Last::Stopped, None),
-        After::Broken(broken) => (Last::Broken(broken), None),
-        After::Backlog { done } => (
-            taken_out(&phase, done, traffic, limits, signal).await,
-            Some(Reason::Backlog),
-        ),
-    };
-    let [a, b] = traffic.get();
-    let [kernel_a, kernel_b] = phase.redirected();
-    let outcome = last.outcome([a + kernel_a, b + kernel_b], (Mode::Sockmap, reason));
-    let sockets = phase.into_sockets();
-    last.close(sockets.each_ref().map(SockRef::from));
-    outcome
-}
-
-/// A pair that has been taken out of the kernel in mid-stream. Each direction goes on as soon as its own backlog is written: a
-/// side may well not read before it has been read from.
-async fn taken_out(
-    phase: &Phase,
-    done: [bool; 2],
-    traffic: &Traffic,
-    limits: &PairLimits,
-    signal: &mut Receiver<Signal>,
-) -> Last {
-    let Some(streams) = phase.duplicates().ok().and_then(register) else {
-        return Last::Broken(Broken(0));
-    };
-    let [first_done, second_done] = done;
-    let pump = |from, done| match done {
-        true => Pump::ended(from),
-        false => Pump::new(from, Vec::new(), Conduit::Buffer),
-    };
-    let mut pumps = [pump(0, first_done), pump(1, second_done)];
-    let gates: [AtomicBool; 2] = Default::default();
-    let [first_gate, second_gate] = &gates;
-    let open = async |from: usize, done: bool, gate: &AtomicBool| -> Result<(), Broken> {
-        if !done {
-            phase.drained(from, limits.stall).await?;
+impl Pair<'_> {
+    async fn run(&mut self, mut streams: [TcpStream; 2], mut pumps: [Pump; 2]) -> PairOutcome {
+        loop {
+            let splice = self.kernel.filter(|_| self.wanted() == Mode::Sockmap);
+            for pump in &mut pumps {
+                pump.switch(self.conduit());
+            }
+            let stop = self.userspace(&streams, &mut pumps, &OPEN, splice.is_some());
+            let last = match (stop.await, splice) {
+                (Ok(Stop::Flows(flowing)), _) => {
+                    self.splicer.counts.changed(flowing);
+                    continue;
+                }
+                (Ok(Stop::Clean), Some(splice)) => {
+                    match self.try_kernel(splice, streams, &mut pumps).await {
+                        Ok(again) => streams = again,
+                        Err(outcome) => return outcome,
+                    }
+                    continue;
+                }
+                (Ok(Stop::Clean | Stop::Ended), _) => Last::Ended,
+                (Err(last), _) => last,
+            };
+            if splice.is_some() && self.by_kernel.is_none() {
+                self.reason = Some(match pumps.iter().any(Pump::saw_end) {
+                    true => Reason::Ended,
+                    false => Reason::Busy,
+                });
+            }
+            last.close(streams.each_ref().map(SockRef::from));
+            return self.outcome(&last);
         }
-        gate.store(true, Ordering::Relaxed);
-        Ok(())
-    };
-    let drained = async {
-        let first = open(0, first_done, first_gate);
-        let second = open(1, second_done, second_gate);
-        match tokio::try_join!(first, second) {
-            Ok(_) => pending().await,
-            Err(broken) => broken,
+    }
+
+    /// The mode for what flows now.
+    fn wanted(&self) -> Mode {
+        let flowing = self.sensor.as_ref().map(Sensor::flowing);
+        self.plan.mode(flowing.unwrap_or(Flowing::Messages))
+    }
+
+    fn conduit(&self) -> Conduit {
+        match self.wanted() {
+            Mode::Splice => Conduit::Pipe,
+            Mode::Sockmap | Mode::Copy => Conduit::Buffer,
         }
-    };
-    let [first, second] = &streams;
-    tokio::select! {
-        // In this order: an opened gate is seen in the same turn.
-        biased;
-        broken = drained => Last::Broken(broken),
-        result = userspace([first, second], &mut pumps, traffic, limits, signal, &gates, false) => match result {
-            Ok(_) => Last::Ended,
-            Err(last) => last,
-        },
+    }
+
+    /// Has the kernel move the bytes as long as it can and should. Gives the sockets back for userspace to go on, or the outcome if
+    /// there is nothing to go on with.
+    async fn try_kernel(
+        &mut self,
+        splice: &Splice,
+        streams: [TcpStream; 2],
+        pumps: &mut [Pump; 2],
+    ) -> Result<[TcpStream; 2], PairOutcome> {
+        let broken = Last::Broken(Broken(0));
+        let [first, second] = streams;
+        // The sockets leave the runtime: it would be woken for each segment.
+        let (Ok(first), Ok(second)) = (first.into_std(), second.into_std()) else {
+            self.reason = Some(Reason::Refused);
+            return Err(self.outcome(&broken));
+        };
+        let phase = match Phase::begin(splice, [first, second]) {
+            Ok(phase) => phase,
+            Err((reason, sockets)) => {
+                self.kernel = None;
+                // One that the kernel has had already is not counted as one that it never got.
+                if self.by_kernel.is_none() {
+                    self.reason = Some(reason);
+                }
+                return register(sockets).ok_or_else(|| self.outcome(&broken));
+            }
+        };
+        let one = OpenCount::new(&self.splicer.in_kernel);
+        let run = phase.run(self.limits, &mut self.signal, self.sensor.as_mut());
+        let (result, last) = match run.await {
+            After::Ended => (None, Last::Ended),
+            After::Stopped => (None, Last::Stopped),
+            After::Broken(broken) => (None, Last::Broken(broken)),
+            After::Released { done, backlog } => {
+                if backlog {
+                    self.kernel = None;
+                    self.reason = Some(Reason::Backlog);
+                } else {
+                    self.splicer.counts.changed(self.flowing());
+                }
+                match self.taken_out(&phase, done, pumps).await {
+                    Ok(streams) => (Some(streams), Last::Ended),
+                    Err(last) => (None, last),
+                }
+            }
+        };
+        drop(one);
+        let [first, second] = self.by_kernel.unwrap_or_default();
+        let [more_first, more_second] = phase.redirected();
+        self.by_kernel = Some([first + more_first, second + more_second]);
+        let sockets = phase.into_sockets();
+        result.ok_or_else(|| {
+            last.close(sockets.each_ref().map(SockRef::from));
+            self.outcome(&last)
+        })
+    }
+
+    fn flowing(&self) -> Flowing {
+        let flowing = self.sensor.as_ref().map(Sensor::flowing);
+        flowing.unwrap_or(Flowing::Messages)
+    }
+
+    /// Takes a pair out of the kernel in mid-stream. Each direction goes on as soon as its own backlog is written: a side may well not
+    /// read before it has been read from. Gives the sockets back once nothing of them is in the kernel's hands any more.
+    async fn taken_out(
+        &mut self,
+        phase: &Phase,
+        done: [bool; 2],
+        pumps: &mut [Pump; 2],
+    ) -> Result<[TcpStream; 2], Last> {
+        let Some(streams) = phase.duplicates().ok().and_then(register) else {
+            return Err(Last::Broken(Broken(0)));
+        };
+        let [first_done, second_done] = done;
+        let conduit = self.conduit();
+        let pump = |from, done| match done {
+            true => Pump::ended(from),
+            false => Pump::new(from, Vec::new(), conduit),
+        };
+        *pumps = [pump(0, first_done), pump(1, second_done)];
+        let gates: [AtomicBool; 2] = Default::default();
+        let [first_gate, second_gate] = &gates;
+        let stall = self.limits.stall;
+        let open = async |from: usize, done: bool, gate: &AtomicBool| -> Result<(), Broken> {
+            if !done {
+                phase.drained(from, stall).await?;
+            }
+            gate.store(true, Ordering::Relaxed);
+            Ok(())
+        };
+        let drained = async {
+            let first = open(0, first_done, first_gate);
+            let second = open(1, second_done, second_gate);
+            tokio::try_join!(first, second)
+        };
+        tokio::pin!(drained);
+        loop {
+            tokio::select! {
+                // In this order: an opened gate is seen in the same turn.
+                biased;
+                drained = &mut drained => return match drained {
+                    Ok(_) => Ok(streams),
+                    Err(broken) => Err(Last::Broken(broken)),
+                },
+                result = self.userspace(&streams, pumps, &gates, false) => match result {
+                    Ok(Stop::Flows(flowing)) => self.splicer.counts.changed(flowing),
+                    Ok(Stop::Ended | Stop::Clean) => return Err(Last::Ended),
+                    Err(last) => return Err(last),
+                },
+            }
+        }
+    }
+
+    async fn userspace(
+        &mut self,
+        streams: &[TcpStream; 2],
+        pumps: &mut [Pump; 2],
+        gates: &[AtomicBool; 2],
+        until_clean: bool,
+    ) -> Result<Stop, Last> {
+        let [first, second] = streams;
+        let sockets = [first, second];
+        loop {
+            let due = self.sensor.as_ref().and_then(Sensor::due);
+            let sensor = self.sensor.as_mut();
+            tokio::select! {
+                biased;
+                stop = pump::run(sockets, pumps, &self.traffic, gates, until_clean, sensor) => {
+                    return stop.map_err(Last::Broken);
+                }
+                () = ended(&mut self.signal, self.limits.silence, || self.traffic.total()) => {
+                    return Err(Last::Stopped);
+                }
+                () = sleep_until(due) => {}
+            }
+            let looked = self.sensor.as_mut();
+            if let Some(flowing) = looked.and_then(|sensor| sensor.look(sockets)) {
+                return Ok(Stop::Flows(flowing));
+            }
+        }
+    }
+
+    fn outcome(&self, last: &Last) -> PairOutcome {
+        let mode = match (self.by_kernel, self.wanted()) {
+            (Some(_), _) => Mode::Sockmap,
+            (None, Mode::Splice) => Mode::Splice,
+            (None, Mode::Sockmap | Mode::Copy) => Mode::Copy,
+        };
+        let [first, second] = self.traffic.get();
+        let [kernel_first, kernel_second] = self.by_kernel.unwrap_or_default();
+        PairOutcome {
+            bytes: [first + kernel_first, second + kernel_second],
+            ends: last.ends(),
+            mode,
+            reason: self.reason,
+        }
     }
 }
 
@@ -309,16 +360,6 @@ fn register(sockets: [StdTcpStream; 2]) -> Option<[TcpStream; 2]> {
 }
 
 impl Last {
-    fn finish(
-        &self,
-        streams: &[TcpStream; 2],
-        bytes: [u64; 2],
-        how: (Mode, Option<Reason>),
-    ) -> PairOutcome {
-        self.close(streams.each_ref().map(SockRef::from));
-        self.outcome(bytes, how)
-    }
-
     /// A reset is passed on as one: without unsent data lingering, and so that the other side does not take it for an end.
     fn close(&self, sockets: [SockRef<'_>; 2]) {
         if let Self::Broken(_) = self {
@@ -328,18 +369,13 @@ impl Last {
         }
     }
 
-    fn outcome(&self, bytes: [u64; 2], (mode, reason): (Mode, Option<Reason>)) -> PairOutcome {
-        let ends = match self {
+    /// How each side ended.
+    const fn ends(&self) -> [End; 2] {
+        match self {
             Self::Ended => [End::Fin, End::Fin],
             Self::Stopped => [End::Stopped, End::Stopped],
             Self::Broken(Broken(0)) => [End::Broken, End::Reset],
             Self::Broken(Broken(_)) => [End::Reset, End::Broken],
-        };
-        PairOutcome {
-            bytes,
-            ends,
-            mode,
-            reason,
         }
     }
 }

@@ -2,15 +2,19 @@
 //! connections only; nothing here knows HTTP, TLS or routes.
 //!
 //! `join` runs a pair to its end; `kernel` is the part of that while sockmap moves the bytes; `pump` moves them in userspace;
-//! `counts` is the one table of what happened; `selftest` and `calibrate` find out what this machine can do and what pays.
+//! `flow` decides what flows over a pair, by what `sense` reads; `counts` is the one table of what happened; `selftest` and
+//! `calibrate` find out what this machine can do and what pays.
 
 pub mod calibrate;
 mod counts;
+pub mod flow;
 mod join;
 mod kernel;
+mod plan;
 mod pump;
 mod rig;
 pub mod selftest;
+mod sense;
 pub mod shortcut;
 mod shortcut_part;
 mod traffic;
@@ -19,6 +23,7 @@ use std::time::Duration;
 
 pub use counts::{Count, Counts};
 pub use join::Splicer;
+pub use plan::Plan;
 pub use shortcut_part::ShortcutPart;
 use tokio::net::TcpStream;
 
@@ -75,6 +80,8 @@ pub struct PairLimits {
     /// A side that has ended, or a pair that is being taken out of the kernel, gives the other side so long without taking a
     /// single byte before both are reset.
     pub stall: Duration,
+    /// Without bulk for so long, or a multiple of it ([`flow::LONGEST`]), a pair goes back to the mode for messages.
+    pub calm: Duration,
     /// Both directions silent for so long: the moment in which [`Signal::Retire`] ends a pair.
     pub silence: Duration,
 }
@@ -84,6 +91,7 @@ impl Default for PairLimits {
         Self {
             backlog: 4 << 20,
             stall: Duration::from_secs(60),
+            calm: Duration::from_secs(1),
             silence: Duration::from_secs(5),
         }
     }
@@ -138,7 +146,7 @@ pub struct PairOutcome {
     pub bytes: [u64; 2],
     /// How each side ended, in the order of the sides.
     pub ends: [End; 2],
-    /// What moved the bytes, at first: of a pair taken out of the kernel `Sockmap`.
+    /// What moved the bytes: `Sockmap` if the kernel did at any time, else what did at the end.
     pub mode: Mode,
     /// Why that was not all that was asked for.
     pub reason: Option<Reason>,

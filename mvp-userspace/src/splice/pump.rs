@@ -15,6 +15,8 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::flow::Flowing;
+use super::sense::Sensor;
 use super::traffic::Traffic;
 
 /// One direction of a pair.
@@ -53,6 +55,8 @@ pub(super) enum Stop {
     Ended,
     /// Both directions are open, and in both every byte that was there has been passed on.
     Clean,
+    /// Something else flows than before.
+    Flows(Flowing),
 }
 
 /// What the buffers grow through: a keystroke, a TLS record, bulk.
@@ -77,14 +81,15 @@ struct Pipe {
     grown: bool,
 }
 
-/// Runs both directions until they have ended, or, if `until_clean`, until a moment without unread bytes. A direction whose gate
-/// is closed is not read; who opens it polls this afterwards. Cancel safe.
+/// Runs both directions until they have ended, if `until_clean` until a moment without unread bytes, and with a sensor until something
+/// else flows. A direction whose gate is closed is not read; who opens it polls this afterwards. Cancel safe.
 pub(super) async fn run(
     streams: [&TcpStream; 2],
     pumps: &mut [Pump; 2],
     traffic: &Traffic,
     gates: &[AtomicBool; 2],
     until_clean: bool,
+    mut sensor: Option<&mut Sensor>,
 ) -> Result<Stop, Broken> {
     let [a, b] = streams;
     let [first_gate, second_gate] = gates;
@@ -107,6 +112,10 @@ pub(super) async fn run(
         ];
         if polls.iter().all(Poll::is_ready) {
             return Poll::Ready(Ok(Stop::Ended));
+        }
+        let sensed = sensor.as_deref_mut();
+        if let Some(flowing) = sensed.and_then(|sensor| sensor.moved(traffic.get(), streams)) {
+            return Poll::Ready(Ok(Stop::Flows(flowing)));
         }
         if until_clean && first.is_clean() && second.is_clean() {
             return Poll::Ready(Ok(Stop::Clean));
@@ -144,6 +153,11 @@ impl Pump {
             end: Ending::Done,
             ..Self::new(direction, Vec::new(), Conduit::Buffer)
         }
+    }
+
+    /// What is read from now on takes this way; what has been read goes on in its own.
+    pub(super) fn switch(&mut self, conduit: Conduit) {
+        self.conduit = conduit;
     }
 
     /// Whether the source has ended, passed on or not.
@@ -312,9 +326,15 @@ impl Pump {
         };
         // The pipe is empty here, so that EAGAIN can only come from the socket.
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-        let bytes = source.try_io(Interest::READABLE, || {
-            Ok(splice(source, None, &pipe.write, None, PIPE, flags)?)
-        })?;
+        let mut emptied = self.emptied;
+        let read = source.try_io(Interest::READABLE, || {
+            let read = splice(source, None, &pipe.write, None, PIPE, flags);
+            // Bytes say nothing about the rest: a pipe may be full after a part of a segment.
+            emptied = matches!(read, Err(rustix::io::Errno::AGAIN));
+            Ok(read?)
+        });
+        self.emptied = emptied;
+        let bytes = read?;
         pipe.holds = bytes;
         pipe.grow();
         Ok(bytes)
@@ -368,5 +388,51 @@ impl Pipe {
             // Refused above the user's share: the pipe works as it is.
             let _ = fcntl_setpipe_size(&self.write, PIPE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::splice::rig::Rig;
+
+    /// The pair would be joined in the middle of a segment, which the kernel would send once more from its beginning.
+    #[tokio::test]
+    async fn a_full_pipe_does_not_mean_that_the_queue_is_empty() {
+        const BYTES: usize = 8_000;
+        let mut rig = Rig::new().await.unwrap();
+        let pipe = Pipe::new().unwrap();
+        // Room for one fragment.
+        fcntl_setpipe_size(&pipe.write, 4096).unwrap();
+        let mut pump = Pump {
+            asked: true,
+            emptied: true,
+            pipe: Some(pipe),
+            ..Pump::new(0, Vec::new(), Conduit::Pipe)
+        };
+        for _ in 0..8 {
+            rig.client.write_all(&[7; BYTES / 8]).await.unwrap();
+        }
+        rig.a.readable().await.unwrap();
+        assert!(pump.fill(&rig.a).unwrap() < BYTES);
+        assert!(rustix::io::ioctl_fionread(&rig.a).unwrap() > 0);
+        pump.switch(Conduit::Buffer);
+        assert!(!pump.emptied && !pump.is_clean());
+
+        pump.switch(Conduit::Pipe);
+        let traffic = Traffic::default();
+        let mut received = vec![0; BYTES];
+        let pumping = std::future::poll_fn(|cx| {
+            let _ = pump.poll(cx, &rig.a, &rig.b, &traffic).is_pending();
+            match pump.is_clean() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        });
+        let ((), read) = tokio::join!(pumping, rig.server.read_exact(&mut received));
+        assert_eq!(read.unwrap(), BYTES);
+        assert_eq!(traffic.get(), [BYTES as u64, 0]);
     }
 }

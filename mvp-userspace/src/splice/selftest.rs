@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::rig::{Rig, no_more, pattern, receive, reset, send};
-use super::{End, Mode, PairLimits, PairOutcome, Signal, Splicer};
+use super::{Count, End, Mode, PairLimits, PairOutcome, Plan, Signal, Splicer};
 use crate::kernel::Splice;
 use crate::net::offer_again;
 
@@ -32,6 +32,8 @@ pub enum Case {
     ResetBySecond,
     /// A reader that does not read: what is held for it is bounded, and it misses nothing when it reads after all.
     SlowReader,
+    /// Bulk takes the pair out of the kernel, and messages bring it back, twice.
+    ThereAndBack,
 }
 
 /// What was found, case by case.
@@ -45,7 +47,7 @@ pub struct SelfTestReport {
 
 impl Case {
     /// Every case, in the order in which they are tried.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::EarlyBytes,
         Self::Echo,
         Self::FinWithData,
@@ -53,6 +55,7 @@ impl Case {
         Self::ResetByFirst,
         Self::ResetBySecond,
         Self::SlowReader,
+        Self::ThereAndBack,
     ];
 
     /// The text for logs and `mvp doctor`.
@@ -65,6 +68,7 @@ impl Case {
             Self::ResetByFirst => "reset by the first side",
             Self::ResetBySecond => "reset by the second side",
             Self::SlowReader => "slow reader",
+            Self::ThereAndBack => "out of the kernel and back",
         }
     }
 }
@@ -116,6 +120,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FLOOD: usize = 64 << 20;
 /// A writer that is not let go on for so long is taken to be stopped.
 const STOPPED: Duration = Duration::from_millis(200);
+/// The silence after which a pair goes back into the kernel.
+const CALM: Duration = Duration::from_millis(5);
 
 async fn try_case(case: Case, splice: &Splice, splicer: &Splicer) -> Result<(), String> {
     let rig = Rig::new().await.map_err(|e| format!("loopback: {e}"))?;
@@ -135,6 +141,7 @@ async fn try_case(case: Case, splice: &Splice, splicer: &Splicer) -> Result<(), 
         Case::ResetByFirst => reset_by(rig, splicer, 0).await,
         Case::ResetBySecond => reset_by(rig, splicer, 1).await,
         Case::SlowReader => slow_reader(rig, splicer, &pattern).await,
+        Case::ThereAndBack => there_and_back(rig, splicer, &pattern).await,
     }
 }
 
@@ -187,7 +194,7 @@ async fn echo(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), String>
         backlog: 2 * BYTES as u64,
         ..PairLimits::default()
     };
-    let joining = join(splicer, a, b, limits);
+    let joining = join(splicer, a, b, Mode::Sockmap, limits);
     let (outcome, ..) = tokio::try_join!(joining, sending, receiving, echoing)?;
     in_order(outcome, [BYTES as u64; 2])
 }
@@ -212,7 +219,7 @@ async fn fin_with_data(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<()
         no_more(&mut server).await?;
         server.shutdown().await.map_err(|e| e.to_string())
     };
-    let joining = join(splicer, a, b, PairLimits::default());
+    let joining = join(splicer, a, b, Mode::Sockmap, PairLimits::default());
     let (outcome, ..) = tokio::try_join!(joining, sending, receiving)?;
     in_order(outcome, [BYTES as u64, 0])
 }
@@ -242,7 +249,7 @@ async fn half_close(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), S
             .map_err(|e| format!("the other direction: {e}"))?;
         server.shutdown().await.map_err(|e| e.to_string())
     };
-    let joining = join(splicer, a, b, PairLimits::default());
+    let joining = join(splicer, a, b, Mode::Sockmap, PairLimits::default());
     let (outcome, ..) = tokio::try_join!(joining, asking, answering)?;
     in_order(outcome, [1, BYTES as u64])
 }
@@ -273,7 +280,7 @@ async fn reset_by(rig: Rig, splicer: &Splicer, side: usize) -> Result<(), String
         drop(breaks);
         reset(&mut stays).await
     };
-    let joining = join(splicer, a, b, PairLimits::default());
+    let joining = join(splicer, a, b, Mode::Sockmap, PairLimits::default());
     let (outcome, ()) = tokio::try_join!(joining, breaking)?;
     let [first, second] = outcome.ends;
     let end = if side == 0 { first } else { second };
@@ -320,7 +327,7 @@ async fn slow_reader(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), 
         };
         tokio::try_join!(receiving, ending).map(|_| sent)
     };
-    let joining = join(splicer, a, b, limits);
+    let joining = join(splicer, a, b, Mode::Sockmap, limits);
     let (outcome, sent) = tokio::try_join!(joining, flooding)?;
     if !outcome.unspliced() {
         return Err(format!("not taken out of the kernel: {outcome:?}"));
@@ -331,15 +338,63 @@ async fn slow_reader(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), 
     Ok(())
 }
 
+async fn there_and_back(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), String> {
+    const BYTES: usize = 1 << 20;
+    let Rig {
+        mut client,
+        a,
+        b,
+        mut server,
+    } = rig;
+    let returned = || splicer.counts().get(Count::ToMessages);
+    let talking = async {
+        let mut sent = 0;
+        for _ in 0..2 {
+            let before = returned();
+            while returned() == before {
+                let sending = async {
+                    let sent = send(&mut client, pattern, BYTES).await;
+                    sent.map_err(|e| format!("sending: {e}"))
+                };
+                tokio::try_join!(sending, receive(&mut server, pattern, BYTES))?;
+                sent += BYTES;
+                tokio::time::sleep(2 * CALM).await;
+            }
+            client.write_all(b"x").await.map_err(|e| e.to_string())?;
+            let read = server.read_exact(&mut [0; 1]).await;
+            read.map_err(|e| format!("a message afterwards: {e}"))?;
+            sent += 1;
+        }
+        client.shutdown().await.map_err(|e| e.to_string())?;
+        no_more(&mut server).await?;
+        drop(server);
+        no_more(&mut client).await.map(|()| sent)
+    };
+    // As in `echo`, no reader is too slow.
+    let limits = PairLimits {
+        backlog: 2 * BYTES as u64,
+        calm: CALM,
+        ..PairLimits::default()
+    };
+    let plan = Plan {
+        messages: Mode::Sockmap,
+        bulk: Mode::Copy,
+    };
+    let joining = join(splicer, a, b, plan, limits);
+    let (outcome, sent) = tokio::try_join!(joining, talking)?;
+    in_order(outcome, [sent as u64, 0])
+}
+
 async fn join(
     splicer: &Splicer,
     a: TcpStream,
     b: TcpStream,
+    plan: impl Into<Plan>,
     limits: PairLimits,
 ) -> Result<PairOutcome, String> {
     let (_keep, signal) = watch::channel(Signal::Run);
     Ok(splicer
-        .join(a.into(), b.into(), Mode::Sockmap, &limits, signal)
+        .join(a.into(), b.into(), plan, &limits, signal)
         .await)
 }
 

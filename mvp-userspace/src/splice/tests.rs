@@ -132,7 +132,7 @@ fn no_moment_is_clean_while_a_part_of_a_segment_is_unread() {
         let mut pumps = [0, 1].map(|from| Pump::new(from, Vec::new(), Conduit::Buffer));
         let traffic = Traffic::default();
         let open = [const { AtomicBool::new(true) }; 2];
-        let stop = pump::run([&a, &rig.b], &mut pumps, &traffic, &open, true).await;
+        let stop = pump::run([&a, &rig.b], &mut pumps, &traffic, &open, true, None).await;
         assert_eq!(stop, Ok(Stop::Clean));
         assert_eq!(rustix::io::ioctl_fionread(&a).unwrap(), 0);
         assert_eq!(traffic.get(), [1500, 0]);

@@ -45,6 +45,19 @@ pub fn start(
     Ok((process, listen))
 }
 
+/// Starts HAProxy in front of `server` without TLS of its own: it forwards whole connections, as the agent does when it relays.
+pub fn start_tcp(server: SocketAddr, threads: usize, dir: &Path) -> Result<(Process, SocketAddr)> {
+    available()?;
+    let listen = free_port("127.0.0.1")?;
+    let file = dir.join("haproxy-tcp.cfg");
+    fs::write(&file, tcp_config(listen, server, threads))?;
+    let mut command = Command::new(find("haproxy").context("haproxy was there a moment ago")?);
+    command.arg("-db").arg("-f").arg(file);
+    let mut process = Process::start("haproxy-tcp", command, dir)?;
+    process.wait_listening(listen)?;
+    Ok((process, listen))
+}
+
 /// Writes `dir/haproxy.cfg` and the certificate that it names.
 pub fn write_config(
     pki: &Pki,
@@ -91,6 +104,30 @@ frontend clients
 backend servers
     http-reuse always
     server peer {server} ssl verify required ca-file {ca} verifyhost kubernetes.default.svc sni str(kubernetes.default.svc) alpn h2
+"
+    )
+}
+
+/// `splice-auto` moves the bytes by splice(2) where HAProxy finds that it pays.
+fn tcp_config(listen: SocketAddr, server: SocketAddr, threads: usize) -> String {
+    format!(
+        "global
+    maxconn 4096
+    nbthread {threads}
+
+defaults
+    mode tcp
+    option splice-auto
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+
+frontend clients
+    bind {listen}
+    default_backend servers
+
+backend servers
+    server peer {server}
 "
     )
 }

@@ -14,6 +14,7 @@ pub mod report;
 pub mod target;
 pub mod upgrade;
 pub mod upstream;
+pub mod whole;
 
 pub(crate) mod answers;
 mod upstream_http1;

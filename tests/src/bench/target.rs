@@ -129,15 +129,35 @@ impl Target {
     /// # Errors
     /// A connection that cannot be made, an answer that is no success, or one that is not the peer's.
     pub async fn measure(&self, get: &Get, load: Load, duration: Duration) -> Result<Measured> {
-        let session = Session::open(std::slice::from_ref(&self.endpoint), load.connections).await?;
+        let session = self.session(load.connections).await?;
+        self.run(&session, get, load.streams, duration).await
+    }
+
+    /// So many open connections.
+    ///
+    /// # Errors
+    /// A connection that cannot be made.
+    pub async fn session(&self, connections: usize) -> Result<Session> {
+        Session::open(std::slice::from_ref(&self.endpoint), connections).await
+    }
+
+    /// As [`Self::measure`], over connections that are open.
+    ///
+    /// # Errors
+    /// An answer that is no success, or one that is not the peer's.
+    pub async fn run(
+        &self,
+        session: &Session,
+        get: &Get,
+        streams: usize,
+        duration: Duration,
+    ) -> Result<Measured> {
         session
-            .run(get, load.streams, Limit::duration(duration / 10))
+            .run(get, streams, Limit::duration(duration / 10))
             .await;
         let machine_before = machine::cpu()?;
         let before = self.process.as_ref().map(Process::cpu).transpose()?;
-        let outcome = session
-            .run(get, load.streams, Limit::duration(duration))
-            .await;
+        let outcome = session.run(get, streams, Limit::duration(duration)).await;
         let after = self.process.as_ref().map(Process::cpu).transpose()?;
         let machine_cpu = machine::cpu()? - machine_before;
         let wrong = outcome.answers.not_ok();

@@ -43,9 +43,6 @@ enum Verb {
     /// A part of `compare`: one server's part of the simulated native proxy
     #[command(hide = true)]
     Native(compare::native::Options),
-    /// A part of `kernel`: relays whole connections to one server
-    #[command(hide = true)]
-    Relayer(kernel::relayer::Options),
     /// Run the fast upstream alone, and write the configuration of an agent and of an HAProxy before it
     Upstream(UpstreamArgs),
     /// Load one URL, or several at once, and print what was seen
@@ -99,7 +96,6 @@ fn main() -> ExitCode {
         Verb::Upgrade(options) => upgrade::run(&options),
         Verb::Compare(options) => compare::run(&options),
         Verb::Native(options) => compare::native::run(&options),
-        Verb::Relayer(options) => kernel::relayer::run(&options),
         Verb::Upstream(args) => run_upstream(&args),
         Verb::Load(args) => run_load(&args),
     };

@@ -42,6 +42,15 @@ async fn auto_measures_and_then_relays_in_the_best_mode() {
 }
 
 #[tokio::test]
+async fn a_mode_of_userspace_is_used_as_configured() {
+    for (mode, name) in [(SpliceMode::Splice, "splice"), (SpliceMode::Copy, "copy")] {
+        let (plane, agent) = mixed(|config| config.kernel.splice = mode).await;
+        assert_eq!(status(&agent).await.unwrap()["mode"], name);
+        carries(&plane, &agent, name).await;
+    }
+}
+
+#[tokio::test]
 async fn sockmap_is_used_where_it_works_and_refused_where_not() {
     let plane = plane(&[35, 36]).await;
     let change = |config: &mut mvp::config::Config| {

@@ -146,7 +146,8 @@ impl Whole {
         let technique = relays.splicing.technique();
         let server_address = self.upstream.peer_addr().ok();
         // This order matters: the last of the two closes the connection.
-        let mut record = Record::start(&carried, &shared.metrics, server_address, technique.mode);
+        let mode = technique.plan.messages;
+        let mut record = Record::start(&carried, &shared.metrics, server_address, mode);
         let _registered = relays.registry.add(&carried);
         let limits = PairLimits {
             silence: SILENCE,
@@ -155,7 +156,7 @@ impl Whole {
         let joined = relays.splicing.splicer().join(
             self.stream.into(),
             self.upstream.into(),
-            technique.mode,
+            technique.plan,
             &limits,
             signal,
         );

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::kernel::Splice;
-use crate::splice::{Mode, Splicer};
+use crate::splice::{Mode, Plan, Splicer};
 
 /// The one splicer of the agent, and the technique that it uses.
 pub struct Splicing {
@@ -16,7 +16,7 @@ pub struct Splicing {
 /// What was chosen, and why.
 #[derive(Clone, Debug)]
 pub struct Technique {
-    pub mode: Mode,
+    pub plan: Plan,
     /// What was measured, or why nothing was, as text for people.
     pub why: String,
 }
@@ -26,7 +26,7 @@ impl Default for Splicing {
         Self {
             splicer: Splicer::new(None, usize::MAX),
             technique: ArcSwap::from_pointee(Technique {
-                mode: Mode::Copy,
+                plan: Mode::Copy.into(),
                 why: "nothing else was tried".to_owned(),
             }),
         }

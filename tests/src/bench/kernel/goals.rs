@@ -11,11 +11,15 @@ struct Goal {
     at_most: f64,
 }
 
-const GOALS: [Goal; 8] = [
+const GOALS: [Goal; 12] = [
     goal("idle_guard", "idle/none", "latency_p50_ratio", 1.01),
     goal("idle_guard", "idle/none", "connect_latency_p50_ratio", 1.01),
     goal("relay", "mvp/inspected", "added_p50_ratio", 0.4),
-    goal("relay", "mvp/haproxy", "added_p50_ratio", 0.35),
+    goal("relay", "mvp/haproxy", "added_p50_ratio", 0.25),
+    goal("relay", "mvp/best", "latency_p50_ratio", 1.1),
+    goal("relay", "mvp/best", "time_16x4_ratio", 1.1),
+    goal("relay", "mvp/best", "list_p50_ratio", 1.1),
+    goal("relay", "mvp/best", "list_time_16x4_ratio", 1.1),
     goal("splice", "sockmap/copy", "cpu_per_gb_ratio", 0.5),
     goal("splice", "splice/copy", "cpu_per_gb_ratio", 0.5),
     goal("splice", "sockmap/copy", "rtt_p50_ratio", 0.8),

@@ -8,7 +8,6 @@ mod idle_guard;
 pub(super) mod node;
 mod placement;
 mod relay;
-pub mod relayer;
 mod shortcut;
 mod splice;
 mod steer_cost;
@@ -65,7 +64,7 @@ pub struct Options {
 pub enum Scenario {
     /// Requests to a server with an idle guard before it, against no agent at all
     IdleGuard,
-    /// A forwarded GET on a relayed connection, against an inspected one and against HAProxy
+    /// Requests and lists on relayed connections, against inspected ones and against HAProxy
     Relay,
     /// Two connections joined: sockmap and splice(2) against copying
     Splice,

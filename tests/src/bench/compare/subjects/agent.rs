@@ -1,30 +1,14 @@
 //! `mvp agent`, as it decides about every request, and as it forwards connections whole.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use super::{Ground, Started};
-use crate::agent::sample;
 use crate::bench::agent::Agent;
-use crate::bench::target::{Target, answered_by};
-use crate::load::Get;
-use crate::operator;
+use crate::bench::whole::{self, Relaying};
 use crate::ports::free_port;
-
-/// An agent that is to forward connections whole, and that can be asked whether it does.
-#[derive(Clone, Copy, Debug)]
-pub struct Relaying {
-    admin: SocketAddr,
-}
-
-/// The certificate of a server has to be the same for a minute before connections are forwarded to it, and is looked at every 20 s.
-const PATIENCE: Duration = Duration::from_secs(120);
-const RELAYED: &str = "mvp_relay_decisions_total{decision=\"relayed\"}";
-/// Requests of one client that make its next connections be forwarded whole.
-const AFTER: u32 = 1;
 
 pub(super) fn userspace(ground: &Ground<'_>) -> Result<Started> {
     let agent = settings("compare-user", ground.upstream.local, ground)?;
@@ -45,18 +29,7 @@ pub(super) fn kernel(ground: &Ground<'_>) -> Result<Started> {
     };
     let server = ground.upstream.steered;
     let agent = settings("compare-kernel", server, ground)?;
-    let mut config = agent.config(ground.pki.dir());
-    config["inspect"] = "auto".into();
-    config["kernel"] = json!({
-        "steering": "on",
-        "pinPath": pins,
-        // Longer than the default of discovery.interval, as it has to be.
-        "settle": "2s",
-        // Not there, and not this machine's own.
-        "manifest": ground.dir.join("kube-apiserver.yaml"),
-    });
-    // All of the load is one client's, which does nothing else.
-    config["relay"] = json!({"mode": "auto", "after": AFTER, "window": "1h", "maxShare": 1});
+    let config = whole::config(&agent, ground.pki.dir(), ground.dir, pins);
     let started = started(
         &agent,
         &config,
@@ -101,34 +74,4 @@ fn version(ground: &Ground<'_>) -> Result<String> {
         .with_context(|| format!("{} --version", ground.agent.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.lines().next().unwrap_or_default().to_owned())
-}
-
-impl Relaying {
-    /// Connections that were forwarded whole so far.
-    ///
-    /// # Errors
-    /// The agent does not answer.
-    pub async fn count(&self) -> Result<u64> {
-        let (status, answer) = operator::read(self.admin, http::Method::GET, "/metrics").await?;
-        ensure!(status == 200, "/metrics: {status}");
-        Ok(sample(&answer.text(), RELAYED)? as u64)
-    }
-
-    /// Waits until a new connection is forwarded whole.
-    ///
-    /// # Errors
-    /// None is within two minutes.
-    pub async fn wait(&self, target: &Target, get: &Get) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let before = self.count().await?;
-        while self.count().await? == before {
-            ensure!(
-                Instant::now() < deadline,
-                "no connection is forwarded whole within {PATIENCE:?}"
-            );
-            answered_by(&target.endpoint, get).await?;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
-    }
 }

@@ -9,7 +9,7 @@ mod nginx;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -18,14 +18,14 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-pub(super) use agent::Relaying;
 pub(super) use native::Target as NativeTarget;
 
 use super::usage;
 use crate::bench::machine;
 use crate::bench::process::Process;
-use crate::bench::target::{Load, Target, answered_by, request};
+use crate::bench::target::{Load, Target, request};
 use crate::bench::upstream::Upstream;
+use crate::bench::whole::Relaying;
 use crate::load::{Endpoint, Session};
 use crate::sim::pki::Pki;
 
@@ -207,16 +207,9 @@ impl Running {
         let Some(relaying) = self.relaying else {
             return open().await;
         };
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let before = relaying.count().await?;
-            let session = open().await?;
-            if relaying.count().await? >= before + connections as u64 {
-                return Ok(session);
-            }
-            drop(session);
-            self.ask_again(deadline).await?;
-        }
+        relaying
+            .session(&self.target, &request()?, connections)
+            .await
     }
 
     /// One connection, as those of [`Self::session`].
@@ -228,28 +221,7 @@ impl Running {
         let Some(relaying) = self.relaying else {
             return Ok(open().await?);
         };
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let before = relaying.count().await?;
-            let io = open().await?;
-            if relaying.count().await? > before {
-                return Ok(io);
-            }
-            drop(io);
-            self.ask_again(deadline).await?;
-        }
-    }
-
-    /// The agent forgets clients whose requests it does not see, and looks at servers for those only whom it remembers.
-    async fn ask_again(&self, deadline: Instant) -> Result<()> {
-        ensure!(
-            Instant::now() < deadline,
-            "{}: connections are not forwarded whole within {PATIENCE:?}",
-            self.subject.title()
-        );
-        answered_by(&self.target.endpoint, &request()?).await?;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        Ok(())
+        relaying.connect(&self.target, &request()?).await
     }
 
     /// After a measurement: its answers are worth something only if all came, and if a subject that forwards connections whole did so.
@@ -279,9 +251,6 @@ impl Used {
         (self.machine - before.machine) * 1e6 / count.max(1) as f64
     }
 }
-
-/// Until all connections are forwarded whole.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// For scenarios that want many requests at once.
 pub(super) const SATURATION: Load = crate::bench::target::LOADS[1];
