@@ -8,11 +8,18 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 /// Steps in one turn. A handshake's costly step is a signature and its verification, about 0.3 ms together.
 const A_TURN: usize = 1;
+
+/// With more steps waiting than this, there are pauses between them: whoever makes hundreds of connections at once leaves the processor to
+/// requests for half of the time.
+const CROWD: usize = 16;
+/// For so long a crowd's steps are taken, and then none for as long. The runtime's timers are no finer.
+const SPELL: Duration = Duration::from_millis(1);
 
 /// The turns of one thread. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -80,9 +87,16 @@ impl Turns {
         };
         loop {
             inner.wanted.notified().await;
+            let mut spell = Instant::now();
             loop {
                 // Whatever else is ready is polled before this goes on.
                 tokio::task::yield_now().await;
+                if !inner.lock().is_crowded() {
+                    spell = Instant::now();
+                } else if spell.elapsed() >= SPELL {
+                    tokio::time::sleep(SPELL).await;
+                    spell = Instant::now();
+                }
                 let admitted = inner.lock().turn();
                 if admitted.is_empty() {
                     break;
@@ -100,6 +114,10 @@ impl Inner {
 }
 
 impl State {
+    fn is_crowded(&self) -> bool {
+        self.waiting.len() > CROWD
+    }
+
     /// Begins the next turn, and admits the first of those that wait.
     fn turn(&mut self) -> Vec<Waker> {
         let count = self.waiting.len().min(A_TURN);
@@ -231,6 +249,39 @@ mod tests {
         let most = done.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap();
         // The clock may stand before or after the driver in a turn, so that two turns of steps may fall into one of its own.
         assert!(most <= 2 * A_TURN, "{done:?}");
+    }
+
+    /// A step that takes a fifth of a millisecond.
+    struct Costly;
+
+    impl Future for Costly {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            let begun = Instant::now();
+            while begun.elapsed() < SPELL / 5 {
+                std::hint::spin_loop();
+            }
+            Poll::Ready(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_crowd_leaves_half_of_the_time_to_others() {
+        let turns = Turns::of_thread();
+        let driver = turns.clone();
+        let driver = tokio::spawn(async move { driver.run().await });
+        let begun = Instant::now();
+        let steps = (0..CROWD + 40).map(|_| tokio::spawn(turns.limit(Costly)));
+        for one in steps.collect::<Vec<_>>() {
+            one.await.unwrap();
+        }
+        let others = begun
+            .elapsed()
+            .saturating_sub(SPELL / 5 * (CROWD as u32 + 40));
+        driver.abort();
+        // Of the forty steps that have a crowd behind them, five fill a spell. A sleep never ends early.
+        assert!(others >= SPELL * 4, "{others:?}");
     }
 
     #[tokio::test]

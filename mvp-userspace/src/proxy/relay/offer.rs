@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::record::Record;
 use super::registry::{EndReason, ForwardedKind, RelayPermit, WholeConnection};
 use crate::net::{self, ClientHello, Peeked, peek, tune_upstream};
 use crate::proxy::attempt::dial_ending;
-use crate::proxy::{Shared, blame};
+use crate::proxy::{Shared, Worker, blame};
 use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, SILENCE, decide};
 use crate::route::{RouteTable, Server};
 use crate::splice::PairLimits;
@@ -33,11 +34,12 @@ pub(crate) enum Offered {
 /// Forwards a connection until its end, or gives it back. Before it is given back a whole ClientHello is awaited, except for
 /// one in very many pieces, so that `place` knows which connections are silent.
 pub(crate) async fn offer(
-    shared: &Shared,
+    thread: &Worker,
     stream: TcpStream,
     client: SocketAddr,
     place: &net::AdmissionPermit,
 ) -> Offered {
+    let shared = &*thread.shared;
     let relays = &shared.relays;
     let timeout = shared.limits.handshake_timeout;
     if relays.pass_through.load(Ordering::Relaxed)
@@ -56,7 +58,8 @@ pub(crate) async fn offer(
         return Offered::Done;
     }
     let deadline = tokio::time::Instant::now() + timeout;
-    let peeked = peek(&stream, deadline).await;
+    // A hello that came byte by byte lies in as many buffers of the kernel, and a look at all of them takes a tenth of a millisecond.
+    let peeked = thread.turns.limit(pin!(peek(&stream, deadline))).await;
     let left = deadline.saturating_duration_since(tokio::time::Instant::now());
     let hello = match peeked {
         Ok(Peeked::Hello(hello)) => {
