@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::checkout::{Alone, Checkout, Lease, Sender};
@@ -20,6 +21,9 @@ use crate::tls::Alpn;
 
 /// A request for which no connection was found within this is refused.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of header fields above which a stranger's requests take turns. Kubernetes' clients send some hundred, and a token.
+const LARGE: usize = 32 * 1024;
 
 impl Pool {
     /// A connection apart from all others': one that requests of the same stranger share, if there is any, else a new one. `None`: the server
@@ -48,6 +52,10 @@ impl Pool {
                 false => Ok(Made::Nothing),
             }
         };
+        let turn = match size(caller.fields) > LARGE {
+            true => Some(self.quarantine().large(deadline).await?),
+            false => None,
+        };
         // What cannot be sent twice may not be refused because of what came before it on a shared connection.
         let made = match caller.rides.filter(|_| !uploads) {
             Some(rides) => {
@@ -56,26 +64,24 @@ impl Pool {
             }
             None => dial().await?,
         };
-        Ok(match made {
+        let (mut lease, sender) = match made {
             Made::Ride(ride) => {
                 let lease = Lease::new(server, ride.address, None);
-                let sender = Sender::Alone(Alone::Http2(ride));
-                Some(Checkout {
-                    upload: None,
-                    lease,
-                    sender,
-                })
+                (lease, Alone::Http2(ride))
             }
             Made::Other(alone) => {
                 let lease = Lease::new(server, alone.address, None);
-                Some(Checkout {
-                    upload: None,
-                    lease: lease.quarantined(alone.place, alone.open),
-                    sender: Sender::Alone(Alone::Http1(alone.sender)),
-                })
+                let lease = lease.quarantined(alone.place, alone.open);
+                (lease, Alone::Http1(alone.sender))
             }
-            Made::Nothing => None,
-        })
+            Made::Nothing => return Ok(None),
+        };
+        lease.takes_turn(turn);
+        Ok(Some(Checkout {
+            upload: None,
+            lease,
+            sender: Sender::Alone(sender),
+        }))
     }
 
     async fn dial_apart(
@@ -108,4 +114,12 @@ impl Pool {
             }),
         })
     }
+}
+
+/// Bytes of all names and values.
+fn size(fields: &HeaderMap) -> usize {
+    let sizes = fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    sizes.sum()
 }

@@ -15,7 +15,7 @@ use super::error::AttemptError;
 use super::http2;
 use super::outgoing::UpstreamRequest;
 use super::pool::{Host, Http1, lock};
-use super::quarantine::QuarantinePermit;
+use super::quarantine::{LargeTurn, QuarantinePermit};
 use super::rides::Ride;
 use super::tunnels::PeerPlace;
 use super::wire_body::WireBody;
@@ -30,6 +30,8 @@ pub struct Lease {
     active: Option<Arc<AtomicUsize>>,
     /// A request's own place in quarantine.
     place: Option<QuarantinePermit>,
+    /// Until the head of the answer has come.
+    large: Option<LargeTurn>,
     /// A tunnel's place among those to other nodes.
     _tunnel: Option<PeerPlace>,
     /// A connection for this request alone.
@@ -76,6 +78,7 @@ impl Lease {
             server: Arc::clone(server),
             active: active.cloned(),
             place: None,
+            large: None,
             _tunnel: None,
             _open: None,
             ride: None,
@@ -87,6 +90,16 @@ impl Lease {
         self.place = Some(place);
         self._open = Some(open);
         self
+    }
+
+    /// It has many fields, and others that have wait until it is answered.
+    pub(super) fn takes_turn(&mut self, turn: Option<LargeTurn>) {
+        self.large = turn;
+    }
+
+    /// The head of the answer has come.
+    pub(super) fn answered(&mut self) {
+        self.large = None;
     }
 
     /// Whether others may wait for its end.

@@ -265,6 +265,7 @@ async fn ask(
                 Asking {
                     credentials,
                     address: outgoing.client,
+                    fields: outgoing.admitted.headers(),
                     rides: (trace.attempts <= 1).then_some(outgoing.rides),
                 },
                 !outgoing.upload.is_empty(),

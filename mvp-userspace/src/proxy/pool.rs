@@ -172,6 +172,7 @@ impl Pool {
         status: StatusCode,
         lease: &mut Lease,
     ) {
+        lease.answered();
         let (key, now) = (key_of(server), Instant::now());
         let mut tokens = lock(&self.tokens);
         tokens.answered(key, credentials, status, now);

@@ -20,14 +20,22 @@ const PER_ADDRESS: usize = 6;
 const MANY: usize = 1024;
 
 /// The places of one data thread.
-#[derive(Debug, Default)]
-pub(super) struct Quarantine(Mutex<Semaphores>);
+#[derive(Debug)]
+pub(super) struct Quarantine {
+    places: Mutex<Semaphores>,
+    /// For a request with many fields, whichever server it goes to.
+    large: Arc<Semaphore>,
+}
 
 #[derive(Debug, Default)]
 struct Semaphores {
     servers: HashMap<(usize, Lane), Arc<Semaphore>>,
     addresses: HashMap<(usize, Lane, IpAddr), Arc<Semaphore>>,
 }
+
+/// The leave to send a request with many fields; dropping this gives it back.
+#[derive(Debug)]
+pub(super) struct LargeTurn(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
 
 /// A place; dropping this gives it back.
 #[derive(Debug)]
@@ -36,7 +44,29 @@ pub(super) struct QuarantinePermit {
     _address: OwnedSemaphorePermit,
 }
 
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self {
+            places: Mutex::default(),
+            large: Arc::new(Semaphore::new(1)),
+        }
+    }
+}
+
 impl Quarantine {
+    /// Waits until no other request with many fields is under way to a server, until `deadline`. With HPACK a client sends a byte for a field of
+    /// kilobytes, and the agent and the server pay for all of them; a stranger's take turns, so that others' requests come between.
+    ///
+    /// # Errors
+    /// Others were under way all the time.
+    pub(super) async fn large(&self, deadline: Instant) -> Result<LargeTurn, AttemptError> {
+        let turn = Arc::clone(&self.large).acquire_owned();
+        match tokio::time::timeout_at(deadline, turn).await {
+            Ok(Ok(turn)) => Ok(LargeTurn(turn)),
+            _ => Err(shortage()),
+        }
+    }
+
     /// Waits for a place at the server that has this address in memory, until `deadline`. Who came first is served first.
     ///
     /// # Errors
@@ -60,10 +90,7 @@ impl Quarantine {
         };
         match tokio::time::timeout_at(deadline, places).await {
             Ok(Some(place)) => Ok(place),
-            _ => Err(AttemptError::new(
-                Ending::Shortage,
-                "too many requests of callers who are not known to be authenticated are under way",
-            )),
+            _ => Err(shortage()),
         }
     }
 
@@ -73,7 +100,7 @@ impl Quarantine {
         lane: Lane,
         address: IpAddr,
     ) -> (Arc<Semaphore>, Arc<Semaphore>) {
-        let mut places = lock(&self.0);
+        let mut places = lock(&self.places);
         if places.addresses.len() > MANY {
             places
                 .addresses
@@ -93,6 +120,13 @@ impl Quarantine {
             .or_insert_with(|| Arc::new(Semaphore::new(PER_ADDRESS)));
         (server_places, Arc::clone(own))
     }
+}
+
+fn shortage() -> AttemptError {
+    AttemptError::new(
+        Ending::Shortage,
+        "too many requests of callers who are not known to be authenticated are under way",
+    )
 }
 
 fn lock(places: &Mutex<Semaphores>) -> MutexGuard<'_, Semaphores> {
@@ -142,6 +176,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn requests_with_many_fields_take_turns() {
+        let quarantine = Quarantine::default();
+        let first = quarantine.large(soon()).await.unwrap();
+        let mut second = std::pin::pin!(quarantine.large(soon()));
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        // Others do not wait for them.
+        let address = IpAddr::from([10, 0, 0, 1]);
+        quarantine
+            .enter(1, Lane::Anonymous, address, soon())
+            .await
+            .unwrap();
+        assert!(quarantine.large(Instant::now()).await.is_err());
+        drop(first);
+        second.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn addresses_are_forgotten() {
         let quarantine = Quarantine::default();
         for n in 0..MANY as u32 * 2 {
@@ -153,6 +204,6 @@ mod tests {
                     .unwrap(),
             );
         }
-        assert!(lock(&quarantine.0).addresses.len() <= MANY + 1);
+        assert!(lock(&quarantine.places).addresses.len() <= MANY + 1);
     }
 }

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use http::HeaderMap;
 use hyper::client::conn::http1;
 use rustls::ClientConfig;
 
@@ -44,6 +45,8 @@ pub struct Asking<'a> {
     pub credentials: Credentials,
     /// Where the caller is.
     pub address: IpAddr,
+    /// What the request has.
+    pub fields: &'a HeaderMap,
     /// Of the client's connection. `None`: the request is to have a connection for itself, since one that it shared has failed.
     pub rides: Option<&'a Rides>,
 }
