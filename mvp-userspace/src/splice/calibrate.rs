@@ -57,11 +57,16 @@ pub async fn run(splicer: &Splicer, modes: &[Mode]) -> io::Result<Vec<Calibratio
     Ok(modes.iter().map(|&mode| median(&rounds, mode)).collect())
 }
 
-/// The mode for what flows: the best one, if it is at least a twentieth better than copying, which is the mode with the fewest surprises.
+/// The mode for what flows: the best one, if it is better than copying by a twentieth for messages or a quarter for bulk. Copying is the mode
+/// with the fewest surprises.
 /// Modes without figures are not chosen.
 pub fn choose(figures: &[CalibrationFigures], flowing: Flowing) -> Mode {
     let Some(copy) = figures.iter().find(|f| f.mode == Mode::Copy) else {
         return Mode::Copy;
+    };
+    let worth_it = match flowing {
+        Flowing::Messages => WORTH_IT,
+        Flowing::Bulk => BULK_WORTH_IT,
     };
     let cost = |f: &CalibrationFigures| {
         let ratio = |of: fn(&CalibrationFigures) -> Duration| {
@@ -83,7 +88,7 @@ pub fn choose(figures: &[CalibrationFigures], flowing: Flowing) -> Mode {
     figures
         .iter()
         .map(|f| (cost(f), f.mode))
-        .filter(|(cost, mode)| *mode == Mode::Copy || *cost <= WORTH_IT)
+        .filter(|(cost, mode)| *mode == Mode::Copy || *cost <= worth_it)
         .min_by(|a, b| a.0.total_cmp(&b.0))
         .map_or(Mode::Copy, |(_, mode)| mode)
 }
@@ -95,6 +100,9 @@ const LOADED_TALKS: usize = 60;
 const BULK: usize = 24 << 20;
 const MESSAGE: usize = 64;
 const WORTH_IT: f64 = 0.95;
+/// One transfer alone is measured. splice(2) was a tenth better than a copy there, and took 1.24 times as long with 64 lists at once
+/// (`docs/benchmarks.md`).
+const BULK_WORTH_IT: f64 = 0.75;
 
 struct Talk {
     median: Duration,
@@ -289,7 +297,7 @@ mod tests {
             figures(Mode::Copy, 100, 100, 100),
         ];
         let clear = [
-            figures(Mode::Sockmap, 94, 94, 94),
+            figures(Mode::Sockmap, 94, 94, 74),
             figures(Mode::Copy, 100, 100, 100),
         ];
         for flowing in [Flowing::Messages, Flowing::Bulk] {

@@ -7,6 +7,7 @@
 
 mod figures;
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -189,7 +190,9 @@ impl<'a> Bench<'a> {
                     ..forward::agent(&upstream, threads)?
                 };
                 let pins = self.pins.join(subject.name());
-                std::fs::create_dir_all(self.pins)?;
+                // An agent refuses a folder that others may look into.
+                let mut folder = std::fs::DirBuilder::new();
+                folder.recursive(true).mode(0o700).create(self.pins)?;
                 let mut config = whole::config(&agent, self.pki.dir(), dir, &pins);
                 config["kernel"]["ownSource"] = format!("127.66.0.{number}").into();
                 match subject.splice() {
