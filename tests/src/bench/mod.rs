@@ -15,5 +15,8 @@ pub mod target;
 pub mod upgrade;
 pub mod upstream;
 
+mod answering;
 pub(crate) mod answers;
 mod upstream_http1;
+mod upstream_http2;
+mod watching;
