@@ -3,11 +3,12 @@
 //! They lie below the ports that the kernel hands out itself (`net.ipv4.ip_local_port_range`, from 32768 by default), so neither a
 //! connection nor a bind to port 0 elsewhere ever gets one. No two callers in a process get the same one either.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context as _, Result, bail};
+use socket2::{Domain, Socket, Type};
 
 /// Above what services on a developer's machine commonly take.
 const FIRST: u16 = 14_000;
@@ -34,9 +35,20 @@ pub fn free_on(addresses: &[IpAddr]) -> Result<u16> {
     }
 }
 
+/// Whether a server could be bound there. The socket that finds out never listens: a process that another thread starts meanwhile holds
+/// copies of all sockets until it runs its program, and a copy of one that listens would keep the port taken after it was closed here.
 fn is_free(port: u16, addresses: &[IpAddr]) -> bool {
-    let bind = |ip: &IpAddr| TcpListener::bind((*ip, port)).is_ok();
-    addresses.iter().all(bind)
+    addresses
+        .iter()
+        .all(|ip| bound(SocketAddr::new(*ip, port)).is_ok())
+}
+
+/// As servers are bound: with SO_REUSEADDR, which lets pass whatever does not listen.
+fn bound(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// The next in turn; where a process begins depends on its id, so that processes side by side rarely meet.
@@ -49,7 +61,31 @@ fn next() -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::process::Command;
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
+
+    #[test]
+    fn a_port_can_be_bound_while_other_threads_start_processes() {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        Command::new("true").status().unwrap();
+                    }
+                });
+            }
+            let taken: Vec<SocketAddr> = (0..2_000)
+                .map(|_| free_port("127.0.0.1").unwrap())
+                .filter(|address| TcpListener::bind(address).is_err())
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            assert!(taken.is_empty(), "{taken:?}");
+        });
+    }
 
     #[test]
     fn ports_are_below_those_of_the_kernel_and_never_given_twice() {

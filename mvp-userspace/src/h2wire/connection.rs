@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use http::HeaderMap;
 
 use super::block::Block;
+use super::flood::Burst;
 use super::frame::{self, FIRST_WINDOW, Frame, SMALLEST_MAX_FRAME, code, flag, kind, setting};
 use super::hpack::{self, Decoder, NO_TABLE};
 use super::outbox::Outbox;
@@ -36,6 +37,9 @@ pub struct Limits {
     pub header_list: u32,
     /// Streams at a time; towards a server, whatever that allows.
     pub streams: usize,
+    /// Blocks of fields that are taken in one turn of the thread's event loop. Each may take a millisecond, with as many fields as are
+    /// allowed.
+    pub blocks_a_turn: usize,
 }
 
 /// See the module. `S` is the agent's end of it.
@@ -61,6 +65,7 @@ pub struct Connection<S: Side> {
     /// A block whose end has not come.
     pub(super) block: Option<Block>,
     pub(super) ended: Option<Fault>,
+    pub(super) burst: Burst,
     pong: bool,
     /// Of whoever owns the socket.
     owner: Option<Waker>,
@@ -125,7 +130,7 @@ pub trait Side: Debug + Sized {
     fn last_handled(connection: &Connection<Self>) -> u32;
 
     /// The agent has reset a stream.
-    fn was_reset(connection: &mut Connection<Self>, id: u32);
+    fn was_reset(connection: &mut Connection<Self>, id: u32, code: u32);
 
     /// A part of a stream has ended: ends the rest of it if nobody wants that, and forgets what nobody needs.
     fn settle(connection: &mut Connection<Self>, id: u32);
@@ -168,6 +173,7 @@ impl<S: Side> Connection<S> {
             greeted: false,
             block: None,
             ended: None,
+            burst: Burst::default(),
             pong: false,
             owner: None,
             scratch: Vec::new(),
@@ -364,9 +370,24 @@ impl<S: Side> Connection<S> {
         }
     }
 
-    /// Reads all whole frames of what came, and leaves the rest.
+    /// A turn of the thread's event loop begins, for [`Self::has_enough`].
+    pub fn begin_turn(&mut self) {
+        self.burst.begin_turn();
+    }
+
+    /// Reads all whole frames of what came, as long as the turn has not [enough](Self::has_enough), and leaves the rest.
     pub fn receive(&mut self, bytes: &mut BytesMut) {
         receive::frames(self, bytes);
+    }
+
+    /// Whether what else comes has to wait for the next turn, so that others come between.
+    pub fn has_enough(&self) -> bool {
+        self.burst.is_enough(self.limits.blocks_a_turn)
+    }
+
+    /// The socket took not all that there was (`true`), or all of it.
+    pub fn blocked(&mut self, blocked: bool) {
+        self.burst.blocked(blocked);
     }
 
     /// The socket is closed, or the other side was given up.
@@ -446,7 +467,7 @@ impl<S: Side> Connection<S> {
             frame::number(kind::RST_STREAM, id, code, self.out.frames());
             self.active = self.active.saturating_sub(1);
             stream.fail(fault);
-            S::was_reset(self, id);
+            S::was_reset(self, id, code);
         } else {
             stream.fail(fault);
         }

@@ -9,6 +9,7 @@ pub(super) const LIMITS: Limits = Limits {
     connection_window: 70_000,
     frame: 1 << 14,
     header_list: 4096,
+    blocks_a_turn: 4,
     streams: 10,
 };
 

@@ -5,6 +5,7 @@ mod block;
 mod chunks;
 pub mod client;
 mod connection;
+mod flood;
 pub mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz_input;
@@ -21,6 +22,7 @@ mod target;
 pub(crate) mod testing;
 
 pub use connection::{Connection, Limits, Piece, Side};
+pub use flood::Misdeeds;
 pub use mend::Mend;
 pub use stream::{Fault, Head};
 pub use target::{REFUSED, Refusal, judge, stand_in};

@@ -18,7 +18,7 @@ pub struct Ends(pub(super) u32, pub(super) Fault);
 pub(super) type Step = Result<(), Ends>;
 
 pub(super) fn frames<S: Side>(connection: &mut Connection<S>, bytes: &mut BytesMut) {
-    while connection.ended.is_none() {
+    while connection.ended.is_none() && !connection.has_enough() {
         match next(connection, bytes) {
             Ok(true) => {}
             Ok(false) => return,
@@ -196,10 +196,15 @@ fn headers<S: Side>(connection: &mut Connection<S>, head: Frame, payload: &[u8])
     let fields = fields_of(head, payload)?;
     let block = Block::new(head);
     if head.has(flag::END_HEADERS) {
-        return S::block(connection, &block, fields);
+        return whole(connection, &block, fields);
     }
     connection.block = Some(block);
     more(connection, head, fields)
+}
+
+fn whole<S: Side>(connection: &mut Connection<S>, block: &Block, fields: &[u8]) -> Step {
+    connection.burst.block();
+    S::block(connection, block, fields)
 }
 
 fn continuation<S: Side>(connection: &mut Connection<S>, head: Frame, payload: &[u8]) -> Step {
@@ -218,7 +223,7 @@ fn more<S: Side>(connection: &mut Connection<S>, head: Frame, part: &[u8]) -> St
         && let Some(mut block) = connection.block.take()
     {
         let bytes = block.take_bytes();
-        return S::block(connection, &block, &bytes);
+        return whole(connection, &block, &bytes);
     }
     Ok(())
 }
@@ -435,14 +440,14 @@ pub(super) fn reject<S: Side>(
     S::settle(connection, id);
 }
 
-/// Somebody makes the agent answer without reading the answers.
-fn unread<S: Side>(connection: &Connection<S>) -> Step {
-    match connection.out.len() > UNREAD {
-        true => Err(Ends(
+/// Somebody goes on to send without reading what the agent sends.
+fn unread<S: Side>(connection: &mut Connection<S>) -> Step {
+    match connection.burst.frame() && connection.out.len() <= UNREAD {
+        true => Ok(()),
+        false => Err(Ends(
             code::ENHANCE_YOUR_CALM,
-            Fault::OwnLimit("answers to frames that the other side does not read"),
+            Fault::OwnLimit("frames of somebody who does not read"),
         )),
-        false => Ok(()),
     }
 }
 

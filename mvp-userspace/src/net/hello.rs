@@ -1,9 +1,9 @@
 //! A look at a client's TLS ClientHello that consumes nothing, so that the connection can still go to anybody whole.
 //!
-//! Waiting for more bytes than are there must not spin: a socket with bytes in it is readable all the time. tokio's epoll is
-//! edge-triggered, and every segment that arrives is an edge of its own (epoll(7), "multiple events can be generated upon
-//! receipt of multiple chunks of data"); so after a look at too few bytes the readiness is dropped, and the next segment, or the
-//! end of the stream, sets it again. `SO_RCVLOWAT` is thus never touched, and there is nothing to restore.
+//! Waiting for more bytes than are there must not spin: a socket with bytes in it is readable all the time. So the kernel is told how many
+//! there have to be (`SO_RCVLOWAT`): first those of a record's header, then those of the record. A client that sends its hello byte by
+//! byte costs the agent nothing meanwhile. tokio's epoll is edge-triggered: after a look at too few bytes the readiness is dropped, and
+//! enough bytes, or the end of the stream, set it again.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,13 +14,15 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::low_water;
+
 /// The longest ClientHello looked for, record headers included, bytes. Those with post-quantum key shares and tickets are below
 /// 3 KiB.
 pub const MAX_HELLO: usize = 16 * 1024;
 /// What a look costs at least, bytes; most hellos fit.
 const FIRST_BUFFER: usize = 2 * 1024;
-/// After so many looks at too few bytes the next ones are left to TLS: each look copies everything again, so a client that sends
-/// byte by byte would have its hello copied thousands of times. Even the longest hello fits into 12 segments of Ethernet's size.
+/// After so many looks at too few bytes the next ones are left to TLS: each look copies everything again, so a client that sends records of
+/// a byte would have its hello copied thousands of times.
 const LOOKS: u32 = 16;
 const RECORD_HEADER: usize = 5;
 const MESSAGE_HEADER: usize = 4;
@@ -52,8 +54,7 @@ pub struct ClientHello {
 }
 
 /// Looks until there is a whole ClientHello or never can be one. All bytes stay in the socket; whatever comes of it, the
-/// connection can be read from as if nothing had happened. (After [`Peeked::TimedOut`] tokio waits for the next segment before
-/// it reads the bytes that are there, which by themselves are of no use to anybody.)
+/// connection can be read from as if nothing had happened.
 ///
 /// # Errors
 /// If the connection fails: reset by the client.
@@ -67,6 +68,7 @@ pub async fn peek(stream: &TcpStream, deadline: Instant) -> io::Result<Peeked> {
 
 async fn look(stream: &TcpStream, looks: &AtomicU32) -> io::Result<Peeked> {
     let mut buffer = vec![0; FIRST_BUFFER];
+    let mut mark = LowWater { stream, bytes: 1 };
     loop {
         let ready = stream.ready(Interest::READABLE).await?;
         let look = looks.fetch_add(1, Ordering::Relaxed) + 1;
@@ -83,18 +85,21 @@ async fn look(stream: &TcpStream, looks: &AtomicU32) -> io::Result<Peeked> {
                     Frame::NotTls => return Ok(Peeked::NotTls),
                     Frame::TooLong => return Ok(Peeked::TooLong),
                     // There may be more than fitted.
-                    Frame::More if length == buffer.len() && length < MAX_HELLO => {
+                    Frame::More(_) if length == buffer.len() && length < MAX_HELLO => {
                         buffer.resize(MAX_HELLO, 0);
                     }
-                    Frame::More if length == MAX_HELLO => return Ok(Peeked::TooLong),
+                    Frame::More(_) if length == MAX_HELLO => return Ok(Peeked::TooLong),
                     // Nothing comes after the end, which is seen at the latest when nothing is there to be read.
-                    Frame::More if length == 0 || ready.is_read_closed() => {
+                    Frame::More(_) if length == 0 || ready.is_read_closed() => {
                         return Ok(Peeked::Closed);
                     }
                     // Without dropping the readiness, so that TLS reads what is there.
-                    Frame::More if look >= LOOKS => return Ok(Peeked::TooManyPieces),
-                    // tokio takes this for an empty socket and waits for the next edge.
-                    Frame::More => return Err(io::ErrorKind::WouldBlock.into()),
+                    Frame::More(_) if look >= LOOKS => return Ok(Peeked::TooManyPieces),
+                    Frame::More(wanted) => {
+                        mark.set(wanted.min(MAX_HELLO))?;
+                        // tokio takes this for an empty socket and waits for the next edge.
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
                 }
             }
         });
@@ -106,12 +111,37 @@ async fn look(stream: &TcpStream, looks: &AtomicU32) -> io::Result<Peeked> {
     }
 }
 
+/// From how many bytes on the socket counts as readable. Dropped, it leaves the socket as it was.
+struct LowWater<'a> {
+    stream: &'a TcpStream,
+    bytes: usize,
+}
+
+impl LowWater<'_> {
+    fn set(&mut self, bytes: usize) -> io::Result<()> {
+        if self.bytes != bytes {
+            low_water(self.stream, bytes)?;
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LowWater<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.set(1) {
+            tracing::debug!(%error, "a socket keeps its low-water mark");
+        }
+    }
+}
+
 /// How far a ClientHello has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Frame {
     /// It ends with the record that ends here.
     Whole(usize),
-    More,
+    /// So many bytes have to be there before there is something new to be seen.
+    More(usize),
     NotTls,
     TooLong,
 }
@@ -129,7 +159,7 @@ fn frame(bytes: &[u8]) -> Frame {
             return Frame::NotTls;
         }
         let Some(&[_, _, _, high, low]) = record.first_chunk::<RECORD_HEADER>() else {
-            return Frame::More;
+            return Frame::More(at + RECORD_HEADER);
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
         // An empty fragment of a handshake is forbidden, and one of more than 2^14 too.
@@ -156,7 +186,7 @@ fn frame(bytes: &[u8]) -> Frame {
             }
         }
         if fragment.len() < length {
-            return Frame::More;
+            return Frame::More(at + RECORD_HEADER + length);
         }
         at += RECORD_HEADER + length;
     }

@@ -13,8 +13,9 @@ pub fn fuzz_hello(data: &[u8]) {
     let whole = frame(sent);
     // What an earlier look decided stands, whatever comes after it.
     let early = sent.get(..sent.len() * usize::from(*cut) / 255);
-    match frame(early.unwrap_or_default()) {
-        Frame::More => {}
+    let early = early.unwrap_or_default();
+    match frame(early) {
+        Frame::More(wanted) => assert!(wanted > early.len(), "it waits for what is there"),
         decided => assert_eq!(decided, whole, "a later look decides otherwise"),
     }
     let rustls = accepted(sent);
@@ -35,7 +36,7 @@ pub fn fuzz_hello(data: &[u8]) {
             );
         }
         // rustls may find sooner that it will refuse, but never takes for whole what is not.
-        Frame::More => assert!(!matches!(rustls, Outcome::Hello(_)), "a hello was missed"),
+        Frame::More(_) => assert!(!matches!(rustls, Outcome::Hello(_)), "a hello was missed"),
         Frame::NotTls => assert!(!matches!(rustls, Outcome::Hello(_)), "a hello was refused"),
         Frame::TooLong => {}
     }

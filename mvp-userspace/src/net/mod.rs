@@ -33,5 +33,5 @@ pub use owned::{AbortOnDrop, OpenCount};
 pub(crate) use pass_writes::pass_writes;
 pub use sockdiag::{Established, Off, RetireOutcome, SockDiag, SockDiagError};
 pub use sockopt::{forget_on_close, listen, tune_client, tune_upstream};
-pub use tcp_info::{TcpInfo, offer_again};
+pub use tcp_info::{TcpInfo, low_water, offer_again};
 pub use turns::{Turns, next_turn};

@@ -48,16 +48,25 @@ impl TcpInfo {
 ///
 /// # Errors
 /// The system's.
-#[expect(unsafe_code, reason = "no crate in use has this option")]
 pub fn offer_again(socket: impl AsFd) -> io::Result<()> {
-    let one: libc::c_int = 1;
+    low_water(socket, 1)
+}
+
+/// The socket counts as readable from so many bytes on, or once nothing more can come (`SO_RCVLOWAT`, socket(7); poll and epoll heed it
+/// since Linux 2.6.28). The kernel makes room for them.
+///
+/// # Errors
+/// The system's.
+#[expect(unsafe_code, reason = "no crate in use has this option")]
+pub fn low_water(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     // SAFETY: the option's value is an int, and lives through the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_RCVLOWAT,
-            (&raw const one).cast(),
+            (&raw const bytes).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };

@@ -28,12 +28,12 @@ pub struct Lease {
     pub address: SocketAddr,
     server: Arc<Server>,
     active: Option<Arc<AtomicUsize>>,
-    /// A request's place in quarantine.
-    pub(super) place: Option<QuarantinePermit>,
+    /// A request's own place in quarantine.
+    place: Option<QuarantinePermit>,
     /// A tunnel's place among those to other nodes.
     _tunnel: Option<PeerPlace>,
     /// A connection for this request alone.
-    pub(super) _open: Option<OpenCount>,
+    _open: Option<OpenCount>,
     /// A connection for one stranger's requests. It stays open, and counted, until their answers have ended.
     ride: Option<Arc<Ride>>,
 }
@@ -79,6 +79,26 @@ impl Lease {
             _tunnel: None,
             _open: None,
             ride: None,
+        }
+    }
+
+    /// With a connection for this request alone.
+    pub(super) fn quarantined(mut self, place: QuarantinePermit, open: OpenCount) -> Self {
+        self.place = Some(place);
+        self._open = Some(open);
+        self
+    }
+
+    /// Whether others may wait for its end.
+    pub(super) fn is_quarantined(&self) -> bool {
+        self.place.is_some() || self.ride.is_some()
+    }
+
+    /// The server accepts the caller.
+    pub(super) fn leave_quarantine(&mut self) {
+        self.place = None;
+        if let Some(ride) = &self.ride {
+            ride.leave_quarantine();
         }
     }
 

@@ -121,6 +121,8 @@ pub(super) async fn connect(
                 header_list: settings.header_bytes,
                 // No more than the connection's window holds.
                 streams: STREAMS_THAT_FIT,
+                // A server answers what it was asked.
+                blocks_a_turn: usize::MAX,
             },
             remembered_resets: REMEMBERED_RESETS,
             keep_alive,

@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::HeaderValue;
 use http::header::CONNECTION;
 use hyper::body::Incoming;
@@ -19,7 +21,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Worker;
-use super::flood::FloodGuard;
 use super::header_budget::ConnectionHeaders;
 use super::header_timeout::{HeaderTimeout, HeaderTooSlow, RequestClock};
 use super::idle::{InStream, Streams};
@@ -48,6 +49,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// RFC 9113 §6.9.1.
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 const MAX_FRAME: u32 = 64 * 1024;
+/// Requests of one connection that may begin in one turn of its thread's event loop, so that others come between those of a burst.
+const BEGUN_A_TURN: usize = 4;
 /// A client that went away silently is noticed after this; kube-apiserver itself waits for TCP keepalive.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
@@ -267,6 +270,16 @@ async fn serve_http(
     drop(slot);
 }
 
+/// How a connection over HTTP/2 is asked to end.
+enum Asks {
+    /// It makes room for another one.
+    Now,
+    /// Once all that is under way has ended.
+    InOrder,
+    /// The same, since nothing has been under way for long.
+    Idle,
+}
+
 async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
     own: Arc<Connection>,
     stream: S,
@@ -283,6 +296,7 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
             // Neither implementation reads a request above this; `service` refuses from the limit on, and counts.
             header_list: limits.header_bytes.saturating_mul(4),
             streams: limits.streams_per_connection as usize,
+            blocks_a_turn: BEGUN_A_TURN,
         },
         pending_resets: limits.pending_resets,
     };
@@ -295,23 +309,36 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
             response.map(|body| InStream::new(body, open))
         }
     };
-    let keep_alive = KeepAlive::new(reads.clone(), PING_INTERVAL, PING_TIMEOUT);
+    let keep_alive = KeepAlive::new(reads, PING_INTERVAL, PING_TIMEOUT);
     let io = PrefaceTimeout::new(stream, limits.header_timeout);
-    let (io, flooded) = FloodGuard::new(io, limits.pending_resets, reads);
     let serving = Serving::new(shared.serving_http2, granted, io, keep_alive, answer);
     let mut connection = pin!(serving);
-    let idle = streams.idle_for(limits.idle_timeout);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = own.place.evicted() => Ok(()),
-        () = told_by_goaway(&mut drain, &own) => {
+    let asks = async {
+        tokio::select! {
+            () = own.place.evicted() => Asks::Now,
+            () = told_by_goaway(&mut drain, &own) => Asks::InOrder,
+            () = streams.idle_for(limits.idle_timeout) => Asks::Idle,
+        }
+    };
+    // It is polled only when one of them is woken, and not for each request.
+    let mut asks: FuturesUnordered<_> = std::iter::once(asks).collect();
+    let asked = tokio::select! {
+        biased;
+        ended = connection.as_mut() => Err(ended),
+        Some(asks) = asks.next() => Ok(asks),
+    };
+    drop(asks);
+    let ended = match asked {
+        Err(ended) => ended,
+        Ok(Asks::Now) => Ok(()),
+        Ok(Asks::InOrder) => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => ended,
                 () = drain.forced() => Ok(()),
             }
         }
-        () = idle => {
+        Ok(Asks::Idle) => {
             connection.as_mut().graceful_shutdown();
             // A request may still come before the client has read it.
             tokio::select! {
@@ -321,10 +348,8 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
     };
-    match ended {
-        _ if flooded.happened() => note_flood(&own.thread, own.peer),
-        Err(error) => note_end(&own.thread, own.peer, &error),
-        Ok(()) => {}
+    if let Err(error) = ended {
+        note_end(&own.thread, own.peer, &error);
     }
 }
 

@@ -19,10 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::frames::{Seen, Walker};
 use super::keep_alive::Reads;
 use super::rate::{Allowance, Rate};
+use super::streams::Granted;
+use crate::h2wire::Misdeeds;
 use crate::h2wire::frame::HEADER as FRAME_HEADER;
-use crate::h2wire::frame::code::{
-    CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, STREAM_CLOSED,
-};
+use crate::h2wire::frame::code::ENHANCE_YOUR_CALM;
 use crate::net::next_turn;
 
 /// Frames on streams that have ended already, such as the rest of an upload that was refused early: the number that is allowed
@@ -31,8 +31,14 @@ const LATE_FRAMES: f64 = 20_000.0;
 /// Frames that are accepted from a client which does not read what the agent sends, as Go's server counts its own control
 /// frames (`maxQueuedControlFrames`).
 const UNHEARD_FRAMES: usize = 10_000;
-/// Requests that may begin in one turn of the runtime. One may take a millisecond, with as many header fields as are allowed.
-const BEGUN_A_TURN: usize = 4;
+
+/// What is left of what one client may do that costs the agent more than the client.
+#[derive(Debug)]
+pub(super) struct Floods {
+    given_up: (Rate, Allowance),
+    errors: (Rate, Allowance),
+    late: (Rate, Allowance),
+}
 
 /// Whether a connection was closed for a flood.
 #[derive(Clone, Debug, Default)]
@@ -47,10 +53,11 @@ pub(super) struct FloodGuard<S> {
     outgoing: Walker,
     /// The highest stream that the client opened.
     last_stream: u32,
-    errors: (Rate, Allowance),
-    late: (Rate, Allowance),
+    floods: Floods,
     /// Frames since the client last read anything while something waits for it.
     unheard: usize,
+    /// Requests that may begin in one turn of the thread's event loop.
+    begun_a_turn: usize,
     /// Requests that have begun in this turn.
     begun: usize,
     /// Bytes that were read and are for a later turn, from the position in the second field on.
@@ -61,6 +68,41 @@ pub(super) struct FloodGuard<S> {
     farewell: Option<(Vec<u8>, usize)>,
 }
 
+impl Floods {
+    /// `resets`: requests that are given up, and resets for errors of the client's own, each so many at once and each minute.
+    pub(super) fn new(resets: usize) -> Self {
+        let now = Instant::now();
+        let full = |burst: f64| {
+            let rate = Rate {
+                burst,
+                per_second: burst / 60.0,
+            };
+            (rate, Allowance::full(rate, now))
+        };
+        #[allow(clippy::cast_precision_loss)] // The configuration allows a million.
+        let resets = resets as f64;
+        Self {
+            given_up: full(resets),
+            errors: full(resets),
+            late: full(LATE_FRAMES),
+        }
+    }
+
+    /// False: it was too much.
+    pub(super) fn allow(&mut self, misdeeds: Misdeeds) -> bool {
+        if misdeeds == Misdeeds::default() {
+            return true;
+        }
+        let now = Instant::now();
+        let spend = |(rate, allowance): &mut (Rate, Allowance), times| {
+            (0..times).all(|_| allowance.take(*rate, now))
+        };
+        spend(&mut self.given_up, misdeeds.given_up)
+            && spend(&mut self.errors, misdeeds.errors)
+            && spend(&mut self.late, misdeeds.late)
+    }
+}
+
 impl Flooded {
     pub(super) fn happened(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -68,17 +110,8 @@ impl Flooded {
 }
 
 impl<S> FloodGuard<S> {
-    /// `errors`: resets for the client's own errors, at once and each minute.
-    /// `reads` counts.
-    pub(super) fn new(stream: S, errors: usize, reads: Reads) -> (Self, Flooded) {
-        let now = Instant::now();
-        let rate = |burst: f64| Rate {
-            burst,
-            per_second: burst / 60.0,
-        };
-        #[allow(clippy::cast_precision_loss)] // The configuration allows a million.
-        let errors = rate(errors as f64);
-        let late = rate(LATE_FRAMES);
+    /// `reads` counts those that bring something.
+    pub(super) fn new(stream: S, granted: Granted, reads: Reads) -> (Self, Flooded) {
         let flooded = Flooded::default();
         let guard = Self {
             stream,
@@ -86,9 +119,9 @@ impl<S> FloodGuard<S> {
             incoming: Walker::of_client(),
             outgoing: Walker::of_server(),
             last_stream: 0,
-            errors: (errors, Allowance::full(errors, now)),
-            late: (late, Allowance::full(late, now)),
+            floods: Floods::new(granted.pending_resets),
             unheard: 0,
+            begun_a_turn: granted.limits.blocks_a_turn,
             begun: 0,
             held: (Vec::new(), 0),
             blocked: false,
@@ -119,7 +152,7 @@ impl<S> FloodGuard<S> {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             let step = match self.incoming.until_boundary() {
-                0 if begun >= BEGUN_A_TURN => break,
+                0 if begun >= self.begun_a_turn => break,
                 0 => FRAME_HEADER,
                 within => within,
             };
@@ -146,25 +179,13 @@ impl<S> FloodGuard<S> {
     }
 
     fn sent(&mut self, bytes: &[u8]) {
-        let (mut errors, mut late) = (0, 0);
+        let mut misdeeds = Misdeeds::default();
         self.outgoing.walk(bytes, |seen| {
             if let Seen::Reset { code } = seen {
-                match code {
-                    // An early answer, and what went wrong at a server: not the client's doing.
-                    NO_ERROR | INTERNAL_ERROR | CANCEL => {}
-                    STREAM_CLOSED => late += 1,
-                    _ => errors += 1,
-                }
+                misdeeds.reset(code);
             }
         });
-        if errors == 0 && late == 0 {
-            return;
-        }
-        let now = Instant::now();
-        let spend = |(rate, allowance): &mut (Rate, Allowance), times| {
-            (0..times).all(|_| allowance.take(*rate, now))
-        };
-        if !spend(&mut self.errors, errors) || !spend(&mut self.late, late) {
+        if !self.floods.allow(misdeeds) {
             self.flood();
         }
     }
@@ -216,7 +237,7 @@ impl<S: AsyncWrite + Unpin> FloodGuard<S> {
 
 impl<S: AsyncRead + Unpin> FloodGuard<S> {
     fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.begun >= BEGUN_A_TURN {
+        if self.begun >= self.begun_a_turn {
             // Whatever else is ready is polled before this is again, and so is what arrives meanwhile.
             self.begun = 0;
             next_turn(cx);
@@ -343,7 +364,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::h2wire::Limits;
     use crate::h2wire::frame::kind::{DATA, HEADERS};
+
+    const GRANTED: Granted = Granted {
+        limits: Limits {
+            stream_window: 1 << 16,
+            connection_window: 1 << 16,
+            frame: 1 << 14,
+            header_list: 1 << 16,
+            streams: 100,
+            blocks_a_turn: 4,
+        },
+        pending_resets: 100,
+    };
 
     fn frame(kind: u8, stream: u32, payload: usize) -> Vec<u8> {
         let length = u32::try_from(payload).unwrap().to_be_bytes();
@@ -376,7 +410,7 @@ mod tests {
                 sent.extend(frame(kind, 1 + 2 * number, payload));
             }
             let (mut client, server) = tokio::io::duplex(written);
-            let (mut guard, _) = FloodGuard::new(server, 100, Reads::default());
+            let (mut guard, _) = FloodGuard::new(server, GRANTED, Reads::default());
             let (mut got, mut of_turn) = (Vec::new(), Vec::new());
             let mut unsent: &[u8] = &[PREFACE, &sent].concat();
             let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -408,7 +442,7 @@ mod tests {
                 let before = headers(&whole[PREFACE.len()..passed.max(PREFACE.len())]);
                 passed += turn.len();
                 let after = headers(&whole[PREFACE.len()..passed.max(PREFACE.len())]);
-                prop_assert!(after - before <= BEGUN_A_TURN);
+                prop_assert!(after - before <= GRANTED.limits.blocks_a_turn);
             }
         }
     }

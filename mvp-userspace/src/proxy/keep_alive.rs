@@ -62,6 +62,11 @@ impl KeepAlive {
         }
     }
 
+    /// Where whoever reads counts.
+    pub(super) fn reads(&self) -> Reads {
+        self.reads.clone()
+    }
+
     pub(super) fn with(mut self, pings: Option<Pings>) -> Self {
         self.pings = pings;
         self

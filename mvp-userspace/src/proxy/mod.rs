@@ -1,6 +1,7 @@
 //! Requests on their way to a server and answers on their way back.
 
 mod access;
+mod apart;
 mod attempt;
 mod blame;
 mod body;

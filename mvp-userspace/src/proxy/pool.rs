@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,14 @@ use hyper::client::conn::http1;
 use rustls_pki_types::ServerName;
 
 use super::body::UploadBody;
-use super::checkout::{Alone, Checkout, Lease, Sender};
+use super::checkout::{Checkout, Lease, Sender};
 use super::connect::{ConnectSettings, Connected, Purpose, connect};
 use super::counts::PoolCounts;
 use super::error::AttemptError;
 use super::http2;
 use super::lane::{AcceptedTokens, Lane};
 use super::quarantine::Quarantine;
-use super::rides::{Asking, Made, Ride, Rides};
+use super::rides::Asking;
 use super::windows::Windows;
 use crate::identity::Credentials;
 use crate::net::OpenCount;
@@ -121,6 +121,15 @@ impl Pool {
         &self.tls
     }
 
+    pub(super) fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
+    }
+
+    /// Of open connections.
+    pub(super) fn counter(&self, server: &Arc<Server>, lane: Lane) -> Arc<AtomicUsize> {
+        self.counts.counter(&server.name, lane)
+    }
+
     /// A connection for one request of this caller.
     pub async fn checkout_for(
         self: &Arc<Self>,
@@ -129,7 +138,7 @@ impl Pool {
         uploads: bool,
     ) -> Result<Checkout, AttemptError> {
         let credentials = caller.credentials;
-        let lane = lock(&self.tokens).lane(key_of(server), credentials, Instant::now());
+        let lane = self.lane_now(server, credentials);
         if !lane.is_quarantine()
             && let Some(found) = self.find_in(server, lane, uploads)
         {
@@ -145,26 +154,12 @@ impl Pool {
         caller: Asking<'_>,
         uploads: bool,
     ) -> Result<Checkout, AttemptError> {
-        let key = key_of(server);
-        let lane_now = || lock(&self.tokens).lane(key, caller.credentials, Instant::now());
-        let mut lane = lane_now();
+        let mut lane = self.lane_now(server, caller.credentials);
         if lane.is_quarantine() {
-            let place = self
-                .quarantine
-                .enter(key, lane, caller.address.to_canonical());
-            let place = place.await?;
-            // The server may have accepted the token while this request waited. Then all requests with the token that wait are
-            // sent on shared connections: a handshake for each of them would overload a server to which the clients of another
-            // one have just reconnected.
-            lane = lane_now();
-            if lane.is_quarantine() {
-                // What cannot be sent twice may not be refused because of what came before it on a shared connection.
-                let rides = caller.rides.filter(|_| !uploads);
-                let apart = self.checkout_apart(server, lane, caller.credentials, rides);
-                let mut checkout = apart.await?;
-                checkout.lease.place = Some(place);
-                return Ok(checkout);
+            if let Some(apart) = self.checkout_apart(server, lane, caller, uploads).await? {
+                return Ok(apart);
             }
+            lane = self.lane_now(server, caller.credentials);
         }
         self.checkout(server, lane, uploads).await
     }
@@ -180,9 +175,9 @@ impl Pool {
         let (key, now) = (key_of(server), Instant::now());
         let mut tokens = lock(&self.tokens);
         tokens.answered(key, credentials, status, now);
-        if lease.place.is_some() && tokens.lane(key, credentials, now) == Lane::Accepted {
+        if lease.is_quarantined() && tokens.lane(key, credentials, now) == Lane::Accepted {
             // A watch may last for hours, and no other unknown caller should wait for it.
-            lease.place = None;
+            lease.leave_quarantine();
         }
     }
 
@@ -221,58 +216,9 @@ impl Pool {
         outcome.map(|fresh| self.keep(&host, fresh, uploads))
     }
 
-    /// A connection apart from all others': one that requests of the same stranger have just made, if there are any, else a new one.
-    async fn checkout_apart(
-        &self,
-        server: &Arc<Server>,
-        lane: Lane,
-        credentials: Credentials,
-        rides: Option<&Rides>,
-    ) -> Result<Checkout, AttemptError> {
-        let tls = self.tls.config(lane.class(), Alpn::H2OrHttp1);
-        let dial = async || self.dial_apart(server, lane, &tls).await;
-        let made = match rides {
-            Some(rides) => {
-                let together = rides.together(key_of(server), credentials, &tls, dial);
-                together.await?
-            }
-            None => dial().await?,
-        };
-        let (address, sender, open) = match made {
-            Made::Ride(ride) => (ride.address, Alone::Http2(ride), None),
-            Made::Other((sender, address, open)) => (address, Alone::Http1(sender), Some(open)),
-        };
-        let mut lease = Lease::new(server, address, None);
-        lease._open = open;
-        Ok(Checkout {
-            upload: None,
-            lease,
-            sender: Sender::Alone(sender),
-        })
-    }
-
-    async fn dial_apart(
-        &self,
-        server: &Arc<Server>,
-        lane: Lane,
-        tls: &Arc<rustls::ClientConfig>,
-    ) -> Result<Made<(http1::SendRequest<UploadBody>, SocketAddr, OpenCount)>, AttemptError> {
-        let name = self.tls.server_name();
-        let (endpoint, settings) = (&server.endpoint, &self.settings);
-        let made = connect(endpoint, Arc::clone(tls), name, settings, Purpose::Alone).await?;
-        let open = OpenCount::new(&self.counts.counter(&server.name, lane));
-        Ok(match made {
-            Connected::Http2 {
-                sender, address, ..
-            } => Made::Ride(Arc::new(Ride {
-                sender,
-                address,
-                tls: Arc::clone(tls),
-                left: AtomicBool::new(false),
-                _open: open,
-            })),
-            Connected::Http1 { sender, address } => Made::Other((sender, address, open)),
-        })
+    /// Which connections a request with these credentials may share at this moment.
+    pub(super) fn lane_now(&self, server: &Arc<Server>, credentials: Credentials) -> Lane {
+        lock(&self.tokens).lane(key_of(server), credentials, Instant::now())
     }
 
     /// Closes connections that nobody needs: surplus ones without streams, those of servers that left, outdated ones.
@@ -305,13 +251,11 @@ impl Pool {
     fn host(&self, server: &Arc<Server>, lane: Lane) -> Arc<Host> {
         let key = (key_of(server), lane);
         let mut hosts = lock(&self.hosts);
-        Arc::clone(hosts.entry(key).or_insert_with(|| {
-            Arc::new(Host::new(
-                server,
-                lane,
-                self.counts.counter(&server.name, lane),
-            ))
-        }))
+        Arc::clone(
+            hosts
+                .entry(key)
+                .or_insert_with(|| Arc::new(Host::new(server, lane, self.counter(server, lane)))),
+        )
     }
 
     fn find_in(
@@ -472,7 +416,7 @@ impl Host {
 }
 
 /// Servers are distinguished by their address in memory: hosts keep it from being used again.
-fn key_of(server: &Arc<Server>) -> usize {
+pub(super) fn key_of(server: &Arc<Server>) -> usize {
     Arc::as_ptr(server) as usize
 }
 

@@ -1,23 +1,21 @@
-//! Places for requests that share no connection with other callers. They are few, and one client address has only some of them, so that
+//! Places for connections that unknown callers do not share with others. They are few, and one client address has only some of them, so that
 //! an unknown caller costs a server few connections and other unknown callers little time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::blame::Ending;
 use super::error::AttemptError;
 use super::lane::Lane;
 
-/// Requests that may be under way at a time, for each data thread, server and lane.
+/// Connections at a time, for each data thread, server and lane.
 const PLACES: usize = 16;
 /// The same for one client address.
 const PER_ADDRESS: usize = 6;
-/// A request that found no place within this is refused.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The number of addresses above which those that no request waits for are forgotten.
 const MANY: usize = 1024;
 
@@ -39,7 +37,7 @@ pub(super) struct QuarantinePermit {
 }
 
 impl Quarantine {
-    /// Waits for a place at the server that has this address in memory. Requests are served in the order of their arrival.
+    /// Waits for a place at the server that has this address in memory, until `deadline`. Who came first is served first.
     ///
     /// # Errors
     /// No place became free in time.
@@ -48,6 +46,7 @@ impl Quarantine {
         server: usize,
         lane: Lane,
         address: IpAddr,
+        deadline: Instant,
     ) -> Result<QuarantinePermit, AttemptError> {
         let (of_server, of_address) = self.semaphores(server, lane, address);
         let places = async {
@@ -59,7 +58,7 @@ impl Quarantine {
                 _address: own,
             })
         };
-        match tokio::time::timeout(PATIENCE, places).await {
+        match tokio::time::timeout_at(deadline, places).await {
             Ok(Some(place)) => Ok(place),
             _ => Err(AttemptError::new(
                 Ending::Shortage,
@@ -105,6 +104,10 @@ fn lock(places: &Mutex<Semaphores>) -> MutexGuard<'_, Semaphores> {
 mod tests {
     use super::*;
 
+    fn soon() -> Instant {
+        Instant::now() + std::time::Duration::from_secs(30)
+    }
+
     #[tokio::test]
     async fn one_address_leaves_places_to_others() {
         let quarantine = Quarantine::default();
@@ -113,25 +116,25 @@ mod tests {
         for _ in 0..PER_ADDRESS {
             held.push(
                 quarantine
-                    .enter(1, Lane::Anonymous, address(1))
+                    .enter(1, Lane::Anonymous, address(1), soon())
                     .await
                     .unwrap(),
             );
         }
-        let next = quarantine.enter(1, Lane::Anonymous, address(1));
+        let next = quarantine.enter(1, Lane::Anonymous, address(1), soon());
         let mut next = std::pin::pin!(next);
         assert!(futures_util::poll!(next.as_mut()).is_pending());
         // Another address, lane or server is not concerned.
         quarantine
-            .enter(1, Lane::Anonymous, address(2))
+            .enter(1, Lane::Anonymous, address(2), soon())
             .await
             .unwrap();
         quarantine
-            .enter(1, Lane::UnknownToken, address(1))
+            .enter(1, Lane::UnknownToken, address(1), soon())
             .await
             .unwrap();
         quarantine
-            .enter(2, Lane::Anonymous, address(1))
+            .enter(2, Lane::Anonymous, address(1), soon())
             .await
             .unwrap();
         held.pop();
@@ -143,7 +146,12 @@ mod tests {
         let quarantine = Quarantine::default();
         for n in 0..MANY as u32 * 2 {
             let address = IpAddr::from(n.to_be_bytes());
-            drop(quarantine.enter(1, Lane::Anonymous, address).await.unwrap());
+            drop(
+                quarantine
+                    .enter(1, Lane::Anonymous, address, soon())
+                    .await
+                    .unwrap(),
+            );
         }
         assert!(lock(&quarantine.0).addresses.len() <= MANY + 1);
     }

@@ -2,17 +2,21 @@
 //!
 //! A stranger's request rides no connection of somebody else (see [`super::lane`]), but those that come together on one client connection
 //! with the same credentials are one caller's, and can cost a server one handshake instead of one for each. They part when the first
-//! is answered: the server ends the connection behind that answer, and what is sent after it would be refused.
+//! is answered: the server ends the connection behind that answer, and what is sent after it would be refused. All of them have one
+//! place in quarantine: it is the connection and its handshake that others would have to wait for.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use hyper::client::conn::http1;
 use rustls::ClientConfig;
 
+use super::body::UploadBody;
 use super::error::AttemptError;
 use super::http2;
+use super::quarantine::QuarantinePermit;
 use crate::identity::Credentials;
 use crate::net::OpenCount;
 
@@ -23,8 +27,16 @@ const MANY: usize = 32;
 #[derive(Default)]
 pub struct Rides(Mutex<HashMap<(usize, Credentials), Arc<Slot>>>);
 
-/// Held while the connection is made. It keeps no connection open: its riders do.
-type Slot = tokio::sync::Mutex<Weak<Ride>>;
+/// Held while the connection is made.
+type Slot = tokio::sync::Mutex<Latest>;
+
+#[derive(Default)]
+struct Latest {
+    /// It keeps no connection open: its riders do.
+    ride: Weak<Ride>,
+    /// The latest dial failed, or was given up, or is under way.
+    failed: bool,
+}
 
 /// Who wants a connection.
 #[derive(Clone, Copy)]
@@ -45,6 +57,8 @@ pub(super) struct Ride {
     pub(super) tls: Arc<ClientConfig>,
     /// No further request may get on.
     pub(super) left: AtomicBool,
+    /// The connection's place in quarantine, until a server accepts the caller.
+    pub(super) place: Mutex<Option<QuarantinePermit>>,
     /// Counts the connection.
     pub(super) _open: OpenCount,
 }
@@ -63,22 +77,25 @@ impl Rides {
         dial: impl AsyncFnOnce() -> Result<Made<T>, AttemptError>,
     ) -> Result<Made<T>, AttemptError> {
         let slot = self.slot(server, credentials);
-        let usable = |ride: &Weak<Ride>| ride.upgrade().filter(|ride| ride.takes(tls));
-        if let Ok(mut slot) = slot.try_lock() {
-            if let Some(ride) = usable(&slot) {
-                return Ok(Made::Ride(ride));
-            }
-            let made = dial().await?;
-            if let Made::Ride(ride) = &made {
-                *slot = Arc::downgrade(ride);
-            }
-            return Ok(made);
+        let (mut latest, waited) = match slot.try_lock() {
+            Ok(latest) => (latest, false),
+            Err(_) => (slot.lock().await, true),
+        };
+        let ride = latest.ride.upgrade();
+        if let Some(ride) = ride.filter(|ride| ride.takes(tls)) {
+            return Ok(Made::Ride(ride));
         }
-        let found = usable(&*slot.lock().await);
-        match found {
-            Some(ride) => Ok(Made::Ride(ride)),
-            None => dial().await,
+        if waited && latest.failed {
+            drop(latest);
+            return dial().await;
         }
+        latest.failed = true;
+        let made = dial().await?;
+        latest.failed = false;
+        if let Made::Ride(ride) = &made {
+            latest.ride = Arc::downgrade(ride);
+        }
+        Ok(made)
     }
 
     fn slot(&self, server: usize, credentials: Credentials) -> Arc<Slot> {
@@ -96,6 +113,18 @@ impl Rides {
 pub(super) enum Made<T> {
     Ride(Arc<Ride>),
     Other(T),
+    /// It is not needed any more.
+    Nothing,
+}
+
+/// An HTTP/1.1 connection for one request.
+pub(super) struct Http1Alone {
+    pub(super) sender: http1::SendRequest<UploadBody>,
+    /// Of the server's end.
+    pub(super) address: SocketAddr,
+    pub(super) place: QuarantinePermit,
+    /// Counts the connection.
+    pub(super) open: OpenCount,
 }
 
 impl std::fmt::Debug for Ride {
@@ -108,6 +137,12 @@ impl std::fmt::Debug for Ride {
 }
 
 impl Ride {
+    /// The server accepts the caller: nobody else waits for the end of this connection.
+    pub(super) fn leave_quarantine(&self) {
+        // A place stays what it is after a panic elsewhere.
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Whether one more request may get on.
     fn takes(self: &Arc<Self>, tls: &Arc<ClientConfig>) -> bool {
         let mut sender = self.sender.clone();

@@ -44,6 +44,7 @@ async fn dial(begun: &AtomicUsize, tls: &Arc<ClientConfig>) -> Result<Made<()>, 
         address: (Ipv4Addr::LOCALHOST, 6443).into(),
         tls: Arc::clone(tls),
         left: AtomicBool::new(false),
+        place: Mutex::new(None),
         _open: OpenCount::new(&open),
     })))
 }
@@ -51,7 +52,7 @@ async fn dial(begun: &AtomicUsize, tls: &Arc<ClientConfig>) -> Result<Made<()>, 
 fn ride(made: Result<Made<()>, AttemptError>) -> Arc<Ride> {
     match made {
         Ok(Made::Ride(ride)) => ride,
-        Ok(Made::Other(())) => panic!("it cannot be ridden together"),
+        Ok(Made::Other(()) | Made::Nothing) => panic!("it cannot be ridden together"),
         Err(error) => panic!("{error}"),
     }
 }
@@ -79,6 +80,28 @@ async fn those_that_come_together_share_one_dial_until_the_first_is_answered() {
     let next = ride(ask().await);
     assert_eq!(begun.load(Ordering::Relaxed), 2);
     assert!(!Arc::ptr_eq(&next, &late));
+}
+
+/// They do not part into as many connections as there are requests left.
+#[tokio::test]
+async fn those_that_waited_for_one_that_was_left_meanwhile_share_the_next() {
+    let (rides, tls, begun) = (Rides::default(), config(), AtomicUsize::new(0));
+    let left: Vec<_> = join_all((0..6).map(async |_| {
+        let made = rides.together(1, Credentials::Anonymous, &tls, async || {
+            let made = dial(&begun, &tls).await;
+            // Answered before anybody else gets on.
+            if begun.load(Ordering::Relaxed) == 1
+                && let Ok(Made::Ride(ride)) = &made
+            {
+                ride.left.store(true, Ordering::Relaxed);
+            }
+            made
+        });
+        ride(made.await)
+    }))
+    .await;
+    assert_eq!(begun.load(Ordering::Relaxed), 2);
+    assert!(left[1..].iter().all(|other| Arc::ptr_eq(other, &left[1])));
 }
 
 #[tokio::test]

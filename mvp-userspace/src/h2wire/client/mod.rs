@@ -197,7 +197,7 @@ impl Side for Requesting {
         0
     }
 
-    fn was_reset(_: &mut Client, _: u32) {}
+    fn was_reset(_: &mut Client, _: u32, _: u32) {}
 
     /// A whole answer does not end an upload: it is the server's to say that it wants no more of it.
     fn settle(client: &mut Client, id: u32) {

@@ -28,6 +28,7 @@ pub fn fuzz_server(data: &[u8]) {
                     break;
                 };
                 inbox.extend_from_slice(&bytes);
+                server.begin_turn();
                 server.receive(&mut inbox);
             }
             4 => {

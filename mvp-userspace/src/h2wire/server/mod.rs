@@ -17,6 +17,7 @@ pub use fuzz::fuzz_server;
 
 use super::block::Block;
 use super::connection::{Connection, FULL, Limits, Side};
+use super::flood::Misdeeds;
 use super::frame::{self, Frame, LARGEST_WINDOW, PREFACE, code, kind, setting};
 use super::hpack::{self, TABLE_SIZE};
 use super::receive::{Ends, Step, malformed};
@@ -40,8 +41,7 @@ pub struct Answering {
     requests: VecDeque<Incoming>,
     /// The latest streams that the agent has reset.
     reset: VecDeque<u32>,
-    /// Requests that the client had given up before anybody took them.
-    given_up: usize,
+    misdeeds: Misdeeds,
     goodbye: Goodbye,
     /// The client has sent GOAWAY.
     client_leaves: bool,
@@ -83,7 +83,7 @@ impl Server {
             preface: false,
             requests: VecDeque::new(),
             reset: VecDeque::new(),
-            given_up: 0,
+            misdeeds: Misdeeds::default(),
             goodbye: Goodbye::None,
             client_leaves: false,
         };
@@ -100,15 +100,14 @@ impl Server {
         let incoming = self.side.requests.pop_front()?;
         let stream = self.streams.get(&incoming.stream);
         if stream.is_some_and(|stream| matches!(stream.fault, Some(Fault::Reset(_)))) {
-            self.side.given_up += 1;
+            self.side.misdeeds.given_up += 1;
         }
         Some(incoming)
     }
 
-    /// How many requests, since the last time, the client had given up before they were accepted. Each costs the agent more than the
-    /// client (CVE-2023-44487).
-    pub fn take_given_up(&mut self) -> usize {
-        std::mem::take(&mut self.side.given_up)
+    /// What was counted since the last time.
+    pub fn take_misdeeds(&mut self) -> Misdeeds {
+        std::mem::take(&mut self.side.misdeeds)
     }
 
     /// Ready when there is room for the head of an answer, or nobody wants it any more.
@@ -183,7 +182,7 @@ impl Server {
     /// Resets a stream of which nothing is kept.
     fn refuse(&mut self, id: u32, code: u32) {
         frame::number(kind::RST_STREAM, id, code, self.out.frames());
-        Answering::was_reset(self, id);
+        Answering::was_reset(self, id, code);
     }
 
     /// Whether what comes on this stream may have been sent before the client heard of its end, or is not looked at any more.
@@ -219,7 +218,8 @@ impl Side for Answering {
 
     fn closed(server: &mut Server, id: u32) {
         if !server.is_late(id) {
-            // The stream is not remembered for it: each such frame has its answer, of which whoever watches for floods takes note.
+            // The stream is not remembered for it: each such frame has its answer, and is counted.
+            server.side.misdeeds.reset(code::STREAM_CLOSED);
             frame::number(
                 kind::RST_STREAM,
                 id,
@@ -282,7 +282,8 @@ impl Side for Answering {
         }
     }
 
-    fn was_reset(server: &mut Server, id: u32) {
+    fn was_reset(server: &mut Server, id: u32, code: u32) {
+        server.side.misdeeds.reset(code);
         let reset = &mut server.side.reset;
         if reset.len() >= REMEMBERED {
             reset.pop_front();

@@ -18,6 +18,7 @@ const LIMITS: Limits = Limits {
     frame: 1 << 14,
     header_list: 4000,
     streams: 3,
+    blocks_a_turn: 4,
 };
 /// GET, https, `/`.
 const GET: &[u8] = &[0x82, 0x87, 0x84];
@@ -53,6 +54,7 @@ impl Scene {
     fn get(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let bytes = bytes(kind, flags, stream, payload);
         let mut inbox = BytesMut::from(&bytes[..]);
+        self.server.begin_turn();
         self.server.receive(&mut inbox);
         assert!(inbox.is_empty() || self.server.fault().is_some());
     }
@@ -419,8 +421,8 @@ fn requests_that_were_given_up_before_anybody_took_them_are_counted() {
         scene.accept();
     }
     scene.get(RST_STREAM, 0, 5, &[0, 0, 0, 8]);
-    assert_eq!(scene.server.take_given_up(), 2);
-    assert_eq!(scene.server.take_given_up(), 0);
+    assert_eq!(scene.server.take_misdeeds().given_up, 2);
+    assert_eq!(scene.server.take_misdeeds(), Misdeeds::default());
 }
 
 #[test]
@@ -443,4 +445,44 @@ fn an_empty_body_is_not_the_same_as_none() {
     scene.get(DATA, END_STREAM, 5, b"");
     assert!(matches!(scene.read(5), Some(Piece::Data(_))));
     assert!(scene.server.is_body_at_end(5));
+}
+
+/// Others come between the turns of a burst, and nothing of it is lost.
+#[test]
+fn a_burst_of_requests_is_spread_over_turns() {
+    let mut scene = Scene::new();
+    let requests = (0..10).map(|number| bytes(HEADERS, WHOLE, 1 + 2 * number, GET));
+    let mut inbox = BytesMut::from(&requests.collect::<Vec<_>>().concat()[..]);
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        scene.server.begin_turn();
+        scene.server.receive(&mut inbox);
+        scene.server.receive(&mut inbox);
+        let mut of_turn = 0;
+        while let Some(request) = scene.server.accept() {
+            let none = HeaderMap::new();
+            let _ = scene
+                .server
+                .respond(request.stream, StatusCode::OK, &none, true);
+            scene.server.answered(request.stream);
+            of_turn += 1;
+        }
+        taken.push((of_turn, scene.server.has_enough()));
+    }
+    // Three streams may be open at a time: the fourth of a turn is refused.
+    assert_eq!(taken, [(3, true), (3, true), (2, false)]);
+    assert!(inbox.is_empty());
+    assert_eq!(scene.server.take_misdeeds().errors, 2);
+}
+
+/// What is late is counted apart: a client does not know yet that its upload was refused.
+#[test]
+fn frames_on_closed_streams_are_counted_as_late() {
+    let mut scene = Scene::new();
+    scene.get(HEADERS, END_HEADERS, 1, POST);
+    let upload = scene.accept().stream;
+    scene.get(DATA, END_STREAM, upload, b"x");
+    scene.get(DATA, 0, upload, b"x");
+    let misdeeds = scene.server.take_misdeeds();
+    assert_eq!((misdeeds.late, misdeeds.errors), (1, 0));
 }

@@ -146,6 +146,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
             client.is_awake();
             client.is_done()
         };
+        // Whoever watches the server's windows counts the reads as well.
         if !done && let Err(error) = this.io.poll_read(cx) {
             this.io.connection.lock().broken(fault(&error));
         }

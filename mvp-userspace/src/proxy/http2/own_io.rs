@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::h2wire::{Connection, Fault, Side};
+use crate::net::next_turn;
 
 /// Room for one read.
 const READ: usize = 32 * 1024;
@@ -75,11 +76,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Side> Io<T, S> {
         }
     }
 
-    /// Reads all that is there, unless the connection ends by it.
+    /// Reads all that is there, unless the connection ends by it, or has enough for this turn: then the task is woken for the next one.
+    /// Returns whether anything came.
     ///
     /// # Errors
     /// The socket's, or the end of what comes.
-    pub(in crate::proxy) fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    pub(in crate::proxy) fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        self.connection.lock().begin_turn();
         let read = self.read_all(cx);
         if self.inbox.is_empty() {
             let mut spare = std::mem::take(&mut self.inbox);
@@ -90,28 +93,40 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Side> Io<T, S> {
         read
     }
 
-    fn read_all(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn read_all(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let mut came = false;
         loop {
+            if !self.inbox.is_empty() {
+                let mut connection = self.connection.lock();
+                connection.receive(&mut self.inbox);
+                if connection.is_done() {
+                    return Ok(came);
+                }
+                if connection.has_enough() {
+                    next_turn(cx);
+                    return Ok(came);
+                }
+            }
             if self.inbox.capacity() == 0 {
                 self.inbox = SPARE.try_with(Cell::take).unwrap_or_default();
             }
             self.inbox.reserve(READ);
             match pin!(self.socket.read_buf(&mut self.inbox)).poll(cx)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Poll::Ready(_) => {
-                    let mut connection = self.connection.lock();
-                    connection.receive(&mut self.inbox);
-                    if connection.is_done() {
-                        return Ok(());
-                    }
-                }
-                Poll::Pending => return Ok(()),
+                Poll::Ready(_) => came = true,
+                Poll::Pending => return Ok(came),
             }
         }
     }
 
     /// Ready when everything is written and flushed.
     pub(in crate::proxy) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let written = self.write_all(cx);
+        self.connection.lock().blocked(written.is_pending());
+        written
+    }
+
+    fn write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut connection = self.connection.lock();
             if !connection.has_outgoing() {

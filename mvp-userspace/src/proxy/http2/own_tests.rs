@@ -37,6 +37,7 @@ fn settings() -> Settings {
             connection_window: 200_000,
             frame: 1 << 14,
             header_list: 1 << 16,
+            blocks_a_turn: usize::MAX,
             streams: 100,
         },
         remembered_resets: 100,

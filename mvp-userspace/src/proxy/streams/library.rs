@@ -11,7 +11,9 @@ use h2::server::{Builder, Connection, Handshake, SendResponse};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{ENDED_A_TURN, Granted, begin, take_ready};
+use super::{ENDED_A_TURN, Ended, Granted, begin, take_ready};
+use crate::h2wire::Fault;
+use crate::proxy::flood::{FloodGuard, Flooded};
 use crate::proxy::idle::InStream;
 use crate::proxy::keep_alive::{KeepAlive, Pings};
 use crate::proxy::pipe::Pipe;
@@ -19,7 +21,8 @@ use crate::proxy::wire_body::WireBody;
 
 /// Serves one connection until it ends. `F` answers one request.
 pub(in crate::proxy) struct Serving<S, F, A> {
-    state: State<S>,
+    state: State<FloodGuard<S>>,
+    flooded: Flooded,
     answer: F,
     open: FuturesUnordered<OneStream<A>>,
     /// Asked to end before the connection had begun.
@@ -56,6 +59,7 @@ where
     /// Begins with the client's preface.
     pub(super) fn new(granted: Granted, stream: S, keep_alive: KeepAlive, answer: F) -> Self {
         let limits = granted.limits;
+        let (stream, flooded) = FloodGuard::new(stream, granted, keep_alive.reads());
         let mut builder = Builder::new();
         builder
             .initial_window_size(limits.stream_window)
@@ -70,6 +74,7 @@ where
             .max_local_error_reset_streams(None);
         Self {
             state: State::Beginning(Box::pin(builder.handshake(stream)), Some(keep_alive)),
+            flooded,
             answer,
             open: FuturesUnordered::new(),
             ends: false,
@@ -82,6 +87,19 @@ where
             State::Beginning(..) => self.ends = true,
             State::Begun(connection, _) => connection.graceful_shutdown(),
         }
+    }
+
+    fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        if let State::Beginning(handshake, keep_alive) = &mut self.state {
+            let mut connection = ready!(handshake.as_mut().poll(cx))?;
+            let pings = connection.ping_pong().map(Pings::Library);
+            if self.ends {
+                connection.graceful_shutdown();
+            }
+            let keep_alive = keep_alive.take().map(|k| k.with(pings));
+            self.state = State::Begun(Box::new(connection), keep_alive);
+        }
+        self.poll_streams(cx)
     }
 
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
@@ -122,20 +140,14 @@ where
     F: FnMut(Request<WireBody>) -> A + Unpin,
     A: Future<Output = Response<InStream>>,
 {
-    type Output = Result<(), h2::Error>;
+    type Output = Result<(), Ended>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if let State::Beginning(handshake, keep_alive) = &mut this.state {
-            let mut connection = ready!(handshake.as_mut().poll(cx))?;
-            let pings = connection.ping_pong().map(Pings::Library);
-            if this.ends {
-                connection.graceful_shutdown();
-            }
-            let keep_alive = keep_alive.take().map(|k| k.with(pings));
-            this.state = State::Begun(Box::new(connection), keep_alive);
-        }
-        this.poll_streams(cx)
+        let ended = ready!(self.poll_connection(cx));
+        Poll::Ready(match self.flooded.happened() {
+            true => Err(Ended::Own(Fault::OwnLimit("resets or frames in a time"))),
+            false => ended.map_err(Ended::Library),
+        })
     }
 }
 

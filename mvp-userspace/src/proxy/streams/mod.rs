@@ -48,7 +48,7 @@ pub(super) enum Serving<S, F, A> {
 #[derive(Clone, Copy)]
 pub(super) struct Granted {
     pub limits: Limits,
-    /// Requests that it may give up before they were looked at.
+    /// Requests that it may give up before they were looked at, and resets for errors of its own: at once, and each minute.
     pub pending_resets: usize,
 }
 
@@ -104,7 +104,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Self::Library(serving) => Pin::new(serving).poll(cx).map_err(Ended::Library),
+            Self::Library(serving) => Pin::new(serving).poll(cx),
             Self::Own(serving) => Pin::new(serving).poll(cx),
         }
     }

@@ -4,7 +4,6 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use futures_util::stream::FuturesUnordered;
 use http::{Request, Response};
@@ -14,10 +13,10 @@ use super::{ENDED_A_TURN, Ended, Granted, begin, take_ready};
 use crate::h2wire::Fault;
 use crate::h2wire::frame::code;
 use crate::h2wire::server::{Answering, Incoming, Server};
+use crate::proxy::flood::Floods;
 use crate::proxy::http2::{Exchange, Io, OwnBody, Pump, Shared, fault};
 use crate::proxy::idle::InStream;
-use crate::proxy::keep_alive::{KeepAlive, Pings};
-use crate::proxy::rate::{Allowance, Rate};
+use crate::proxy::keep_alive::{KeepAlive, Pings, Reads};
 use crate::proxy::wire_body::WireBody;
 
 /// Serves one connection until it ends. `F` answers one request.
@@ -26,8 +25,8 @@ pub(in crate::proxy) struct Serving<S, F, A> {
     answer: F,
     open: FuturesUnordered<OneStream<A>>,
     keep_alive: KeepAlive,
-    /// Of requests that the client gives up before they are looked at.
-    given_up: (Rate, Allowance),
+    reads: Reads,
+    floods: Floods,
     /// What broke the socket.
     broke: Option<io::Error>,
     /// It ends because nobody needs it any more.
@@ -64,19 +63,13 @@ where
     pub(super) fn new(granted: Granted, stream: S, keep_alive: KeepAlive, answer: F) -> Self {
         let server = Shared::new(Server::new(granted.limits));
         let keep_alive = keep_alive.with(Some(Pings::Server(server.clone())));
-        #[allow(clippy::cast_precision_loss)] // The configuration allows a million.
-        let burst = granted.pending_resets as f64;
-        // As `FloodGuard` counts.
-        let rate = Rate {
-            burst,
-            per_second: burst / 60.0,
-        };
         Self {
             io: Io::new(stream, server),
             answer,
             open: FuturesUnordered::new(),
+            reads: keep_alive.reads(),
             keep_alive,
-            given_up: (rate, Allowance::full(rate, Instant::now())),
+            floods: Floods::new(granted.pending_resets),
             broke: None,
             in_order: false,
         }
@@ -120,17 +113,12 @@ where
         }
     }
 
-    /// Ends the connection of a client that asks only to give up.
+    /// Ends the connection of a client that does too much of what costs the agent more than the client.
     fn watch_for_floods(&mut self) {
         let mut server = self.io.connection.lock();
-        let count = server.take_given_up();
-        if count == 0 {
-            return;
-        }
-        let (rate, allowance) = &mut self.given_up;
-        let now = Instant::now();
-        if !(0..count).all(|_| allowance.take(*rate, now)) {
-            let fault = Fault::OwnLimit("requests that are given up at once");
+        let misdeeds = server.take_misdeeds();
+        if !self.floods.allow(misdeeds) {
+            let fault = Fault::OwnLimit("requests that are given up or refused in a time");
             server.abrupt_shutdown(code::ENHANCE_YOUR_CALM, fault);
         }
     }
@@ -164,8 +152,10 @@ where
             server.is_done()
         };
         if !done {
-            if let Err(error) = this.io.poll_read(cx) {
-                this.break_with(error);
+            match this.io.poll_read(cx) {
+                Ok(true) => this.reads.count(),
+                Ok(false) => {}
+                Err(error) => this.break_with(error),
             }
             if !this.keep_alive.is_alive(cx) {
                 tracing::debug!("a client did not answer a PING");

@@ -60,6 +60,9 @@ pub struct Options {
     /// The agent [default: mvp beside this program]
     #[arg(long, value_name = "FILE")]
     pub mvp_binary: Option<PathBuf>,
+    /// Overrides the agent's configuration
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
 }
 
 /// What stands between the clients and the server.
@@ -214,7 +217,7 @@ fn start(options: &Options, plane: &ControlPlane, dir: &Path) -> Result<Vec<Targ
                     peers: vec![("cp-b".into(), peer)],
                     threads: None,
                 };
-                let mut process = agent.start(&binary, plane.pki().dir(), dir)?;
+                let mut process = agent.start_set(&options.set, &binary, plane.pki().dir(), dir)?;
                 agent.wait_ready(&mut process)?;
                 (Some(process), agent.listen)
             }

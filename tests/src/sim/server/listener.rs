@@ -35,6 +35,25 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into())?)
 }
 
+/// [`bind`] where a server listened until now. A process that another thread starts meanwhile keeps a copy of the old socket until it runs
+/// its program, and so the address: it is waited for, as long as starting a process may take.
+pub(super) async fn bind_again(address: SocketAddr) -> Result<TcpListener> {
+    let mut tries = 500;
+    loop {
+        match bind(address) {
+            Err(error) if tries > 0 && is_taken(&error) => tries -= 1,
+            result => return result,
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn is_taken(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+}
+
 /// Takes connections until it is dropped.
 pub(super) async fn accept(
     listener: TcpListener,

@@ -283,7 +283,10 @@ impl Server {
             self.spec.name
         );
         self.faults.clear();
-        *running = Some(self.launch(listener::bind(self.address)?).await?);
+        *running = Some(
+            self.launch(listener::bind_again(self.address).await?)
+                .await?,
+        );
         Ok(())
     }
 

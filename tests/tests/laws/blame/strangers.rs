@@ -101,8 +101,9 @@ async fn what_one_stranger_asks_at_once_shares_connections_with_nobody_else() {
     let (first, second) = (over(0), over(1));
     assert!(first.is_disjoint(&second), "{first:?} {second:?}");
     for over in [first, second] {
+        // One, unless a busy machine lets some of them come behind the first answer.
         assert!(
-            over.len() <= 12,
+            over.len() <= 3,
             "{} connections for 24 requests",
             over.len()
         );
@@ -147,7 +148,7 @@ async fn who_waits_with_a_token_that_is_accepted_meanwhile_makes_no_connection()
         .filter(|r| r.target == MAPS)
         .map(|r| r.connection)
         .collect();
-    // The six that may be alone, and what the rest shares; before, each made one.
+    // What they share while they are strangers, and what they share then; before, each made one.
     assert!(over.len() <= 8, "{} connections", over.len());
 }
 

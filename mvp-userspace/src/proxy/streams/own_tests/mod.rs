@@ -31,6 +31,8 @@ const GRANTED: Granted = Granted {
         frame: 1 << 14,
         header_list: 8000,
         streams: 4,
+        // When a reset comes between a request and its answer, it is no matter of turns.
+        blocks_a_turn: usize::MAX,
     },
     pending_resets: 100,
 };
