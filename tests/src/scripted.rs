@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::agent::TestAgent;
 use crate::bench::answers::{Answers, Role};
+use crate::bench::upstream::Answering;
 use crate::client::{TestBody, full};
 use crate::proving;
 use crate::sim::pki::Pki;
@@ -250,7 +251,7 @@ async fn respond(
         return Ok(nothing);
     }
     if own && request.method() == Method::GET {
-        let (answer, head) = answers.to(&request);
+        let (answer, head) = answers.to(&request, Answering::Lean);
         let body = if head.status() == 304 {
             Bytes::new()
         } else {

@@ -63,6 +63,7 @@ mod websocket;
 mod whole_user;
 mod windows;
 mod wire_body;
+mod with_head;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -14,12 +14,13 @@ use super::access::AccessRecord;
 use super::checkout::Lease;
 use super::events::WatchFraming;
 use super::wire_body::{BodyError, WireBody};
+use super::with_head::{First, first};
 use crate::identity::ClientKey;
 
 /// What hyper sends to the client. Dropping it ends the server's stream at once (hyper resets it).
 pub struct Download {
     /// Comes before the rest of `inner`.
-    before: Option<Bytes>,
+    before: Option<First<WireBody>>,
     inner: Inner,
     /// Only answers that stream on without an end of their own (watches) care about draining.
     watch: Option<EndAtEvent>,
@@ -82,8 +83,19 @@ impl Download {
 
     /// Passes on `bytes` of the answer that were read already.
     pub fn after(mut self, bytes: Bytes) -> Self {
-        self.before = Some(bytes);
+        self.before = Some(Some(Ok(Frame::data(bytes))));
         self
+    }
+
+    /// Waits for what a server's body begins with, but not for long, so that it leaves together with the head. Not for an answer that may
+    /// have a head long before its body.
+    pub async fn begin(&mut self) {
+        if let Inner::Upstream(incoming) = &mut self.inner
+            && self.before.is_none()
+            && !incoming.is_end_stream()
+        {
+            self.before = first(incoming).await;
+        }
     }
 
     /// Has the client's cancellation counted if it gives the answer up.
@@ -116,12 +128,6 @@ impl Body for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if let Some(bytes) = this.before.take() {
-            if let Some(record) = &mut this.record {
-                record.sent(bytes.len());
-            }
-            return Poll::Ready(Some(Ok(Frame::data(bytes))));
-        }
         let incoming = match &mut this.inner {
             Inner::Upstream(incoming) => incoming,
             Inner::Whole(bytes) => {
@@ -133,7 +139,9 @@ impl Body for Download {
                 return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
             }
         };
-        if let Some(watch) = &mut this.watch {
+        if let Some(watch) = &mut this.watch
+            && this.before.is_none()
+        {
             if !watch.drained {
                 watch.drained = watch.draining.as_mut().poll(cx).is_ready();
             }
@@ -143,7 +151,11 @@ impl Body for Download {
                 return Poll::Ready(None);
             }
         }
-        match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+        let next = match this.before.take() {
+            Some(first) => first,
+            None => ready!(Pin::new(&mut *incoming).poll_frame(cx)),
+        };
+        match next {
             Some(Ok(frame)) => {
                 // hyper asks for no further frame then.
                 if frame.is_trailers() || incoming.is_end_stream() {
@@ -200,7 +212,7 @@ impl Body for Download {
 impl Drop for Download {
     fn drop(&mut self) {
         let ended = match &self.inner {
-            Inner::Upstream(incoming) => incoming.is_end_stream(),
+            Inner::Upstream(incoming) => self.before.is_none() && incoming.is_end_stream(),
             Inner::Whole(_) => true,
         };
         if let Some(note) = self.cancel.take()

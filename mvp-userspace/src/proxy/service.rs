@@ -80,7 +80,12 @@ pub(super) async fn handle(
     .await;
     match answer {
         Ok::<_, ProxyError>((answer, info)) => {
-            exchange.respond(answer, &info, &parts.headers, on_upgrade)
+            let may_take_long = info.is_long_running();
+            let mut response = exchange.respond(answer, &info, &parts.headers, on_upgrade);
+            if !may_take_long {
+                response.body_mut().begin().await;
+            }
+            response
         }
         Err(error) => exchange.refuse(&error, &parts),
     }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::answering::{Answering, GATHERED};
+
 /// Which of the two servers this is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Role {
@@ -26,6 +28,11 @@ pub const LARGE: &str = "/apis/bench.mvp.dev/v1/namespaces/large/widgets";
 /// The size of the list's body, bytes.
 pub const LARGE_BYTES: usize = 5_000_000;
 
+/// A list of [`MEDIUM_BYTES`], which the peer has.
+pub const MEDIUM: &str = "/apis/bench.mvp.dev/v1/namespaces/medium/widgets";
+/// The size of that list's body, bytes.
+pub const MEDIUM_BYTES: usize = 100_000;
+
 /// A watch of everything of the type. What [`super::upstream::Upstream::tell`] tells arrives there.
 pub const WATCH: &str = "/apis/bench.mvp.dev/v1/widgets?watch=1";
 
@@ -41,7 +48,10 @@ pub(crate) struct Answers {
     ready: Answer,
     api: Answer,
     apis: Answer,
+    /// Of 1 KiB, and of 1.5 KiB, as most objects of a real cluster are larger.
     object: Answer,
+    real_object: Answer,
+    medium: Option<Answer>,
     large: Option<Answer>,
     watch: Answer,
     absent: Answer,
@@ -66,6 +76,9 @@ impl Answers {
         let minor = if role == Role::Peer { 36 } else { 35 };
         let version = json!({"major": "1", "minor": minor.to_string(), "gitVersion": format!("v1.{minor}.0"), "platform": "linux/amd64"});
         let (core, groups) = discovery(role);
+        let listed = |list: &LazyLock<Bytes>| {
+            (role == Role::Peer).then(|| answer(role, "application/json", Bytes::clone(list)))
+        };
         let watch = Answer {
             open: true,
             ..answer(role, "application/json", Bytes::new())
@@ -81,16 +94,21 @@ impl Answers {
             ready: answer(role, "text/plain; charset=utf-8", Bytes::from_static(b"ok")),
             api: discovered(role, ETAGS[0], &core),
             apis: discovered(role, ETAGS[1], &groups),
-            object: answer(role, "application/json", object(role)),
-            large: (role == Role::Peer)
-                .then(|| answer(role, "application/json", LARGE_LIST.clone())),
+            object: answer(role, "application/json", object(role, OBJECT)),
+            real_object: answer(role, "application/json", object(role, REAL_OBJECT)),
+            medium: listed(&MEDIUM_LIST),
+            large: listed(&LARGE_LIST),
             watch,
             absent,
         }
     }
 
     /// The answer to any request. Bodies of requests are ignored.
-    pub(crate) fn to<B>(&self, request: &Request<B>) -> (&Answer, Response<()>) {
+    pub(crate) fn to<B>(
+        &self,
+        request: &Request<B>,
+        answering: Answering,
+    ) -> (&Answer, Response<()>) {
         let path = request.uri().path();
         let answer = match path {
             "/version" => &self.version,
@@ -98,7 +116,9 @@ impl Answers {
             "/api" if wants_discovery(request.headers()) => &self.api,
             "/apis" if wants_discovery(request.headers()) => &self.apis,
             _ if is_resource(path) && is_watch(request) => &self.watch,
+            MEDIUM => self.medium.as_ref().unwrap_or(&self.absent),
             LARGE => self.large.as_ref().unwrap_or(&self.absent),
+            _ if is_resource(path) && answering == Answering::Real => &self.real_object,
             _ if is_resource(path) => &self.object,
             _ => &self.absent,
         };
@@ -106,6 +126,9 @@ impl Answers {
         let etag = answer.head.headers().get(header::ETAG);
         if etag.is_some() && etag == request.headers().get(header::IF_NONE_MATCH) {
             *head.status_mut() = StatusCode::NOT_MODIFIED;
+            head.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+        if answering == Answering::Real && answer.body.len() > GATHERED {
             head.headers_mut().remove(header::CONTENT_LENGTH);
         }
         (answer, head)
@@ -189,8 +212,12 @@ fn name(role: Role) -> &'static str {
     }
 }
 
-/// A JSON object of 1 KiB.
-fn object(role: Role) -> Bytes {
+/// The sizes of the objects, bytes.
+const OBJECT: usize = 1024;
+const REAL_OBJECT: usize = 1536;
+
+/// A JSON object of so many bytes.
+fn object(role: Role, bytes: usize) -> Bytes {
     let build = |padding: usize| {
         json!({
             "kind": "Widget",
@@ -202,35 +229,38 @@ fn object(role: Role) -> Bytes {
         .to_string()
     };
     let bare = build(0).len();
-    build(1024_usize.saturating_sub(bare)).into()
+    build(bytes.saturating_sub(bare)).into()
 }
 
-/// Objects of a kibibyte, as many as make [`LARGE_BYTES`] with the last one's padding.
-static LARGE_LIST: LazyLock<Bytes> = LazyLock::new(|| {
-    let item = object(Role::Peer);
+static MEDIUM_LIST: LazyLock<Bytes> = LazyLock::new(|| list_of(MEDIUM_BYTES));
+static LARGE_LIST: LazyLock<Bytes> = LazyLock::new(|| list_of(LARGE_BYTES));
+
+/// Objects of a kibibyte, as many as make so many bytes with the last one's padding.
+fn list_of(bytes: usize) -> Bytes {
+    let item = object(Role::Peer, OBJECT);
     let (head, tail) = (
         format!(
             "{{\"kind\":\"WidgetList\",\"apiVersion\":\"{GROUP}/v1\",\"metadata\":{{\"resourceVersion\":\"226\"}},\"items\":["
         ),
         "]}",
     );
-    let mut list = Vec::with_capacity(LARGE_BYTES);
+    let mut list = Vec::with_capacity(bytes);
     list.extend_from_slice(head.as_bytes());
-    while list.len() + item.len() + 1 + tail.len() <= LARGE_BYTES {
+    while list.len() + item.len() + 1 + tail.len() <= bytes {
         if list.len() > head.len() {
             list.push(b',');
         }
         list.extend_from_slice(&item);
     }
     // JSON may have blanks between any two tokens.
-    list.resize(LARGE_BYTES - tail.len(), b' ');
+    list.resize(bytes - tail.len(), b' ');
     list.extend_from_slice(tail.as_bytes());
     list.into()
-});
+}
 
 /// An event of a watch, a line of JSON of about a kibibyte, that says when it was sent.
 pub(crate) fn event(sent: u64) -> Bytes {
-    let object = String::from_utf8_lossy(&object(Role::Peer)).into_owned();
+    let object = String::from_utf8_lossy(&object(Role::Peer, OBJECT)).into_owned();
     format!("{{\"type\":\"MODIFIED\",{SENT}{sent:020}\",\"object\":{object}}}\n").into()
 }
 
@@ -299,7 +329,7 @@ mod tests {
     fn only_the_peer_lists_the_group() {
         for (role, listed) in [(Role::Local, false), (Role::Peer, true)] {
             let answers = Answers::new(role);
-            let (answer, head) = answers.to(&get("/apis?profile=nopeer"));
+            let (answer, head) = answers.to(&get("/apis?profile=nopeer"), Answering::Lean);
             assert_eq!(head.status(), StatusCode::OK);
             assert_eq!(
                 String::from_utf8_lossy(&answer.body).contains(GROUP),
@@ -312,15 +342,18 @@ mod tests {
     fn an_unchanged_document_is_not_sent_again() {
         let answers = Answers::new(Role::Peer);
         let mut request = get("/apis");
-        let etag = answers.to(&request).1.headers()[header::ETAG].clone();
+        let etag = answers.to(&request, Answering::Lean).1.headers()[header::ETAG].clone();
         request.headers_mut().insert(header::IF_NONE_MATCH, etag);
-        assert_eq!(answers.to(&request).1.status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(
+            answers.to(&request, Answering::Lean).1.status(),
+            StatusCode::NOT_MODIFIED
+        );
     }
 
     #[test]
     fn the_object_is_a_kibibyte_of_json_from_a_named_server() {
         let answers = Answers::new(Role::Peer);
-        let (answer, head) = answers.to(&get(PATH));
+        let (answer, head) = answers.to(&get(PATH), Answering::Lean);
         assert_eq!(answer.body.len(), 1024);
         assert_eq!(
             serde_json::from_slice::<Value>(&answer.body).unwrap()["metadata"]["labels"]["answered-by"],
@@ -329,12 +362,15 @@ mod tests {
         assert_eq!(head.headers()[ANSWERED_BY], "peer");
         assert!(
             answers
-                .to(&get("/apis/bench.mvp.dev/v1/widgets?watch=1"))
+                .to(
+                    &get("/apis/bench.mvp.dev/v1/widgets?watch=1"),
+                    Answering::Lean
+                )
                 .0
                 .open
         );
         assert_eq!(
-            answers.to(&get("/openapi/v3")).1.status(),
+            answers.to(&get("/openapi/v3"), Answering::Lean).1.status(),
             StatusCode::NOT_FOUND
         );
     }
@@ -342,7 +378,7 @@ mod tests {
     #[test]
     fn the_large_list_is_json_of_the_length_that_it_says_and_only_the_peer_has_it() {
         let answers = Answers::new(Role::Peer);
-        let (answer, head) = answers.to(&get(LARGE));
+        let (answer, head) = answers.to(&get(LARGE), Answering::Lean);
         assert_eq!(answer.body.len(), LARGE_BYTES);
         assert_eq!(
             head.headers()[header::CONTENT_LENGTH],
@@ -351,7 +387,23 @@ mod tests {
         let list: Value = serde_json::from_slice(&answer.body).unwrap();
         assert!(list["items"].as_array().unwrap().len() > 4_800);
         let local = Answers::new(Role::Local);
-        assert_eq!(local.to(&get(LARGE)).1.status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            local.to(&get(LARGE), Answering::Lean).1.status(),
+            StatusCode::NOT_FOUND
+        );
+    }
+
+    #[test]
+    fn a_real_answer_is_larger_and_one_that_is_streamed_says_no_length() {
+        let answers = Answers::new(Role::Peer);
+        let (answer, head) = answers.to(&get(PATH), Answering::Real);
+        assert_eq!(answer.body.len(), 1536);
+        assert_eq!(head.headers()[header::CONTENT_LENGTH], "1536");
+        for (path, bytes) in [(MEDIUM, MEDIUM_BYTES), (LARGE, LARGE_BYTES)] {
+            let (answer, head) = answers.to(&get(path), Answering::Real);
+            assert_eq!(answer.body.len(), bytes);
+            assert!(!head.headers().contains_key(header::CONTENT_LENGTH));
+        }
     }
 
     #[test]

@@ -16,5 +16,8 @@ pub mod upgrade;
 pub mod upstream;
 pub mod whole;
 
+mod answering;
 pub(crate) mod answers;
 mod upstream_http1;
+mod upstream_http2;
+mod watching;

@@ -9,8 +9,9 @@ use rustls_pki_types::ServerName;
 
 use super::machine;
 use super::process::Process;
-use super::upstream::{ANSWERED_BY, PATH};
-use crate::load::{Endpoint, Get, Limit, Outcome, Session, bearer, tls};
+use super::upstream::{ANSWERED_BY, PATH, Upstream};
+use super::watching::Watching;
+use crate::load::{Answers, Endpoint, Get, Limit, Outcome, Session, bearer, tls};
 use crate::sim::pki::Pki;
 
 /// The name in the servers' certificate that clients ask for.
@@ -55,6 +56,9 @@ pub const LOADS: [Load; 2] = [
         },
     },
 ];
+
+/// No event is to wait for another.
+const BETWEEN_EVENTS: Duration = Duration::from_millis(5);
 
 /// Where a load goes. With a process, that is ended when this is dropped.
 pub struct Target {
@@ -180,6 +184,40 @@ impl Target {
             outcome,
             cpu: before.zip(after).map(|(before, after)| after - before),
             machine_cpu,
+        })
+    }
+
+    /// Tells one watch events, 5 ms apart, for `duration`: the latencies are those of events from the server's telling to the client's
+    /// reading.
+    ///
+    /// # Errors
+    /// The watch cannot be opened, or an event does not arrive.
+    pub async fn watch(
+        &self,
+        upstream: &Upstream,
+        get: &Get,
+        duration: Duration,
+    ) -> Result<Measured> {
+        let connect = async || Ok(self.endpoint.connect().await?);
+        let watching = Watching::open(upstream, &get.headers, 1, connect).await;
+        let watching = watching.with_context(|| format!("{}: {}", self.name, self.output()))?;
+        let events = duration.div_duration_f64(BETWEEN_EVENTS) as u32 + 1;
+        let (began, machine_before) = (Instant::now(), machine::cpu()?);
+        let before = self.process.as_ref().map(Process::cpu).transpose()?;
+        watching.tell(events, BETWEEN_EVENTS).await?;
+        let after = self.process.as_ref().map(Process::cpu).transpose()?;
+        Ok(Measured {
+            outcome: Outcome {
+                answers: Answers {
+                    ok: events.into(),
+                    ..Answers::default()
+                },
+                latency: watching.delays(),
+                elapsed: began.elapsed(),
+                bytes: 0,
+            },
+            cpu: before.zip(after).map(|(before, after)| after - before),
+            machine_cpu: machine::cpu()? - machine_before,
         })
     }
 

@@ -8,17 +8,19 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::{Request, StatusCode};
+use http::Request;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, oneshot};
 use tokio_rustls::TlsAcceptor;
 
-pub use super::answers::{ANSWERED_BY, GROUP, LARGE, LARGE_BYTES, PATH, Role, WATCH, sent_at};
-use super::answers::{Answer, Answers, event};
-use super::upstream_http1;
+pub use super::answering::Answering;
+use super::answering::{Records, Way};
+pub use super::answers::{
+    ANSWERED_BY, GROUP, LARGE, LARGE_BYTES, MEDIUM, MEDIUM_BYTES, PATH, Role, WATCH, sent_at,
+};
+use super::answers::{Answers, event};
+use super::{upstream_http1, upstream_http2};
 use crate::load;
 use crate::proving;
 use crate::sim::pki::Pki;
@@ -36,6 +38,7 @@ pub struct Upstream {
     pub steered: SocketAddr,
     events: broadcast::Sender<Bytes>,
     watches: Arc<AtomicUsize>,
+    way: Way,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -59,6 +62,8 @@ impl Upstream {
         let told = events.clone();
         let watches = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&watches);
+        let way = Way::default();
+        let shared_way = way.clone();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("upstream".into())
@@ -75,6 +80,7 @@ impl Upstream {
                             answers: Arc::clone(answers),
                             events: told.clone(),
                             watches: Arc::clone(&counted),
+                            way: shared_way.clone(),
                         };
                         tokio::spawn(accept(listener, server));
                     }
@@ -90,9 +96,15 @@ impl Upstream {
             steered: steered_address,
             events,
             watches,
+            way,
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// From the next request on all servers answer so. They begin with [`Answering::Lean`].
+    pub fn answer(&self, answering: Answering) {
+        self.way.set(answering);
     }
 
     /// Open watches of [`WATCH`] on all of the servers.
@@ -112,11 +124,12 @@ const EVENTS: usize = 1024;
 
 /// What every connection of one listener has.
 #[derive(Clone)]
-struct Server {
+pub(super) struct Server {
     tls: TlsAcceptor,
-    answers: Arc<Answers>,
-    events: broadcast::Sender<Bytes>,
-    watches: Arc<AtomicUsize>,
+    pub(super) answers: Arc<Answers>,
+    pub(super) events: broadcast::Sender<Bytes>,
+    pub(super) watches: Arc<AtomicUsize>,
+    pub(super) way: Way,
 }
 
 /// Whether a watch is one of [`WATCH`].
@@ -180,91 +193,18 @@ async fn accept(listener: TcpListener, server: Server) {
 }
 
 async fn serve(socket: TcpStream, server: Server) -> Result<()> {
-    let Server {
-        tls,
-        answers,
-        events,
-        watches,
-    } = server;
     socket.set_nodelay(true)?;
-    let io = tls.accept(socket).await?;
-    if io.get_ref().1.alpn_protocol() != Some(b"h2") {
-        return upstream_http1::serve(io, answers, events, watches).await;
+    let socket = Records {
+        socket,
+        way: server.way.clone(),
+    };
+    let io = server.tls.accept(socket).await?;
+    let session = io.get_ref().1;
+    if session.alpn_protocol() != Some(b"h2") {
+        return upstream_http1::serve(io, server).await;
     }
-    let certificate = io.get_ref().1.peer_certificates().is_some();
-    let mut connection = h2::server::Builder::new()
-        .initial_window_size(1 << 20)
-        .initial_connection_window_size(1 << 24)
-        // golang.org/x/net/http2's default, which kube-apiserver keeps.
-        .max_concurrent_streams(250)
-        .handshake::<_, Bytes>(io)
-        .await?;
-    let mut open: Vec<(h2::SendStream<Bytes>, Counted)> = Vec::new();
-    // Agents watch as well, what never changes here.
-    let mut silent: Vec<h2::SendStream<Bytes>> = Vec::new();
-    let mut told = events.subscribe();
-    drop(events);
-    // No task a request: answers to all requests of one read leave in one write.
-    loop {
-        let next = tokio::select! {
-            biased;
-            next = connection.accept() => next,
-            event = told.recv(), if !open.is_empty() => {
-                match event {
-                    // A watch that has ended takes nothing more.
-                    Ok(event) => open.retain_mut(|(watch, _)| watch.send_data(event.clone(), false).is_ok()),
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return Ok(()),
-                }
-                continue;
-            }
-        };
-        let Some(next) = next else { return Ok(()) };
-        let (request, respond) = next?;
-        let (path, headers) = (request.uri().path(), request.headers());
-        if let Some((status, body)) = proving::answer(path, headers, certificate) {
-            prove(status, body, respond)?;
-        } else if let Some(watch) = respond_to(&request, respond, &answers)? {
-            if !is_told(&request) {
-                silent.push(watch);
-                continue;
-            }
-            if open.is_empty() {
-                // Earlier events are not for it.
-                told = told.resubscribe();
-            }
-            open.push((watch, Counted::new(&watches)));
-        }
-    }
-}
-
-fn prove(
-    status: StatusCode,
-    body: Bytes,
-    mut respond: SendResponse<Bytes>,
-) -> Result<(), h2::Error> {
-    let mut head = http::Response::new(());
-    *head.status_mut() = status;
-    respond.send_response(head, false)?.send_data(body, true)
-}
-
-fn respond_to(
-    request: &Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-    answers: &Answers,
-) -> Result<Option<h2::SendStream<Bytes>>, h2::Error> {
-    let (answer, head): (&Answer, _) = answers.to(request);
-    let bodiless =
-        head.status() == StatusCode::NOT_MODIFIED || request.method() == http::Method::HEAD;
-    let mut stream = respond.send_response(head, bodiless)?;
-    if bodiless {
-        return Ok(None);
-    }
-    if answer.open {
-        return Ok(Some(stream));
-    }
-    stream.send_data(answer.body.clone(), true)?;
-    Ok(None)
+    let certificate = session.peer_certificates().is_some();
+    upstream_http2::serve(io, certificate, server).await
 }
 
 #[cfg(test)]

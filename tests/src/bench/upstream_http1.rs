@@ -1,9 +1,8 @@
-//! The fast upstream's HTTP/1.1, for proxies that speak nothing else to servers.
+//! The fast upstream's HTTP/1.1, for proxies that speak nothing else to servers. Go writes a small answer over HTTP/1.1 in one piece
+//! (`net/http/server.go`, `bufferBeforeChunkingSize`), so that only TLS records are written as kube-apiserver writes them.
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 
 use anyhow::Result;
@@ -14,23 +13,19 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::mpsc;
-use tokio_rustls::server::TlsStream;
 
-use super::answers::Answers;
-use super::upstream::Counted;
+use super::upstream::{Counted, Server};
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(
-    io: TlsStream<TcpStream>,
-    answers: Arc<Answers>,
-    events: broadcast::Sender<Bytes>,
-    watches: Arc<AtomicUsize>,
-) -> Result<()> {
+pub(super) async fn serve<S>(io: S, server: Server) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(&request, &answers, &events, &watches);
+        let response = answer(&request, &server);
         async move { Ok::<_, Infallible>(response) }
     });
     http1::Builder::new()
@@ -39,13 +34,15 @@ pub(super) async fn serve(
     Ok(())
 }
 
-fn answer(
-    request: &Request<Incoming>,
-    answers: &Answers,
-    events: &broadcast::Sender<Bytes>,
-    watches: &Arc<AtomicUsize>,
-) -> Response<Content> {
-    let (answer, head) = answers.to(request);
+fn answer(request: &Request<Incoming>, server: &Server) -> Response<Content> {
+    let Server {
+        answers,
+        events,
+        watches,
+        way,
+        ..
+    } = server;
+    let (answer, head) = answers.to(request, way.get());
     let bodiless = head.status() == StatusCode::NOT_MODIFIED || request.method() == Method::HEAD;
     let content = match answer.open {
         _ if bodiless => Content::Whole(None),

@@ -57,6 +57,9 @@ struct UpstreamArgs {
     /// Threads of the proxies
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// How the servers answer
+    #[arg(long, value_enum, default_value = "real")]
+    answers: upstream::Answering,
 }
 
 #[derive(clap::Args)]
@@ -113,6 +116,7 @@ fn run_upstream(args: &UpstreamArgs) -> Result<()> {
     let dir = std::fs::canonicalize(&args.dir)?;
     let pki = Pki::generate(&dir)?;
     let upstream = upstream::Upstream::start(&pki)?;
+    upstream.answer(args.answers);
     let agent = forward::agent(&upstream, args.threads)?;
     let config = agent.write_config(&dir, &dir)?;
     let listen = ports::free_port("127.0.0.1")?;

@@ -1,15 +1,17 @@
 //! Bodies of any length in bounded memory, and nothing held back.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Method;
+use http::{Method, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use mvp_tests::agent::eventually;
 use mvp_tests::child::ChildAgent;
-use mvp_tests::client::{Answer, Client, empty, piecemeal};
+use mvp_tests::client::{Answer, Client, empty, full, piecemeal};
+use mvp_tests::scripted::{Seen, Stage, WIDGETS};
 use mvp_tests::sim::pki::ClientAuth;
 use mvp_tests::sim::{ControlPlane, ServerSpec};
 use mvp_tests::tunnel::RawConnection;
@@ -304,4 +306,26 @@ async fn a_watch_tells_every_event_at_once() {
             );
         }
     }
+}
+
+/// Head and body leave together where the body follows at once. Here it follows only when the client has the head.
+#[tokio::test]
+async fn a_head_does_not_wait_for_a_body_that_takes_long() {
+    let (sender, body) = piecemeal();
+    let body = Arc::new(Mutex::new(Some(body)));
+    let script = move |_: &Seen| {
+        let body = body.lock().unwrap().take();
+        Response::new(body.unwrap_or_else(|| full("a second time")))
+    };
+    let stage = Stage::new(&["h2"], script).await.unwrap();
+    let admin = admin(&stage.plane);
+    let client = stage.agent.http2(&stage.plane, admin).await.unwrap();
+    let request = client.request(Method::GET, WIDGETS, &[], empty()).unwrap();
+    let head = client.send(request);
+    let response = tokio::time::timeout(LIMIT, head).await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    sender.send(Ok(Bytes::from("late"))).await.unwrap();
+    drop(sender);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "late");
 }

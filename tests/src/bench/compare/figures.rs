@@ -40,6 +40,16 @@ pub(super) struct Run {
     pub watches: usize,
 }
 
+impl Run {
+    /// How many rounds, in words.
+    pub(super) fn rounds(&self) -> String {
+        match self.rounds {
+            1 => "one round".into(),
+            rounds => format!("{rounds} rounds"),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct Described {
     pub name: &'static str,

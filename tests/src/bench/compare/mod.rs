@@ -132,7 +132,8 @@ impl Options {
         Pace {
             rate: self.rate.min(300.0),
             before: of(1000, 5000),
-            starts_in: of(1000, 5000),
+            starts_in: of(4000, 5000),
+            others_start_in: of(1000, 5000),
             between: of(500, 3000),
             after: of(1500, 8000),
         }
@@ -369,8 +370,10 @@ fn circumstances(options: &Options) -> Run {
 
 fn tell(run: &Run) {
     println!(
-        "compare: {} rounds of {} s for each measurement; client, proxies and servers share {} cores",
-        run.rounds, run.seconds, run.cores
+        "compare: {} of {} s for each measurement; client, proxies and servers share {} cores",
+        run.rounds(),
+        run.seconds,
+        run.cores
     );
     if let Some(load) = run.load_average.filter(|&load| load > 0.5) {
         println!("THE MACHINE IS BUSY (load average {load}): wait until it is quiet");

@@ -52,12 +52,12 @@ pub(super) fn html(document: &Document) -> String {
 fn circumstances(page: &mut String, run: &Run) {
     let _ = writeln!(
         page,
-        "<p class=\"faint\">{} UTC, kernel {}, {} cores shared by clients, proxies and servers, {} rounds of {} s for each measurement. Values are \
+        "<p class=\"faint\">{} UTC, kernel {}, {} cores shared by clients, proxies and servers, {} of {} s for each measurement. Values are \
          medians over the rounds; what stands in parentheses, and the thin line over a bar, goes from the least to the most.</p>",
         escape(&run.date),
         escape(&run.kernel),
         run.cores,
-        run.rounds,
+        run.rounds(),
         number(run.seconds)
     );
     let mut warn = |text: &str| {

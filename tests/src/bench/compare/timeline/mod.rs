@@ -67,8 +67,11 @@ pub(super) struct Pace {
     pub rate: f64,
     /// Load before the first server is upgraded.
     pub before: Duration,
-    /// From the end of an old server to the first ready answer of the new one.
+    /// From the end of the first old server to the first ready answer of the new one. Agents retire connections of before in that time,
+    /// which takes up to 3 s.
     pub starts_in: Duration,
+    /// The same of the others, at which nothing of before is left.
+    pub others_start_in: Duration,
     /// Between two servers.
     pub between: Duration,
     /// Load after the last one.
@@ -176,12 +179,11 @@ impl Way {
             }
             _ => None,
         };
-        settings.starts_in = pace.starts_in;
         let news = Arc::new(News::default());
         let traffic = traffic::Traffic::start(cluster, &settings.fronts, pace.rate, &news)?;
         let start = traffic.start;
         let guards = guard::Sampler::start(&agents, cluster, start);
-        let marks = upgrade(cluster, &agents, &settings, &news, pace, start);
+        let marks = upgrade(cluster, &agents, &mut settings, &news, pace, start);
         let (samples, examples) = traffic.finish(cluster)?;
         let guards = guards.finish();
         Ok(Timeline {
@@ -213,7 +215,7 @@ impl Way {
 fn upgrade(
     cluster: &Cluster,
     agents: &[Agent],
-    settings: &Settings,
+    settings: &mut Settings,
     news: &News,
     pace: Pace,
     start: Instant,
@@ -225,8 +227,10 @@ fn upgrade(
         what,
     };
     thread::sleep(pace.before);
+    settings.starts_in = pace.starts_in;
     for (number, node) in cluster.nodes.iter().enumerate() {
         if number > 0 {
+            settings.starts_in = pace.others_start_in;
             thread::sleep(pace.between);
         }
         marks.push(mark(&node.name, Event::Stops));

@@ -1,4 +1,5 @@
-//! A small GET that only another server can answer: what does a terminating proxy add to it?
+//! A small GET that only another server can answer: what does a terminating proxy add to it? And what to lists and watches, if the
+//! server answers as kube-apiserver does?
 //!
 //! Subjects take turns in every round, in an order that rotates, so that a machine that grows slower or faster meets all
 //! of them. Added latency is the difference to `direct` of the same round.
@@ -9,11 +10,14 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
+mod cases;
+mod rows;
+
 use super::agent::{self, Agent};
 use super::haproxy;
 use super::report::Report;
-use super::target::{LOADS, Measured, Suffixes, Target, cores, positive, request};
-use super::upstream::Upstream;
+use super::target::{Measured, Target, cores, positive, request};
+use super::upstream::{Answering, Upstream};
 use crate::load::Get;
 use crate::ports::free_port;
 use crate::sim::pki::Pki;
@@ -30,6 +34,9 @@ pub struct Options {
     /// Seconds for each load of each subject in a round
     #[arg(long, default_value_t = 3.0, value_parser = positive)]
     pub seconds: f64,
+    /// How the server answers
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "lean,real")]
+    pub answers: Vec<Answering>,
     /// What to measure
     #[arg(
         long,
@@ -66,14 +73,7 @@ pub enum Subject {
     Haproxy,
 }
 
-/// The subjects of rows that compare.
-const RATIOS: [(&str, Subject, Subject); 3] = [
-    ("mvp/haproxy", Subject::Mvp, Subject::Haproxy),
-    ("other/haproxy", Subject::Other, Subject::Haproxy),
-    ("other/mvp", Subject::Other, Subject::Mvp),
-];
-
-/// Runs the benchmark and prints its table. Needs the two binaries; takes `rounds * seconds * 6` and a little.
+/// Runs the benchmark and prints its table. Needs the two binaries; takes about `rounds * seconds * 21`.
 pub fn run(options: &Options) -> Result<()> {
     let threads = options.threads.unwrap_or_else(|| cores().min(4));
     let dir = tempfile::tempdir()?;
@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> Result<()> {
             subject.target.wait_for_peer(&get).await?;
         }
         for round in 0..options.rounds as usize {
-            measure_round(round, options, &subjects, &get, &mut report).await?;
+            measure_round(round, options, (&upstream, &subjects), &get, &mut report).await?;
         }
         anyhow::Ok(())
     })?;
@@ -171,7 +171,10 @@ pub fn agent(upstream: &Upstream, threads: usize) -> Result<Agent> {
 
 fn explain(options: &Options, threads: usize, subjects: &[Running]) {
     println!(
-        "forward: a GET of 1 KiB that only the peer can answer; TLS 1.3 and HTTP/2 on every leg"
+        "forward: a GET of 1 KiB (real: 1.5 KiB) that only the peer can answer; TLS 1.3 and HTTP/2 on every leg"
+    );
+    println!(
+        "lean: header and body in one piece. real: as kube-apiserver, and also lists of 100 KB and 5 MB, and a watch with events"
     );
     println!(
         "{} rounds of {} s at 1 connection x 1 stream and at 16 connections x 4 streams; {threads} threads a proxy",
@@ -195,114 +198,38 @@ fn explain(options: &Options, threads: usize, subjects: &[Running]) {
 async fn measure_round(
     round: usize,
     options: &Options,
-    subjects: &[Running],
+    (upstream, subjects): (&Upstream, &[Running]),
     get: &Get,
     report: &mut Report,
 ) -> Result<()> {
-    let mut results: Vec<(Subject, [Measured; 2])> = Vec::new();
-    for turn in 0..subjects.len() {
-        let index = (round + turn) % subjects.len();
-        let running = &subjects[index];
-        let seconds = Duration::from_secs_f64(options.seconds);
-        let [one, many] = LOADS;
-        results.push((
-            running.subject,
-            [
-                running.target.measure(get, one, seconds).await?,
-                running.target.measure(get, many, seconds).await?,
-            ],
-        ));
-    }
-    let line: Vec<String> = results
-        .iter()
-        .map(|(subject, [one, many])| {
-            format!(
-                "{} p50 {:.0} us, {:.0} req/s",
-                name(*subject),
-                one.outcome.latency.micros(0.5),
-                many.outcome.requests_per_second()
-            )
-        })
-        .collect();
-    println!("round {}: {}", round + 1, line.join(" | "));
-    record(&results, report);
-    Ok(())
-}
-
-/// Turns one round into values. Rows are made in the order of the subjects' names whatever the round's order was.
-fn record(results: &[(Subject, [Measured; 2])], report: &mut Report) {
-    let of = |wanted: Subject| {
-        results
+    let seconds = Duration::from_secs_f64(options.seconds);
+    for answering in &options.answers {
+        upstream.answer(*answering);
+        let cases = cases::of(*answering);
+        let mut results: Vec<(Subject, Vec<Measured>)> = Vec::new();
+        for turn in 0..subjects.len() {
+            let running = &subjects[(round + turn) % subjects.len()];
+            let mut measured = Vec::new();
+            for case in cases {
+                let of_case = case.measure(&running.target, upstream, get, seconds);
+                measured.push(of_case.await?);
+            }
+            results.push((running.subject, measured));
+        }
+        let line: Vec<String> = results
             .iter()
-            .find(|(subject, _)| *subject == wanted)
-            .map(|(_, measured)| measured)
-    };
-    for (index, load) in LOADS.iter().enumerate() {
-        let Suffixes { latency, work } = load.suffixes;
-        let direct = of(Subject::Direct).map(|measured| &measured[index].outcome.latency);
-        let mut added = Vec::new();
-        let mut cpu = Vec::new();
-        let mut rates = Vec::new();
-        for subject in [
-            Subject::Direct,
-            Subject::Mvp,
-            Subject::Other,
-            Subject::Haproxy,
-        ] {
-            let Some(Measured {
-                outcome, cpu: used, ..
-            }) = of(subject).map(|measured| &measured[index])
-            else {
-                continue;
-            };
-            rates.push((subject, outcome.requests_per_second()));
-            let mut add =
-                |metric: String, unit, value| report.add(name(subject), &metric, unit, value);
-            add(
-                format!("throughput_rps{work}"),
-                "req/s",
-                outcome.requests_per_second(),
-            );
-            for (label, quantile) in [("p50", 0.5), ("p99", 0.99)] {
-                add(
-                    format!("{label}_us{latency}"),
-                    "us",
-                    outcome.latency.micros(quantile),
-                );
-                if let (Some(direct), false) = (direct, subject == Subject::Direct) {
-                    let more = outcome.latency.micros(quantile) - direct.micros(quantile);
-                    add(format!("added_{label}_us{latency}"), "us", more);
-                    if label == "p50" {
-                        added.push((subject, more));
-                    }
-                }
-            }
-            if let Some(used) = used {
-                let micros = used.as_secs_f64() * 1e6 / outcome.answers.total() as f64;
-                add(format!("cpu_us_per_request{work}"), "us", micros);
-                cpu.push((subject, micros));
-            }
-        }
-        for (pair, one, other) in RATIOS {
-            let both = |values: &[(Subject, f64)]| {
-                let value = |wanted| values.iter().find(|(subject, _)| *subject == wanted);
-                Some((value(one)?.1, value(other)?.1))
-            };
-            // Under saturation less may be waited for behind a proxy than before the upstream: no ratio of such differences.
-            if let (1, Some((one, other))) = (load.connections, both(&added))
-                && other > 0.0
-            {
-                report.add(pair, "added_p50_ratio", "x", one / other);
-            }
-            if let Some((one, other)) = both(&cpu) {
-                report.add(pair, &format!("cpu_ratio{work}"), "x", one / other);
-            }
-            if let Some((one, other)) = both(&rates) {
-                let metric = format!("throughput_ratio{work}");
-                report.add(pair, &metric, "x", one / other);
-            }
-        }
+            .map(|(subject, measured)| {
+                let figures = cases.iter().zip(measured);
+                let figures: Vec<_> = figures.map(|(case, of)| case.line(&of.outcome)).collect();
+                format!("{} {}", name(*subject), figures.join(", "))
+            })
+            .collect();
+        println!("round {}, {answering:?}: {}", round + 1, line.join(" | "));
+        rows::record(cases, &results, report);
     }
+    // What subjects meet between the rounds is as it was.
+    upstream.answer(Answering::Lean);
+    Ok(())
 }
 
 fn name(subject: Subject) -> &'static str {
