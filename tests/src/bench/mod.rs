@@ -5,6 +5,7 @@ pub mod compare;
 pub mod discovery;
 pub mod forward;
 pub mod freshness;
+pub mod growth;
 pub mod haproxy;
 pub mod kernel;
 pub mod machine;
@@ -16,4 +17,7 @@ pub mod upgrade;
 pub mod upstream;
 
 pub(crate) mod answers;
+mod servers;
 mod upstream_http1;
+mod usage;
+mod watching;

@@ -21,11 +21,11 @@ use tokio_rustls::client::TlsStream;
 pub(super) use agent::Relaying;
 pub(super) use native::Target as NativeTarget;
 
-use super::usage;
 use crate::bench::machine;
 use crate::bench::process::Process;
 use crate::bench::target::{Load, Target, answered_by, request};
 use crate::bench::upstream::Upstream;
+use crate::bench::usage;
 use crate::load::{Endpoint, Session};
 use crate::sim::pki::Pki;
 
