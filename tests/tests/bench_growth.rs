@@ -111,7 +111,14 @@ fn kept_connections() {
         "get_p99_us",
     ];
     let direct: &[&str] = &["get_p50_us", "get_p99_us"];
-    let all = [("mvp_h2", agent), ("mvp_h2wire", agent), ("direct", direct)];
+    let ratios: &[&str] = &["get_p50_ratio", "get_p99_ratio"];
+    let all = [
+        ("mvp_h2", agent),
+        ("mvp_h2wire", agent),
+        ("direct", direct),
+        ("mvp_h2/direct", ratios),
+        ("mvp_h2wire/direct", ratios),
+    ];
     assert_eq!(
         rows("connections", "100"),
         expected("connections_100", &all)

@@ -40,6 +40,7 @@ fn told(name: &str, document: &Arc<Document>, version: &str) -> ServerReport {
                 document: Arc::clone(document),
                 source: Some(DiscoveryForm::V2),
                 etag: Some(HeaderValue::try_from(format!("\"{name}\"")).unwrap()),
+                body: None,
             },
             ..Documents::default()
         },

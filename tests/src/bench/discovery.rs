@@ -35,6 +35,9 @@ pub struct Options {
     /// Seconds for each load of each subject in a round
     #[arg(long, default_value_t = 1.0)]
     pub seconds: f64,
+    /// Overrides the agent's configuration; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     /// The agent [default: mvp beside this program]
     #[arg(long, value_name = "FILE")]
     pub mvp_binary: Option<PathBuf>,
@@ -101,7 +104,7 @@ async fn measure_plane(
         threads: None,
     };
     let binary = agent::binary(options.mvp_binary.as_deref())?;
-    let mut process = agent.start(&binary, servers.pki.dir(), dir)?;
+    let mut process = agent.start_set(&options.set, &binary, servers.pki.dir(), dir)?;
     let mut subjects = Vec::new();
     for (name, address) in [("direct", agent.local), ("mvp", agent.listen)] {
         subjects.push(subject(name, address, &servers.pki, &mut process, plane).await?);

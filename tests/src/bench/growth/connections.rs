@@ -61,6 +61,7 @@ async fn of_agent(bench: &Bench, http2: Http2, sizes: &[usize], report: &mut Rep
     let agent = Subject::start(&bench.binary, &pki, dir.path(), &servers, &settings)?;
     let get = request()?;
     let to_agent = endpoint(agent.address, &pki)?;
+    agent.wait_for_peer(&to_agent, &get).await?;
     let direct = Session::open(&[endpoint(upstream.peer, &pki)?], 1).await?;
     // What the first requests of all need, the connections to the server above all, is not the connections'.
     let one = Session::open(std::slice::from_ref(&to_agent), 1).await?;

@@ -10,9 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::bench::agent::{Agent, is_ready};
 use crate::bench::process::Process;
-use crate::bench::target::SERVER_NAME;
+use crate::bench::target::{SERVER_NAME, answered_by};
 use crate::bench::usage;
-use crate::load::{Client, Endpoint, bearer, tls};
+use crate::load::{Client, Endpoint, Get, bearer, tls};
 use crate::ports::free_port;
 use crate::sim::pki::Pki;
 
@@ -98,6 +98,27 @@ impl Subject {
             ready: begun.elapsed(),
             process,
         })
+    }
+
+    /// Waits until the peer answers, of which an agent may not know yet when it is ready.
+    ///
+    /// # Errors
+    /// It does not within a minute.
+    pub(super) async fn wait_for_peer(&self, endpoint: &Endpoint, get: &Get) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let seen = answered_by(endpoint, get).await;
+            if matches!(&seen, Ok(Some(server)) if server == "peer") {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!(
+                    "nothing is forwarded to the peer: {seen:?}; {}",
+                    self.output()
+                );
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Bytes of resident memory; pages that it shares with others count in part (Pss).

@@ -53,6 +53,7 @@ async fn of_all(bench: &Bench, report: &mut Report) -> Result<()> {
         let settings = http2.settings();
         let agent = Subject::start(&bench.binary, &pki, dir.path(), &servers, &settings)?;
         let through = endpoint(agent.address, &pki)?;
+        agent.wait_for_peer(&through, &request()?).await?;
         // Connections to the server, and what else the first requests need, are there before the first watch.
         let warm = Session::open(std::slice::from_ref(&through), 4).await?;
         let limit = Limit::duration(bench.duration);
