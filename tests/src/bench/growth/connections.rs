@@ -68,7 +68,8 @@ async fn of_agent(bench: &Bench, http2: Http2, sizes: &[usize], report: &mut Rep
     median_and_tail(&one, &get, bench.duration).await?;
     let bare = (agent.memory()?, machine::socket_memory()?);
     let mut kept: Vec<Session> = Vec::new();
-    let mut count = 0;
+    // That one is the first of all: an agent at its limit accepts no other beside them.
+    let mut count = 1;
     for &size in sizes {
         let share = (size - count).div_ceil(usize::from(LANES));
         let lanes = (0..LANES).map(|lane| {
@@ -85,9 +86,9 @@ async fn of_agent(bench: &Bench, http2: Http2, sizes: &[usize], report: &mut Rep
         let mut add = |subject: &str, what: &str, unit, value| {
             report.add(subject, &format!("connections_{size}_{what}"), unit, value);
         };
-        let memory = kib_each(agent.memory()?, bare.0, size);
+        let memory = kib_each(agent.memory()?, bare.0, size - 1);
         add(http2.subject, "kib_each", "KiB", memory);
-        let sockets = kib_each(machine::socket_memory()?, bare.1, size);
+        let sockets = kib_each(machine::socket_memory()?, bare.1, size - 1);
         add(http2.subject, "socket_kib_each", "KiB", sockets);
         let idle = agent.cpu(bench.duration).await?;
         add(http2.subject, "idle_cpu_ms_per_s", "ms/s", idle);
