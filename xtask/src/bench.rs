@@ -23,7 +23,7 @@ const OPTIMISED: [&str; 3] = [
 /// `decide` is the route lookup alone (criterion); every other name is a scenario of mvp-bench, over real sockets.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Which one: decide, forward, discovery, freshness, kernel, neighbour, upgrade, compare
+    /// Which one: decide, forward, discovery, freshness, growth, kernel, neighbour, upgrade, compare
     name: String,
     /// Also write the rows as JSON to this file (not for decide)
     #[arg(long, value_name = "FILE")]
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Also write a page to this file (only for compare)
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// A short run whose figures are rough (only for neighbour and compare)
+    /// A short run whose figures are rough (only for growth, neighbour and compare)
     #[arg(long)]
     quick: bool,
     /// Passed on to the benchmark as they are
@@ -77,6 +77,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         "forward",
         "discovery",
         "freshness",
+        "growth",
         "kernel",
         "neighbour",
         "upgrade",

@@ -40,6 +40,7 @@ fn told(name: &str, document: &Arc<Document>, version: &str) -> ServerReport {
                 document: Arc::clone(document),
                 source: Some(DiscoveryForm::V2),
                 etag: Some(HeaderValue::try_from(format!("\"{name}\"")).unwrap()),
+                body: None,
             },
             ..Documents::default()
         },
@@ -104,6 +105,42 @@ fn what_differs_is_said_by_group_and_version() {
         "\"cp-a\""
     );
     assert_eq!(root.etag_of(&a.server, DiscoveryForm::V2beta1), None);
+}
+
+#[test]
+fn the_local_server_s_own_document_is_there_while_all_agree() {
+    let report = |name: &str, local: bool, document: &Arc<Document>, body: &[u8]| {
+        let mut report = told(name, document, "v1.36.0");
+        report.server = server(name, local);
+        report.documents.groups.body = Some(Bytes::copy_from_slice(body));
+        report
+    };
+    let a = document(serde_json::json!({"a.example": {"v1": ["x"]}}));
+    let b = document(serde_json::json!({"a.example": {"v1": ["z"]}}));
+    let own = |reports: &[ServerReport]| build(reports).root(Root::Groups).own.clone();
+    let (local, peer) = (
+        report("cp-a", true, &a, b"local"),
+        report("cp-b", false, &a, b"peer"),
+    );
+    let kept = own(&[peer.clone(), local.clone()]).unwrap();
+    assert_eq!(kept.etag, "\"cp-a\"");
+    assert_eq!(kept.encoded(true), (Bytes::from_static(b"local"), false));
+    let other = report("cp-b", false, &b, b"other");
+    assert!(own(&[other, local.clone()]).is_none(), "they differ");
+    assert!(
+        own(std::slice::from_ref(&peer)).is_none(),
+        "no local server"
+    );
+    let gone = ServerReport {
+        alive: false,
+        ..local
+    };
+    assert!(own(&[peer, gone]).is_none(), "it cannot confirm anything");
+    let large = report("cp-a", true, &a, &vec![b'x'; GZIP_ABOVE + 1]);
+    let kept = own(&[large]).unwrap();
+    let (plain, compressed) = (kept.encoded(false), kept.encoded(true));
+    assert_eq!((plain.0.len(), plain.1), (GZIP_ABOVE + 1, false));
+    assert!(compressed.1 && compressed.0.len() < GZIP_ABOVE / 10);
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub use fetch_error::FetchError;
 pub use fuzz::fuzz_decode;
 pub use handle::{Discovery, DiscoveryHandle};
 pub use hub::{HubSettings, Refreshed, SyncCounters};
-pub use merged::{Merged, RootView, View};
+pub use merged::{Merged, OwnDocument, RootView, View};
 pub use newest::newest;
 pub use openapi::{
     MAX_INDEX, MAX_PATHS, OPENAPI_V3, OpenApiIndex, OtherIndex, ServerOpenApi, find, merge_indexes,

@@ -156,6 +156,8 @@ impl Poller {
                 &open.connection,
                 known.as_ref(),
                 self.hub.settings.max_bytes,
+                // Clients get it as it is while servers agree.
+                self.entry.server.local,
             )
             .await;
         if found.is_err() {

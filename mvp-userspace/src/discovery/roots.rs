@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
@@ -41,6 +42,8 @@ pub(super) struct RootDocument {
     pub source: Option<DiscoveryForm>,
     /// Only of aggregated answers: kube-apiserver gives none for legacy ones.
     pub etag: Option<HeaderValue>,
+    /// What it was read from, JSON of aggregated v2, if that is kept.
+    pub body: Option<Bytes>,
 }
 
 impl Documents {
@@ -95,18 +98,19 @@ const DECODE_INLINE: usize = 256 << 10;
 impl Roots {
     /// Asks both roots. `known` is the set that the last successful round left; the validators are those of that set.
     ///
-    /// Nothing changes unless both roots answer. There is one error for each root that fails.
+    /// Nothing changes unless both roots answer. There is one error for each root that fails. `keeps`: bodies are kept as they came.
     pub(super) async fn round(
         &mut self,
         connection: &DiscoveryConnection,
         known: Option<&Arc<ApiSet>>,
         max_bytes: usize,
+        keeps: bool,
     ) -> Result<Found, Vec<FetchError>> {
         let none = ApiSet::default();
         let set = known.map_or(&none, |known| known);
         let (core, groups) = tokio::join!(
-            ask(connection, Root::Core, &self.core, max_bytes),
-            ask(connection, Root::Groups, &self.groups, max_bytes),
+            ask(connection, Root::Core, &self.core, max_bytes, keeps),
+            ask(connection, Root::Groups, &self.groups, max_bytes, keeps),
         );
         let (core, groups) = match (core, groups) {
             (Ok(core), Ok(groups)) => (core, groups),
@@ -173,6 +177,7 @@ async fn ask(
     root: Root,
     state: &RootState,
     max_bytes: usize,
+    keeps: bool,
 ) -> Result<Changed, FetchError> {
     let answer = connection
         .get(root.path(), ACCEPT, state.reported.etag.as_ref(), max_bytes)
@@ -196,6 +201,8 @@ async fn ask(
             });
     };
     let etag = answer.etag;
+    // A copy has the size of what is in it; a buffer that has grown may have twice as much.
+    let body = (keeps && source == DiscoveryForm::V2).then(|| Bytes::copy_from_slice(&answer.body));
     let read = move |body: &[u8]| Decoded::aggregated(body, root).map(Keyed::from);
     let found = decode(root.path(), answer.body, read).await?;
     let state = RootState {
@@ -205,6 +212,7 @@ async fn ask(
             document: Arc::new(found.decoded.document),
             source: Some(source),
             etag,
+            body,
         },
         ..RootState::default()
     };
@@ -278,7 +286,7 @@ async fn ask_legacy(
 
 enum List {
     /// It was read once, so that whatever is wrong with it is reported with its path.
-    Read { count: usize, body: bytes::Bytes },
+    Read { count: usize, body: Bytes },
     /// `/apis` of an old server lists groups that only newer servers serve: it is made from APIService objects, which they share.
     NotServed,
     /// An extension API server that is down.
@@ -318,7 +326,7 @@ async fn ask_group_version<'g>(
 
 /// The lists in the root's order, each as it was read or, of a group version that did not answer, as it was known.
 fn legacy_document(
-    mut lists: Vec<(GroupVersion, bytes::Bytes)>,
+    mut lists: Vec<(GroupVersion, Bytes)>,
     listed: &[GroupVersion],
     stale: &[GroupVersion],
     known: &Document,
@@ -409,7 +417,7 @@ fn aggregated_source(content_type: &str) -> Option<DiscoveryForm> {
 
 async fn decode<T: Send + 'static>(
     path: &str,
-    body: bytes::Bytes,
+    body: Bytes,
     read: impl FnOnce(&[u8]) -> Result<T, DecodeError> + Send + 'static,
 ) -> Result<T, FetchError> {
     let decoded = if body.len() <= DECODE_INLINE {

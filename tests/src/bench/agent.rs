@@ -132,7 +132,7 @@ impl Agent {
 }
 
 /// Asks the administrator's port.
-fn is_ready(admin: SocketAddr) -> std::io::Result<bool> {
+pub(super) fn is_ready(admin: SocketAddr) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(admin)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;

@@ -6,23 +6,22 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use http::{HeaderMap, header};
 use rustls_pki_types::ServerName;
-use tokio::sync::oneshot;
 
 use super::agent::{self, Agent};
 use super::process::Process;
 use super::report::Report;
+use super::servers::Servers;
 use crate::facts::V2;
 use crate::load::{Call, Client, Endpoint, Get, Limit, Reply, Session, bearer, tls};
 use crate::ports::free_port;
+use crate::sim::ServerSpec;
 use crate::sim::pki::Pki;
-use crate::sim::{ControlPlane, ServerSpec};
 
 /// The arguments of `discovery`.
 #[derive(Args, Clone, Debug)]
@@ -36,6 +35,9 @@ pub struct Options {
     /// Seconds for each load of each subject in a round
     #[arg(long, default_value_t = 1.0)]
     pub seconds: f64,
+    /// Overrides the agent's configuration; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     /// The agent [default: mvp beside this program]
     #[arg(long, value_name = "FILE")]
     pub mvp_binary: Option<PathBuf>,
@@ -58,7 +60,9 @@ pub fn run(options: &Options) -> Result<()> {
     let mut report = Report::new("discovery");
     for (plane, minors) in [("steady", [36, 36]), ("mixed", [35, 36])] {
         let dir = tempfile::tempdir()?;
-        let servers = Servers::start(dir.path(), minors)?;
+        let specs = ["cp-a", "cp-b"].iter().zip(minors);
+        let specs = specs.map(|(name, minor)| ServerSpec::new(name, minor).log_capacity(16));
+        let servers = Servers::start(dir.path(), specs.collect(), Vec::new())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -75,62 +79,6 @@ pub fn run(options: &Options) -> Result<()> {
         report.write_json(file)?;
     }
     Ok(())
-}
-
-/// Two simulated servers on one thread of their own, until dropped.
-struct Servers {
-    pki: Pki,
-    addresses: Vec<SocketAddr>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Servers {
-    fn start(dir: &Path, minors: [u8; 2]) -> Result<Self> {
-        let pki = Pki::generate(dir)?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (started, addresses) = std::sync::mpsc::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let shared = pki.clone();
-        let thread = std::thread::Builder::new()
-            .name("servers".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    let specs = ["cp-a", "cp-b"].iter().zip(minors);
-                    let specs =
-                        specs.map(|(name, minor)| ServerSpec::new(name, minor).log_capacity(16));
-                    let plane = ControlPlane::builder()
-                        .pki(shared)
-                        .servers(specs)
-                        .start()
-                        .await;
-                    let servers = plane.as_ref().map(|plane| {
-                        let servers = plane.servers().iter();
-                        servers.map(crate::sim::Server::addr).collect::<Vec<_>>()
-                    });
-                    let _ = started.send(servers.map_err(|error| format!("{error:#}")));
-                    let _ = stopped.await;
-                });
-            })?;
-        let addresses = addresses.recv().context("the servers' thread has ended")?;
-        Ok(Self {
-            pki,
-            addresses: addresses.map_err(anyhow::Error::msg)?,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
 }
 
 struct Subject {
@@ -151,14 +99,14 @@ async fn measure_plane(
         node: "cp-a".into(),
         listen: free_port("127.0.0.1")?,
         admin: free_port("127.0.0.1")?,
-        local: servers.addresses[0],
-        peers: vec![("cp-b".into(), servers.addresses[1])],
+        local: servers.all[0].1,
+        peers: servers.all[1..].to_vec(),
         threads: None,
     };
     let binary = agent::binary(options.mvp_binary.as_deref())?;
-    let mut process = agent.start(&binary, servers.pki.dir(), dir)?;
+    let mut process = agent.start_set(&options.set, &binary, servers.pki.dir(), dir)?;
     let mut subjects = Vec::new();
-    for (name, address) in [("direct", servers.addresses[0]), ("mvp", agent.listen)] {
+    for (name, address) in [("direct", agent.local), ("mvp", agent.listen)] {
         subjects.push(subject(name, address, &servers.pki, &mut process, plane).await?);
     }
     for round in 0..options.rounds as usize {

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod discovery;
 pub mod forward;
 pub mod freshness;
+pub mod growth;
 pub mod haproxy;
 pub mod kernel;
 pub mod machine;
@@ -18,6 +19,8 @@ pub mod whole;
 
 mod answering;
 pub(crate) mod answers;
+mod servers;
 mod upstream_http1;
 mod upstream_http2;
+mod usage;
 mod watching;

@@ -80,14 +80,15 @@ impl Report {
     pub fn table(&self) -> String {
         let mut rows = self.rows();
         rows.sort_by(|a, b| a.metric.cmp(&b.metric));
+        let width = rows.iter().map(|row| row.metric.len()).fold(32, usize::max);
         let mut text = format!(
-            "{:<32} {:<17} {:>12} {:>12} {:>12}  {:<6} {}\n",
+            "{:<width$} {:<17} {:>12} {:>12} {:>12}  {:<6} {}\n",
             "metric", "subject", "median", "min", "max", "unit", "rounds"
         );
         for row in rows {
             let _ = writeln!(
                 text,
-                "{:<32} {:<17} {:>12} {:>12} {:>12}  {:<6} {}",
+                "{:<width$} {:<17} {:>12} {:>12} {:>12}  {:<6} {}",
                 row.metric,
                 row.subject,
                 number(row.median),

@@ -10,7 +10,7 @@ use rustls_pki_types::ServerName;
 use super::machine;
 use super::process::Process;
 use super::upstream::{ANSWERED_BY, PATH, Upstream};
-use super::watching::Watching;
+use super::watching::Watches;
 use crate::load::{Answers, Endpoint, Get, Limit, Outcome, Session, bearer, tls};
 use crate::sim::pki::Pki;
 
@@ -199,12 +199,13 @@ impl Target {
         duration: Duration,
     ) -> Result<Measured> {
         let connect = async || Ok(self.endpoint.connect().await?);
-        let watching = Watching::open(upstream, &get.headers, 1, connect).await;
-        let watching = watching.with_context(|| format!("{}: {}", self.name, self.output()))?;
+        let mut watches = Watches::none(upstream).await?;
+        let open = watches.grow(1, &get.headers, connect).await;
+        open.with_context(|| format!("{}: {}", self.name, self.output()))?;
         let events = duration.div_duration_f64(BETWEEN_EVENTS) as u32 + 1;
         let (began, machine_before) = (Instant::now(), machine::cpu()?);
         let before = self.process.as_ref().map(Process::cpu).transpose()?;
-        watching.tell(events, BETWEEN_EVENTS).await?;
+        let latency = watches.tell(events, BETWEEN_EVENTS).await?;
         let after = self.process.as_ref().map(Process::cpu).transpose()?;
         Ok(Measured {
             outcome: Outcome {
@@ -212,7 +213,7 @@ impl Target {
                     ok: events.into(),
                     ..Answers::default()
                 },
-                latency: watching.delays(),
+                latency,
                 elapsed: began.elapsed(),
                 bytes: 0,
             },

@@ -1,10 +1,10 @@
-//! Watches of the fast upstream, and how long an event takes to them.
+//! Watches of the fast upstream's type: many of them, and the delays of events that are sent to all.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use h2::client::ResponseFuture;
 use http::HeaderMap;
 use tokio::net::TcpStream;
@@ -18,18 +18,21 @@ use crate::load::Latency;
 
 /// Streams on a connection: what most servers take at most.
 const STREAMS: usize = 100;
+/// From one event to the next, if the first one has arrived everywhere by then.
+pub(crate) const PAUSE: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Whatever takes longer will not come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Server and clients are one process and have one clock.
 static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Open watches, all of the same; they end with it.
-pub(super) struct Watching<'a> {
+/// Open watches; they end with it.
+pub(crate) struct Watches<'a> {
     upstream: &'a Upstream,
     count: usize,
+    tasks: JoinSet<()>,
     seen: Arc<Mutex<Seen>>,
-    _tasks: JoinSet<()>,
 }
 
 #[derive(Default)]
@@ -38,17 +41,12 @@ struct Seen {
     delays: Latency,
 }
 
-impl<'a> Watching<'a> {
-    /// Opens so many watches over connections that `connect` makes, once all earlier ones have ended.
+impl<'a> Watches<'a> {
+    /// None yet. Waits until the server has none of before either.
     ///
     /// # Errors
-    /// The upstream does not have them all within 20 s.
-    pub(super) async fn open(
-        upstream: &'a Upstream,
-        headers: &HeaderMap,
-        count: usize,
-        connect: impl AsyncFn() -> Result<TlsStream<TcpStream>>,
-    ) -> Result<Self> {
+    /// Earlier watches do not end.
+    pub(crate) async fn none(upstream: &'a Upstream) -> Result<Self> {
         // A proxy may still have some of the earlier watches, and the server notices only when it has something to send that one has ended.
         let ended = async {
             while upstream.watches() > 0 {
@@ -58,66 +56,77 @@ impl<'a> Watching<'a> {
         };
         let ended = timeout(PATIENCE, ended).await;
         ended.context("watches of before do not end")?;
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let mut tasks = JoinSet::new();
-        let mut left = count;
-        while left > 0 {
-            let io = connect().await?;
-            let (sender, connection) = h2::client::Builder::new()
-                .initial_window_size(1 << 20)
-                .initial_connection_window_size(1 << 24)
-                .handshake::<_, Bytes>(io)
-                .await?;
-            tasks.spawn(async move {
-                // A watch on it sees that it broke.
-                let _ = connection.await;
-            });
-            for _ in 0..left.min(STREAMS) {
-                let uri = format!("https://{SERVER_NAME}{WATCH}");
-                let mut request = http::Request::get(uri).body(())?;
-                *request.headers_mut() = headers.clone();
-                let (response, _) = sender.clone().ready().await?.send_request(request, true)?;
-                tasks.spawn(follow(response, Arc::clone(&seen)));
-            }
-            left = left.saturating_sub(STREAMS);
-        }
-        // The server knows best that they are open: nginx keeps an answer's header to itself until there is something of the body.
-        let open = timeout(PATIENCE, until(|| upstream.watches() == count)).await;
-        open.with_context(|| format!("{} of {count} watches are open", upstream.watches()))?;
         Ok(Self {
             upstream,
-            count,
-            seen,
-            _tasks: tasks,
+            count: 0,
+            tasks: JoinSet::new(),
+            seen: Arc::default(),
         })
     }
 
-    /// Tells all watches `events` events, one after the other, no two of them within `pause`: a delay is not to be a queue's.
+    /// Opens watches on new connections until there are `count`, and waits until the server has them all.
     ///
     /// # Errors
-    /// An event does not arrive at all watches within 20 s.
-    pub(super) async fn tell(&self, events: u32, pause: Duration) -> Result<()> {
-        let before = self.seen(|seen| seen.events);
+    /// A connection cannot be made, or the server does not get every watch.
+    pub(crate) async fn grow(
+        &mut self,
+        count: usize,
+        headers: &HeaderMap,
+        connect: impl AsyncFn() -> Result<TlsStream<TcpStream>>,
+    ) -> Result<()> {
+        while self.count < count {
+            let (sender, connection) = h2::client::Builder::new()
+                .initial_window_size(1 << 20)
+                .initial_connection_window_size(1 << 24)
+                .handshake::<_, bytes::Bytes>(connect().await?)
+                .await?;
+            self.tasks.spawn(async move {
+                // A watch on it sees that it broke.
+                let _ = connection.await;
+            });
+            let more = (count - self.count).min(STREAMS);
+            for _ in 0..more {
+                let mut request =
+                    http::Request::get(format!("https://{SERVER_NAME}{WATCH}")).body(())?;
+                *request.headers_mut() = headers.clone();
+                let (response, _) = sender.clone().ready().await?.send_request(request, true)?;
+                self.tasks.spawn(follow(response, Arc::clone(&self.seen)));
+            }
+            self.count += more;
+        }
+        // The server knows best that they are open: nginx keeps an answer's header to itself until there is something of the body.
+        let open = until(|| self.upstream.watches() == count);
+        let open = timeout(PATIENCE, open).await;
+        open.with_context(|| format!("{} of {count} watches are open", self.upstream.watches()))
+    }
+
+    /// Sends so many events to all watches, one after another, no two of them within `pause`, and gives their delays, from the server's sending to the client's reading.
+    ///
+    /// # Errors
+    /// One does not arrive everywhere.
+    pub(crate) async fn tell(&self, events: u32, pause: Duration) -> Result<Latency> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
         for number in 1..=events {
             self.upstream.tell(CLOCK.elapsed().as_nanos() as u64);
-            let all = before + u64::from(number) * self.count as u64;
-            let arrived = until(|| self.seen(|seen| seen.events) >= all);
+            let all = u64::from(number) * self.count as u64;
+            let arrived = until(|| self.arrived() >= all);
+            // The next event does not meet this one: a delay is not to be a queue's.
             let (arrived, ()) = tokio::join!(timeout(PATIENCE, arrived), sleep(pause));
-            arrived.with_context(|| {
-                let got = self.seen(|seen| seen.events);
-                format!("{got} of {all} events arrived")
-            })?;
+            arrived.with_context(|| format!("{} of {all} events arrived", self.arrived()))?;
         }
-        Ok(())
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(seen.delays.clone())
     }
 
-    /// From the server's telling to the client's reading, of all events that have arrived.
-    pub(super) fn delays(&self) -> Latency {
-        self.seen(|seen| seen.delays.clone())
+    /// How many events [`Self::tell`] sends in about `duration`; a few at least.
+    pub(crate) fn events_in(duration: Duration) -> u32 {
+        const FEWEST: u32 = 4;
+        (duration.div_duration_f64(PAUSE) as u32).max(FEWEST)
     }
 
-    fn seen<T>(&self, value: impl FnOnce(&Seen) -> T) -> T {
-        value(&self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    fn arrived(&self) -> u64 {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.events
     }
 }
 

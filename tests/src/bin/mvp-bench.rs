@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use http::Uri;
 use mvp_tests::bench::{
-    compare, discovery, forward, freshness, haproxy, kernel, neighbour, target, upgrade, upstream,
+    compare, discovery, forward, freshness, growth, haproxy, kernel, neighbour, target, upgrade,
+    upstream,
 };
 use mvp_tests::load::{Endpoint, Limit, Session, bearer, tls};
 use mvp_tests::ports;
@@ -32,6 +33,8 @@ enum Verb {
     Discovery(discovery::Options),
     /// How long until new types are seen through every agent
     Freshness(freshness::Options),
+    /// What the agent takes as servers, types, connections and watches become many
+    Growth(growth::Options),
     /// What the kernel part costs and saves: the idle guard, relayed connections, sockmap, the short-cut, the steering program
     Kernel(kernel::Options),
     /// What a good client feels while a hostile neighbour attacks
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Verb::Forward(options) => forward::run(&options),
         Verb::Discovery(options) => discovery::run(&options),
         Verb::Freshness(options) => freshness::run(&options),
+        Verb::Growth(options) => growth::run(&options),
         Verb::Kernel(options) => kernel::run(&options),
         Verb::Neighbour(options) => neighbour::run(&options),
         Verb::Upgrade(options) => upgrade::run(&options),

@@ -1,5 +1,6 @@
 //! The closed loop: every stream has exactly one request under way.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,7 +9,9 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Method, Request, Uri};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
 
 use super::{Answer, Answers, Endpoint, Latency};
 
@@ -87,8 +90,35 @@ impl Session {
         Ok(session)
     }
 
+    /// Opens `connections` connections to an endpoint from one of this machine's addresses, one after another.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_from(
+        source: IpAddr,
+        endpoint: &Endpoint,
+        connections: usize,
+    ) -> Result<Self> {
+        let mut session = Self {
+            connections: Vec::new(),
+            drivers: JoinSet::new(),
+        };
+        for _ in 0..connections {
+            let connected = match endpoint.connect_from(source).await {
+                Ok(io) => session.add(io).await,
+                Err(error) => Err(error.into()),
+            };
+            connected
+                .with_context(|| format!("connection from {source} to {}", endpoint.address))?;
+        }
+        Ok(session)
+    }
+
     async fn connect(&mut self, endpoint: &Endpoint) -> Result<()> {
-        let io = endpoint.connect().await?;
+        self.add(endpoint.connect().await?).await
+    }
+
+    async fn add(&mut self, io: TlsStream<TcpStream>) -> Result<()> {
         ensure!(
             io.get_ref().1.alpn_protocol() == Some(b"h2"),
             "the server did not choose HTTP/2"
@@ -105,6 +135,23 @@ impl Session {
         });
         self.connections.push(sender);
         Ok(())
+    }
+
+    /// Sends the request once on every connection, and waits for all answers.
+    pub async fn run_each(&self, get: &Get) -> Answers {
+        let mut exchanges = JoinSet::new();
+        for connection in &self.connections {
+            let (connection, get) = (connection.clone(), get.clone());
+            exchanges.spawn(async move { exchange(connection, &get).await });
+        }
+        let mut answers = Answers::default();
+        while let Some(outcome) = exchanges.join_next().await {
+            answers.count(match outcome {
+                Ok(Ok((answer, _))) => answer,
+                _ => Answer::Transport,
+            });
+        }
+        answers
     }
 
     /// Runs `streams` loops on every connection.

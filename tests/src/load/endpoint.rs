@@ -1,7 +1,7 @@
 //! Where the load goes, and how a connection to it is made.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
@@ -13,6 +13,8 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use crate::crowd::connect_from;
 
 /// Where a client connects, and how.
 #[derive(Clone, Debug)]
@@ -28,7 +30,15 @@ pub struct Endpoint {
 impl Endpoint {
     /// The error of a failed handshake is an `io::Error` too, as tokio-rustls has it.
     pub async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
-        let tcp = TcpStream::connect(self.address).await?;
+        self.secure(TcpStream::connect(self.address).await?).await
+    }
+
+    /// The same from one of this machine's addresses: each of them has ports of its own.
+    pub async fn connect_from(&self, source: IpAddr) -> io::Result<TlsStream<TcpStream>> {
+        self.secure(connect_from(source, self.address).await?).await
+    }
+
+    async fn secure(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         tcp.set_nodelay(true)?;
         TlsConnector::from(self.tls.clone())
             .connect(self.server_name.clone(), tcp)

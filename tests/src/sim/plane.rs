@@ -5,8 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
@@ -20,7 +21,7 @@ use super::{
     pki::{KubeconfigUser, Pki},
     process::ChildServer,
     server::{Server, ServerSpec},
-    store::{Host, Store},
+    store::{Host, Key, Store},
 };
 
 /// Servers over one store, in this process.
@@ -43,6 +44,7 @@ pub struct Builder {
     dir: Option<PathBuf>,
     pki: Option<Pki>,
     nodes: bool,
+    definitions: Vec<Value>,
 }
 
 impl Builder {
@@ -61,6 +63,12 @@ impl Builder {
     /// More servers, in this order.
     pub fn servers(mut self, specs: impl IntoIterator<Item = ServerSpec>) -> Self {
         self.specs.extend(specs);
+        self
+    }
+
+    /// CustomResourceDefinitions that are there before the first server starts, in a form that a server would store.
+    pub fn definitions(mut self, definitions: Vec<Value>) -> Self {
+        self.definitions = definitions;
         self
     }
 
@@ -94,6 +102,17 @@ impl Builder {
         };
         let store = Store::in_memory();
         identity::bootstrap(&store, &pki).await?;
+        for definition in self.definitions {
+            let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+            let key = Key::new(
+                "apiextensions.k8s.io",
+                "customresourcedefinitions",
+                "",
+                name,
+            );
+            let stored = store.create(&key, definition).await;
+            stored.map_err(|error| anyhow!("definition {:?}: {error:?}", key.name))?;
+        }
         let policy = Arc::new(ArcSwap::from_pointee(Policy::standard()));
         let mut servers = Vec::new();
         for spec in self.specs {

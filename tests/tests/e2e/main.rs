@@ -11,6 +11,7 @@ mod discovery;
 mod discovery_access;
 mod discovery_changes;
 mod discovery_clients;
+mod discovery_confirmed;
 mod discovery_legacy;
 mod drain;
 mod ends;

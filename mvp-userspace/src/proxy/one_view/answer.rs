@@ -11,7 +11,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 
-use crate::discovery::{Merged, View, read_bounded};
+use crate::discovery::{Merged, OwnDocument, View, read_bounded};
 use crate::document::{
     ApiResourceList, Encoding, Form, GZIP_ABOVE, Layout, Media, api_group, encode, encode_root,
     gzip, merge_resource_list,
@@ -67,6 +67,29 @@ pub(super) async fn from_view(
         return Ok(for_head(answer, client.method));
     };
     shared.metrics.peer_aggregated_cache(true);
+    let mut answer = replaced(answer, told, client);
+    answer.reason = Reason::DiscoveryMerged;
+    Ok(answer)
+}
+
+/// Replaces the server's 304 by the document that it confirms; anything else passes as it is.
+pub(super) async fn confirmed(
+    own: &OwnDocument,
+    answer: ServerAnswer,
+    client: &Outgoing<'_>,
+    shared: &Shared,
+) -> Result<ServerAnswer, ProxyError> {
+    if answer.head.status != StatusCode::NOT_MODIFIED {
+        return Ok(answer);
+    }
+    let answer = read(answer, shared).await?;
+    let (body, gzipped) = own.encoded(accepts_gzip(client.admitted.headers()));
+    let told = Replacement {
+        body,
+        content_type: content_type(Form::V2, Media::Json),
+        etag: Some(own.etag.clone()),
+        gzipped,
+    };
     Ok(replaced(answer, told, client))
 }
 
@@ -234,7 +257,6 @@ fn replaced(mut answer: ServerAnswer, told: Replacement, client: &Outgoing<'_>) 
         headers.insert(VARY, HeaderValue::from_static("Accept"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
     }
-    answer.reason = Reason::DiscoveryMerged;
     if unchanged {
         headers.remove(CONTENT_TYPE);
         headers.remove(CONTENT_LENGTH);
@@ -273,7 +295,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 
 /// As `isPrettyPrint` in `apiserver/pkg/endpoints/handlers/negotiation/negotiate.go`: the query's parameter decides, else
 /// whether the client is one that people use.
-fn layout(client: &Outgoing<'_>) -> Layout {
+pub(super) fn layout(client: &Outgoing<'_>) -> Layout {
     let query = client.uri.query().unwrap_or_default();
     let asked = query
         .split('&')

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use http::header::{ACCEPT, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::discovery::{DiscoveryHandle, View, find};
-use crate::document::{Form, Media, Root};
+use crate::discovery::{DiscoveryHandle, OwnDocument, View, find};
+use crate::document::{Form, Layout, Media, Root};
 use crate::identity::{Admitted, Wish};
 use crate::proxy::Shared;
 use crate::proxy::forward::ServerAnswer;
 use crate::proxy::one_view::accept::{Choice, negotiate};
+use crate::proxy::one_view::answer::layout;
 use crate::proxy::one_view::{Question, is_elsewhere};
 use crate::proxy::outgoing::Outgoing;
 use crate::route::{Reason, Server};
@@ -23,6 +24,8 @@ pub(super) struct Ask {
     admitted: Admitted<'static>,
     validators: Option<Validators>,
     preferred: Option<Preferred>,
+    /// Set where all servers answer alike: what the server is asked to confirm instead of sending it.
+    pub own: Option<Arc<OwnDocument>>,
 }
 
 /// By which ETag each server's own document was last known. It is sent to the server instead of the ETag of the merged
@@ -63,10 +66,18 @@ impl Ask {
                     shared.metrics.nopeer_request();
                     return None;
                 }
-                if !differs {
-                    return None;
-                }
                 let chosen = chosen?;
+                if !differs {
+                    let own = view.root(*root).own.clone()?;
+                    return can_be_confirmed(outgoing, chosen).then(|| Self {
+                        admitted: client.wishing(&[(Wish::IfNoneMatch, Some(own.etag.clone()))]),
+                        question,
+                        choice: Some(chosen),
+                        validators: None,
+                        preferred: None,
+                        own: Some(own),
+                    });
+                }
                 // What a legacy `/api` lists, versions of the core group, is `v1` on every server of every release.
                 if *root == Root::Core && chosen.form == Form::Legacy {
                     return None;
@@ -125,6 +136,7 @@ impl Ask {
             choice,
             validators,
             preferred,
+            own: None,
         })
     }
 
@@ -180,6 +192,15 @@ impl Validators {
             headers.insert(IF_NONE_MATCH, etag.clone());
         }
     }
+}
+
+/// Whether this is the request that a kept document answers: it asks for the whole of it, and in its form. A client that has a document is
+/// answered by the server, which sends as little as there is to say.
+fn can_be_confirmed(client: &Outgoing<'_>, chosen: Choice) -> bool {
+    *client.method == Method::GET
+        && (chosen.form, chosen.media) == (Form::V2, Media::Json)
+        && !client.admitted.headers().contains_key(IF_NONE_MATCH)
+        && layout(client) == Layout::Compact
 }
 
 /// `None`: no server is preferred, or the local server may answer anyway.

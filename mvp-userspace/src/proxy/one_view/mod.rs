@@ -1,5 +1,6 @@
 //! Discovery and OpenAPI: one server is asked, with the client's own credentials, and may refuse; what it lets pass is answered
-//! for the whole control plane. Requests for other paths do not come here, and nothing is done while all servers answer alike.
+//! for the whole control plane. Requests for other paths do not come here. While all servers answer alike their answers pass; only the
+//! local server's own document is not sent again where it is known.
 
 mod accept;
 mod answer;
@@ -57,6 +58,9 @@ pub async fn answer(
         return forward(exchange, info, outgoing).await;
     };
     let answer = forward(exchange, info, &ask.outgoing(outgoing)).await?;
+    if let Some(own) = &ask.own {
+        return answer::confirmed(own, answer, outgoing, shared).await;
+    }
     let view = match ask.is_news(&answer, &view) {
         // The server reports something that the view does not have yet, most likely a new CRD.
         true => {

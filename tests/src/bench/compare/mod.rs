@@ -13,8 +13,6 @@
 //!
 //! `timeline/` | three servers, upgraded one after the other |
 //!
-//! `usage` | CPU and memory of processes with their children |
-//!
 //! `figures` | rows, ratios, the table for terminals, the JSON |
 //!
 //! `page/` | the HTML |
@@ -28,7 +26,6 @@ mod scenarios;
 mod split;
 mod subjects;
 mod timeline;
-mod usage;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -7,8 +7,8 @@ use tokio::time::sleep;
 
 use super::{About, Bench, Better, Values, of};
 use crate::bench::compare::subjects::Running;
-use crate::bench::compare::usage;
-use crate::bench::watching::Watching;
+use crate::bench::usage;
+use crate::bench::watching::{PAUSE, Watches};
 
 pub(super) const ABOUT: About = About {
     name: "watches",
@@ -47,10 +47,9 @@ pub(super) const ABOUT: About = About {
 
 /// Until memory is looked at.
 const SETTLES: Duration = Duration::from_millis(500);
-const PAUSE: Duration = Duration::from_millis(250);
-const FEWEST: u32 = 4;
 
 pub(super) async fn measure(running: &Running, bench: &Bench<'_>) -> Result<Values> {
+    let title = running.subject.title();
     let processes = running.processes();
     let bare = match processes.is_empty() {
         true => None,
@@ -66,21 +65,20 @@ pub(super) async fn measure(running: &Running, bench: &Bench<'_>) -> Result<Valu
         }
     };
     let count = bench.settings.watches;
-    let title = || running.subject.title();
-    let connect = || running.connect();
-    let watching = Watching::open(bench.upstream, &bench.get.headers, count, connect).await;
-    let watching = watching.with_context(title)?;
+    let mut watches = Watches::none(bench.upstream).await?;
+    let open = watches.grow(count, &bench.get.headers, || running.connect());
+    open.await.context(title)?;
     sleep(SETTLES).await;
     let full = match bare {
         Some(_) => Some(usage::memory(&processes)?),
         None => None,
     };
-    let events = (bench.settings.duration.div_duration_f64(PAUSE) as u32).max(FEWEST);
+    let events = Watches::events_in(bench.settings.duration);
     let before = running.used()?;
-    watching.tell(events, PAUSE).await.with_context(title)?;
+    let delays = watches.tell(events, PAUSE).await.context(title)?;
     let after = running.used()?;
+    drop(watches);
     let told = u64::from(events) * count as u64;
-    let delays = watching.delays();
     let mut values = vec![
         ("delay_p50_ms", delays.micros(0.5) / 1e3),
         ("delay_p99_ms", delays.micros(0.99) / 1e3),

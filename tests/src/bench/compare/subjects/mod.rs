@@ -20,11 +20,11 @@ use tokio_rustls::client::TlsStream;
 
 pub(super) use native::Target as NativeTarget;
 
-use super::usage;
 use crate::bench::machine;
 use crate::bench::process::Process;
 use crate::bench::target::{Load, Target, request};
 use crate::bench::upstream::Upstream;
+use crate::bench::usage;
 use crate::bench::whole::Relaying;
 use crate::load::{Endpoint, Session};
 use crate::sim::pki::Pki;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Ground, Started};
-use crate::bench::compare::usage;
 use crate::bench::process::Process;
 use crate::bench::target::{LOADS, Load, Target as Loaded, request};
+use crate::bench::usage;
 use crate::load::{Limit, Session};
 use crate::ports::free_port;
 

@@ -1,4 +1,4 @@
-//! What a proxy uses, all its processes together: nginx' workers are children of the process that was started.
+//! CPU and memory that processes use, with their children: nginx' workers are children of the process that was started.
 
 use std::fs;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 ///
 /// # Errors
 /// One of the processes has ended, or the kernel does not count (CONFIG_SCHED_INFO).
-pub(super) fn cpu(roots: &[u32]) -> Result<Duration> {
+pub(crate) fn cpu(roots: &[u32]) -> Result<Duration> {
     let mut nanos = 0;
     for process in with_descendants(roots)? {
         for thread in threads(process)? {
@@ -29,7 +29,7 @@ pub(super) fn cpu(roots: &[u32]) -> Result<Duration> {
 ///
 /// # Errors
 /// One of the processes has ended.
-pub(super) fn memory(roots: &[u32]) -> Result<u64> {
+pub(crate) fn memory(roots: &[u32]) -> Result<u64> {
     let mut sum = 0;
     for process in with_descendants(roots)? {
         let file = format!("/proc/{process}/smaps_rollup");
