@@ -7,6 +7,8 @@ pub mod client;
 mod connection;
 pub mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
+mod fuzz_frames;
+#[cfg(any(test, feature = "fuzzing"))]
 mod fuzz_input;
 mod hpack;
 mod huffman;
@@ -19,6 +21,11 @@ mod stream;
 mod target;
 #[cfg(test)]
 pub(crate) mod testing;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzz_frames::fuzz_frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use hpack::fuzz_hpack;
 
 pub use connection::{Connection, Limits, Piece, Side};
 pub use mend::Mend;
