@@ -1,8 +1,11 @@
 //! Answers that are malformed, or look so (RFC 9113 §8).
 
-use super::End::{Answered, Request};
+use super::End::{Answered, Gone, Request};
 use super::rows::{MALFORMED, answered, data, last, row, whole};
 use super::*;
+
+/// Of an answer that ends in the frame that is wrong.
+const UNHEARD: &str = "the stream has ended, and the server hears nothing";
 
 pub(super) fn rows() -> Vec<Row> {
     [bodies(), fields(), control()]
@@ -68,7 +71,8 @@ fn bodies() -> Vec<Row> {
             "an interim answer that ends",
             vec![interim(END_HEADERS | END_STREAM, b"103")],
             MALFORMED,
-        ),
+        )
+        .but(Gone, UNHEARD),
         row(
             "8.6",
             "101",
@@ -105,7 +109,8 @@ fn bodies() -> Vec<Row> {
             "no DATA where Content-Length says that there is some",
             vec![whole(&head(&[("content-length", "5")]))],
             MALFORMED,
-        ),
+        )
+        .but(Gone, UNHEARD),
         row(
             "8.1.1",
             "a Content-Length that is no number",
@@ -196,7 +201,8 @@ fn control() -> Vec<Row> {
             "no status",
             vec![whole(&field("a", "b"))],
             MALFORMED,
-        ),
+        )
+        .but(Gone, UNHEARD),
         row(
             "8.3.2",
             "a status that is no number",
