@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use mvp::config::{self, Config};
+use mvp::config::{self, Config, Http2};
 
 use crate::bench;
 use crate::client::Client;
@@ -56,11 +56,11 @@ impl TestAgent {
         config.admin.listen.set_port(0);
         // A machine that is busy with other tests is no server that hangs; who tests that says how long.
         config.upstream.connect_timeout = SOON;
-        if own_http2_client() {
-            config.upstream.http2 = mvp::config::Http2::Own;
+        if let Some(name) = http2_client() {
+            config.upstream.http2 = http2(name);
         }
-        if own_http2_server() {
-            config.serving_http2 = mvp::config::Http2::Own;
+        if let Some(name) = http2_server() {
+            config.serving_http2 = http2(name);
         }
         change(&mut config);
         Self::of(config)
@@ -168,14 +168,28 @@ pub fn sample(scrape: &str, name: &str) -> anyhow::Result<f64> {
     Ok(value.map_or(Ok(0.0), str::parse)?)
 }
 
-/// Whether agents are to speak to servers by their own HTTP/2 client (`upstream.http2`): `MVP_TEST_HTTP2=h2wire` runs every test so.
-pub fn own_http2_client() -> bool {
-    std::env::var_os("MVP_TEST_HTTP2").is_some_and(|name| name == "h2wire")
+/// What is to speak HTTP/2 to servers (`upstream.http2`), if not what does so by default: `MVP_TEST_HTTP2` names it for every test.
+pub fn http2_client() -> Option<&'static str> {
+    http2_of("MVP_TEST_HTTP2")
 }
 
-/// Whether agents are to speak to clients by their own HTTP/2 server (`serving.http2`): `MVP_TEST_SERVING=h2wire` runs every test so.
-pub fn own_http2_server() -> bool {
-    std::env::var_os("MVP_TEST_SERVING").is_some_and(|name| name == "h2wire")
+/// What is to speak HTTP/2 to clients (`serving.http2`), likewise: `MVP_TEST_SERVING`.
+pub fn http2_server() -> Option<&'static str> {
+    http2_of("MVP_TEST_SERVING")
+}
+
+fn http2_of(variable: &str) -> Option<&'static str> {
+    let name = std::env::var_os(variable)?;
+    let known = ["h2", "h2wire"].into_iter().find(|known| name == *known);
+    Some(known.unwrap_or_else(|| panic!("{variable} is neither h2 nor h2wire")))
+}
+
+/// The implementation of this name.
+fn http2(name: &str) -> Http2 {
+    match name {
+        "h2wire" => Http2::Own,
+        _ => Http2::Library,
+    }
 }
 
 /// Polls a condition until it holds.

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::agent::{eventually, own_http2_client, own_http2_server, settings};
+use crate::agent::{eventually, http2_client, http2_server, settings};
 use crate::client::Client;
 use crate::fixtures::SOON;
 use crate::operator;
@@ -87,11 +87,11 @@ impl ChildAgent {
         let mut config = settings(plane, node, address, admin)?.config(plane.pki().dir());
         config["admin"]["socket"] = json!(dir.path().join("admin.sock"));
         // As for a `TestAgent`.
-        if own_http2_client() {
-            config["upstream"]["http2"] = json!("h2wire");
+        if let Some(name) = http2_client() {
+            config["upstream"]["http2"] = json!(name);
         }
-        if own_http2_server() {
-            config["serving"]["http2"] = json!("h2wire");
+        if let Some(name) = http2_server() {
+            config["serving"]["http2"] = json!(name);
         }
         config["upstream"]["connectTimeout"] = json!(format!("{}s", SOON.as_secs()));
         change(&mut config);

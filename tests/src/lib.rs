@@ -30,6 +30,7 @@ pub mod python;
 pub mod raw;
 pub mod raw_bpf;
 pub mod rbac;
+pub mod recorder;
 pub mod relaying;
 pub mod scrape;
 pub mod script;

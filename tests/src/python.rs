@@ -37,6 +37,16 @@ impl Python {
     }
 }
 
+/// Starts `http2.py` with httpx, which speaks HTTP/2. `None`, with a line that says why, where that cannot be had.
+///
+/// # Panics
+/// It cannot be had although everything is required (`CI` is set to something).
+pub fn http2(argument: &Path) -> Option<Script> {
+    let python = environment("python-http2", "httpx", "python/http2.txt")?;
+    let script = script::tests().join("python").join("http2.py");
+    Some(Script::start(&python, &script, argument))
+}
+
 /// The interpreter of an environment below target/ that has `module`. `None`, with a line that says why, where it cannot be had.
 ///
 /// # Panics

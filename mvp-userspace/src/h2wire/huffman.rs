@@ -164,6 +164,29 @@ fn decode_rest(mut bits: u64, mut have: u32, mut rest: &[u8], decoded: &mut Vec<
     }
 }
 
+/// The symbol whose code is exactly these bits, the first first, by the lengths of all codes alone: what decoding is compared with.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn code_of(bits: &[u8]) -> Option<usize> {
+    static CODES: std::sync::LazyLock<hashbrown::HashMap<(u8, u32), usize>> =
+        std::sync::LazyLock::new(|| {
+            let mut symbols: Vec<(u8, usize)> = LENGTHS.iter().copied().zip(0..).collect();
+            symbols.sort_unstable();
+            let (mut code, mut before) = (0u32, 0);
+            let codes = symbols.into_iter().map(|(length, symbol)| {
+                code <<= length - before;
+                before = length;
+                code += 1;
+                ((length, code - 1), symbol)
+            });
+            codes.collect()
+        });
+    let code = bits
+        .iter()
+        .fold(0, |code, bit| (code << 1) | u32::from(*bit));
+    let length = u8::try_from(bits.len()).ok()?;
+    CODES.get(&(length, code)).copied()
+}
+
 /// The symbol with which these bits begin, if its code is longer than what is looked up at once.
 fn of_rare(next: u32) -> Option<(u16, u32)> {
     (QUICK + 1..=LONGEST as u32).find_map(|length| {

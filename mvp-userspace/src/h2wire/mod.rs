@@ -8,6 +8,8 @@ mod connection;
 mod flood;
 pub mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
+mod fuzz_frames;
+#[cfg(any(test, feature = "fuzzing"))]
 mod fuzz_input;
 mod hpack;
 mod huffman;
@@ -20,6 +22,11 @@ mod stream;
 mod target;
 #[cfg(test)]
 pub(crate) mod testing;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzz_frames::fuzz_frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use hpack::fuzz_hpack;
 
 pub use connection::{Connection, Limits, Piece, Side};
 pub use flood::Misdeeds;

@@ -1,6 +1,9 @@
 //! What tests send.
 
+use http::HeaderMap;
+
 use super::frame::Frame;
+use super::hpack::Decoder;
 
 /// A whole frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -23,4 +26,10 @@ pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     field.push(value.len() as u8);
     field.extend_from_slice(value.as_bytes());
     field
+}
+
+/// The fields of the first block of a connection.
+pub(crate) fn fields(block: &[u8]) -> HeaderMap {
+    let decoded = Decoder::default().decode(block, usize::MAX, usize::MAX);
+    decoded.unwrap().fields
 }

@@ -19,6 +19,7 @@ mod errors;
 mod faults;
 mod fleet;
 mod forward;
+mod http2_clients;
 mod identity;
 mod idle;
 mod limits;

@@ -121,6 +121,16 @@ impl Decoder {
         Ok(decoded)
     }
 
+    /// The table is the one that RFC 7541 has, for the fuzz target.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn check(&self, plain: &super::plain::Plain) {
+        self.table.check();
+        let sizes = plain.entries.iter().map(|(n, v)| n.len() + v.len() + 32);
+        let read = (0..).map_while(|index| self.table.get(index));
+        assert!(read.map(|entry| entry.size).eq(sizes));
+        assert!(plain.size() <= plain.most);
+    }
+
     fn entry(&self, index: usize) -> Result<&Entry, BlockError> {
         let entry = match index.checked_sub(FIXED_ENTRIES + 1) {
             Some(index) => self.table.get(index),

@@ -2,11 +2,17 @@
 
 mod decoder;
 mod encoder;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 pub(super) mod integer;
+#[cfg(any(test, feature = "fuzzing"))]
+mod plain;
 mod table;
 
 pub(super) use decoder::{BlockError, Control, Decoded, Decoder, content_length};
 pub(super) use encoder::{NO_TABLE, request, response, trailers};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzz::fuzz_hpack;
 pub(super) use table::{Entry, FIXED_ENTRIES, TABLE_SIZE, fixed};
 
 #[cfg(test)]

@@ -165,6 +165,14 @@ impl Dynamic {
         self.entries.get(index)
     }
 
+    /// The sizes that are counted are those of what is there, for the fuzz target.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn check(&self) {
+        let sizes = self.entries.iter().map(|entry| entry.size);
+        assert_eq!(self.size, sizes.sum::<usize>());
+        assert!(self.size <= self.most && self.most <= TABLE_SIZE);
+    }
+
     /// Makes room for so many bytes.
     fn evict(&mut self, room: usize) {
         while self.size.saturating_add(room) > self.most {

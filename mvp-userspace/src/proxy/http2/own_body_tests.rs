@@ -53,7 +53,7 @@ async fn bodies_pass_whatever_the_windows_are() {
 }
 
 /// A request with a body, which comes over a connection of its own, as from a client. The connection is there for as long as the tasks.
-async fn upload(body: Vec<u8>) -> (Request<UploadBody>, JoinSet<()>) {
+pub(super) async fn upload(body: Vec<u8>) -> (Request<UploadBody>, JoinSet<()>) {
     let (near, far) = duplex(1 << 16);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {

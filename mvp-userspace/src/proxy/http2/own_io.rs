@@ -16,6 +16,8 @@ use crate::net::next_turn;
 
 /// Room for one read.
 const READ: usize = 32 * 1024;
+/// Reads of one connection in one turn of its thread's event loop: what one sends as fast as it is read does not keep the thread from the others.
+const READS_A_TURN: usize = 8;
 /// Pieces of what is written at a time.
 const PIECES: usize = 8;
 
@@ -76,14 +78,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Side> Io<T, S> {
         }
     }
 
-    /// Reads all that is there, unless the connection ends by it, or has enough for this turn: then the task is woken for the next one.
+    /// Reads what is there, unless the connection ends by it, or that is more than a turn takes: then the task is woken for the next one.
     /// Returns whether anything came.
     ///
     /// # Errors
     /// The socket's, or the end of what comes.
     pub(in crate::proxy) fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         self.connection.lock().begin_turn();
-        let read = self.read_all(cx);
+        let read = self.read_a_turn(cx);
         if self.inbox.is_empty() {
             let mut spare = std::mem::take(&mut self.inbox);
             spare.clear();
@@ -93,9 +95,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Side> Io<T, S> {
         read
     }
 
-    fn read_all(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+    fn read_a_turn(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut came = false;
-        loop {
+        for _ in 0..READS_A_TURN {
             if !self.inbox.is_empty() {
                 let mut connection = self.connection.lock();
                 connection.receive(&mut self.inbox);
@@ -117,6 +119,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Side> Io<T, S> {
                 Poll::Pending => return Ok(came),
             }
         }
+        next_turn(cx);
+        Ok(came)
     }
 
     /// Ready when everything is written and flushed.
@@ -162,5 +166,52 @@ pub(in crate::proxy) fn fault(error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::TimedOut => Fault::PingUnanswered,
         _ => Fault::Broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt as _, duplex};
+
+    use super::*;
+    use crate::h2wire::Limits;
+    use crate::h2wire::frame::{PREFACE, kind};
+    use crate::h2wire::server::Server;
+    use crate::h2wire::testing::frame;
+
+    fn waiting<T, S: Side>(io: &Io<T, S>) -> usize {
+        let connection = io.connection.lock();
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let filled = connection.outgoing(&mut slices);
+        slices[..filled].iter().map(|slice| slice.len()).sum()
+    }
+
+    #[tokio::test]
+    async fn a_turn_reads_no_more_than_its_share() {
+        let (near, mut far) = duplex(1 << 20);
+        let limits = Limits {
+            stream_window: 1 << 16,
+            connection_window: 1 << 16,
+            frame: 1 << 14,
+            header_list: 1 << 14,
+            streams: 10,
+            blocks_a_turn: 4,
+        };
+        let pings = frame(kind::PING, 0, 0, b"12345678").repeat(30_000);
+        let settings = frame(kind::SETTINGS, 0, 0, &[]);
+        let said = [&PREFACE[..], &settings, &pings].concat();
+        far.write_all(&said).await.unwrap();
+        let mut io = Io::new(near, Shared::new(Server::new(limits)));
+        let mut turns = Vec::new();
+        // What waits at the end is all answers, and some SETTINGS before them.
+        while turns.last().is_none_or(|last| *last < pings.len()) {
+            std::future::poll_fn(|cx| Poll::Ready(io.poll_read(cx).unwrap())).await;
+            turns.push(waiting(&io));
+        }
+        // A read may find more room than it asks for.
+        let most = 2 * READS_A_TURN * READ;
+        let mut steps = turns.iter().zip(turns.iter().skip(1));
+        assert!(turns[0] <= most && steps.all(|(one, next)| next - one <= most));
+        assert!(turns.len() > 1, "{turns:?}");
     }
 }

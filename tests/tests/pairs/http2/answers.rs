@@ -94,21 +94,26 @@ pub(super) const ROWS: [(&str, &str, Check); 11] = [
 
 #[tokio::test]
 async fn the_agent_sends_what_it_must() {
-    let stage = Stage::new().await;
+    for engine in super::ENGINES {
+        every_check(&Stage::new(engine).await).await;
+    }
+}
+
+async fn every_check(stage: &Stage) {
     for (section, what, check) in ROWS {
         println!("{section} {what}");
         match check {
-            Check::FirstFrame => first_frame(&stage).await,
-            Check::Acknowledgements => acknowledgements(&stage).await,
-            Check::Pong => pong(&stage).await,
-            Check::FrameSize => frame_size(&stage, FRAME, b"").await,
-            Check::LargerFrames => frame_size(&stage, 20_000, &setting(5, 20_000)).await,
-            Check::TableSize => table_size(&stage).await,
-            Check::Window => window(&stage).await,
-            Check::NegativeWindow => negative_window(&stage).await,
-            Check::ConnectionWindow => connection_window(&stage).await,
-            Check::TooManyStreams => too_many_streams(&stage).await,
-            Check::TooMuchData => too_much_data(&stage).await,
+            Check::FirstFrame => first_frame(stage).await,
+            Check::Acknowledgements => acknowledgements(stage).await,
+            Check::Pong => pong(stage).await,
+            Check::FrameSize => frame_size(stage, FRAME, b"").await,
+            Check::LargerFrames => frame_size(stage, 20_000, &setting(5, 20_000)).await,
+            Check::TableSize => table_size(stage).await,
+            Check::Window => window(stage).await,
+            Check::NegativeWindow => negative_window(stage).await,
+            Check::ConnectionWindow => connection_window(stage).await,
+            Check::TooManyStreams => too_many_streams(stage).await,
+            Check::TooMuchData => too_much_data(stage).await,
         }
         assert!(stage.serves().await, "{what}: nobody else is worse for it");
     }

@@ -1,13 +1,12 @@
-//! Frames and streams: sections 3 to 7, and RFC 7541, which section 4.3 makes a part of them.
+//! Frames and streams: sections 3 to 7.
 
 use mvp_tests::fixtures::CONFIG_MAPS;
 use mvp_tests::raw::{CONTINUATION, GOAWAY, HEADERS, RST_STREAM, SETTINGS, block, frame};
 
 use super::{
-    ACK, Answered, COMPRESSION_ERROR, Connection, DATA, END_HEADERS, END_STREAM,
-    FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, Gone, Ignored, LIBRARY, Late, PADDED, PING, PREFACE,
-    PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, Row, STREAM_CLOSED, Stream, WHOLE, WINDOW_UPDATE, get,
-    open, row, setting, usual,
+    ACK, Answered, Connection, DATA, END_HEADERS, END_STREAM, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR,
+    Gone, Ignored, LIBRARY, Late, PADDED, PING, PREFACE, PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE,
+    Row, STREAM_CLOSED, Stream, WHOLE, WINDOW_UPDATE, get, open, row, setting, usual,
 };
 
 /// A code that nobody knows.
@@ -19,7 +18,7 @@ const WATCH: &str = "/api/v1/namespaces/default/configmaps?watch=true";
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = beginning();
-    rows.extend(compression());
+    rows.extend(super::compression::rows());
     rows.extend(streams());
     rows.extend(frames());
     rows.extend(settings());
@@ -87,53 +86,6 @@ fn beginning() -> Vec<Row> {
             "DATA of 16 MiB",
             [open(), long(DATA, 1)].concat(),
             Stream(&[FRAME_SIZE_ERROR, LIBRARY]),
-        ),
-    ]
-}
-
-fn compression() -> Vec<Row> {
-    let with = |more: &[u8]| {
-        let mut fields = block(&usual("GET", CONFIG_MAPS));
-        fields.extend(more);
-        frame(HEADERS, WHOLE, 1, &fields)
-    };
-    let error = Connection(&[COMPRESSION_ERROR, PROTOCOL_ERROR]);
-    vec![
-        row(
-            "4.3",
-            "a header block that ends in the middle of a number",
-            frame(HEADERS, WHOLE, 1, &[0xff; 6]),
-            error,
-        ),
-        row(
-            "4.3, 7541 6.1",
-            "a field with the index 0",
-            with(&[0x80]),
-            error,
-        ),
-        row(
-            "4.3, 7541 2.3.3",
-            "a field with an index that no table has",
-            with(&[0xff, 0x7f]),
-            error,
-        ),
-        row(
-            "4.3, 7541 6.3",
-            "a table larger than the agent's",
-            frame(HEADERS, WHOLE, 1, &[0x3f, 0xe1, 0xff, 0x7f]),
-            error,
-        ),
-        row(
-            "4.3, 7541 5.2",
-            "a Huffman code with 8 bits of padding",
-            with(&[0, 1, b'a', 0x81, 0xff]),
-            error,
-        ),
-        row(
-            "4.3, 7541 5.2",
-            "a Huffman code with the end of the string in it",
-            with(&[0, 1, b'a', 0x84, 0xff, 0xff, 0xff, 0xff]),
-            error,
         ),
     ]
 }

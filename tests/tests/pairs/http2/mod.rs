@@ -2,11 +2,13 @@
 //! itself. Raw frames are sent to an agent over TLS. No conformance suite is in a registry; the page says which were looked at.
 
 mod answers;
+mod compression;
 mod frames;
 mod messages;
 
 use std::sync::Arc;
 
+use mvp::config::Http2;
 use mvp_tests::agent::TestAgent;
 use mvp_tests::fixtures::{CONFIG_MAPS, admin, patient, plane};
 use mvp_tests::raw::{GOAWAY, HEADERS, RST_STREAM, Raw, SETTINGS, block, frame};
@@ -123,12 +125,18 @@ struct Stage {
     tls: Arc<rustls::ClientConfig>,
 }
 
+/// What speaks to clients.
+const ENGINES: [Http2; 2] = [Http2::Own, Http2::Library];
+
 impl Stage {
-    async fn new() -> Self {
+    async fn new(engine: Http2) -> Self {
         let plane = plane(&[36, 36]).await;
-        let agent = TestAgent::start_with(&plane, "cp-a", patient)
-            .await
-            .unwrap();
+        let agent = TestAgent::start_with(&plane, "cp-a", |config| {
+            patient(config);
+            config.serving_http2 = engine;
+        })
+        .await
+        .unwrap();
         let tls = plane.pki().client_config(admin(&plane), &[]);
         Self {
             tls: tls.unwrap().into(),
@@ -209,7 +217,13 @@ async fn end(raw: &mut Raw, expected: End) -> (bool, String) {
 
 #[tokio::test]
 async fn whatever_a_client_does_ends_as_it_must() {
-    let stage = Stage::new().await;
+    for engine in ENGINES {
+        every_row(engine).await;
+    }
+}
+
+async fn every_row(engine: Http2) {
+    let stage = Stage::new(engine).await;
     let mut wrong = Vec::new();
     for row in rows() {
         let mut raw = match row.section {
@@ -233,7 +247,7 @@ async fn whatever_a_client_does_ends_as_it_must() {
             row.what
         );
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "{engine:?}: {}", wrong.join("\n"));
 }
 
 /// The tables as `docs/http2.md` has them.

@@ -409,3 +409,19 @@ async fn where_the_agents_own_server_is_another() {
         }
     }
 }
+
+/// RFC 7541 §6.2.3: who passes such a field on has to keep the mark. The library forgets it.
+#[tokio::test]
+async fn a_field_that_nobody_may_index_goes_on_with_its_mark() {
+    let hidden = [&[0x10][..], &field("x-key", "hidden")[1..]].concat();
+    let fields = [head("GET", "/", &[]), hidden].concat();
+    let bytes = script(&[frame(HEADERS, WHOLE, 1, &fields)]);
+    for (engine, expected) in [
+        (Http2::Own, "x-key: hidden (never indexed)"),
+        (Http2::Library, "x-key: hidden"),
+    ] {
+        let seen = told(engine, &bytes).await.seen;
+        let expected = format!("[{expected:?}]");
+        assert!(seen.iter().any(|one| one.ends_with(&expected)), "{seen:?}");
+    }
+}

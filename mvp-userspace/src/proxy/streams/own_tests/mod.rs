@@ -72,7 +72,10 @@ fn texts(fields: &HeaderMap) -> Vec<String> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let texts = fields.iter();
     texts
-        .map(|(name, value)| format!("{name}: {}", text(value)))
+        .map(|(name, value)| match value.is_sensitive() {
+            true => format!("{name}: {} (never indexed)", text(value)),
+            false => format!("{name}: {}", text(value)),
+        })
         .collect()
 }
 
@@ -122,13 +125,17 @@ async fn answer(seen: Seen, request: Request<WireBody>) -> Response<InStream> {
 
 /// Serves a client that says `bytes`, and goes once all of it is answered that will be.
 async fn told(engine: Http2, bytes: &[u8]) -> Outcome {
+    granted(engine, GRANTED, bytes).await
+}
+
+async fn granted(engine: Http2, granted: Granted, bytes: &[u8]) -> Outcome {
     let (near, far) = duplex(1 << 22);
     let seen = Seen::default();
     let of_service = Arc::clone(&seen);
     let service = move |request| Box::pin(answer(Arc::clone(&of_service), request));
     let keep_alive = KeepAlive::new(Reads::default(), HOUR, HOUR);
     let serving = async move {
-        let _ = Serving::new(engine, GRANTED, near, keep_alive, service).await;
+        let _ = Serving::new(engine, granted, near, keep_alive, service).await;
     };
     let ((), received) = tokio::join!(serving, say(far, bytes));
     let mut outcome = read(&received);
