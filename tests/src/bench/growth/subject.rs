@@ -167,14 +167,14 @@ pub(super) fn raise_descriptors() -> Result<u64> {
         maximum,
     };
     // Only root may raise the hard limit.
-    let raised = match setrlimit(Resource::Nofile, raised.clone()) {
+    let raised = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => raised,
         Err(_) => {
             let raised = Rlimit {
                 current: given.maximum,
                 ..given
             };
-            setrlimit(Resource::Nofile, raised.clone())?;
+            setrlimit(Resource::Nofile, raised)?;
             raised
         }
     };

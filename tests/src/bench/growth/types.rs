@@ -24,9 +24,10 @@ const LOG: usize = 16;
 const SETTLES: Duration = Duration::from_secs(2);
 /// Documents that are read one after another.
 const READS: u32 = 20;
-/// Definitions that are created for each of the two subjects, and in a quick run.
-const CREATED: usize = 30;
-const CREATED_QUICKLY: usize = 5;
+/// Definitions that are created for each of the two subjects: at least the first number, which is enough for a quick run, and then as many as
+/// fit into the time, since a simulated server with thousands of types takes seconds for one.
+const CREATED: std::ops::RangeInclusive<usize> = 5..=30;
+const CREATING: Duration = Duration::from_secs(15);
 /// Between two looks for a new type, and from one new type to the next.
 const LOOK: Duration = Duration::from_millis(1);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -83,11 +84,7 @@ async fn of_size(
         documents.push(tables::documents(server).await?);
     }
     tables::measure(prefix, &documents, report)?;
-    let count = match bench.quick {
-        true => CREATED_QUICKLY,
-        false => CREATED,
-    };
-    let listed = created(count, prefix, &all[1], &through, report).await;
+    let listed = created(bench.quick, prefix, &all[1], &through, report).await;
     listed.with_context(|| agent.output())
 }
 
@@ -127,14 +124,18 @@ async fn read_documents(
 /// How long after the answer to its creation a type can be listed: at the server that created it, and through an agent whose own server is
 /// another one. Each has definitions of its own, so that neither waits for the other.
 async fn created(
-    count: usize,
+    quick: bool,
     prefix: &str,
     server: &Client,
     through: &Client,
     report: &mut Report,
 ) -> Result<()> {
     let mut seen = [Latency::new(), Latency::new()];
-    for number in 0..count {
+    let begun = Instant::now();
+    for number in 0..*CREATED.end() {
+        if number >= *CREATED.start() && (quick || begun.elapsed() > CREATING) {
+            break;
+        }
         for (index, client) in [server, through].into_iter().enumerate() {
             let group = ["direct", "agent"][index];
             let made = Call::create(DEFINITIONS, &custom(group, number));
