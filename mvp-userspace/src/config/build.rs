@@ -186,8 +186,8 @@ fn upstream(tree: &Tree) -> Result<Upstream, ConfigError> {
 
 fn http2(tree: &Tree, key: &str) -> Result<Http2, ConfigError> {
     Ok(match tree.choice(key)?.as_str() {
-        "h2wire" => Http2::Own,
-        _ => Http2::Library,
+        "h2" => Http2::Library,
+        _ => Http2::Own,
     })
 }
 

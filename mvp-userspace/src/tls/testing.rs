@@ -249,7 +249,7 @@ impl Files {
             node: "cp-a".to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
             serving: self.pair("apiserver"),
-            serving_http2: config::Http2::Library,
+            serving_http2: config::Http2::Own,
             sni: vec![],
             client_ca_file: Some(self.path().join("ca.crt")),
             request_header: Some(config::RequestHeader {
@@ -267,7 +267,7 @@ impl Files {
                 connect_timeout: second,
                 ping_interval: second,
                 ping_timeout: second,
-                http2: config::Http2::Library,
+                http2: config::Http2::Own,
                 connections: 1,
             },
             local: config::Endpoint {
