@@ -2,6 +2,7 @@
 
 mod cases;
 mod generated;
+mod recorded;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -123,12 +124,26 @@ async fn answer(seen: Seen, request: Request<WireBody>) -> Response<InStream> {
     answer
 }
 
-/// Serves a client that says `bytes`, and goes once all of it is answered that will be.
-async fn told(engine: Http2, bytes: &[u8]) -> Outcome {
-    granted(engine, GRANTED, bytes).await
+/// What a client says.
+struct Client<'a> {
+    bytes: &'a [u8],
+    /// So many of the bytes come first, and the others when the server has answered a PING.
+    greeting: usize,
+    /// So many PINGs, one behind the other, until it goes. A turn of the server has eight answers at most.
+    rounds: u8,
 }
 
-async fn granted(engine: Http2, granted: Granted, bytes: &[u8]) -> Outcome {
+/// Serves a client that says `bytes`, and goes once all of it is answered that will be.
+async fn told(engine: Http2, bytes: &[u8]) -> Outcome {
+    let client = Client {
+        bytes,
+        greeting: 0,
+        rounds: 5,
+    };
+    served(engine, GRANTED, &client).await
+}
+
+async fn served(engine: Http2, granted: Granted, client: &Client<'_>) -> Outcome {
     let (near, far) = duplex(1 << 22);
     let seen = Seen::default();
     let of_service = Arc::clone(&seen);
@@ -137,33 +152,51 @@ async fn granted(engine: Http2, granted: Granted, bytes: &[u8]) -> Outcome {
     let serving = async move {
         let _ = Serving::new(engine, granted, near, keep_alive, service).await;
     };
-    let ((), received) = tokio::join!(serving, say(far, bytes));
+    let ((), received) = tokio::join!(serving, say(far, client));
     let mut outcome = read(&received);
     outcome.seen = std::mem::take(&mut seen.lock().unwrap());
     outcome.seen.sort();
     outcome
 }
 
-async fn say(mut far: DuplexStream, bytes: &[u8]) -> Vec<u8> {
+async fn say(mut far: DuplexStream, client: &Client<'_>) -> Vec<u8> {
     let mut received = Vec::new();
-    if far.write_all(bytes).await.is_ok() {
+    let (greeting, rest) = client.bytes.split_at(client.greeting);
+    let mut broke = false;
+    if !greeting.is_empty() {
+        broke |= far.write_all(greeting).await.is_err();
+        broke |= !round(&mut far, 0, &mut received).await;
+    }
+    if !broke && far.write_all(rest).await.is_ok() {
         // What is written behind the answer to a PING was begun before it.
-        for round in *b"12345" {
-            let payload = [round; 8];
-            if far.write_all(&frame(PING, 0, 0, &payload)).await.is_err() {
+        for number in 1..=client.rounds {
+            if !round(&mut far, number, &mut received).await {
                 break;
-            }
-            while !received.windows(8).any(|window| window == payload) {
-                match far.read_buf(&mut received).await {
-                    Ok(0) | Err(_) => break,
-                    Ok(_) => {}
-                }
             }
         }
     }
     let _ = far.shutdown().await;
     let _ = far.read_to_end(&mut received).await;
     received
+}
+
+/// Sends a PING, and reads up to its answer. False: the connection has ended.
+async fn round(far: &mut DuplexStream, number: u8, received: &mut Vec<u8>) -> bool {
+    let from = received.len();
+    let payload = [number; 8];
+    if far.write_all(&frame(PING, 0, 0, &payload)).await.is_err() {
+        return false;
+    }
+    let answer = frame(PING, ACK, 0, &payload);
+    loop {
+        let since = received.get(from.saturating_sub(answer.len())..);
+        if since.is_some_and(|since| since.windows(answer.len()).any(|bytes| bytes == answer)) {
+            return true;
+        }
+        if !matches!(far.read_buf(received).await, Ok(1..)) {
+            return false;
+        }
+    }
 }
 
 fn read(received: &[u8]) -> Outcome {
@@ -190,7 +223,7 @@ fn read(received: &[u8]) -> Outcome {
             }
             GOAWAY => outcome.ended = Some(code(4)).filter(|code| *code != NO_ERROR),
             // Those of `say` aside.
-            PING if !payload.iter().all(|byte| b"12345".contains(byte)) => outcome.pongs += 1,
+            PING if !payload.iter().all(|byte| *byte == payload[0]) => outcome.pongs += 1,
             _ => {}
         }
     }
