@@ -370,24 +370,9 @@ impl<S: Side> Connection<S> {
         }
     }
 
-    /// A turn of the thread's event loop begins, for [`Self::has_enough`].
-    pub fn begin_turn(&mut self) {
-        self.burst.begin_turn();
-    }
-
     /// Reads all whole frames of what came, as long as the turn has not [enough](Self::has_enough), and leaves the rest.
     pub fn receive(&mut self, bytes: &mut BytesMut) {
         receive::frames(self, bytes);
-    }
-
-    /// Whether what else comes has to wait for the next turn, so that others come between.
-    pub fn has_enough(&self) -> bool {
-        self.burst.is_enough(self.limits.blocks_a_turn)
-    }
-
-    /// The socket took not all that there was (`true`), or all of it.
-    pub fn blocked(&mut self, blocked: bool) {
-        self.burst.blocked(blocked);
     }
 
     /// The socket is closed, or the other side was given up.

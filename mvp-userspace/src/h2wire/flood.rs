@@ -1,5 +1,6 @@
 //! How much of a connection's thread the other side may take (CVE-2023-44487 and its relatives): what is counted for whoever decides.
 
+use super::connection::{Connection, Side};
 use super::frame::code;
 
 /// Frames that are taken from somebody who does not read what the agent sends, as Go's server counts its own control frames
@@ -24,6 +25,23 @@ pub struct Misdeeds {
     pub errors: usize,
     /// Frames on streams that had ended already, such as the rest of an upload that was refused early.
     pub late: usize,
+}
+
+impl<S: Side> Connection<S> {
+    /// A turn of the thread's event loop begins, for [`Self::has_enough`].
+    pub fn begin_turn(&mut self) {
+        self.burst.begin_turn();
+    }
+
+    /// Whether what else comes has to wait for the next turn, so that others come between.
+    pub fn has_enough(&self) -> bool {
+        self.burst.is_enough(self.limits.blocks_a_turn)
+    }
+
+    /// The socket took not all that there was (`true`), or all of it.
+    pub fn blocked(&mut self, blocked: bool) {
+        self.burst.blocked(blocked);
+    }
 }
 
 impl Burst {
