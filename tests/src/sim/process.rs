@@ -5,9 +5,10 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     process::{Child, Command as Process, Stdio},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{
@@ -36,6 +37,9 @@ struct Control {
     commands: pipe::Sender,
     answers: Lines<BufReader<pipe::Receiver>>,
 }
+
+/// Looks, a millisecond apart, until a process has to have stopped.
+const PAUSES: u32 = 10_000;
 
 impl ChildServer {
     /// Runs `binary` (mvp-sim) and waits until it serves. `store` is the socket of a [`super::store::Host`].
@@ -124,9 +128,32 @@ impl ChildServer {
         control.answer().await
     }
 
-    /// SIGSTOP: the kernel goes on accepting connections, nobody answers them.
+    /// SIGSTOP: the kernel goes on accepting connections, nobody answers them. Waits until every thread has stopped: on a busy machine
+    /// one that computes goes on until it is its turn to notice.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        for _ in 0..PAUSES {
+            if self.is_stopped()? {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        bail!("process {} does not stop", self.pid())
+    }
+
+    fn is_stopped(&self) -> Result<bool> {
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+            // The state is behind the name, which is in parentheses (proc(5)).
+            if !stat
+                .rsplit(") ")
+                .next()
+                .is_some_and(|rest| rest.starts_with('T'))
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// SIGCONT.
