@@ -149,6 +149,7 @@ async fn best() -> (Technique, Option<Splice>) {
                 messages: calibrate::choose(&figures, Flowing::Messages),
                 bulk: calibrate::choose(&figures, Flowing::Bulk),
             }
+            .sound()
         }
         Err(error) => {
             why += &format!("; nothing could be measured: {error}");

@@ -84,7 +84,7 @@ impl Splicer {
         limits: &PairLimits,
         signal: Receiver<Signal>,
     ) -> PairOutcome {
-        let plan = plan.into();
+        let plan = plan.into().sound();
         let streams = [a.stream, b.stream];
         let [first, second] = &streams;
         let (kernel, reason) = match plan.needs_kernel().then(|| self.slot()) {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::rig::{Rig, no_more, pattern, receive, reset, send};
-use super::{Count, End, Mode, PairLimits, PairOutcome, Plan, Signal, Splicer};
+use super::{End, Mode, PairLimits, PairOutcome, Plan, Signal, Splicer};
 use crate::kernel::Splice;
 use crate::net::offer_again;
 
@@ -32,8 +32,6 @@ pub enum Case {
     ResetBySecond,
     /// A reader that does not read: what is held for it is bounded, and it misses nothing when it reads after all.
     SlowReader,
-    /// Bulk takes the pair out of the kernel, and messages bring it back, twice.
-    ThereAndBack,
 }
 
 /// What was found, case by case.
@@ -47,7 +45,7 @@ pub struct SelfTestReport {
 
 impl Case {
     /// Every case, in the order in which they are tried.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::EarlyBytes,
         Self::Echo,
         Self::FinWithData,
@@ -55,7 +53,6 @@ impl Case {
         Self::ResetByFirst,
         Self::ResetBySecond,
         Self::SlowReader,
-        Self::ThereAndBack,
     ];
 
     /// The text for logs and `mvp doctor`.
@@ -68,7 +65,6 @@ impl Case {
             Self::ResetByFirst => "reset by the first side",
             Self::ResetBySecond => "reset by the second side",
             Self::SlowReader => "slow reader",
-            Self::ThereAndBack => "out of the kernel and back",
         }
     }
 }
@@ -120,8 +116,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FLOOD: usize = 64 << 20;
 /// A writer that is not let go on for so long is taken to be stopped.
 const STOPPED: Duration = Duration::from_millis(200);
-/// The silence after which a pair goes back into the kernel.
-const CALM: Duration = Duration::from_millis(5);
 
 async fn try_case(case: Case, splice: &Splice, splicer: &Splicer) -> Result<(), String> {
     let rig = Rig::new().await.map_err(|e| format!("loopback: {e}"))?;
@@ -141,7 +135,6 @@ async fn try_case(case: Case, splice: &Splice, splicer: &Splicer) -> Result<(), 
         Case::ResetByFirst => reset_by(rig, splicer, 0).await,
         Case::ResetBySecond => reset_by(rig, splicer, 1).await,
         Case::SlowReader => slow_reader(rig, splicer, &pattern).await,
-        Case::ThereAndBack => there_and_back(rig, splicer, &pattern).await,
     }
 }
 
@@ -336,53 +329,6 @@ async fn slow_reader(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), 
         return Err(format!("{sent} bytes sent, counted as {outcome:?}"));
     }
     Ok(())
-}
-
-async fn there_and_back(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), String> {
-    const BYTES: usize = 1 << 20;
-    let Rig {
-        mut client,
-        a,
-        b,
-        mut server,
-    } = rig;
-    let returned = || splicer.counts().get(Count::ToMessages);
-    let talking = async {
-        let mut sent = 0;
-        for _ in 0..2 {
-            let before = returned();
-            while returned() == before {
-                let sending = async {
-                    let sent = send(&mut client, pattern, BYTES).await;
-                    sent.map_err(|e| format!("sending: {e}"))
-                };
-                tokio::try_join!(sending, receive(&mut server, pattern, BYTES))?;
-                sent += BYTES;
-                tokio::time::sleep(2 * CALM).await;
-            }
-            client.write_all(b"x").await.map_err(|e| e.to_string())?;
-            let read = server.read_exact(&mut [0; 1]).await;
-            read.map_err(|e| format!("a message afterwards: {e}"))?;
-            sent += 1;
-        }
-        client.shutdown().await.map_err(|e| e.to_string())?;
-        no_more(&mut server).await?;
-        drop(server);
-        no_more(&mut client).await.map(|()| sent)
-    };
-    // As in `echo`, no reader is too slow.
-    let limits = PairLimits {
-        backlog: 2 * BYTES as u64,
-        calm: CALM,
-        ..PairLimits::default()
-    };
-    let plan = Plan {
-        messages: Mode::Sockmap,
-        bulk: Mode::Copy,
-    };
-    let joining = join(splicer, a, b, plan, limits);
-    let (outcome, sent) = tokio::try_join!(joining, talking)?;
-    in_order(outcome, [sent as u64, 0])
 }
 
 async fn join(

@@ -1,6 +1,6 @@
-//! Pairs that change over in mid-stream, between every two modes: nothing is lost, doubled or reordered.
+//! Pairs that change over in mid-stream: nothing is lost, doubled or reordered.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
@@ -11,7 +11,7 @@ use mvp::kernel::Splice;
 use mvp::splice::flow::LONGEST;
 use mvp::splice::{Count, End, Mode, PairLimits, Plan, Splicer};
 use mvp_common::Counter;
-use mvp_tests::pairs::{PATIENCE, PairProxy, eventually, pattern, receive, send};
+use mvp_tests::pairs::{PATIENCE, PairProxy, pattern, receive};
 
 use crate::common::{LOOPBACK, accept, connect, in_namespace, listen};
 
@@ -24,8 +24,8 @@ const CALM: Duration = Duration::from_millis(1);
 fn whoever_changes_over_loses_nothing() {
     for messages in Mode::ALL {
         for bulk in Mode::ALL {
-            if messages != bulk {
-                let plan = Plan { messages, bulk };
+            let plan = Plan { messages, bulk };
+            if messages != bulk && plan.sound() == plan {
                 in_namespace("whoever_changes_over_loses_nothing", || changes(plan));
             }
         }
@@ -155,74 +155,3 @@ fn write_on(stream: &mut TcpStream, pattern: &[u8], sent: u64, length: usize) ->
     }
     Ok(())
 }
-
-/// Messages in the kernel, bulk outside, and messages in the kernel again.
-#[test]
-fn bulk_leaves_the_kernel_and_messages_return_to_it() {
-    in_namespace("bulk_leaves_the_kernel_and_messages_return_to_it", || {
-        let (listener, server) = listen(LOOPBACK);
-        let splicer = Arc::new(Splicer::new(Some(Splice::load().unwrap()), 1));
-        let plan = Plan {
-            messages: Mode::Sockmap,
-            bulk: Mode::Copy,
-        };
-        let limits = PairLimits::default();
-        let proxy = PairProxy::start(LOOPBACK, server, Arc::clone(&splicer), plan, limits);
-        let mut client = connect(proxy.address);
-        let mut server = accept(&listener);
-        let count = |count| splicer.counts().get(count);
-        let pattern = pattern();
-        let mut exchange = || {
-            client.write_all(b"?").unwrap();
-            server.read_exact(&mut [0; 1]).unwrap();
-            server.write_all(b"!").unwrap();
-            client.read_exact(&mut [0; 1]).unwrap();
-        };
-        let mut exchanges = 0;
-        eventually("joined in the kernel", || splicer.in_kernel() == 1);
-        for _ in 0..1000 {
-            exchange();
-            exchanges += 1;
-        }
-        assert_eq!((count(Count::ToBulk), splicer.in_kernel()), (0, 1));
-
-        let mut lists = 0;
-        while count(Count::ToBulk) == 0 {
-            let (mut to, mut from) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-            thread::scope(|scope| {
-                scope.spawn(|| send(&mut to, &pattern, LIST).unwrap());
-                let mut list = vec![0; LIST as usize];
-                from.read_exact(&mut list).unwrap();
-                assert!(list.iter().eq(pattern.iter().cycle().take(list.len())));
-            });
-            lists += 1;
-        }
-        eventually("messages again", || count(Count::ToMessages) == 1);
-        eventually("in the kernel again", || splicer.in_kernel() == 1);
-        let moved = || {
-            splicer
-                .kernel()
-                .unwrap()
-                .counters()
-                .unwrap()
-                .get(Counter::SpliceBytes)
-        };
-        let before = moved();
-        let mut exchange = || {
-            client.write_all(b"?").unwrap();
-            server.read_exact(&mut [0; 1]).unwrap();
-            server.write_all(b"!").unwrap();
-            client.read_exact(&mut [0; 1]).unwrap();
-        };
-        exchange();
-        exchanges += 1;
-        assert_eq!(moved() - before, 2);
-        drop(client);
-        drop(server);
-        let outcome = proxy.outcome();
-        assert_eq!(outcome.bytes, [exchanges, exchanges + lists * LIST]);
-        assert_eq!((outcome.mode, outcome.reason), (Mode::Sockmap, None));
-    });
-}
-
-const LIST: u64 = 5_000_000;
