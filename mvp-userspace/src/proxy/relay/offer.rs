@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -58,8 +57,7 @@ pub(crate) async fn offer(
         return Offered::Done;
     }
     let deadline = tokio::time::Instant::now() + timeout;
-    // A hello that came byte by byte lies in as many buffers of the kernel, and a look at all of them takes a tenth of a millisecond.
-    let peeked = thread.turns.limit(pin!(peek(&stream, deadline))).await;
+    let peeked = peek(&stream, deadline).await;
     let left = deadline.saturating_duration_since(tokio::time::Instant::now());
     let hello = match peeked {
         Ok(Peeked::Hello(hello)) => {
