@@ -13,7 +13,7 @@ use super::record::Record;
 use super::registry::{EndReason, ForwardedKind, RelayPermit, WholeConnection};
 use crate::net::{self, ClientHello, Peeked, peek, tune_upstream};
 use crate::proxy::attempt::dial_ending;
-use crate::proxy::{Shared, Worker, blame};
+use crate::proxy::{Shared, blame};
 use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, SILENCE, decide};
 use crate::route::{RouteTable, Server};
 use crate::splice::PairLimits;
@@ -33,12 +33,11 @@ pub(crate) enum Offered {
 /// Forwards a connection until its end, or gives it back. Before it is given back a whole ClientHello is awaited, except for
 /// one in very many pieces, so that `place` knows which connections are silent.
 pub(crate) async fn offer(
-    thread: &Worker,
+    shared: &Shared,
     stream: TcpStream,
     client: SocketAddr,
     place: &net::AdmissionPermit,
 ) -> Offered {
-    let shared = &*thread.shared;
     let relays = &shared.relays;
     let timeout = shared.limits.handshake_timeout;
     if relays.pass_through.load(Ordering::Relaxed)
