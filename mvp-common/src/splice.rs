@@ -21,9 +21,8 @@ pub const SPLICE_FLOWS_MAP: &str = "SPLICE_FLOWS";
 /// [`SPLICE_STEP`]. The agent then looks whether the other end keeps up: the kernel does not (see `docs/splice.md`).
 pub const SPLICE_EVENTS_MAP: &str = "SPLICE_EVENTS";
 
-/// Bytes of a flow between two events: 64 KiB. Bulk has to be seen while it flows, and a list of a few megabytes is over in milliseconds;
-/// messages of 1 KiB wake the agent once in 64.
-pub const SPLICE_STEP: u64 = 64 << 10;
+/// Bytes of a flow between two events: 1 MiB. One wake-up of the agent a MiB costs little against moving a MiB.
+pub const SPLICE_STEP: u64 = 1 << 20;
 
 /// Sockets that can be joined at once: two for each pair.
 pub const SPLICE_SOCKETS: u32 = 32768;

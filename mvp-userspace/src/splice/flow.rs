@@ -42,8 +42,9 @@ pub struct Judge {
     patience: Duration,
 }
 
-/// Bytes in one direction that are looked at together: as many as the kernel moves between two events.
-pub const RUN: u64 = mvp_common::SPLICE_STEP;
+/// Bytes in one direction that are looked at together. Bulk has to be seen while it flows, and a list of a few megabytes is over in
+/// milliseconds.
+pub const RUN: u64 = 64 << 10;
 /// A run that takes longer is no bulk: 3.2 MB/s. So little is moved by any mode without effort.
 pub const FAST: Duration = Duration::from_millis(20);
 /// Fewer bytes for each segment of the other direction are answers to requests. Acknowledgements carry no data and do not count; a

@@ -165,7 +165,7 @@ impl Pair<'_> {
                 (Ok(Stop::Clean | Stop::Ended), _) => Last::Ended,
                 (Err(last), _) => last,
             };
-            if splice.is_some() && self.by_kernel.is_none() {
+            if splice.is_some() {
                 self.reason = Some(match pumps.iter().any(Pump::saw_end) {
                     true => Reason::Ended,
                     false => Reason::Busy,
@@ -189,7 +189,7 @@ impl Pair<'_> {
         }
     }
 
-    /// Has the kernel move the bytes as long as it can and should. Gives the sockets back for userspace to go on, or the outcome if
+    /// Has the kernel move the bytes as long as it can. Gives the sockets back for userspace to go on, or the outcome if
     /// there is nothing to go on with.
     async fn try_kernel(
         &mut self,
@@ -208,26 +208,20 @@ impl Pair<'_> {
             Ok(phase) => phase,
             Err((reason, sockets)) => {
                 self.kernel = None;
-                // One that the kernel has had already is not counted as one that it never got.
-                if self.by_kernel.is_none() {
-                    self.reason = Some(reason);
-                }
+                self.reason = Some(reason);
                 return register(sockets).ok_or_else(|| self.outcome(&broken));
             }
         };
         let one = OpenCount::new(&self.splicer.in_kernel);
-        let run = phase.run(self.limits, &mut self.signal, self.sensor.as_mut());
+        let run = phase.run(self.limits, &mut self.signal);
         let (result, last) = match run.await {
             After::Ended => (None, Last::Ended),
             After::Stopped => (None, Last::Stopped),
             After::Broken(broken) => (None, Last::Broken(broken)),
-            After::Released { done, backlog } => {
-                if backlog {
-                    self.kernel = None;
-                    self.reason = Some(Reason::Backlog);
-                } else {
-                    self.splicer.counts.changed(self.flowing());
-                }
+            After::Backlog { done } => {
+                // It is not put back.
+                self.kernel = None;
+                self.reason = Some(Reason::Backlog);
                 match self.taken_out(&phase, done, pumps).await {
                     Ok(streams) => (Some(streams), Last::Ended),
                     Err(last) => (None, last),
@@ -235,19 +229,12 @@ impl Pair<'_> {
             }
         };
         drop(one);
-        let [first, second] = self.by_kernel.unwrap_or_default();
-        let [more_first, more_second] = phase.redirected();
-        self.by_kernel = Some([first + more_first, second + more_second]);
+        self.by_kernel = Some(phase.redirected());
         let sockets = phase.into_sockets();
         result.ok_or_else(|| {
             last.close(sockets.each_ref().map(SockRef::from));
             self.outcome(&last)
         })
-    }
-
-    fn flowing(&self) -> Flowing {
-        let flowing = self.sensor.as_ref().map(Sensor::flowing);
-        flowing.unwrap_or(Flowing::Messages)
     }
 
     /// Takes a pair out of the kernel in mid-stream. Each direction goes on as soon as its own backlog is written: a side may well not
@@ -262,10 +249,9 @@ impl Pair<'_> {
             return Err(Last::Broken(Broken(0)));
         };
         let [first_done, second_done] = done;
-        let conduit = self.conduit();
         let pump = |from, done| match done {
             true => Pump::ended(from),
-            false => Pump::new(from, Vec::new(), conduit),
+            false => Pump::new(from, Vec::new(), Conduit::Buffer),
         };
         *pumps = [pump(0, first_done), pump(1, second_done)];
         let gates: [AtomicBool; 2] = Default::default();
@@ -283,21 +269,18 @@ impl Pair<'_> {
             let second = open(1, second_done, second_gate);
             tokio::try_join!(first, second)
         };
-        tokio::pin!(drained);
-        loop {
-            tokio::select! {
-                // In this order: an opened gate is seen in the same turn.
-                biased;
-                drained = &mut drained => return match drained {
-                    Ok(_) => Ok(streams),
-                    Err(broken) => Err(Last::Broken(broken)),
-                },
-                result = self.userspace(&streams, pumps, &gates, false) => match result {
-                    Ok(Stop::Flows(flowing)) => self.splicer.counts.changed(flowing),
-                    Ok(Stop::Ended | Stop::Clean) => return Err(Last::Ended),
-                    Err(last) => return Err(last),
-                },
-            }
+        tokio::select! {
+            // In this order: an opened gate is seen in the same turn.
+            biased;
+            drained = drained => match drained {
+                Ok(_) => Ok(streams),
+                Err(broken) => Err(Last::Broken(broken)),
+            },
+            result = self.userspace(&streams, pumps, &gates, false) => Err(match result {
+                // What flows makes no difference to a pair that the kernel has had.
+                Ok(_) => Last::Ended,
+                Err(last) => last,
+            }),
         }
     }
 

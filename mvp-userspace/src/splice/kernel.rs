@@ -10,7 +10,6 @@ use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 
 use super::pump::Broken;
-use super::sense::{Sensor, sleep_until};
 use super::traffic::ended;
 use super::{PairLimits, Reason, Signal};
 use crate::kernel::{Joined, Splice};
@@ -30,12 +29,10 @@ pub(super) enum After {
     Ended,
     Stopped,
     Broken(Broken),
-    /// Userspace is to go on. The sources have been released.
-    Released {
+    /// The reader of a direction is too slow. The sources have been released.
+    Backlog {
         /// Directions that have ended, with the FIN passed on.
         done: [bool; 2],
-        /// The reader of a direction is too slow; otherwise something else flows than before.
-        backlog: bool,
     },
 }
 
@@ -64,8 +61,6 @@ struct Patience {
 /// A reset lets what came before it arrive, if the other side takes it at once.
 const RESET_GRACE: Duration = Duration::from_secs(1);
 const PAUSES: [Duration; 2] = [Duration::from_micros(500), Duration::from_millis(50)];
-/// Looks at a backlog without a pause in between: the worker writes some hundred KiB in that time, and a pause takes a millisecond.
-const TURNS: usize = 32;
 /// Tries to read a count of a socket that keeps receiving.
 const TRIES: usize = 64;
 
@@ -116,12 +111,7 @@ impl Phase {
     }
 
     /// Until both directions have ended, or something else must go on.
-    pub(super) async fn run(
-        &self,
-        limits: &PairLimits,
-        signal: &mut Receiver<Signal>,
-        mut sensor: Option<&mut Sensor>,
-    ) -> After {
+    pub(super) async fn run(&self, limits: &PairLimits, signal: &mut Receiver<Signal>) -> After {
         let mut seen = [Ends::default(); 2];
         let mut directions = [Direction::Open, Direction::Open];
         let stopped = ended(signal, limits.silence, || {
@@ -145,20 +135,14 @@ impl Phase {
             if directions.iter().all(|d| matches!(d, Direction::Done)) {
                 return After::Ended;
             }
-            let due = sensor.as_deref().and_then(Sensor::due);
             tokio::select! {
                 result = self.watch.next(&mut seen) => if let Err(error) = result {
                     tracing::error!(%error, "cannot watch two sockets any more");
                     return After::Broken(Broken(0));
                 },
-                () = self.joined.step() => {
-                    let backlog = [0, 1].iter().any(|&from| self.backlog(from) > limits.backlog);
-                    if backlog || self.flows_differently(sensor.as_deref_mut()) {
-                        return self.release(&directions, backlog);
-                    }
-                }
-                () = sleep_until(due) => if self.flows_differently(sensor.as_deref_mut()) {
-                    return self.release(&directions, false);
+                () = self.joined.step() => if [0, 1].iter().any(|&from| self.backlog(from) > limits.backlog) {
+                    self.joined.release();
+                    return After::Backlog { done: directions.map(|d| matches!(d, Direction::Done)) };
                 },
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
                 () = &mut stopped => return After::Stopped,
@@ -166,10 +150,9 @@ impl Phase {
         }
     }
 
-    /// Waits, after [`After::Released`], until what the kernel took over in this direction has been written to its target.
+    /// Waits, after [`After::Backlog`], until what the kernel took over in this direction has been written to its target.
     pub(super) async fn drained(&self, from: usize, stall: Duration) -> Result<(), Broken> {
         let mut patience = Patience::new();
-        let mut turns = 0;
         let (source, target) = ends(&self.sockets, from);
         loop {
             // Reading the source's TCP_INFO takes its lock: no segment is on its way through the program any more.
@@ -177,13 +160,6 @@ impl Phase {
             let backlog = self.backlog(from);
             if backlog == 0 {
                 return Ok(());
-            }
-            if turns < TURNS {
-                turns += 1;
-                // To the kernel's worker, which may wait for this CPU, and then to the other tasks of this thread.
-                std::thread::yield_now();
-                tokio::task::yield_now().await;
-                continue;
             }
             let closed = TcpInfo::read(target).is_ok_and(|info| info.is_closed());
             match patience.next(backlog, stall) {
@@ -207,19 +183,6 @@ impl Phase {
     /// The kernel is to have nothing more to do with the sockets.
     pub(super) fn into_sockets(self) -> [TcpStream; 2] {
         self.sockets
-    }
-
-    fn release(&self, directions: &[Direction; 2], backlog: bool) -> After {
-        self.joined.release();
-        let done = directions
-            .each_ref()
-            .map(|direction| matches!(direction, Direction::Done));
-        After::Released { done, backlog }
-    }
-
-    fn flows_differently(&self, sensor: Option<&mut Sensor>) -> bool {
-        let [first, second] = &self.sockets;
-        sensor.is_some_and(|sensor| sensor.look([first, second]).is_some())
     }
 
     /// Takes one direction further after a FIN. Says when to look again.
