@@ -9,7 +9,7 @@ const UNHEARD_FRAMES: usize = 10_000;
 
 /// What came in one turn of the thread's event loop, and what came while the other side read nothing.
 #[derive(Debug, Default)]
-pub(super) struct Burst {
+pub struct Burst {
     /// Blocks of fields in this turn.
     blocks: usize,
     /// Frames since the other side last read anything, while something waits for it.
@@ -45,20 +45,23 @@ impl<S: Side> Connection<S> {
 }
 
 impl Burst {
-    pub(super) fn begin_turn(&mut self) {
+    /// Nothing has come in this turn.
+    pub fn begin_turn(&mut self) {
         self.blocks = 0;
     }
 
-    pub(super) fn block(&mut self) {
+    /// A block of fields has begun, or come.
+    pub fn block(&mut self) {
         self.blocks += 1;
     }
 
-    pub(super) fn is_enough(&self, most: usize) -> bool {
+    /// Whether there were `most` blocks in this turn.
+    pub fn is_enough(&self, most: usize) -> bool {
         self.blocks >= most
     }
 
-    /// False: too many frames came from somebody who does not read.
-    pub(super) fn frame(&mut self) -> bool {
+    /// A frame has come. False: too many came from somebody who does not read.
+    pub fn frame(&mut self) -> bool {
         match &mut self.unheard {
             Some(unheard) => {
                 *unheard += 1;
@@ -69,7 +72,7 @@ impl Burst {
     }
 
     /// The socket took nothing (`true`), or all that there was.
-    pub(super) fn blocked(&mut self, blocked: bool) {
+    pub fn blocked(&mut self, blocked: bool) {
         match blocked {
             true => {
                 self.unheard.get_or_insert(0);

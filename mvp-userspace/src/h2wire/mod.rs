@@ -29,7 +29,7 @@ pub use fuzz_frames::fuzz_frames;
 pub use hpack::fuzz_hpack;
 
 pub use connection::{Connection, Limits, Piece, Side};
-pub use flood::Misdeeds;
+pub use flood::{Burst, Misdeeds};
 pub use mend::Mend;
 pub use stream::{Fault, Head};
 pub use target::{REFUSED, Refusal, judge, stand_in};

@@ -20,17 +20,14 @@ use super::frames::{Seen, Walker};
 use super::keep_alive::Reads;
 use super::rate::{Allowance, Rate};
 use super::streams::Granted;
-use crate::h2wire::Misdeeds;
 use crate::h2wire::frame::HEADER as FRAME_HEADER;
 use crate::h2wire::frame::code::ENHANCE_YOUR_CALM;
+use crate::h2wire::{Burst, Misdeeds};
 use crate::net::next_turn;
 
 /// Frames on streams that have ended already, such as the rest of an upload that was refused early: the number that is allowed
 /// at once, and per minute. Each of them costs the client as much as the agent.
 const LATE_FRAMES: f64 = 20_000.0;
-/// Frames that are accepted from a client which does not read what the agent sends, as Go's server counts its own control
-/// frames (`maxQueuedControlFrames`).
-const UNHEARD_FRAMES: usize = 10_000;
 
 /// What is left of what one client may do that costs the agent more than the client.
 #[derive(Debug)]
@@ -54,15 +51,11 @@ pub(super) struct FloodGuard<S> {
     /// The highest stream that the client opened.
     last_stream: u32,
     floods: Floods,
-    /// Frames since the client last read anything while something waits for it.
-    unheard: usize,
+    burst: Burst,
     /// Requests that may begin in one turn of the thread's event loop.
     begun_a_turn: usize,
-    /// Requests that have begun in this turn.
-    begun: usize,
     /// Bytes that were read and are for a later turn, from the position in the second field on.
     held: (Vec<u8>, usize),
-    blocked: bool,
     flooded: Flooded,
     /// GOAWAY, once it is decided, and how much of it was sent.
     farewell: Option<(Vec<u8>, usize)>,
@@ -120,11 +113,9 @@ impl<S> FloodGuard<S> {
             outgoing: Walker::of_server(),
             last_stream: 0,
             floods: Floods::new(granted.pending_resets),
-            unheard: 0,
+            burst: Burst::default(),
             begun_a_turn: granted.limits.blocks_a_turn,
-            begun: 0,
             held: (Vec::new(), 0),
-            blocked: false,
             flooded: flooded.clone(),
             farewell: None,
         };
@@ -148,32 +139,28 @@ impl<S> FloodGuard<S> {
         if !bytes.is_empty() {
             self.reads.count();
         }
-        let (mut frames, mut last, mut begun) = (0, self.last_stream, self.begun);
+        let (burst, last) = (&mut self.burst, &mut self.last_stream);
+        let mut heard = true;
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             let step = match self.incoming.until_boundary() {
-                0 if begun >= self.begun_a_turn => break,
+                0 if burst.is_enough(self.begun_a_turn) => break,
                 0 => FRAME_HEADER,
                 within => within,
             };
             let part = rest.get(..step).unwrap_or(rest);
             self.incoming.walk(part, |seen| match seen {
-                Seen::Frame => frames += 1,
+                Seen::Frame => heard &= burst.frame(),
                 Seen::Headers { stream } => {
-                    begun += 1;
-                    last = last.max(stream);
+                    burst.block();
+                    *last = stream.max(*last);
                 }
                 _ => {}
             });
             taken += part.len();
         }
-        self.begun = begun;
-        self.last_stream = last;
-        if self.blocked {
-            self.unheard += frames;
-            if self.unheard > UNHEARD_FRAMES {
-                self.flood();
-            }
+        if !heard {
+            self.flood();
         }
         taken
     }
@@ -222,24 +209,23 @@ impl<S: AsyncWrite + Unpin> FloodGuard<S> {
     fn wrote(&mut self, cx: &Context<'_>, written: &Poll<io::Result<usize>>) {
         match written {
             Poll::Ready(Ok(_)) => {
-                self.blocked = false;
-                self.unheard = 0;
+                self.burst.blocked(false);
                 if self.farewell.is_some() {
                     // Reading waits for the end of the frame.
                     cx.waker().wake_by_ref();
                 }
             }
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.blocked = true,
+            Poll::Pending => self.burst.blocked(true),
         }
     }
 }
 
 impl<S: AsyncRead + Unpin> FloodGuard<S> {
     fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.begun >= self.begun_a_turn {
+        if self.burst.is_enough(self.begun_a_turn) {
             // Whatever else is ready is polled before this is again, and so is what arrives meanwhile.
-            self.begun = 0;
+            self.burst.begin_turn();
             next_turn(cx);
             return Poll::Pending;
         }
@@ -256,7 +242,7 @@ impl<S: AsyncRead + Unpin> FloodGuard<S> {
                 match Pin::new(&mut self.stream).poll_read(cx, buf) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Pending => {
-                        self.begun = 0;
+                        self.burst.begin_turn();
                         return Poll::Pending;
                     }
                     failed => return failed,
@@ -347,10 +333,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FloodGuard<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.blocked = flushed.is_pending();
-        if !self.blocked {
-            self.unheard = 0;
-        }
+        self.burst.blocked(flushed.is_pending());
         flushed
     }
 
