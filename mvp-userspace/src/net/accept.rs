@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::net::SocketFlags;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::admission::{Admission, AdmissionPermit, Shortage};
-use super::descriptors::{self, Spare};
+use super::close_waiting::close_waiting;
+use super::descriptors;
 use super::owned::OpenCount;
 
 /// The interval of turns if there is nothing to call.
@@ -91,6 +91,8 @@ pub struct AcceptLoop {
 struct Failing {
     since: Option<Instant>,
     last: Option<Instant>,
+    /// That not even closing succeeds.
+    told: bool,
 }
 
 impl ThreadInbox {
@@ -140,7 +142,6 @@ impl AcceptLoop {
         let mut tick = tokio::time::interval(interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = Failing::default();
-        let mut spare = Spare::new();
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept(), if !failing.pauses() => accepted,
@@ -163,13 +164,13 @@ impl AcceptLoop {
                     tracing::debug!(%error, "a connection ended before it was accepted");
                 }
                 Err(error) => {
+                    // Out of descriptors or memory: a useless connection must end, and no client wait for nothing. What ended for the first failure
+                    // has left its descriptor by the next.
+                    self.admission.make_room();
                     if failing.begin() {
                         tracing::warn!(%error, "accept failed: connections are closed until it succeeds");
-                    }
-                    // Out of descriptors or memory: a useless connection must end, and no client wait for nothing.
-                    self.admission.make_room();
-                    if spare.lend(|| close_one(&self.listener)) {
-                        refused("descriptors");
+                    } else {
+                        self.close_waiting(&mut failing, &refused);
                     }
                     if let Some(on_tick) = &mut on_tick {
                         (on_tick.call)(self.turn(&mut failing));
@@ -185,6 +186,16 @@ impl AcceptLoop {
             listener: &self.listener,
             spare: self.admission.room(Instant::now()).min(free),
             failing: failing.is_on(),
+        }
+    }
+
+    fn close_waiting(&self, failing: &mut Failing, refused: &impl Fn(&'static str)) {
+        match close_waiting(&self.listener) {
+            Ok(closed) => (0..closed).for_each(|_| refused("descriptors")),
+            Err(error) if !std::mem::replace(&mut failing.told, true) => {
+                tracing::warn!(%error, "connections that cannot be accepted cannot be closed either, and wait");
+            }
+            Err(_) => {}
         }
     }
 
@@ -263,12 +274,6 @@ impl Failing {
         let left = self.last.map(|last| PAUSE.saturating_sub(last.elapsed()));
         tokio::time::sleep(left.unwrap_or_default()).await;
     }
-}
-
-/// Takes the oldest connection out of the queue and closes it.
-fn close_one(listener: &TcpListener) {
-    // Another may have run out of descriptors in between; then it waits for the next try.
-    let _ = rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
 }
 
 /// ECONNABORTED, and errors of the network that Linux passes on from the new connection (accept(2), "Error handling").

@@ -15,15 +15,6 @@ const MOST_RESERVE: u64 = 4096;
 /// Free descriptors that are enough to accept again.
 const ENOUGH: usize = 8;
 
-/// Descriptors that are kept in hand. Another thread may take the one that is lent, for good: a connection to a server, for
-/// example. With a single one, every later connection in the queue would then wait until a descriptor becomes free.
-const SPARES: usize = 8;
-
-/// Descriptors of which one is given up when there is no other, to take a connection out of the accept queue and close it: its
-/// client then tries again, and the kernel meanwhile passes new connections to kube-apiserver. Left in the queue it would wait.
-#[derive(Debug, Default)]
-pub(super) struct Spare(Vec<File>);
-
 /// Raises the soft limit of open descriptors to the hard one, which needs no right (setrlimit(2)). Returns the limit that holds
 /// now; `u64::MAX` is none.
 pub fn raise_limit() -> u64 {
@@ -54,47 +45,12 @@ pub fn connections_for(descriptors: u64, wanted: Option<usize>) -> usize {
 
 /// Whether there are descriptors to accept connections with.
 pub(super) fn enough() -> bool {
-    let tried: io::Result<Vec<File>> = (0..ENOUGH).map(|_| open()).collect();
+    let tried: io::Result<Vec<File>> = (0..ENOUGH).map(|_| File::open("/dev/null")).collect();
     tried.is_ok()
-}
-
-impl Spare {
-    /// With descriptors in hand, as far as there are any.
-    pub(super) fn new() -> Self {
-        let mut spare = Self::default();
-        spare.refill();
-        spare
-    }
-
-    /// Gives one descriptor up for as long as `work` runs. False if there was none.
-    pub(super) fn lend(&mut self, work: impl FnOnce()) -> bool {
-        self.refill();
-        if self.0.pop().is_none() {
-            return false;
-        }
-        work();
-        self.refill();
-        true
-    }
-
-    /// Takes descriptors again, as far as there are any.
-    fn refill(&mut self) {
-        while self.0.len() < SPARES
-            && let Ok(file) = open()
-        {
-            self.0.push(file);
-        }
-    }
-}
-
-fn open() -> io::Result<File> {
-    File::open("/dev/null")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
-
     use super::*;
 
     #[test]
@@ -123,26 +79,5 @@ mod tests {
         assert_eq!(now.current, now.maximum);
         assert_eq!(limit, now.current.unwrap_or(u64::MAX));
         assert!(enough());
-    }
-
-    #[test]
-    fn the_spare_one_is_back_afterwards() {
-        let mut spare = Spare::new();
-        let mut lent = false;
-        assert!(spare.lend(|| lent = true) && lent);
-        assert_eq!(spare.0.len(), SPARES);
-    }
-
-    #[test]
-    fn one_at_a_time_is_lent() {
-        let mut spare = Spare::new();
-        let mut held: Vec<_> = spare.0.iter().map(AsRawFd::as_raw_fd).collect();
-        let last = held.pop();
-        // Another thread takes the one that is lent.
-        let mut taken = None;
-        assert!(spare.lend(|| taken = open().ok()));
-        let now: Vec<_> = spare.0.iter().map(AsRawFd::as_raw_fd).collect();
-        assert_eq!(now[..SPARES - 1], held, "the others were never given up");
-        assert!(last.is_some() && taken.is_some());
     }
 }

@@ -3,6 +3,7 @@
 mod accept;
 mod admission;
 mod bulk;
+mod close_waiting;
 mod deferred;
 mod descriptors;
 mod dial;

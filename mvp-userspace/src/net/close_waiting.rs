@@ -1,0 +1,114 @@
+//! Taking connections out of the accept queue, to close them, when there is no descriptor left to accept them with.
+//!
+//! accept(2) wants a descriptor even for a connection that is closed at once. One that is kept in hand for that does not do: between giving
+//! it up and accept(2), any other thread of the process may take it, for good. So this is done with a table of descriptors of its own.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use libc::{c_int, c_uint};
+use rustix::net::SocketFlags;
+
+/// Closes whatever waits in this listener's queue, whether or not this process has descriptors left, and says how many connections that
+/// were. A client whose connection is closed tries again; left in the queue, it would wait for as long as descriptors are short.
+///
+/// The limit of descriptors (RLIMIT_NOFILE) is one on their numbers in one table. A thread that has left the table which it shared with the others
+/// (`unshare(CLONE_FILES)`; close_range(2) does that and leaves out most of the table) has all numbers free but the listener's. It ends before this
+/// returns, and its table with it.
+///
+/// # Errors
+/// No thread can be made, the kernel has no close_range(2) (before 5.9), or it has no memory or no more open files in all (ENFILE).
+pub(super) fn close_waiting(listener: impl AsFd) -> io::Result<usize> {
+    let listener = listener.as_fd();
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("mvp-close".to_owned())
+            .spawn_scoped(scope, || {
+                leave_all_but(listener)?;
+                close_all(listener)
+            })?
+            .join()
+            .unwrap_or_else(|_panic| Err(io::Error::other("the thread that closes them panicked")))
+    })
+}
+
+/// From here on this thread has one descriptor, this one.
+fn leave_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
+    let kept = c_uint::try_from(kept.as_raw_fd()).map_err(io::Error::other)?;
+    // With an end like this, the kernel copies the table below the beginning only.
+    close_range(kept + 1, c_uint::MAX, libc::CLOSE_RANGE_UNSHARE)?;
+    match kept.checked_sub(1) {
+        Some(last) => close_range(0, last, 0),
+        None => Ok(()),
+    }
+}
+
+#[expect(unsafe_code, reason = "no crate in use has this system call")]
+fn close_range(first: c_uint, last: c_uint, flags: c_uint) -> io::Result<()> {
+    // Through syscall(2), since musl has no function for it.
+    // SAFETY: no memory is passed. Descriptors are closed that others own, which would be unsound in the table of the process: only
+    // `leave_all_but` calls this, and its first call gives the thread a table of its own, in which nobody owns anything.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    match c_int::try_from(result) {
+        Ok(0) => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn close_all(listener: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut closed = 0;
+    loop {
+        match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(connection) => {
+                drop(connection);
+                closed += 1;
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(closed),
+            // One that had ended by itself.
+            Err(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use super::*;
+
+    fn listener() -> TcpListener {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    }
+
+    #[test]
+    fn all_that_wait_are_closed() {
+        let listener = listener();
+        let address = listener.local_addr().unwrap();
+        let mut clients: Vec<_> = (0..20)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        assert_eq!(close_waiting(&listener).unwrap(), 20);
+        for client in &mut clients {
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        }
+        assert_eq!(close_waiting(&listener).unwrap(), 0);
+    }
+
+    /// What it closes in its own table is open in the table of the process.
+    #[test]
+    fn everything_else_stays_open() {
+        let before = listener();
+        let queue = listener();
+        let after = listener();
+        for open in [&before, &after] {
+            let client = TcpStream::connect(open.local_addr().unwrap()).unwrap();
+            assert_eq!(close_waiting(&queue).unwrap(), 0);
+            let (_, address) = open.accept().unwrap();
+            assert_eq!(address, client.local_addr().unwrap());
+        }
+    }
+}
