@@ -7,6 +7,7 @@ mod attacks;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -179,18 +180,29 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// One thread, which has a processor only while nobody else wants it (nice 19, which is of a thread on Linux). Attackers are on machines of their
-/// own, and what they compute there costs nobody anything; here they would hold up the good client by themselves.
+/// One thread, which has a processor only while nobody else wants it (SCHED_IDLE, sched(7)). Attackers are on machines of their own, and
+/// what they compute there costs nobody anything; here they would hold up the good client by themselves. With nice 19 they do as well:
+/// who wakes up may have to wait until the running thread's slice of 3 ms has ended (`RUN_TO_PARITY` of kernel/sched/features.h).
 fn attackers() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .on_thread_start(|| {
-            if let Err(error) = rustix::process::nice(19) {
-                println!("THE ATTACKERS COMPETE with the good client: {error}");
+            if let Err(error) = only_while_idle() {
+                println!("THE ATTACKERS COMPETE with the good client: {error:#}");
             }
         })
         .enable_all()
         .build()?)
+}
+
+/// The kernel knows threads as it knows processes; chrt (util-linux) asks it.
+fn only_while_idle() -> Result<()> {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let status = Command::new("chrt")
+        .args(["--idle", "--pid", "0", &thread])
+        .status()?;
+    ensure!(status.success(), "chrt: {status}");
+    Ok(())
 }
 
 fn endpoint(address: SocketAddr, tls: &Arc<ClientConfig>) -> Result<Endpoint> {
