@@ -50,6 +50,8 @@ counters! {
     ShortcutSlow, "shortcut_slow", "Messages left to TCP because the other end was not noted in time";
 
     SteeredLocal, "steered_local", "TCP lookups given to the agent's listener while the guard is idle, because the client is on this node";
+
+    SpliceRepeated, "splice_repeated", "Bytes of joined connections that had come before, in a segment with new ones, and were passed on once";
 }
 
 impl Counter {

@@ -25,13 +25,13 @@ pub use shortcut::{
 };
 pub use splice::{
     SPLICE_EVENTS_MAP, SPLICE_FLOWS_MAP, SPLICE_PROGRAM, SPLICE_SOCKETS, SPLICE_SOURCES_MAP,
-    SPLICE_STEP, SPLICE_TARGETS_MAP,
+    SPLICE_STEP, SPLICE_TARGETS_MAP, SpliceFlow,
 };
 pub use steer::{ExemptKey, ExemptValue, LocalKey, LocalValue, SteerKey};
 
 /// Version of everything that the agent and the BPF object agree on: map names, key and value layouts, the order of
 /// [`Counter`]. Raise it with every change of those; the agent refuses an object of another version.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// ELF section, and therefore map, in which the BPF object carries its [`ABI_VERSION`]. Map names have at most 15
 /// bytes (`BPF_OBJ_NAME_LEN` in the kernel's `include/uapi/linux/bpf.h`, less the terminator).

@@ -14,8 +14,25 @@ pub const SPLICE_SOURCES_MAP: &str = "SPLICE_SOURCES";
 /// `net/core/skmsg.c`: `sk_psock_destroy` throws a backlog away; it runs when a socket has left its last map).
 pub const SPLICE_TARGETS_MAP: &str = "SPLICE_TARGETS";
 
-/// Name of the hash, cookie -> bytes (`u64`) that the program has sent on for that socket since it was joined.
+/// Name of the hash, cookie -> [`SpliceFlow`].
 pub const SPLICE_FLOWS_MAP: &str = "SPLICE_FLOWS";
+
+/// What the program knows of what one socket receives, since it was joined. All zero: nothing yet.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct SpliceFlow {
+    /// Bytes that it has sent on.
+    pub redirected: u64,
+    /// TCP's number of the byte that comes next, with [`Self::BEGUN`].
+    pub expected: u64,
+}
+
+impl SpliceFlow {
+    /// In `expected`: there was a segment.
+    pub const BEGUN: u64 = 1 << 32;
+}
+
+const _: () = assert!(size_of::<SpliceFlow>() == 16);
 
 /// Name of the ring buffer in which the program puts a cookie (`u64`) each time its flow crosses a multiple of
 /// [`SPLICE_STEP`]. The agent then looks whether the other end keeps up: the kernel does not (see `docs/splice.md`).

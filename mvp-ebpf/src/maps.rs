@@ -13,7 +13,8 @@ use aya_ebpf::{
 use mvp_common::{
     ABI_VERSION, Counter, ExemptKey, ExemptValue, GuardState, LOCAL_SOURCES_MAX, LocalKey,
     LocalValue, LookupState, Noted, Pulse, ROUTES_MAX, RouteKey, RouteValue, SERVERS_MAX,
-    SHORTCUT_SOCKETS, SPLICE_SOCKETS, ServerValue, ShortcutKey, ShortcutScope, SteerKey, TableHead,
+    SHORTCUT_SOCKETS, SPLICE_SOCKETS, ServerValue, ShortcutKey, ShortcutScope, SpliceFlow,
+    SteerKey, TableHead,
 };
 
 /// The version that this object was built with; the agent compares it before it attaches anything.
@@ -200,9 +201,9 @@ static SPLICE_SOURCES: SockHash<u64> = SockHash::with_max_entries(SPLICE_SOCKETS
 #[map]
 pub static SPLICE_TARGETS: SockHash<u64> = SockHash::with_max_entries(SPLICE_SOCKETS, 0);
 
-/// Cookie of a joined socket -> bytes sent on. Entries are made by the agent only, so none is allocated in advance.
+/// Cookie of a joined socket -> what it received. Entries are made by the agent only, so none is allocated in advance.
 #[map]
-pub static SPLICE_FLOWS: HashMap<u64, u64> =
+pub static SPLICE_FLOWS: HashMap<u64, SpliceFlow> =
     HashMap::with_max_entries(SPLICE_SOCKETS, BPF_F_NO_PREALLOC);
 
 #[map]

@@ -144,9 +144,28 @@ pub fn receive(stream: &mut impl Read, pattern: &[u8]) -> io::Result<u64> {
         }
         assert!(
             buffer[..bytes] == pattern[at..at + bytes],
-            "other bytes than sent, after {total}"
+            "other bytes than sent, after {total}: {}",
+            difference(&buffer[..bytes], pattern, at)
         );
         total += bytes as u64;
+    }
+}
+
+/// Where the first bytes that differ belong in the pattern.
+fn difference(received: &[u8], pattern: &[u8], at: usize) -> String {
+    const ALIKE: usize = 16;
+    let same = received
+        .iter()
+        .zip(&pattern[at..])
+        .take_while(|(a, b)| a == b);
+    let differs = same.count();
+    let wrong = received.get(differs..differs + ALIKE).unwrap_or_default();
+    match pattern.windows(ALIKE).position(|part| part == wrong) {
+        Some(found) => {
+            let ahead = (found + pattern.len() - at - differs) % pattern.len();
+            format!("{differs} bytes later come those {ahead} ahead of them")
+        }
+        None => format!("{differs} bytes later come {wrong:02x?}"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use mvp_common::{
     ExemptKey, ExemptValue, GuardState, LocalValue, LookupState, Noted, Pulse, RouteKey,
-    RouteValue, ServerValue, SteerKey, TableHead,
+    RouteValue, ServerValue, SpliceFlow, SteerKey, TableHead,
 };
 
 /// A key or value of `mvp-common`.
@@ -30,6 +30,7 @@ plain!(
     RouteKey,
     RouteValue,
     ServerValue,
+    SpliceFlow,
     SteerKey,
     TableHead
 );

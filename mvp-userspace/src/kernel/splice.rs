@@ -13,29 +13,30 @@ use aya::programs::SkSkb;
 use aya::{Ebpf, EbpfLoader};
 use mvp_common::{
     COUNTERS_MAP, Counter, SPLICE_EVENTS_MAP, SPLICE_FLOWS_MAP, SPLICE_PROGRAM, SPLICE_SOURCES_MAP,
-    SPLICE_TARGETS_MAP,
+    SPLICE_TARGETS_MAP, SpliceFlow,
 };
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use tokio::sync::Notify;
 
+use super::shared::Shared;
 use super::{Counters, Error, object};
 
 /// The loaded program and its maps. Cheap to clone, usable from any thread and runtime.
 #[derive(Clone)]
-pub struct Splice(Arc<Shared>);
+pub struct Splice(Arc<Inner>);
 
 /// Two joined sockets, `0` and `1`. Dropping it takes them apart at once, and what has not yet been sent is lost: see
 /// [`Joined::release`].
 pub struct Joined {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     cookies: [u64; 2],
     step: Arc<Notify>,
 }
 
-struct Shared {
+struct Inner {
     sources: Mutex<SockHash<MapData, u64>>,
     targets: Mutex<SockHash<MapData, u64>>,
-    flows: Mutex<HashMap<MapData, u64, u64>>,
+    flows: Mutex<HashMap<MapData, u64, Shared<SpliceFlow>>>,
     counters: PerCpuArray<MapData, u64>,
     steps: Arc<Steps>,
     reader: Mutex<Option<JoinHandle<()>>>,
@@ -86,7 +87,7 @@ impl Splice {
                 move || steps.read(events)
             })
             .map_err(|e| Error::io("starting the thread for splice events", &e))?;
-        Ok(Self(Arc::new(Shared {
+        Ok(Self(Arc::new(Inner {
             sources: Mutex::new(sources),
             targets: Mutex::new(take(&mut bpf, SPLICE_TARGETS_MAP)?),
             flows: Mutex::new(take(&mut bpf, SPLICE_FLOWS_MAP)?),
@@ -111,13 +112,13 @@ impl Splice {
         let cookies = [cookie(sockets[0])?, cookie(sockets[1])?];
         // Whatever has been done so far is undone by dropping this.
         let joined = Joined {
-            shared: Arc::clone(&self.0),
+            inner: Arc::clone(&self.0),
             cookies,
             step: Arc::default(),
         };
         for cookie in cookies {
             lock(&self.0.flows)
-                .insert(cookie, 0, 0)
+                .insert(cookie, Shared(SpliceFlow::default()), 0)
                 .map_err(|e| Error::map("joining two sockets", &e))?;
             lock(&self.0.steps.waiting).insert(cookie, Arc::clone(&joined.step));
         }
@@ -158,8 +159,9 @@ impl Joined {
     pub fn redirected(&self, from: usize) -> Result<u64, Error> {
         let [first, second] = self.cookies;
         let cookie = if from & 1 == 0 { first } else { second };
-        lock(&self.shared.flows)
+        lock(&self.inner.flows)
             .get(&cookie, 0)
+            .map(|flow| flow.0.redirected)
             .map_err(|e| Error::map("reading a flow", &e))
     }
 
@@ -169,9 +171,10 @@ impl Joined {
     }
 
     /// Ends the sending on in both directions: what is received from now on can be read again. What was taken over before is
-    /// still sent; keep this value until then. A direction must not be read before, or bytes overtake each other.
+    /// still sent; keep this value until then. A direction must not be read before, or bytes overtake each other. What arrives during
+    /// the call is lost, so nothing must ([`crate::net::Mute`]).
     pub fn release(&self) {
-        self.remove(&self.shared.sources);
+        self.remove(&self.inner.sources);
     }
 
     fn remove(&self, map: &Mutex<SockHash<MapData, u64>>) {
@@ -185,10 +188,10 @@ impl Joined {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        self.remove(&self.shared.sources);
-        self.remove(&self.shared.targets);
-        let mut flows = lock(&self.shared.flows);
-        let mut waiting = lock(&self.shared.steps.waiting);
+        self.remove(&self.inner.sources);
+        self.remove(&self.inner.targets);
+        let mut flows = lock(&self.inner.flows);
+        let mut waiting = lock(&self.inner.steps.waiting);
         for cookie in &self.cookies {
             let _ = flows.remove(cookie);
             waiting.remove(cookie);
@@ -196,7 +199,7 @@ impl Drop for Joined {
     }
 }
 
-impl Drop for Shared {
+impl Drop for Inner {
     fn drop(&mut self) {
         // An eventfd of 0 always takes a 1.
         let _ = rustix::io::write(&self.steps.stop, &1u64.to_ne_bytes());

@@ -13,7 +13,7 @@ use super::pump::Broken;
 use super::traffic::ended;
 use super::{PairLimits, Reason, Signal};
 use crate::kernel::{Joined, Splice};
-use crate::net::{EndWatch, Ends, TcpInfo, offer_again};
+use crate::net::{EndWatch, Ends, Mute, TcpInfo, offer_again, written};
 
 pub(super) struct Phase {
     joined: Joined,
@@ -141,13 +141,28 @@ impl Phase {
                     return After::Broken(Broken(0));
                 },
                 () = self.joined.step() => if [0, 1].iter().any(|&from| self.backlog(from) > limits.backlog) {
-                    self.joined.release();
-                    return After::Backlog { done: directions.map(|d| matches!(d, Direction::Done)) };
+                    return match self.release().await {
+                        Ok(()) => After::Backlog { done: directions.map(|d| matches!(d, Direction::Done)) },
+                        // What it holds for the reader has no bound otherwise.
+                        Err(error) => {
+                            tracing::warn!(%error, "a pair cannot be taken out of the kernel for its slow reader");
+                            After::Broken(Broken(0))
+                        }
+                    };
                 },
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
                 () = &mut stopped => return After::Stopped,
             }
         }
+    }
+
+    /// Ends the kernel's sending on. What arrives meanwhile is as if it had been lost on the way, and comes again.
+    async fn release(&self) -> io::Result<()> {
+        let [first, second] = &self.sockets;
+        let mute = Mute::new([first, second]).await?;
+        self.joined.release();
+        drop(mute);
+        Ok(())
     }
 
     /// Waits, after [`After::Backlog`], until what the kernel took over in this direction has been written to its target.
@@ -242,8 +257,13 @@ impl Phase {
         // In this order: the target's count can only catch up in between, never run ahead.
         let redirected = self.joined.redirected(from).unwrap_or_default();
         let (_, target) = ends(&self.sockets, from);
-        let written = TcpInfo::read(target).map_or(u64::MAX, |info| info.written);
         let (base, _) = ends(&self.base, from);
+        let written = match written(target) {
+            Ok(written) => written,
+            // It moves, so it is not the time to say that nothing is left.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => base.written,
+            Err(_) => u64::MAX,
+        };
         redirected.saturating_sub(written.saturating_sub(base.written))
     }
 
@@ -271,7 +291,7 @@ fn ends<T>([first, second]: &[T; 2], from: usize) -> (&T, &T) {
 impl Base {
     fn read(source: &TcpStream, target: &TcpStream) -> Result<Self, Reason> {
         let info = |socket| TcpInfo::read(socket).map_err(|_| Reason::Refused);
-        let written = info(target)?.written;
+        let written = written(target).map_err(|_| Reason::Busy)?;
         for _ in 0..TRIES {
             let before = info(source)?;
             if !before.is_established() {

@@ -21,8 +21,8 @@ impl Plan {
         }
     }
 
-    /// The same without a change between the kernel and userspace, which has lost bytes: under load one pair in a few hundred changes had some
-    /// delivered twice or not at all (`docs/splice.md`). Where only one of the two modes is sockmap, the other one is for both.
+    /// The same without a change between the kernel and userspace, which costs whoever sends a retransmission ([`crate::net::Mute`]): more than
+    /// any mode gains. Where only one of the two modes is sockmap, the other one is for both.
     pub fn sound(self) -> Self {
         match (self.messages, self.bulk) {
             (Mode::Sockmap, Mode::Sockmap) => self,

@@ -2,6 +2,7 @@
 //! trusted to it. Takes about a second.
 
 use std::fmt;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -13,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::rig::{Rig, no_more, pattern, receive, reset, send};
 use super::{End, Mode, PairLimits, PairOutcome, Plan, Signal, Splicer};
 use crate::kernel::Splice;
-use crate::net::offer_again;
+use crate::net::{Mute, TcpInfo, offer_again};
 
 /// A trap.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,6 +33,8 @@ pub enum Case {
     ResetBySecond,
     /// A reader that does not read: what is held for it is bounded, and it misses nothing when it reads after all.
     SlowReader,
+    /// A segment that begins with bytes which have come before, as one that is sent again may: they must not be passed on twice.
+    Overlap,
 }
 
 /// What was found, case by case.
@@ -45,7 +48,7 @@ pub struct SelfTestReport {
 
 impl Case {
     /// Every case, in the order in which they are tried.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::EarlyBytes,
         Self::Echo,
         Self::FinWithData,
@@ -53,6 +56,7 @@ impl Case {
         Self::ResetByFirst,
         Self::ResetBySecond,
         Self::SlowReader,
+        Self::Overlap,
     ];
 
     /// The text for logs and `mvp doctor`.
@@ -65,6 +69,7 @@ impl Case {
             Self::ResetByFirst => "reset by the first side",
             Self::ResetBySecond => "reset by the second side",
             Self::SlowReader => "slow reader",
+            Self::Overlap => "bytes that come twice",
         }
     }
 }
@@ -135,6 +140,7 @@ async fn try_case(case: Case, splice: &Splice, splicer: &Splicer) -> Result<(), 
         Case::ResetByFirst => reset_by(rig, splicer, 0).await,
         Case::ResetBySecond => reset_by(rig, splicer, 1).await,
         Case::SlowReader => slow_reader(rig, splicer, &pattern).await,
+        Case::Overlap => overlap(rig, splicer).await,
     }
 }
 
@@ -329,6 +335,51 @@ async fn slow_reader(rig: Rig, splicer: &Splicer, pattern: &[u8]) -> Result<(), 
         return Err(format!("{sent} bytes sent, counted as {outcome:?}"));
     }
     Ok(())
+}
+
+/// The client does not hear that `first` has arrived, and `second` is lost. At the second timeout TCP sends both in one segment
+/// (`tcp_retrans_try_collapse` of net/ipv4/tcp_output.c); at the first, which may be a probe of the tail, perhaps `second` alone.
+async fn overlap(rig: Rig, splicer: &Splicer) -> Result<(), String> {
+    let io = |e: std::io::Error| e.to_string();
+    let Rig {
+        mut client,
+        a,
+        b,
+        mut server,
+    } = rig;
+    let ear = a.as_fd().try_clone_to_owned().map_err(io)?;
+    let sending = async {
+        let mut expect = async |bytes: &[u8]| -> Result<(), String> {
+            let mut read = vec![0; bytes.len()];
+            server.read_exact(&mut read).await.map_err(io)?;
+            match read == bytes {
+                true => Ok(()),
+                false => Err(format!("{read:?} instead of {bytes:?}")),
+            }
+        };
+        // A round trip, so that the sockets are joined.
+        client.write_all(b"joined").await.map_err(io)?;
+        expect(b"joined").await?;
+        let client_fd = client.as_fd().try_clone_to_owned().map_err(io)?;
+        let unheard = Mute::new([&client_fd]).await.map_err(io)?;
+        client.write_all(b"first").await.map_err(io)?;
+        expect(b"first").await?;
+        let lost = Mute::new([&ear]).await.map_err(io)?;
+        client.write_all(b"second").await.map_err(io)?;
+        while TcpInfo::read(&client).map_err(io)?.retransmitted == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(lost);
+        expect(b"second").await?;
+        drop(unheard);
+        client.shutdown().await.map_err(io)?;
+        no_more(&mut server).await?;
+        server.shutdown().await.map_err(io)?;
+        no_more(&mut client).await
+    };
+    let joining = join(splicer, a, b, Mode::Sockmap, PairLimits::default());
+    let (outcome, ()) = tokio::try_join!(joining, sending)?;
+    in_order(outcome, [17, 0])
 }
 
 async fn join(

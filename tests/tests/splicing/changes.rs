@@ -1,6 +1,6 @@
 //! Pairs that change over in mid-stream: nothing is lost, doubled or reordered.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
@@ -83,6 +83,74 @@ fn changes(plan: Plan) {
     let kernel = outcome.mode == Mode::Sockmap;
     assert_eq!(kernel, plan.needs_kernel(), "{plan:?}: {outcome:?}");
     assert_eq!(counters.get(Counter::SpliceBytes) > 0, kernel, "{plan:?}");
+}
+
+/// Pairs that are taken out of the kernel, and bytes of each direction: several times what the kernel may hold.
+const SLOW: usize = 30;
+const SLOW_BYTES: u64 = 6 << 20;
+
+#[test]
+fn whoever_is_taken_out_for_a_slow_reader_loses_nothing() {
+    in_namespace(
+        "whoever_is_taken_out_for_a_slow_reader_loses_nothing",
+        || {
+            let (listener, server) = listen(LOOPBACK);
+            let splicer = Arc::new(Splicer::new(Some(Splice::load().unwrap()), 1));
+            let limits = PairLimits {
+                backlog: 64 << 10,
+                ..PairLimits::default()
+            };
+            let (mode, at) = (Mode::Sockmap, Arc::clone(&splicer));
+            let proxy = PairProxy::start(LOOPBACK, server, at, mode, limits);
+            let pattern = pattern();
+            for number in 0..SLOW {
+                let sides = [connect(proxy.address), accept(&listener)];
+                let talk = |(stream, seed): (TcpStream, u64)| {
+                    let pattern = Arc::clone(&pattern);
+                    thread::spawn(move || {
+                        let mut reading = Slow(stream.try_clone().unwrap());
+                        let received = thread::spawn({
+                            let pattern = Arc::clone(&pattern);
+                            move || receive(&mut reading, &pattern).unwrap()
+                        });
+                        write_all(stream, &pattern, seed + number as u64);
+                        received.join().unwrap()
+                    })
+                };
+                let talks = sides.into_iter().zip([0x9e37_79b9, 0x7f4a_7c15]).map(talk);
+                for talk in talks.collect::<Vec<_>>() {
+                    assert_eq!(talk.join().unwrap(), SLOW_BYTES);
+                }
+                let outcome = proxy.outcome();
+                assert_eq!(outcome.bytes, [SLOW_BYTES; 2], "{outcome:?}");
+                assert_eq!(outcome.ends, [End::Fin; 2], "{outcome:?}");
+            }
+            let taken_out = splicer.counts().get(Count::Backlog);
+            assert!(taken_out > 0);
+            let counters = splicer.kernel().unwrap().counters().unwrap();
+            assert_eq!(counters.get(Counter::SpliceMissing), 0);
+        },
+    );
+}
+
+/// Reads with a pause before each read: the reader's pace, in which nothing is waited for.
+struct Slow(TcpStream);
+
+impl Read for Slow {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        thread::sleep(Duration::from_micros(500));
+        self.0.read(buffer)
+    }
+}
+
+fn write_all(mut stream: TcpStream, pattern: &[u8], seed: u64) {
+    let (mut random, mut sent) = (Random(seed), 0);
+    while sent < SLOW_BYTES {
+        let length = (1 + random.below(200_000)).min(SLOW_BYTES - sent);
+        write_on(&mut stream, pattern, sent, length as usize).unwrap();
+        sent += length;
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
 }
 
 /// What both writers of a pair have in common.

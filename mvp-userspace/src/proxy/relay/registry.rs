@@ -207,11 +207,11 @@ impl WholeConnection {
         (carried, receiver)
     }
 
-    /// Bytes received from the client and sent to it, and for how long there were no more. It takes one system call.
+    /// Bytes received from the client and taken by it, and for how long there were no more. It takes one system call.
     pub(super) fn look(&self, now: Instant) -> ([u64; 2], Duration) {
         let mut state = self.lock();
         if let Ok(info) = TcpInfo::read(&self.socket) {
-            let bytes = [info.received, info.written];
+            let bytes = [info.received, info.acknowledged];
             if bytes != state.bytes {
                 state.bytes = bytes;
                 state.moved = now;
