@@ -74,15 +74,20 @@ fn later() -> Instant {
     Instant::now() + Duration::from_secs(30)
 }
 
-/// What is found if a client sends this and closes its side.
-async fn peeked(bytes: &[u8]) -> Peeked {
+/// What is found if a client sends this and closes its side; `None`: that it closed too early.
+async fn peeked(bytes: &[u8]) -> Option<Peeked> {
     let (mut client, stream) = pair().await;
     let send = async {
         client.write_all(bytes).await.unwrap();
         client.shutdown().await.unwrap();
     };
-    let ((), found) = tokio::join!(send, peek(&stream, later()));
-    found.unwrap()
+    let turns = Turns::unlimited();
+    let ((), found) = tokio::join!(send, peek(stream, later(), &turns));
+    match found {
+        Ok((_, found)) => Some(found),
+        Err(Gone::Closed) => None,
+        Err(other) => panic!("{other}"),
+    }
 }
 
 #[tokio::test]
@@ -97,14 +102,14 @@ async fn names_and_protocols() {
             alpn: alpn.iter().map(|p| p.as_bytes().to_vec()).collect(),
         };
         let hello = hello_bytes(name, alpn);
-        assert_eq!(peeked(&hello).await, Peeked::Hello(expected.clone()));
+        assert_eq!(peeked(&hello).await, Some(Peeked::Hello(expected.clone())));
         for size in [1, 2, 3, 4, 5, 100] {
             let found = peeked(&fragmented(&hello, size)).await;
-            assert_eq!(found, Peeked::Hello(expected.clone()), "{size}");
+            assert_eq!(found, Some(Peeked::Hello(expected.clone())), "{size}");
         }
         // What a client may send after it at once (early data) is not looked at.
         let followed = [hello, record(23, &[7; 9000])].concat();
-        assert_eq!(peeked(&followed).await, Peeked::Hello(expected));
+        assert_eq!(peeked(&followed).await, Some(Peeked::Hello(expected)));
     }
     let upper = hello_bytes(Some("KUBERNETES"), &[]);
     assert_eq!(read(&upper).unwrap().server_name.unwrap(), "kubernetes");
@@ -124,84 +129,88 @@ async fn what_else_arrives_at_a_port() {
         let [_, length @ ..] = length.to_be_bytes();
         [&[kind][..], &length, body].concat()
     };
-    let corpus: &[(&str, Vec<u8>, Peeked)] = &[
-        ("nothing", vec![], Peeked::Closed),
+    let corpus: &[(&str, Vec<u8>, Option<Peeked>)] = &[
+        ("nothing", vec![], None),
         (
             "HTTP/1.1",
             b"GET /healthz HTTP/1.1\r\n\r\n".to_vec(),
-            Peeked::NotTls,
+            Some(Peeked::NotTls),
         ),
         (
             "HTTP/2",
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-            Peeked::NotTls,
+            Some(Peeked::NotTls),
         ),
         (
             "PROXY",
             b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n".to_vec(),
-            Peeked::NotTls,
+            Some(Peeked::NotTls),
         ),
-        ("SSH", b"SSH-2.0-x\r\n".to_vec(), Peeked::NotTls),
+        ("SSH", b"SSH-2.0-x\r\n".to_vec(), Some(Peeked::NotTls)),
         (
             "SSL 2.0",
             [&[0x80, 0x2e, 1, 3, 1, 0, 0x15, 0, 0, 0, 0x10][..], &[1; 37]].concat(),
-            Peeked::NotTls,
+            Some(Peeked::NotTls),
         ),
-        ("an alert", record(21, &[2, 40]), Peeked::NotTls),
-        ("application data", record(23, &[0; 50]), Peeked::NotTls),
+        ("an alert", record(21, &[2, 40]), Some(Peeked::NotTls)),
+        (
+            "application data",
+            record(23, &[0; 50]),
+            Some(Peeked::NotTls),
+        ),
         (
             "a ServerHello",
             record(22, &message(2, 40, &[0; 40])),
-            Peeked::NotTls,
+            Some(Peeked::NotTls),
         ),
         (
             "SSL 2.0's version in a record",
             vec![22, 2, 0, 0, 10],
-            Peeked::NotTls,
+            Some(Peeked::NotTls),
         ),
-        ("an empty record", record(22, &[]), Peeked::NotTls),
+        ("an empty record", record(22, &[]), Some(Peeked::NotTls)),
         (
             "a record too long",
             vec![22, 3, 1, 0x40, 1, 1],
-            Peeked::NotTls,
+            Some(Peeked::NotTls),
         ),
         (
             "an empty hello",
             record(22, &message(1, 0, &[])),
-            Peeked::NotTls,
+            Some(Peeked::NotTls),
         ),
         (
             "a hello of zeros",
             record(22, &message(1, 60, &[0; 60])),
-            Peeked::NotTls,
+            Some(Peeked::NotTls),
         ),
         (
             "hello, then alert in its middle",
             [&record(22, &hello[5..50])[..], &record(21, &[1, 0])].concat(),
-            Peeked::NotTls,
+            Some(Peeked::NotTls),
         ),
-        ("half", hello[..hello.len() / 2].to_vec(), Peeked::Closed),
-        ("one byte", vec![22], Peeked::Closed),
+        ("half", hello[..hello.len() / 2].to_vec(), None),
+        ("one byte", vec![22], None),
         (
             "announced too long",
             record(22, &message(1, 0xff_ffff, &[0; 10])),
-            Peeked::TooLong,
+            Some(Peeked::TooLong),
         ),
         (
             "just too long",
             record(22, &message(1, MAX_HELLO as u32 - 8, &[0; 10])),
-            Peeked::TooLong,
+            Some(Peeked::TooLong),
         ),
         (
             "not quite too long",
             record(22, &message(1, MAX_HELLO as u32 - 9, &[0; 10])),
-            Peeked::Closed,
+            None,
         ),
         // Headers of records count, or a hello in bytes would be several times as long.
         (
             "too long in single bytes",
             fragmented(&record(22, &message(1, 4000, &[0; 3900])), 1),
-            Peeked::TooLong,
+            Some(Peeked::TooLong),
         ),
     ];
     for (what, bytes, expected) in corpus {
@@ -216,7 +225,7 @@ async fn long_hellos() {
     let protocols: Vec<&str> = protocols.iter().map(String::as_str).collect();
     let hello = hello_bytes(Some("localhost"), &protocols);
     assert!(hello.len() > 12_000 && hello.len() < MAX_HELLO);
-    let Peeked::Hello(found) = peeked(&hello).await else {
+    let Some(Peeked::Hello(found)) = peeked(&hello).await else {
         panic!("not read");
     };
     assert_eq!(found.alpn.len(), 60);
@@ -227,18 +236,30 @@ async fn a_client_that_never_finishes_is_waited_for_without_spinning() {
     let hello = hello_bytes(Some("localhost"), &[]);
     let (mut client, stream) = pair().await;
     client.write_all(&hello[..10]).await.unwrap();
-    let looks = AtomicU32::new(0);
-    let waited = tokio::time::timeout(Duration::from_millis(300), look(&stream, &looks)).await;
+    let (turns, mut looking) = (Turns::unlimited(), Looking::new(stream));
+    let waited = tokio::time::timeout(Duration::from_millis(300), looking.look(&turns)).await;
     assert!(waited.is_err());
-    let looks = looks.into_inner();
+    let looks = looking.looks.load(Ordering::Relaxed);
     // Once, and once more if the bytes came just between. Spinning would be thousands.
     assert!((1..=2).contains(&looks), "{looks} looks");
+
+    let (mut client, stream) = pair().await;
+    client.write_all(&hello[..10]).await.unwrap();
     let deadline = Instant::now() + Duration::from_millis(20);
-    assert_eq!(peek(&stream, deadline).await.unwrap(), Peeked::TimedOut);
-    // The rest wakes it.
-    let (sent, found) = tokio::join!(client.write_all(&hello[10..]), peek(&stream, later()));
-    sent.unwrap();
-    assert!(matches!(found.unwrap(), Peeked::Hello(_)));
+    let timed_out = peek(stream, deadline, &Turns::unlimited())
+        .await
+        .unwrap_err();
+    assert!(matches!(timed_out, Gone::TimedOut));
+}
+
+/// Sends these pieces, each once all before it were looked at `looks` times at least.
+async fn drip(client: &mut TcpStream, pieces: impl Iterator<Item = &[u8]>, looks: &AtomicU32) {
+    for (piece, number) in pieces.zip(1..) {
+        client.write_all(piece).await.unwrap();
+        while looks.load(Ordering::Relaxed) < number {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// The kernel waits for the bytes: the agent is woken for the header of the record, and for the whole record.
@@ -246,56 +267,87 @@ async fn a_client_that_never_finishes_is_waited_for_without_spinning() {
 async fn a_client_that_sends_byte_by_byte_costs_three_looks() {
     let hello = hello_bytes(Some("localhost"), &[]);
     let (mut client, stream) = pair().await;
-    let looks = AtomicU32::new(0);
-    let drip = async {
+    let (turns, mut looking) = (Turns::unlimited(), Looking::new(stream));
+    let looks = Arc::clone(&looking.looks);
+    let send = async {
         for byte in &hello {
             client.write_all(&[*byte]).await.unwrap();
             // Whoever looks may do so between any two bytes.
             tokio::task::yield_now().await;
         }
     };
-    let both = async { tokio::join!(drip, look(&stream, &looks)) };
+    let both = async { tokio::join!(send, looking.look(&turns)) };
     let ((), found) = tokio::time::timeout(Duration::from_secs(30), both)
         .await
         .unwrap();
     assert!(matches!(found.unwrap(), Peeked::Hello(_)));
-    let looks = looks.into_inner();
-    assert!(
-        (1..=3).contains(&looks),
-        "{looks} looks at {} bytes",
-        hello.len()
-    );
+    let looks = looks.load(Ordering::Relaxed);
+    assert!((1..=3).contains(&looks), "{looks}, {} bytes", hello.len());
 }
 
-/// However many records of a byte follow, so many looks and no more are made; and what has come can be read without waiting.
+/// A byte each millisecond on two connections in turn, so that no two bytes of one lie beside each other: soon the kernel has no memory for more
+/// segments, and then each byte makes the socket readable.
 #[tokio::test]
-async fn a_client_that_sends_records_of_a_byte_is_given_up() {
-    let hello = fragmented(&hello_bytes(Some("localhost"), &[]), 1);
-    let (mut client, mut stream) = pair().await;
-    let looks = AtomicU32::new(0);
-    let of_record = RECORD_HEADER + 1;
-    let (drops, rest) = hello.split_at(LOOKS as usize * of_record);
-    let drip = async {
-        for (record, number) in drops.chunks(of_record).zip(1..) {
-            client.write_all(record).await.unwrap();
-            while looks.load(Ordering::Relaxed) < number {
-                tokio::task::yield_now().await;
-            }
+async fn a_client_of_whose_segments_the_kernel_has_enough_rests() {
+    let protocols: Vec<String> = (0..8).map(|i| format!("{i:0>200}")).collect();
+    let protocols: Vec<&str> = protocols.iter().map(String::as_str).collect();
+    let hello = hello_bytes(Some("localhost"), &protocols);
+    let ((mut client, stream), (mut other, _unread)) = tokio::join!(pair(), pair());
+    let (turns, mut looking) = (Turns::unlimited(), Looking::new(stream));
+    let looks = Arc::clone(&looking.looks);
+    let send = async {
+        for byte in &hello {
+            client.write_all(&[*byte]).await.unwrap();
+            other.write_all(&[*byte]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let both = async { tokio::join!(drip, look(&stream, &looks)) };
+    let begun = std::time::Instant::now();
+    let both = async { tokio::join!(send, looking.look(&turns)) };
     let ((), found) = tokio::time::timeout(Duration::from_secs(30), both)
         .await
         .unwrap();
-    assert_eq!(found.unwrap(), Peeked::TooManyPieces);
-    assert_eq!(looks.into_inner(), LOOKS);
-    assert_eq!(LOOKS, 16, "as docs/security.md says");
-    let mut read = vec![0; drops.len()];
-    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut read)
+    assert!(matches!(found.unwrap(), Peeked::Hello(_)));
+    let rests = begun.elapsed().div_duration_f64(REST) as u32;
+    let looks = looks.load(Ordering::Relaxed);
+    assert!(looks > 3, "{looks} looks: the kernel has enough memory");
+    assert!(looks < LOOKS + rests, "{looks} looks, {rests} rests");
+}
+
+/// However many records of a byte follow, there are no more looks until the client has rested.
+#[tokio::test]
+async fn a_client_that_sends_records_of_a_byte_rests() {
+    let hello = fragmented(&hello_bytes(Some("localhost"), &[]), 1);
+    let (mut client, stream) = pair().await;
+    let (turns, mut looking) = (Turns::unlimited(), Looking::new(stream));
+    let looks = Arc::clone(&looking.looks);
+    let of_record = RECORD_HEADER + 1;
+    let (drops, rest) = hello.split_at(LOOKS as usize * of_record);
+    let send = async {
+        drip(&mut client, drops.chunks(of_record), &looks).await;
+        for record in rest.chunks(of_record) {
+            client.write_all(record).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let begun = std::time::Instant::now();
+    let both = async { tokio::join!(send, looking.look(&turns)) };
+    let ((), found) = tokio::time::timeout(Duration::from_secs(30), both)
         .await
         .unwrap();
-    assert_eq!(read, drops);
-    client.write_all(rest).await.unwrap();
+    assert!(matches!(found.unwrap(), Peeked::Hello(_)));
+    let rests = begun.elapsed().div_duration_f64(REST) as u32;
+    let looks = looks.load(Ordering::Relaxed);
+    assert!(
+        (LOOKS..LOOKS + rests).contains(&looks),
+        "{looks} looks, {rests} rests"
+    );
+    assert_eq!(LOOKS, 16, "as docs/security.md says");
+    let mut read = vec![0; hello.len()];
+    tokio::io::AsyncReadExt::read_exact(&mut looking.socket.unwrap(), &mut read)
+        .await
+        .unwrap();
+    assert_eq!(read, hello);
 }
 
 #[tokio::test]
@@ -305,8 +357,10 @@ async fn a_reset_is_an_error() {
         .set_linger(Some(Duration::ZERO))
         .unwrap();
     drop(client);
-    let error = peek(&stream, later()).await.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    match peek(stream, later(), &Turns::unlimited()).await {
+        Err(Gone::Broken(error)) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Whatever the look found, a TLS server reads the connection afterwards as if there had been none.
@@ -331,8 +385,6 @@ async fn nothing_is_consumed() {
         if pieces {
             // The first look ends in the middle of the hello.
             client.write_all(&[22]).await.unwrap();
-            let deadline = Instant::now() + Duration::from_millis(10);
-            assert_eq!(peek(&stream, deadline).await.unwrap(), Peeked::TimedOut);
         }
         let name = "localhost".try_into().unwrap();
         let client = SkipFirst {
@@ -346,10 +398,8 @@ async fn nothing_is_consumed() {
             tls
         };
         let serve = async {
-            if !pieces {
-                let found = peek(&stream, later()).await.unwrap();
-                assert!(matches!(found, Peeked::Hello(_)));
-            }
+            let (stream, found) = peek(stream, later(), &Turns::unlimited()).await.unwrap();
+            assert!(matches!(found, Peeked::Hello(_)));
             let mut tls = acceptor.accept(stream).await.unwrap();
             let mut said = [0; 5];
             tls.read_exact(&mut said).await.unwrap();

@@ -141,7 +141,7 @@ async fn establish(
             return None;
         }
     };
-    let (stream, left) = match relay::offer(shared, stream, peer, place).await {
+    let (stream, left) = match relay::offer(thread, stream, peer, place).await {
         Offered::Done => return None,
         Offered::Inspect { stream, left } => (stream, left),
     };

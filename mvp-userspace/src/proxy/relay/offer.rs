@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 use super::Relays;
 use super::record::Record;
 use super::registry::{EndReason, ForwardedKind, RelayPermit, WholeConnection};
-use crate::net::{self, ClientHello, Peeked, peek, tune_upstream};
+use crate::net::{self, ClientHello, Gone, Peeked, peek, tune_upstream};
 use crate::proxy::attempt::dial_ending;
-use crate::proxy::{Shared, blame};
+use crate::proxy::{Shared, Worker, blame};
 use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, SILENCE, decide};
 use crate::route::{RouteTable, Server};
 use crate::splice::PairLimits;
@@ -30,14 +30,15 @@ pub(crate) enum Offered {
     },
 }
 
-/// Forwards a connection until its end, or gives it back. Before it is given back a whole ClientHello is awaited, except for
-/// one in very many pieces, so that `place` knows which connections are silent.
+/// Forwards a connection until its end, or gives it back. Before it is given back a whole ClientHello is awaited, so that `place` knows
+/// which connections are silent.
 pub(crate) async fn offer(
-    shared: &Shared,
+    thread: &Worker,
     stream: TcpStream,
     client: SocketAddr,
     place: &net::AdmissionPermit,
 ) -> Offered {
+    let shared = &*thread.shared;
     let relays = &shared.relays;
     let timeout = shared.limits.handshake_timeout;
     if relays.pass_through.load(Ordering::Relaxed)
@@ -56,17 +57,19 @@ pub(crate) async fn offer(
         return Offered::Done;
     }
     let deadline = tokio::time::Instant::now() + timeout;
-    let peeked = peek(&stream, deadline).await;
+    let (stream, peeked) = match peek(stream, deadline, &thread.turns).await {
+        Ok(peeked) => peeked,
+        Err(Gone::TimedOut) => return gone(shared, "timeout"),
+        Err(Gone::Closed | Gone::Broken(_)) => return gone(shared, "error"),
+    };
     let left = deadline.saturating_duration_since(tokio::time::Instant::now());
     let hello = match peeked {
-        Ok(Peeked::Hello(hello)) => {
+        Peeked::Hello(hello) => {
             place.spoke();
             Some(hello)
         }
         // rustls answers the client with an alert, as it always does.
-        Ok(Peeked::NotTls | Peeked::TooLong | Peeked::TooManyPieces) => None,
-        Ok(Peeked::TimedOut) => return gone(shared, "timeout"),
-        Ok(Peeked::Closed) | Err(_) => return gone(shared, "error"),
+        Peeked::NotTls | Peeked::TooLong => None,
     };
     let table = shared.table.load_full();
     if let Some(reason) = relays.impossible(shared, &table) {

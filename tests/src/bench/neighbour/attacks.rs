@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use futures_util::future::join_all;
 use rustls::ClientConfig;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{interval, sleep, timeout};
 
@@ -197,17 +197,19 @@ async fn headers(to: SocketAddr, tls: Arc<ClientConfig>) -> Result<()> {
     Ok(())
 }
 
-/// A record of 2,000 bytes that claims to be a ClientHello, of which a byte comes each millisecond.
+/// A record of 2,000 bytes that claims to be a ClientHello and is none, of which a byte comes each millisecond.
 async fn hello(to: SocketAddr) -> Result<()> {
     let mut stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
     let mut bytes = vec![22, 3, 1, 0x07, 0xd0, 1, 0, 0x07, 0xcc];
-    bytes.resize(2000, 0);
+    bytes.resize(5 + 2000, 0);
     let mut tick = interval(Duration::from_millis(1));
     for byte in bytes {
         tick.tick().await;
         stream.write_all(&[byte]).await?;
     }
+    // Until it is refused.
+    let _ = timeout(STEP, stream.read(&mut [0])).await;
     Ok(())
 }
 
