@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 use super::process::Process;
 
+/// The environment that deploy/ gives the agent, as name and value: what is measured is what ships.
+pub const ENVIRONMENT: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=127");
+
 /// What differs between one agent and another. Everything else is the same in the benchmark and in the demo: the key
 /// material of a simulated control plane, steering off, every connection inspected, never relayed whole.
 #[derive(Clone, Debug)]
@@ -66,6 +69,7 @@ impl Agent {
     ) -> Result<Process> {
         let mut command = Command::new(binary);
         command
+            .env(ENVIRONMENT.0, ENVIRONMENT.1)
             .arg("agent")
             .arg("--config")
             .arg(self.write(config, dir)?)

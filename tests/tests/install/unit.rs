@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use mvp_tests::bench::agent::ENVIRONMENT;
 use mvp_tests::bench::process::find;
 use mvp_tests::helm::deploy;
 
@@ -65,4 +66,17 @@ fn the_unit_grants_what_the_chart_grants() {
     let stop: u64 = line("TimeoutStopSec").parse().unwrap();
     assert_eq!(values["terminationGracePeriodSeconds"], stop);
     assert_eq!(line("RestartPreventExitStatus"), "64");
+}
+
+/// Benchmarks give the agent what it has where it is installed.
+#[test]
+fn what_ships_has_the_environment_that_is_measured() {
+    let (name, value) = ENVIRONMENT;
+    for (file, line) in [
+        ("mvp.service", format!("Environment={name}={value}\n")),
+        ("Dockerfile", format!("ENV {name}={value}\n")),
+    ] {
+        let text = std::fs::read_to_string(deploy().join(file)).unwrap();
+        assert!(text.contains(&line), "{file}");
+    }
 }
