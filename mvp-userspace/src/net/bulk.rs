@@ -42,6 +42,15 @@ impl<S> Bulk<S> {
         Self { stream, left: None }
     }
 
+    /// `early` was read from it before.
+    pub fn after(early: Vec<u8>, stream: S) -> Self {
+        let left = (!early.is_empty()).then(|| Left {
+            range: 0..early.len(),
+            buffer: early.into(),
+        });
+        Self { stream, left }
+    }
+
     /// The stream below, for its properties: what was read from it ahead is not in it any more.
     pub fn get_ref(&self) -> &S {
         &self.stream
@@ -62,10 +71,12 @@ fn take() -> Box<[u8]> {
     spare.unwrap_or_else(|| vec![0; SIZE].into())
 }
 
-/// Makes it the thread's; of several only one is kept.
+/// Makes it the thread's; of several only one is kept, and none that came with a connection.
 fn give(buffer: Box<[u8]>) {
-    // The thread may be ending.
-    let _ = SPARE.try_with(|spare| spare.set(Some(buffer)));
+    if buffer.len() == SIZE {
+        // The thread may be ending.
+        let _ = SPARE.try_with(|spare| spare.set(Some(buffer)));
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Bulk<S> {
@@ -199,6 +210,21 @@ mod tests {
         drop(one);
         let kept = SPARE.take().unwrap();
         assert_eq!(kept.as_ptr(), buffer);
+    }
+
+    #[test]
+    fn what_was_read_before_comes_first() {
+        let chunks = Chunks {
+            chunks: [vec![2; 3]].into(),
+            reads: 0,
+        };
+        let mut bulk = Bulk::after(vec![1; 5], chunks);
+        assert_eq!(read(&mut bulk, 4).unwrap(), [1; 4]);
+        assert_eq!(read(&mut bulk, 4).unwrap(), [1]);
+        assert_eq!(read(&mut bulk, 4).unwrap(), [2; 3]);
+        assert_eq!(read(&mut bulk, 4), None);
+        let spare = SPARE.take();
+        assert!(spare.is_none_or(|kept| kept.len() == SIZE));
     }
 
     #[test]

@@ -1,36 +1,39 @@
-//! A look at a client's TLS ClientHello that consumes nothing, so that the connection can still go to anybody whole.
+//! A look at a client's TLS ClientHello that consumes nothing, so that the connection can still go to anybody whole, unless it comes in very
+//! many pieces.
 //!
 //! Waiting for more bytes than are there must not spin: a socket with bytes in it is readable all the time. So the kernel is told how many
 //! there have to be (`SO_RCVLOWAT`): first those of a record's header, then those of the record. tokio's epoll is edge-triggered: after a look
 //! at too few bytes the readiness is dropped, and enough bytes, or the end of the stream, set it again.
 //!
 //! That does not help against a client that sends a byte in each segment. A segment takes about a KiB of the kernel's memory, and once that is
-//! scarce every further byte makes the socket readable (`tcp_epollin_ready` of include/net/tcp.h). To look at two thousand segments takes half a
-//! millisecond then. So the kernel is asked how many bytes there are (`FIONREAD`, tcp(7)) before they are looked at, and whoever woke the agent
-//! often for too few of them rests: nothing that it sends wakes the agent meanwhile.
+//! scarce every further byte makes the socket readable (`tcp_epollin_ready` of include/net/tcp.h); to look at two thousand segments takes half a
+//! millisecond then, and to read or close them takes as long. So the kernel is asked how many bytes there are (`FIONREAD`, tcp(7)) before they are
+//! looked at, and from who woke the agent often for too few of them what is there is read ten times per second, and nothing wakes the agent
+//! between.
 
 use std::io;
 use std::net::TcpStream as StdTcpStream;
-use std::sync::Arc;
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
 use rustix::net::RecvFlags;
 use rustls::server::Acceptor;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{Turns, low_water};
+use super::low_water;
 
 /// The longest ClientHello looked for, record headers included, bytes. Those with post-quantum key shares and tickets are below
 /// 3 KiB.
 pub const MAX_HELLO: usize = 16 * 1024;
 /// What a look costs at least, bytes; most hellos fit.
 const FIRST_BUFFER: usize = 2 * 1024;
-/// After it was readable so many times with too few bytes the client rests before each further look. Others need two or three.
+/// After it was readable so many times with too few bytes, what comes is read. Others need two or three.
 const LOOKS: u32 = 16;
-/// For so long.
+/// The time between two reads.
 const REST: Duration = Duration::from_millis(100);
 const RECORD_HEADER: usize = 5;
 const MESSAGE_HEADER: usize = 4;
@@ -44,6 +47,17 @@ pub enum Peeked {
     NotTls,
     /// Longer than [`MAX_HELLO`].
     TooLong,
+}
+
+/// A connection after the look.
+#[derive(Debug)]
+pub struct Looked {
+    /// As it came, but for what was read.
+    pub stream: TcpStream,
+    /// What was read of it, since it came in very many pieces; mostly nothing. It belongs before what is in the socket.
+    pub early: Vec<u8>,
+    /// What it begins with.
+    pub found: Peeked,
 }
 
 /// Why there is nothing to go on with.
@@ -70,86 +84,76 @@ pub struct ClientHello {
 }
 
 /// Looks until there is a whole ClientHello or never can be one. All bytes stay in the socket, which can be read from as if nothing had
-/// happened. `turns`: where to wait before a socket is looked at or closed that may have thousands of segments, since that takes long.
+/// happened, but for [`Looked::early`].
 ///
 /// # Errors
 /// The connection ended, or the deadline came; the socket is closed.
-pub async fn peek(
-    stream: TcpStream,
-    deadline: Instant,
-    turns: &Turns,
-) -> Result<(TcpStream, Peeked), Gone> {
-    let mut looking = Looking::new(stream);
-    let gone = match tokio::time::timeout_at(deadline, looking.look(turns)).await {
-        Ok(Ok(found)) => match looking.socket.take() {
-            Some(stream) => return Ok((stream, found)),
-            None => Gone::Closed,
-        },
-        Ok(Err(gone)) => gone,
-        Err(_elapsed) => Gone::TimedOut,
-    };
-    turns.limit(std::future::ready(())).await;
-    drop(looking);
-    Err(gone)
-}
-
-/// A connection that is looked at.
-struct Looking {
-    /// `None` while it rests.
-    socket: Option<TcpStream>,
-    /// Not among those that epoll watches, or each byte would wake the thread, though nobody waits for it.
-    resting: Option<StdTcpStream>,
-    buffer: Vec<u8>,
-    /// From how many bytes on the socket counts as readable.
-    mark: usize,
-    /// How often it was readable with too few bytes.
-    looks: Arc<AtomicU32>,
-}
-
-impl Looking {
-    fn new(stream: TcpStream) -> Self {
-        Self {
-            socket: Some(stream),
-            resting: None,
-            buffer: vec![0; FIRST_BUFFER],
-            mark: 1,
-            looks: Arc::default(),
-        }
+pub async fn peek(stream: TcpStream, deadline: Instant) -> Result<Looked, Gone> {
+    let looks = AtomicU32::new(0);
+    match tokio::time::timeout_at(deadline, look(stream, &looks)).await {
+        Ok(looked) => looked,
+        Err(_elapsed) => Err(Gone::TimedOut),
     }
+}
 
-    /// Leaves the socket watched.
-    async fn look(&mut self, turns: &Turns) -> Result<Peeked, Gone> {
-        loop {
-            let Some(stream) = &self.socket else {
-                return Err(Gone::Closed);
-            };
-            let ready = stream.ready(Interest::READABLE).await?;
-            match look_once(stream, &mut self.buffer, self.mark)? {
-                Seen::Found(found) => {
-                    if self.mark > 1 {
-                        low_water(stream, 1)?;
-                    }
-                    return Ok(found);
+/// `looks`: counts those that saw too little.
+async fn look(stream: TcpStream, looks: &AtomicU32) -> Result<Looked, Gone> {
+    let mut buffer = vec![0; FIRST_BUFFER];
+    // From how many bytes on the socket counts as readable.
+    let mut mark = 1;
+    while looks.load(Ordering::Relaxed) < LOOKS {
+        let ready = stream.ready(Interest::READABLE).await?;
+        match look_once(&stream, &mut buffer, mark)? {
+            Seen::Found(found) => {
+                if mark > 1 {
+                    low_water(&stream, 1)?;
                 }
-                // Nothing comes after the end, which is seen at the latest when nothing is there to be read.
-                Seen::Nothing => return Err(Gone::Closed),
-                Seen::TooFew(_) if ready.is_read_closed() => return Err(Gone::Closed),
-                Seen::TooFew(wanted) => self.mark = wanted,
-                Seen::NotReady => {}
+                return Ok(Looked {
+                    stream,
+                    early: Vec::new(),
+                    found,
+                });
             }
-            if self.looks.fetch_add(1, Ordering::Relaxed) + 1 >= LOOKS {
-                self.rest().await?;
-                // There may be thousands of segments now, on each of hundreds of connections.
-                turns.limit(std::future::ready(())).await;
-            }
+            // Nothing comes after the end, which is seen at the latest when nothing is there to be read.
+            Seen::Nothing => return Err(Gone::Closed),
+            Seen::TooFew(_) if ready.is_read_closed() => return Err(Gone::Closed),
+            Seen::TooFew(wanted) => mark = wanted,
+            Seen::NotReady => {}
         }
+        looks.fetch_add(1, Ordering::Relaxed);
     }
+    drop(buffer);
+    low_water(&stream, 1)?;
+    let stream = stream.into_std()?;
+    let (early, found) = read(&stream).await?;
+    Ok(Looked {
+        stream: TcpStream::from_std(stream)?,
+        early,
+        found,
+    })
+}
 
-    async fn rest(&mut self) -> io::Result<()> {
-        self.resting = self.socket.take().map(TcpStream::into_std).transpose()?;
+/// Reads what is there, again and again, until that is a whole ClientHello or none. The socket is not among those that epoll watches, or each
+/// byte would wake the thread, though nobody waits for it.
+async fn read(stream: &StdTcpStream) -> Result<(Vec<u8>, Peeked), Gone> {
+    let mut bytes = Vec::new();
+    // Those that come at the same time are not read at the same time.
+    let share = u32::try_from(stream.as_raw_fd()).unwrap_or_default() % 100;
+    tokio::time::sleep(REST * share / 100).await;
+    loop {
+        bytes.reserve_exact(MAX_HELLO - bytes.len());
+        match rustix::net::recv(stream, spare_capacity(&mut bytes), RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return Err(Gone::Closed),
+            Ok(_) => {
+                bytes.shrink_to_fit();
+                if let Ok(found) = judge(&bytes) {
+                    return Ok((bytes, found));
+                }
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
         tokio::time::sleep(REST).await;
-        self.socket = self.resting.take().map(TcpStream::from_std).transpose()?;
-        Ok(())
     }
 }
 
@@ -176,29 +180,19 @@ fn look_once(stream: &TcpStream, buffer: &mut Vec<u8>, mark: usize) -> io::Resul
         loop {
             let (_, length) = rustix::net::recv(stream, buffer.as_mut_slice(), RecvFlags::PEEK)?;
             let seen = buffer.get(..length).unwrap_or_default();
-            return Ok(match frame(seen) {
-                _ if length == 0 => Seen::Nothing,
-                Frame::Whole(end) => Seen::Found(
-                    parse(seen.get(..end).unwrap_or_default())
-                        .map_or(Peeked::NotTls, Peeked::Hello),
-                ),
-                Frame::NotTls => Seen::Found(Peeked::NotTls),
-                Frame::TooLong => Seen::Found(Peeked::TooLong),
+            match judge(seen) {
+                _ if length == 0 => return Ok(Seen::Nothing),
+                Ok(found) => return Ok(Seen::Found(found)),
                 // There may be more than fitted.
-                Frame::More(_) if length == buffer.len() && length < MAX_HELLO => {
-                    buffer.resize(MAX_HELLO, 0);
-                    continue;
-                }
-                Frame::More(_) if length == MAX_HELLO => Seen::Found(Peeked::TooLong),
-                Frame::More(more) => {
-                    let more = more.min(MAX_HELLO);
+                Err(_) if length == buffer.len() => buffer.resize(MAX_HELLO, 0),
+                Err(more) => {
                     if more != mark {
                         low_water(stream, more)?;
                     }
                     wanted = Some(more);
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
-            });
+            }
         }
     });
     match looked {
@@ -207,6 +201,20 @@ fn look_once(stream: &TcpStream, buffer: &mut Vec<u8>, mark: usize) -> io::Resul
         }
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Seen::NotReady),
         other => other,
+    }
+}
+
+/// What begins like this; the error says how many bytes it takes to know more.
+fn judge(bytes: &[u8]) -> Result<Peeked, usize> {
+    match frame(bytes) {
+        Frame::Whole(end) => {
+            let hello = parse(bytes.get(..end).unwrap_or_default());
+            Ok(hello.map_or(Peeked::NotTls, Peeked::Hello))
+        }
+        Frame::NotTls => Ok(Peeked::NotTls),
+        Frame::TooLong => Ok(Peeked::TooLong),
+        Frame::More(_) if bytes.len() >= MAX_HELLO => Ok(Peeked::TooLong),
+        Frame::More(more) => Err(more.min(MAX_HELLO)),
     }
 }
 

@@ -81,10 +81,9 @@ async fn peeked(bytes: &[u8]) -> Option<Peeked> {
         client.write_all(bytes).await.unwrap();
         client.shutdown().await.unwrap();
     };
-    let turns = Turns::unlimited();
-    let ((), found) = tokio::join!(send, peek(stream, later(), &turns));
+    let ((), found) = tokio::join!(send, peek(stream, later()));
     match found {
-        Ok((_, found)) => Some(found),
+        Ok(looked) => Some(looked.found),
         Err(Gone::Closed) => None,
         Err(other) => panic!("{other}"),
     }
@@ -236,30 +235,18 @@ async fn a_client_that_never_finishes_is_waited_for_without_spinning() {
     let hello = hello_bytes(Some("localhost"), &[]);
     let (mut client, stream) = pair().await;
     client.write_all(&hello[..10]).await.unwrap();
-    let (turns, mut looking) = (Turns::unlimited(), Looking::new(stream));
-    let waited = tokio::time::timeout(Duration::from_millis(300), looking.look(&turns)).await;
+    let looks = AtomicU32::new(0);
+    let waited = tokio::time::timeout(Duration::from_millis(300), look(stream, &looks)).await;
     assert!(waited.is_err());
-    let looks = looking.looks.load(Ordering::Relaxed);
+    let looks = looks.into_inner();
     // Once, and once more if the bytes came just between. Spinning would be thousands.
     assert!((1..=2).contains(&looks), "{looks} looks");
 
     let (mut client, stream) = pair().await;
     client.write_all(&hello[..10]).await.unwrap();
     let deadline = Instant::now() + Duration::from_millis(20);
-    let timed_out = peek(stream, deadline, &Turns::unlimited())
-        .await
-        .unwrap_err();
+    let timed_out = peek(stream, deadline).await.unwrap_err();
     assert!(matches!(timed_out, Gone::TimedOut));
-}
-
-/// Sends these pieces, each once all before it were looked at `looks` times at least.
-async fn drip(client: &mut TcpStream, pieces: impl Iterator<Item = &[u8]>, looks: &AtomicU32) {
-    for (piece, number) in pieces.zip(1..) {
-        client.write_all(piece).await.unwrap();
-        while looks.load(Ordering::Relaxed) < number {
-            tokio::task::yield_now().await;
-        }
-    }
 }
 
 /// The kernel waits for the bytes: the agent is woken for the header of the record, and for the whole record.
@@ -267,8 +254,7 @@ async fn drip(client: &mut TcpStream, pieces: impl Iterator<Item = &[u8]>, looks
 async fn a_client_that_sends_byte_by_byte_costs_three_looks() {
     let hello = hello_bytes(Some("localhost"), &[]);
     let (mut client, stream) = pair().await;
-    let (turns, mut looking) = (Turns::unlimited(), Looking::new(stream));
-    let looks = Arc::clone(&looking.looks);
+    let looks = AtomicU32::new(0);
     let send = async {
         for byte in &hello {
             client.write_all(&[*byte]).await.unwrap();
@@ -276,12 +262,12 @@ async fn a_client_that_sends_byte_by_byte_costs_three_looks() {
             tokio::task::yield_now().await;
         }
     };
-    let both = async { tokio::join!(send, looking.look(&turns)) };
+    let both = async { tokio::join!(send, look(stream, &looks)) };
     let ((), found) = tokio::time::timeout(Duration::from_secs(30), both)
         .await
         .unwrap();
-    assert!(matches!(found.unwrap(), Peeked::Hello(_)));
-    let looks = looks.load(Ordering::Relaxed);
+    assert!(matches!(found.unwrap().found, Peeked::Hello(_)));
+    let looks = looks.into_inner();
     assert!((1..=3).contains(&looks), "{looks}, {} bytes", hello.len());
 }
 
@@ -293,8 +279,7 @@ async fn a_client_of_whose_segments_the_kernel_has_enough_rests() {
     let protocols: Vec<&str> = protocols.iter().map(String::as_str).collect();
     let hello = hello_bytes(Some("localhost"), &protocols);
     let ((mut client, stream), (mut other, _unread)) = tokio::join!(pair(), pair());
-    let (turns, mut looking) = (Turns::unlimited(), Looking::new(stream));
-    let looks = Arc::clone(&looking.looks);
+    let looks = AtomicU32::new(0);
     let send = async {
         for byte in &hello {
             client.write_all(&[*byte]).await.unwrap();
@@ -302,52 +287,49 @@ async fn a_client_of_whose_segments_the_kernel_has_enough_rests() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let begun = std::time::Instant::now();
-    let both = async { tokio::join!(send, looking.look(&turns)) };
-    let ((), found) = tokio::time::timeout(Duration::from_secs(30), both)
+    let both = async { tokio::join!(send, look(stream, &looks)) };
+    let ((), looked) = tokio::time::timeout(Duration::from_secs(30), both)
         .await
         .unwrap();
-    assert!(matches!(found.unwrap(), Peeked::Hello(_)));
-    let rests = begun.elapsed().div_duration_f64(REST) as u32;
-    let looks = looks.load(Ordering::Relaxed);
-    assert!(looks > 3, "{looks} looks: the kernel has enough memory");
-    assert!(looks < LOOKS + rests, "{looks} looks, {rests} rests");
+    let looked = looked.unwrap();
+    assert!(matches!(looked.found, Peeked::Hello(_)));
+    assert_eq!(looked.early, hello);
+    assert_eq!(looks.into_inner(), LOOKS);
 }
 
-/// However many records of a byte follow, there are no more looks until the client has rested.
+/// However many records of a byte follow, there are no more looks: what comes is read.
 #[tokio::test]
-async fn a_client_that_sends_records_of_a_byte_rests() {
+async fn what_comes_in_records_of_a_byte_is_read() {
     let hello = fragmented(&hello_bytes(Some("localhost"), &[]), 1);
     let (mut client, stream) = pair().await;
-    let (turns, mut looking) = (Turns::unlimited(), Looking::new(stream));
-    let looks = Arc::clone(&looking.looks);
+    let looks = AtomicU32::new(0);
     let of_record = RECORD_HEADER + 1;
     let (drops, rest) = hello.split_at(LOOKS as usize * of_record);
     let send = async {
-        drip(&mut client, drops.chunks(of_record), &looks).await;
-        for record in rest.chunks(of_record) {
+        for (record, number) in drops.chunks(of_record).zip(1..) {
             client.write_all(record).await.unwrap();
-            tokio::task::yield_now().await;
+            while looks.load(Ordering::Relaxed) < number {
+                tokio::task::yield_now().await;
+            }
         }
+        client.write_all(rest).await.unwrap();
+        client.write_all(b"behind it").await.unwrap();
+        client.shutdown().await.unwrap();
     };
-    let begun = std::time::Instant::now();
-    let both = async { tokio::join!(send, looking.look(&turns)) };
-    let ((), found) = tokio::time::timeout(Duration::from_secs(30), both)
+    let both = async { tokio::join!(send, look(stream, &looks)) };
+    let ((), looked) = tokio::time::timeout(Duration::from_secs(30), both)
         .await
         .unwrap();
-    assert!(matches!(found.unwrap(), Peeked::Hello(_)));
-    let rests = begun.elapsed().div_duration_f64(REST) as u32;
-    let looks = looks.load(Ordering::Relaxed);
-    assert!(
-        (LOOKS..LOOKS + rests).contains(&looks),
-        "{looks} looks, {rests} rests"
-    );
+    let Looked {
+        mut stream,
+        early: mut all,
+        found,
+    } = looked.unwrap();
+    assert!(matches!(found, Peeked::Hello(_)));
+    assert_eq!(looks.into_inner(), LOOKS);
     assert_eq!(LOOKS, 16, "as docs/security.md says");
-    let mut read = vec![0; hello.len()];
-    tokio::io::AsyncReadExt::read_exact(&mut looking.socket.unwrap(), &mut read)
-        .await
-        .unwrap();
-    assert_eq!(read, hello);
+    stream.read_to_end(&mut all).await.unwrap();
+    assert_eq!(all, [&hello[..], b"behind it"].concat());
 }
 
 #[tokio::test]
@@ -357,7 +339,7 @@ async fn a_reset_is_an_error() {
         .set_linger(Some(Duration::ZERO))
         .unwrap();
     drop(client);
-    match peek(stream, later(), &Turns::unlimited()).await {
+    match peek(stream, later()).await {
         Err(Gone::Broken(error)) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         other => panic!("{other:?}"),
     }
@@ -398,8 +380,9 @@ async fn nothing_is_consumed() {
             tls
         };
         let serve = async {
-            let (stream, found) = peek(stream, later(), &Turns::unlimited()).await.unwrap();
-            assert!(matches!(found, Peeked::Hello(_)));
+            let looked = peek(stream, later()).await.unwrap();
+            assert!(matches!(looked.found, Peeked::Hello(_)) && looked.early.is_empty());
+            let stream = looked.stream;
             let mut tls = acceptor.accept(stream).await.unwrap();
             let mut said = [0; 5];
             tls.read_exact(&mut said).await.unwrap();

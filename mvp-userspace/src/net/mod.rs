@@ -30,7 +30,7 @@ pub use ends::{EndWatch, Ends};
 pub use heartbeat::{LoopHeartbeat, STEERING_TICK, TICK};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use hello::fuzz_hello;
-pub use hello::{ClientHello, Gone, MAX_HELLO, Peeked, peek};
+pub use hello::{ClientHello, Gone, Looked, MAX_HELLO, Peeked, peek};
 pub use mute::Mute;
 pub use owned::{AbortOnDrop, OpenCount};
 pub(crate) use pass_writes::pass_writes;

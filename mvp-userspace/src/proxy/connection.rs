@@ -141,12 +141,14 @@ async fn establish(
             return None;
         }
     };
-    let (stream, left) = match relay::offer(thread, stream, peer, place).await {
+    let (side, left) = match relay::offer(shared, stream, peer, place).await {
         Offered::Done => return None,
-        Offered::Inspect { stream, left } => (stream, left),
+        Offered::Inspect { side, left } => (side, left),
     };
-    let tls = shared.server_tls.config_for(stream.local_addr().ok()?.ip());
-    let accepting = TlsAcceptor::from(tls).accept(Bulk::new(stream));
+    let tls = shared
+        .server_tls
+        .config_for(side.stream.local_addr().ok()?.ip());
+    let accepting = TlsAcceptor::from(tls).accept(Bulk::after(side.early, side.stream));
     let handshake = thread.turns.limit(accepting);
     match tokio::time::timeout(left, handshake).await {
         Ok(Ok(stream)) => Some(stream),

@@ -13,18 +13,18 @@ use super::record::Record;
 use super::registry::{EndReason, ForwardedKind, RelayPermit, WholeConnection};
 use crate::net::{self, ClientHello, Gone, Peeked, peek, tune_upstream};
 use crate::proxy::attempt::dial_ending;
-use crate::proxy::{Shared, Worker, blame};
+use crate::proxy::{Shared, blame};
 use crate::route::relay::{ClientHelloFacts, InspectReason, RetireReason, SILENCE, decide};
 use crate::route::{RouteTable, Server};
-use crate::splice::PairLimits;
+use crate::splice::{PairLimits, Side};
 
 /// What became of a connection.
 pub(crate) enum Offered {
     /// It has ended.
     Done,
-    /// It is to be inspected; nothing of it was consumed.
+    /// It is to be inspected.
     Inspect {
-        stream: TcpStream,
+        side: Side,
         /// The time that is left for its TLS handshake.
         left: Duration,
     },
@@ -33,12 +33,11 @@ pub(crate) enum Offered {
 /// Forwards a connection until its end, or gives it back. Before it is given back a whole ClientHello is awaited, so that `place` knows
 /// which connections are silent.
 pub(crate) async fn offer(
-    thread: &Worker,
+    shared: &Shared,
     stream: TcpStream,
     client: SocketAddr,
     place: &net::AdmissionPermit,
 ) -> Offered {
-    let shared = &*thread.shared;
     let relays = &shared.relays;
     let timeout = shared.limits.handshake_timeout;
     if relays.pass_through.load(Ordering::Relaxed)
@@ -46,7 +45,7 @@ pub(crate) async fn offer(
     {
         place.asked();
         let whole = Whole {
-            stream,
+            side: stream.into(),
             upstream,
             client,
             server,
@@ -57,13 +56,13 @@ pub(crate) async fn offer(
         return Offered::Done;
     }
     let deadline = tokio::time::Instant::now() + timeout;
-    let (stream, peeked) = match peek(stream, deadline, &thread.turns).await {
-        Ok(peeked) => peeked,
+    let looked = match peek(stream, deadline).await {
+        Ok(looked) => looked,
         Err(Gone::TimedOut) => return gone(shared, "timeout"),
         Err(Gone::Closed | Gone::Broken(_)) => return gone(shared, "error"),
     };
     let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-    let hello = match peeked {
+    let hello = match looked.found {
         Peeked::Hello(hello) => {
             place.spoke();
             Some(hello)
@@ -71,16 +70,20 @@ pub(crate) async fn offer(
         // rustls answers the client with an alert, as it always does.
         Peeked::NotTls | Peeked::TooLong => None,
     };
+    let side = Side {
+        stream: looked.stream,
+        early: looked.early,
+    };
     let table = shared.table.load_full();
     if let Some(reason) = relays.impossible(shared, &table) {
         shared.metrics.relay_decision(reason.as_str());
-        return Offered::Inspect { stream, left };
+        return Offered::Inspect { side, left };
     }
     let chosen = match permit(shared, &table, client, hello.as_ref()) {
         Ok(chosen) => chosen,
         Err(reason) => {
             shared.metrics.relay_decision(reason.as_str());
-            return Offered::Inspect { stream, left };
+            return Offered::Inspect { side, left };
         }
     };
     let Some((upstream, carried)) = dial(relays, &chosen.server)
@@ -88,7 +91,7 @@ pub(crate) async fn offer(
         .zip(served(&table, &chosen.server))
     else {
         shared.metrics.relay_decision(DIAL_FAILED);
-        return Offered::Inspect { stream, left };
+        return Offered::Inspect { side, left };
     };
     shared.metrics.relay_decision(RELAYED);
     place.asked();
@@ -98,7 +101,7 @@ pub(crate) async fn offer(
         memory.relayed(Instant::now());
     }
     let whole = Whole {
-        stream,
+        side,
         upstream,
         client,
         server: Arc::clone(&chosen.server),
@@ -119,7 +122,7 @@ const DIAL_FAILED: &str = "dial_failed";
 
 /// Two connections that are to be joined.
 struct Whole {
-    stream: TcpStream,
+    side: Side,
     upstream: TcpStream,
     client: SocketAddr,
     server: Arc<Server>,
@@ -130,7 +133,7 @@ struct Whole {
 impl Whole {
     async fn carry(self, shared: &Shared) {
         let relays = &shared.relays;
-        let socket = match self.stream.as_fd().try_clone_to_owned() {
+        let socket = match self.side.stream.as_fd().try_clone_to_owned() {
             Ok(socket) => socket.into(),
             Err(error) => {
                 // No descriptors are left.
@@ -157,7 +160,7 @@ impl Whole {
             ..PairLimits::default()
         };
         let joined = relays.splicing.splicer().join(
-            self.stream.into(),
+            self.side,
             self.upstream.into(),
             technique.plan,
             &limits,
