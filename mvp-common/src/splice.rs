@@ -23,13 +23,20 @@ pub const SPLICE_FLOWS_MAP: &str = "SPLICE_FLOWS";
 pub struct SpliceFlow {
     /// Bytes that it has sent on.
     pub redirected: u64,
-    /// TCP's number of the byte that comes next, with [`Self::BEGUN`].
+    /// TCP's number of the byte that comes next, with [`Self::BEGUN`] and [`Self::BROKEN`].
     pub expected: u64,
 }
 
 impl SpliceFlow {
     /// In `expected`: there was a segment.
     pub const BEGUN: u64 = 1 << 32;
+    /// In `expected`: bytes are missing. Nothing is sent on any more, and the connection has to be broken off.
+    pub const BROKEN: u64 = 1 << 33;
+
+    /// Whether bytes are missing.
+    pub const fn is_broken(self) -> bool {
+        self.expected & Self::BROKEN != 0
+    }
 }
 
 const _: () = assert!(size_of::<SpliceFlow>() == 16);

@@ -34,12 +34,22 @@ pub fn run(ctx: &SkBuffContext) -> u32 {
     let Some(sequence) = Sequence::of(ctx, length) else {
         return missing();
     };
-    let repeated = sequence.repeated(expected);
-    if repeated != 0 {
-        if repeated >= length || !cut(ctx, repeated) {
-            // Memory is short. The agent finds the bytes missing and breaks the connection off.
+    let repeated = match sequence.position(expected) {
+        Position::Next => 0,
+        Position::Repeats(bytes) if bytes >= length => {
+            // All of it, sent again with a FIN that is new (`tcp_collapse_retrans` of net/ipv4/tcp_output.c).
             return SK_DROP;
         }
+        Position::Repeats(bytes) if cut(ctx, bytes) => bytes,
+        // Memory is short, or what came before was left to the socket.
+        Position::Repeats(_) | Position::Gap => {
+            // SAFETY: as above.
+            unsafe { (*flow).expected = expected | SpliceFlow::BROKEN };
+            let _ = maps::SPLICE_EVENTS.output::<u64>(&cookie, 0);
+            return SK_DROP;
+        }
+    };
+    if repeated != 0 {
         maps::add(Counter::SpliceRepeated, u64::from(repeated));
     }
     if maps::SPLICE_TARGETS.redirect_skb(ctx, cookie, 0) != i64::from(SK_PASS) {
@@ -68,6 +78,16 @@ fn missing() -> u32 {
     SK_PASS
 }
 
+/// Where a segment begins.
+enum Position {
+    /// With the byte that is expected, or it is the first segment.
+    Next,
+    /// With so many bytes that had come before.
+    Repeats(u32),
+    /// Behind bytes that have not been sent on.
+    Gap,
+}
+
 /// TCP's numbers of a segment's first byte and of the byte behind its last one.
 struct Sequence {
     begin: u32,
@@ -77,7 +97,7 @@ struct Sequence {
 impl Sequence {
     /// A segment that is sent again may begin with bytes that have come before (`tcp_data_queue` of net/ipv4/tcp_input.c, "Partial
     /// packet"). Who reads the socket does not get them, but `tcp_read_skb` gives the program all of it. The numbers are the first two of
-    /// `struct tcp_skb_cb`, which lies where a program sees `cb` (`struct sk_skb_cb` of include/linux/skmsg.h since Linux 5.16).
+    /// `struct tcp_skb_cb`, which lies where a program sees `cb` (`struct sk_skb_cb` of include/net/strparser.h, since Linux 5.16).
     ///
     /// `None` if they cannot be those of so many bytes: the kernel's structures are other ones, and the self-test will say so.
     #[inline(always)]
@@ -95,14 +115,17 @@ impl Sequence {
         }
     }
 
-    /// How many of its bytes had come before. None if it is the first segment, or if the one before it was left to the socket.
     #[inline(always)]
-    fn repeated(&self, expected: u64) -> u32 {
+    fn position(&self, expected: u64) -> Position {
+        if expected & SpliceFlow::BEGUN == 0 {
+            return Position::Next;
+        }
         let before = (expected as u32).wrapping_sub(self.begin);
-        match expected & SpliceFlow::BEGUN {
-            0 => 0,
-            _ if before as i32 <= 0 => 0,
-            _ => before,
+        match before as i32 {
+            _ if expected & SpliceFlow::BROKEN != 0 => Position::Gap,
+            0 => Position::Next,
+            1.. => Position::Repeats(before),
+            _ => Position::Gap,
         }
     }
 }

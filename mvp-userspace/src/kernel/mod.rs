@@ -69,7 +69,7 @@ pub use mvp_common::Reason;
 pub use programs::Programs;
 pub use routes::{RouteWriter, Written};
 pub use shortcut::Shortcut;
-pub use splice::{Joined, Splice};
+pub use splice::{JoinError, Joined, Splice};
 pub use steering::{
     EXEMPT_MAX, PORTS_MAX, RunTime, Start, Steering, Targets, enable_run_time, run_time, uninstall,
 };

@@ -33,6 +33,17 @@ pub struct Joined {
     step: Arc<Notify>,
 }
 
+/// Why two sockets were not joined.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// Nothing has changed, and the sockets can be read as before.
+    #[error("{0}")]
+    Refused(#[from] Error),
+    /// Bytes of the first socket were sent on before the second one was refused, and are lost: the connection has to be broken off.
+    #[error("{0}")]
+    Torn(#[source] Error),
+}
+
 struct Inner {
     sources: Mutex<SockHash<MapData, u64>>,
     targets: Mutex<SockHash<MapData, u64>>,
@@ -102,9 +113,8 @@ impl Splice {
     /// their receive queues waits until [`crate::net::offer_again`]; userspace must not have read a part of a segment before.
     ///
     /// # Errors
-    /// The kernel refuses sockets that are not established any more or have a ULP (TLS), and a full map. Nothing has changed
-    /// then, and the sockets can be read as before.
-    pub fn join(&self, sockets: [&impl AsFd; 2]) -> Result<Joined, Error> {
+    /// The kernel refuses sockets that are not established any more or have a ULP (TLS), and a full map.
+    pub fn join(&self, sockets: [&impl AsFd; 2]) -> Result<Joined, JoinError> {
         let cookie = |socket: &_| {
             rustix::net::sockopt::socket_cookie(socket)
                 .map_err(|e| Error::io("reading a socket's cookie", &e.into()))
@@ -129,9 +139,15 @@ impl Splice {
                 .map_err(|e| Error::map("joining two sockets", &e))?;
         }
         for (cookie, socket) in cookies.into_iter().zip(sockets) {
-            lock(&self.0.sources)
-                .insert(cookie, socket.as_fd().as_raw_fd(), 0)
-                .map_err(|e| Error::map("joining two sockets", &e))?;
+            let inserted = lock(&self.0.sources).insert(cookie, socket.as_fd().as_raw_fd(), 0);
+            if let Err(error) = inserted {
+                let error = Error::map("joining two sockets", &error);
+                joined.release();
+                return Err(match joined.flow(0) {
+                    Ok(flow) if flow == SpliceFlow::default() => JoinError::Refused(error),
+                    _ => JoinError::Torn(error),
+                });
+            }
         }
         Ok(joined)
     }
@@ -151,17 +167,17 @@ impl Splice {
 }
 
 impl Joined {
-    /// Bytes that socket `from` (0 or 1) has received and the program has sent on. Exact once the socket's lock has been taken
+    /// What socket `from` (0 or 1) has received and the program has sent on. Exact once the socket's lock has been taken
     /// (by reading its `TCP_INFO`) after what is asked about has happened.
     ///
     /// # Errors
     /// [`Error::System`] if the map cannot be read.
-    pub fn redirected(&self, from: usize) -> Result<u64, Error> {
+    pub fn flow(&self, from: usize) -> Result<SpliceFlow, Error> {
         let [first, second] = self.cookies;
         let cookie = if from & 1 == 0 { first } else { second };
         lock(&self.inner.flows)
             .get(&cookie, 0)
-            .map(|flow| flow.0.redirected)
+            .map(|Shared(flow)| flow)
             .map_err(|e| Error::map("reading a flow", &e))
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::admission::{Admission, AdmissionPermit, Shortage};
-use super::close_waiting::close_waiting;
+use super::close_waiting::{close_waiting, is_of_one_connection};
 use super::descriptors;
 use super::owned::OpenCount;
 
@@ -274,23 +274,4 @@ impl Failing {
         let left = self.last.map(|last| PAUSE.saturating_sub(last.elapsed()));
         tokio::time::sleep(left.unwrap_or_default()).await;
     }
-}
-
-/// ECONNABORTED, and errors of the network that Linux passes on from the new connection (accept(2), "Error handling").
-fn is_of_one_connection(error: &std::io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::EINTR
-                | libc::ENETDOWN
-                | libc::EPROTO
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
-                | libc::ENETUNREACH
-        )
-    )
 }

@@ -69,7 +69,7 @@ pub enum Gone {
     /// The client closed its side before the end of one.
     #[error("the client closed its side before the end of its ClientHello")]
     Closed,
-    /// The connection failed: reset by the client.
+    /// The connection failed, mostly since the client reset it.
     #[error("{0}")]
     Broken(#[from] io::Error),
 }

@@ -279,6 +279,9 @@ async fn a_client_of_whose_segments_the_kernel_has_enough_rests() {
     let protocols: Vec<&str> = protocols.iter().map(String::as_str).collect();
     let hello = hello_bytes(Some("localhost"), &protocols);
     let ((mut client, stream), (mut other, _unread)) = tokio::join!(pair(), pair());
+    // Where the kernel gives a socket more from the beginning, it would have enough for longer.
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_recv_buffer_size(64 << 10).unwrap();
     let looks = AtomicU32::new(0);
     let send = async {
         for byte in &hello {

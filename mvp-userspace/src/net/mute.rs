@@ -87,6 +87,10 @@ mod tests {
         near.set_nonblocking(true).unwrap();
         let mute = Mute::new([&near, &unused]).await.unwrap();
         far.write_all(b"hello").unwrap();
+        // It has come, and has come again.
+        while TcpInfo::read(&far).unwrap().retransmitted == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let unheard = (&near).read(&mut [0; 5]).unwrap_err();
         assert_eq!(unheard.kind(), ErrorKind::WouldBlock);
         assert_eq!(TcpInfo::read(&near).unwrap().received, 0);

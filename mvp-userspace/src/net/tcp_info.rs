@@ -14,15 +14,15 @@ pub struct TcpInfo {
     pub data_segments: u32,
     /// Segments that were sent once more.
     pub retransmitted: u32,
-    /// Bytes that the other side has acknowledged. The SYN of who connected counts as one.
-    pub acknowledged: u64,
+    /// Bytes that the other side has acknowledged. The SYN counts as one for who connected.
+    acknowledged: u64,
 }
 
 impl TcpInfo {
     /// Reads it.
     ///
     /// # Errors
-    /// The system's. `Unsupported` from a kernel that reports less (before Linux 4.19).
+    /// The system's. `Unsupported` from a kernel that reports less (before Linux 4.6).
     pub fn read(socket: impl AsFd) -> io::Result<Self> {
         let raw = read_raw(socket.as_fd().as_raw_fd())?;
         Ok(Self {
@@ -45,8 +45,8 @@ impl TcpInfo {
     }
 }
 
-/// Bytes written to the socket, whether they have left or not, from a beginning that is not said: differences are exact. A FIN of ours counts
-/// as one. What `TCP_INFO` has of bytes sent does not do: a segment that could not be sent at its first try (`tcp_write_xmit` and
+/// Bytes written to the socket, whether they have left or not, from a beginning that is not said: differences are exact. The SYN of
+/// who connected and a FIN of ours count as one each. What `TCP_INFO` has of bytes sent does not do: a segment that could not be sent at its first try (`tcp_write_xmit` and
 /// `tcp_write_wakeup` of net/ipv4/tcp_output.c) is counted twice.
 ///
 /// # Errors

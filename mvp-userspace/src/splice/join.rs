@@ -11,7 +11,7 @@ use tokio::sync::watch::Receiver;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::flow::Flowing;
-use super::kernel::{After, Phase};
+use super::kernel::{After, NotJoined, Phase};
 use super::pump::{self, Broken, Conduit, Pump, Stop};
 use super::sense::{Sensor, sleep_until};
 use super::traffic::{Traffic, ended};
@@ -206,8 +206,13 @@ impl Pair<'_> {
         };
         let phase = match Phase::begin(splice, [first, second]) {
             Ok(phase) => phase,
-            Err((reason, sockets)) => {
+            Err((not_joined, sockets)) => {
                 self.kernel = None;
+                let NotJoined::Kept(reason) = not_joined else {
+                    self.reason = Some(Reason::Refused);
+                    broken.close(sockets.each_ref().map(SockRef::from));
+                    return Err(self.outcome(&broken));
+                };
                 self.reason = Some(reason);
                 return register(sockets).ok_or_else(|| self.outcome(&broken));
             }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use mvp_common::SpliceFlow;
 use socket2::SockRef;
 use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use super::pump::Broken;
 use super::traffic::ended;
 use super::{PairLimits, Reason, Signal};
-use crate::kernel::{Joined, Splice};
+use crate::kernel::{JoinError, Joined, Splice};
 use crate::net::{EndWatch, Ends, Mute, TcpInfo, offer_again, written};
 
 pub(super) struct Phase {
@@ -21,6 +22,21 @@ pub(super) struct Phase {
     watch: EndWatch,
     /// One for each direction.
     base: [Base; 2],
+}
+
+/// Why the kernel does not have a pair.
+#[derive(Clone, Copy)]
+pub(super) enum NotJoined {
+    /// It goes on in userspace.
+    Kept(Reason),
+    /// Bytes may be missing.
+    Torn,
+}
+
+impl From<Reason> for NotJoined {
+    fn from(reason: Reason) -> Self {
+        Self::Kept(reason)
+    }
 }
 
 /// How the kernel's part of a pair's life ended.
@@ -69,7 +85,7 @@ impl Phase {
     pub(super) fn begin(
         splice: &Splice,
         sockets: [TcpStream; 2],
-    ) -> Result<Self, (Reason, [TcpStream; 2])> {
+    ) -> Result<Self, (NotJoined, [TcpStream; 2])> {
         match Self::prepare(splice, &sockets) {
             Ok((joined, watch, base)) => Ok(Self {
                 joined,
@@ -84,7 +100,7 @@ impl Phase {
     fn prepare(
         splice: &Splice,
         sockets: &[TcpStream; 2],
-    ) -> Result<(Joined, EndWatch, [Base; 2]), Reason> {
+    ) -> Result<(Joined, EndWatch, [Base; 2]), NotJoined> {
         let [a, b] = sockets;
         let base = [Base::read(a, b)?, Base::read(b, a)?];
         // Before the kernel moves anything, since this may fail.
@@ -95,11 +111,11 @@ impl Phase {
         let joined = splice.join([a, b]).map_err(|error| {
             tracing::debug!(%error, "the kernel refused two sockets");
             let open = |socket| TcpInfo::read(socket).is_ok_and(|info| info.is_established());
-            // It takes established ones only (`sock_map_sk_state_allowed` in net/core/sock_map.c).
-            if open(a) && open(b) {
-                Reason::Refused
-            } else {
-                Reason::Ended
+            match error {
+                JoinError::Torn(_) => NotJoined::Torn,
+                // It takes established ones only (`sock_map_sk_state_allowed` in net/core/sock_map.c).
+                JoinError::Refused(_) if open(a) && open(b) => NotJoined::Kept(Reason::Refused),
+                JoinError::Refused(_) => NotJoined::Kept(Reason::Ended),
             }
         })?;
         for socket in sockets {
@@ -140,7 +156,14 @@ impl Phase {
                     tracing::error!(%error, "cannot watch two sockets any more");
                     return After::Broken(Broken(0));
                 },
-                () = self.joined.step() => if [0, 1].iter().any(|&from| self.backlog(from) > limits.backlog) {
+                () = self.joined.step() => {
+                    if let Some(from) = [0, 1].into_iter().find(|&from| self.is_broken(from)) {
+                        return After::Broken(Broken(from));
+                    }
+                    let slow = |&from: &usize| self.backlog(from).is_some_and(|bytes| bytes > limits.backlog);
+                    if ![0, 1].iter().any(slow) {
+                        continue;
+                    }
                     return match self.release().await {
                         Ok(()) => After::Backlog { done: directions.map(|d| matches!(d, Direction::Done)) },
                         // What it holds for the reader has no bound otherwise.
@@ -172,7 +195,10 @@ impl Phase {
         loop {
             // Reading the source's TCP_INFO takes its lock: no segment is on its way through the program any more.
             let _ = TcpInfo::read(source);
-            let backlog = self.backlog(from);
+            let backlog = self.backlog(from).unwrap_or(u64::MAX);
+            if self.is_broken(from) {
+                return Err(Broken(from));
+            }
             if backlog == 0 {
                 return Ok(());
             }
@@ -186,7 +212,7 @@ impl Phase {
 
     /// Bytes moved by the kernel so far.
     pub(super) fn redirected(&self) -> [u64; 2] {
-        [0, 1].map(|from| self.joined.redirected(from).unwrap_or_default())
+        [0, 1].map(|from| self.joined.flow(from).unwrap_or_default().redirected)
     }
 
     /// The two sockets as duplicates: the originals stay here, so that the pair's entries in the kernel stay theirs.
@@ -228,13 +254,18 @@ impl Phase {
             // No FIN of ours has gone there, so this is not the end in order that it looks like.
             return Err(Broken(from));
         }
-        let redirected = self.joined.redirected(from).map_err(|_| Broken(from))?;
+        let flow = self.joined.flow(from).map_err(|_| Broken(from))?;
+        let redirected = flow.redirected;
         // The FIN counts as one byte.
         let arrived = info
             .received
             .saturating_sub(1)
             .saturating_sub(base.consumed);
-        let backlog = self.backlog(from);
+        // More than arrived: bytes came twice in the first segment, of which the program knows nothing better.
+        if flow.is_broken() || redirected > arrived {
+            return Err(Broken(from));
+        }
+        let backlog = self.backlog(from).unwrap_or(u64::MAX);
         if redirected < arrived {
             let _ = offer_again(source);
         } else if backlog == 0 {
@@ -252,26 +283,30 @@ impl Phase {
         }
     }
 
-    /// Bytes that the kernel has taken from the source and not yet written to the target's socket.
-    fn backlog(&self, from: usize) -> u64 {
+    /// Bytes of this direction are missing.
+    fn is_broken(&self, from: usize) -> bool {
+        self.joined.flow(from).is_ok_and(SpliceFlow::is_broken)
+    }
+
+    /// Bytes that the kernel has taken from the source and not yet written to the target's socket. `None`: they move too fast to be counted.
+    fn backlog(&self, from: usize) -> Option<u64> {
         // In this order: the target's count can only catch up in between, never run ahead.
-        let redirected = self.joined.redirected(from).unwrap_or_default();
+        let redirected = self.joined.flow(from).unwrap_or_default().redirected;
         let (_, target) = ends(&self.sockets, from);
         let (base, _) = ends(&self.base, from);
         let written = match written(target) {
             Ok(written) => written,
-            // It moves, so it is not the time to say that nothing is left.
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => base.written,
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return None,
             Err(_) => u64::MAX,
         };
-        redirected.saturating_sub(written.saturating_sub(base.written))
+        Some(redirected.saturating_sub(written.saturating_sub(base.written)))
     }
 
     async fn let_arrive(&self, from: usize) {
         let mut patience = Patience::new();
         let deadline = Instant::now() + RESET_GRACE;
         while Instant::now() < deadline {
-            let backlog = self.backlog(from);
+            let backlog = self.backlog(from).unwrap_or(u64::MAX);
             match patience.next(backlog, RESET_GRACE) {
                 Some(pause) if backlog > 0 => tokio::time::sleep(pause).await,
                 _ => return,

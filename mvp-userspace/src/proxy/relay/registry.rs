@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::api::ApiSet;
-use crate::net::TcpInfo;
+use crate::net::{TcpInfo, written};
 use crate::route::relay::{InspectReason, RelayDecision, RetireReason};
 use crate::route::{RouteTable, Server};
 use crate::splice::Signal;
@@ -207,11 +207,13 @@ impl WholeConnection {
         (carried, receiver)
     }
 
-    /// Bytes received from the client and taken by it, and for how long there were no more. It takes one system call.
+    /// Bytes received from the client and sent to it, and for how long there were no more. It takes a few system calls.
     pub(super) fn look(&self, now: Instant) -> ([u64; 2], Duration) {
         let mut state = self.lock();
-        if let Ok(info) = TcpInfo::read(&self.socket) {
-            let bytes = [info.received, info.acknowledged];
+        if let Ok(info) = TcpInfo::read(&self.socket)
+            && let Ok(written) = written(&self.socket)
+        {
+            let bytes = [info.received, written];
             if bytes != state.bytes {
                 state.bytes = bytes;
                 state.moved = now;
@@ -352,8 +354,8 @@ mod tests {
     fn silence_is_what_the_kernel_has_not_counted() {
         use std::io::{Read as _, Write as _};
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut socket = StdTcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (mut other, client) = listener.accept().unwrap();
+        let mut other = StdTcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut socket, client) = listener.accept().unwrap();
         let b = server("cp-b", false);
         let second = socket.try_clone().unwrap();
         let (carried, _signal) =
