@@ -1,5 +1,5 @@
 //! Whether sockmap works on this kernel: every trap that is known, tried once on loopback before a client's connection is
-//! trusted to it. Takes about a second.
+//! trusted to it. Takes about one and a half seconds.
 
 use std::fmt;
 use std::os::fd::AsFd as _;
