@@ -42,7 +42,10 @@ pub fn fuzz_requests(data: &[u8]) {
         _ => http1_text(&fields(&mut input), &fields(&mut input)),
     };
     let http2 = matches!(form % 4, 1 | 2);
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+    else {
         return;
     };
     let comer = Comer {
